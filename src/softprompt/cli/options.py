@@ -1,0 +1,186 @@
+"""Flags that several commands share, and how they become what the package takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprompt.cli.progress import say
+from softprompt.errors import DataError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
+    from softprompt.library.store import Library
+    from softprompt.tasks.task import Task
+    from softprompt.training.data import TaskData
+    from softprompt.training.settings import TrainSettings
+
+TaskName = Annotated[
+    str, typer.Option("--task", help="Task: a name (`softprompt tasks ls`) or a path to your own.", show_default=False)
+]
+TaskNames = Annotated[str, typer.Option("--task", help="Task, or several with commas between.", show_default=False)]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder with tasks/NAME/{train,validation}.*.")]
+BackboneName = Annotated[str, typer.Option("--backbone", help="builtin, a folder, or a hub id.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
+Revision = Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch of a hub backbone.")]
+LibraryPlace = Annotated[
+    str, typer.Option("--library", help="Prompt library: a folder or URL (s3://, hf://).", show_default=False)
+]
+Recipe = Annotated[str, typer.Option("--recipe", help="Training settings by name, e.g. quick, spot, spot-30k.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Any training setting, e.g. weight_decay=0; may be repeated.")
+]
+Steps = Annotated[int | None, typer.Option("--steps", help="Optimiser steps.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows of each run in a step.")]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Rate after warm-up.")]
+PromptLength = Annotated[int | None, typer.Option("--prompt-length", help="Prompt tokens.")]
+MaxInputTokens = Annotated[int | None, typer.Option("--max-input-tokens", help="Inputs are cut to this in training.")]
+TrainRows = Annotated[int | None, typer.Option("--train-rows", help="At most this many training rows.", min=1)]
+ValidationRows = Annotated[int | None, typer.Option("--validation-rows", help="The same for validation.", min=1)]
+Seed = Annotated[int, typer.Option("--seed", help="First seed.")]
+Seeds = Annotated[str, typer.Option("--seeds", help="Seeds, with commas between.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the run directory holds.")]
+SkipBad = Annotated[int, typer.Option("--skip-bad", help="Bad rows a split may leave out.", min=0)]
+Metric = Annotated[str, typer.Option("--metric", help="Similarity: per_token or average.")]
+
+
+def words(text: str, what: str) -> tuple[str, ...]:
+    """Names with commas between; each once.
+
+    Raises:
+        UsageError: there is none, or one stands twice.
+    """
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not found:
+        raise UsageError(f"{what} is empty: give one name, or several with commas between.")
+    twice = sorted({word for word in found if found.count(word) > 1})
+    if twice:
+        raise UsageError(f"{what} names {', '.join(twice)} more than once: name each once.")
+    return found
+
+
+def numbers(text: str, what: str) -> tuple[int, ...]:
+    """Whole numbers with commas between."""
+    try:
+        return tuple(int(word) for word in words(text, what))
+    except ValueError:
+        raise UsageError(f"{what} takes whole numbers with commas between, got {text!r}.") from None
+
+
+def train_settings(recipe: str, given: Sequence[str] | None = None, **flags: Any) -> TrainSettings:
+    """A recipe with settings changed by flags and by ``--set NAME=VALUE``.
+
+    Raises:
+        UnknownNameError: no such recipe or setting; the nearest names are offered.
+        UsageError: a value of another type or out of range, or set twice.
+    """
+    from softprompt.training.recipes import recipe as named
+
+    changes = {name: value for name, value in flags.items() if value is not None}
+    base = named(recipe)
+    for item in given or ():
+        name, sign, value = item.partition("=")
+        name = name.strip().replace("-", "_")
+        if not sign:
+            raise UsageError(f"--set takes NAME=VALUE, got {item!r}.")
+        if name not in base.names():
+            raise UnknownNameError("setting", name, base.names())
+        if name in changes:
+            raise UsageError(f"{name} is set twice: leave one out.")
+        changes[name] = _value(name, value.strip(), getattr(base, name))
+    settings: TrainSettings = base.having(**changes)
+    return settings
+
+
+def _value(name: str, text: str, example: Any) -> Any:
+    """A text as the type of the setting's present value."""
+    try:
+        return type(example)(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(example, int) else "a number"
+        raise UsageError(f"{name} takes {kind}, got {text!r}.") from None
+
+
+def open_backbone(name: str, dtype: str, device: str, revision: str | None = None) -> Backbone:
+    """The backbone, with a line of progress."""
+    from softprompt.backbones.load import load_backbone
+
+    backbone = load_backbone(name, dtype=dtype, device=device, revision=revision)
+    precision = str(backbone.dtype).removeprefix("torch.")
+    say(f"backbone {backbone.name}: {backbone.parameter_count / 1e6:.1f} M parameters, {precision}, {backbone.device}")
+    return backbone
+
+
+def open_tasks(names: Sequence[str], data: Path | None, *, prefix: bool = True, skip_bad: int = 0) -> list[Task]:
+    """Tasks by name.
+
+    Raises:
+        DataError: the data folder does not exist.
+    """
+    from softprompt.tasks.catalog import load_task
+
+    check_folder(data)
+    return [load_task(name, data, prefix=prefix, skip_bad=skip_bad) for name in names]
+
+
+def check_folder(data: Path | None) -> None:
+    """Raises DataError where a data folder was named that is not there."""
+    if data is not None and not data.is_dir():
+        found = "is a file" if data.exists() else "does not exist"
+        raise DataError(f"data folder {data} {found}: name a folder with tasks/NAME/train.jsonl (or .csv, .tsv, .parquet).")
+
+
+def encode(
+    backbone: Backbone,
+    tasks: Sequence[Task],
+    settings: TrainSettings,
+    train_rows: int | None = None,
+    validation_rows: int | None = None,
+) -> list[TaskData]:
+    """Tokenised training and validation rows of tasks, with a line of progress each."""
+    from softprompt.training.data import task_data
+
+    made = []
+    for task in tasks:
+        data = task_data(backbone, task, settings, train_rows=train_rows, validation_rows=validation_rows)
+        cut = f", {data.train.cut_inputs} inputs cut" if data.train.cut_inputs else ""
+        skipped = f", {data.train.skipped} bad rows left out" if data.train.skipped else ""
+        say(f"task {task.name}: {len(data.train)} training and {len(data.validation)} validation rows{cut}{skipped}")
+        made.append(data)
+    return made
+
+
+def open_library(place: str, *, must_exist: bool = True) -> Library:
+    """A library by folder or URL.
+
+    Raises:
+        UsageError: there is none at a local folder.
+    """
+    from softprompt.library.store import Library
+
+    if must_exist and "://" not in place and not Path(place).expanduser().is_dir():
+        raise UsageError(
+            f"there is no library at {place}: name another folder, or make one with `softprompt train --library {place}`."
+        )
+    return Library(place)
+
+
+def refuse_taken(library: Library, names: Sequence[str], *, replace: bool) -> None:
+    """Raises UsageError where prompts of these names are in the library already; before anything is trained."""
+    taken = [name for name in names if name in library]
+    if taken and not replace:
+        raise UsageError(
+            f"{', '.join(taken)} already in library {library.location}: add --replace, other --seeds, or another --library."
+        )
+
+
+def command_line() -> str:
+    """The command as it was typed, for the record."""
+    import shlex
+
+    return shlex.join(["softprompt", *sys.argv[1:]])

@@ -1,0 +1,116 @@
+"""What a command gives back, and how it is printed: for people, or as one JSON document."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The result of a command.
+
+    Attributes:
+        data: what ``--json`` prints; plain values, dataclasses, paths and numbers of numpy or torch.
+        show: prints the same for people; None prints nothing (the command has already said it).
+    """
+
+    data: Mapping[str, Any]
+    show: Callable[[Console], None] | None = None
+
+
+def put(answer: Answer, *, as_json: bool) -> None:
+    """Print an answer on standard output."""
+    if as_json:
+        json.dump(plain(answer.data), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
+        sys.stdout.write("\n")
+    elif answer.show is not None:
+        answer.show(console())
+    sys.stdout.flush()
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that neither wraps nor colours when the output is not a terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 200
+    return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Callable[[Console], None]:
+    """A function that prints a table; numbers stand right, everything else left."""
+    raw = [list(row) for row in rows]
+    body = [[cell(value) for value in row] for row in raw]
+
+    def show(out: Console) -> None:
+        from rich import box
+        from rich.markup import escape
+        from rich.table import Table
+
+        made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        for number, column in enumerate(columns):
+            numeric = bool(raw) and all(isinstance(row[number], int | float | None) for row in raw)
+            made.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
+        for row in body:
+            made.add_row(*[escape(value) for value in row])
+        out.print(made)
+
+    return show
+
+
+def lines(*texts: str) -> Callable[[Console], None]:
+    """A function that prints lines as they are."""
+
+    def show(out: Console) -> None:
+        for text in texts:
+            out.print(text, markup=False)
+
+    return show
+
+
+def both(*parts: Callable[[Console], None]) -> Callable[[Console], None]:
+    """A function that prints one thing after the other."""
+
+    def show(out: Console) -> None:
+        for part in parts:
+            part(out)
+
+    return show
+
+
+def cell(value: Any) -> str:
+    """A value as it stands in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else f"{value:.2f}"
+    return str(value)
+
+
+def plain(value: Any) -> Any:
+    """JSON values only: dataclasses and mappings become objects, paths strings, numbers that are not finite null."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    return str(value)

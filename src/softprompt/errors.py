@@ -1,0 +1,92 @@
+"""The exception tree and its exit codes.
+
+    SoftpromptError                 1   failure
+    |-- UsageError                  2   a wrong request: unknown name, bad flag, bad value
+    |   |-- UnknownNameError        2   with the nearest names
+    |   `-- DataError               2   a data file that cannot be used: names file and line
+    |-- CorruptArtifactError        3   a stored file that is not what was written
+    |-- IncompatibleBackboneError   4   a prompt and a backbone that do not belong together
+    |-- BackboneError               1   a backbone that cannot be loaded or used
+    |-- NonFiniteError              5   training met NaN or infinity
+    |-- OutOfMemoryError            1   says what to lower
+    `-- Interrupted                 75  stopped, but resumable
+
+Every message is one sentence or two: what was asked, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SoftpromptError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(SoftpromptError):
+    """The request itself is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that is not in a closed set.
+
+    Args:
+        what: the kind of thing that was named, e.g. ``"task"``.
+        name: what was asked for.
+        known: the names that exist; the nearest three are offered.
+        remedy: an extra sentence, e.g. the command that lists the names.
+    """
+
+    def __init__(self, what: str, name: str, known: Iterable[str], remedy: str = "") -> None:
+        self.name = name
+        options = sorted(known)
+        near = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
+        if near:
+            hint = f"did you mean {', '.join(near)}?"
+        elif options:
+            shown = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")
+            hint = f"known: {shown}."
+        else:
+            hint = "none are known here."
+        super().__init__(f"unknown {what} {name!r}: {hint}{' ' + remedy if remedy else ''}")
+
+
+class DataError(UsageError):
+    """A data file that is missing, empty or malformed; names the file, and the line where there is one."""
+
+
+class CorruptArtifactError(SoftpromptError):
+    """A stored artifact whose bytes are not those that were written."""
+
+    exit_code = 3
+
+
+class BackboneError(SoftpromptError):
+    """A backbone that cannot be loaded or used as asked."""
+
+
+class IncompatibleBackboneError(BackboneError):
+    """A prompt, space or ledger made for another backbone."""
+
+    exit_code = 4
+
+
+class NonFiniteError(SoftpromptError):
+    """Training met a loss or gradient that is not finite; the last good checkpoint is kept."""
+
+    exit_code = 5
+
+
+class OutOfMemoryError(SoftpromptError):
+    """The device has too little memory for what was asked."""
+
+
+class Interrupted(SoftpromptError):
+    """Stopped on request; what was done is saved and can be resumed."""
+
+    exit_code = 75

@@ -1,0 +1,183 @@
+"""Evaluation as the papers do it: greedy generation, exact postprocessing, metrics in percent.
+
+Rows of many runs and tasks share forward passes; the encoder runs once a row. Letters as in ``backbones/base.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from softprompt.backbones.base import Backbone, TokenBatch
+from softprompt.prompts.batch import PromptBatch, Prompter, Rows
+from softprompt.tasks.encoded import EncodedSplit
+from softprompt.tasks.task import Task
+
+DEFAULT_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalJob:
+    """One run on some rows of one task's split.
+
+    Attributes:
+        run: which run of the prompter; 0 where there is no prompter.
+        task: gives the metrics.
+        split: the tokenised rows.
+        rows: int [n], which rows; all where None.
+    """
+
+    run: int
+    task: Task
+    split: EncodedSplit
+    rows: np.ndarray | None = None
+
+    def row_numbers(self) -> np.ndarray:
+        """The rows as an array."""
+        return np.arange(len(self.split)) if self.rows is None else np.asarray(self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What one job gave.
+
+    Attributes:
+        scores: metric name to percent, and ``score``, their mean.
+        predictions: one text a row, in the order of the job's rows.
+        tokens: input, prompt and generated positions that went through the backbone.
+    """
+
+    scores: dict[str, float]
+    predictions: list[str]
+    tokens: int = field(default=0, compare=False)
+
+
+def canonical_text(backbone: Backbone) -> Callable[[str], str]:
+    """How a text looks after this backbone's tokenizer: gold texts are compared in that form."""
+    memory: dict[str, str] = {}
+
+    def canonical(text: str) -> str:
+        if text not in memory:
+            memory[text] = backbone.decode(backbone.tokenize_targets([text]))[0]
+        return memory[text]
+
+    return canonical
+
+
+def answer_budget(backbone: Backbone, task: Task, split: EncodedSplit, most: int) -> int:
+    """How many tokens an answer may have: the longest label of a closed task, ``most`` for free text."""
+    if task.labels:
+        return max(len(ids) for ids in backbone.tokenize_targets(list(task.labels)))
+    return most
+
+
+def length_batches(lengths: np.ndarray, prompt_length: int, batch_tokens: int) -> list[np.ndarray]:
+    """Row indices grouped by length so that padded positions stay under ``batch_tokens`` (at least one row each)."""
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[np.ndarray] = []
+    start = 0
+    while start < len(order):
+        width = int(lengths[order[start]]) + prompt_length
+        count = max(1, batch_tokens // max(1, width))
+        batches.append(order[start : start + count])
+        start += count
+    return batches
+
+
+@torch.no_grad()
+def evaluate(
+    backbone: Backbone,
+    prompter: Prompter | None,
+    jobs: Sequence[EvalJob],
+    *,
+    max_target_tokens: int = 64,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Evaluation]:
+    """Scores and predictions of every job; rows of all jobs share forward passes.
+
+    Args:
+        backbone: the frozen model.
+        prompter: makes the prompts; None for none.
+        jobs: what to evaluate.
+        max_target_tokens: longest free-text answer.
+        batch_tokens: most padded encoder positions in one pass.
+        progress: called with (rows done, rows in all).
+
+    Returns:
+        One evaluation a job, in order.
+    """
+    place = [(j, int(r)) for j, job in enumerate(jobs) for r in job.row_numbers()]
+    if not place:
+        return [Evaluation(scores=job.task.score([], []), predictions=[]) for job in jobs]
+    lengths = np.asarray([int(jobs[j].split.input_lengths[r]) for j, r in place])
+    budget = [answer_budget(backbone, job.task, job.split, max_target_tokens) for job in jobs]
+    budgets = np.asarray([budget[j] for j, _ in place])
+    prompt_length = prompter.prompt_length if prompter is not None else 0
+    answers: list[str] = [""] * len(place)
+    tokens = [0] * len(jobs)
+    done = 0
+    for depth in np.unique(budgets):
+        group = np.flatnonzero(budgets == depth)
+        for part in length_batches(lengths[group], prompt_length, batch_tokens):
+            rows = [place[i] for i in group[part]]
+            outputs = _generate(backbone, prompter, [(jobs[j], r) for j, r in rows], int(depth))
+            for i, (j, r), ids, text in zip(group[part], rows, outputs, backbone.decode(outputs), strict=True):
+                answers[i] = text
+                tokens[j] += int(jobs[j].split.input_lengths[r]) + prompt_length + len(ids)
+            done += len(part)
+            if progress is not None:
+                progress(done, len(place))
+    canonical = canonical_text(backbone)
+    results: list[Evaluation] = []
+    start = 0
+    for j, job in enumerate(jobs):
+        numbers = job.row_numbers()
+        texts = answers[start : start + len(numbers)]
+        start += len(numbers)
+        examples = [job.split.examples[int(r)] for r in numbers]
+        scores = job.task.score(texts, examples, canonical=canonical)
+        results.append(Evaluation(scores=scores, predictions=texts, tokens=tokens[j]))
+    return results
+
+
+def _generate(
+    backbone: Backbone, prompter: Prompter | None, rows: Sequence[tuple[EvalJob, int]], depth: int
+) -> list[list[int]]:
+    inputs = [job.split.inputs(r) for job, r in rows]
+    batch = TokenBatch.of(inputs, device=backbone.device)
+    return backbone.generate(batch, prompts_for(backbone, prompter, rows), depth)
+
+
+def prompts_for(
+    backbone: Backbone, prompter: Prompter | None, rows: Sequence[tuple[EvalJob, int]]
+) -> PromptBatch | None:
+    """The prompts of some rows of evaluation jobs."""
+    if prompter is None:
+        return None
+    examples = [job.split.examples[r] for job, r in rows]
+    return prompter.prompts(
+        Rows(
+            run_B=torch.tensor([job.run for job, _ in rows], device=backbone.device),
+            inputs=[e.inputs for e in examples],
+            keys=[e.key for e in examples],
+        )
+    )
+
+
+def seeded_rows(size: int, most: int, seed: int) -> np.ndarray:
+    """A seeded subset of row numbers in ascending order; all of them where ``most`` is 0 or not smaller."""
+    if most <= 0 or size <= most:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(np.random.SeedSequence([seed, size])).permutation(size)[:most])
+
+
+def halves(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two disjoint seeded halves of the rows: one to choose on, one to report on."""
+    order = np.random.default_rng(np.random.SeedSequence([seed, size, 2])).permutation(size)
+    return np.sort(order[: size // 2]), np.sort(order[size // 2 :])
+
+

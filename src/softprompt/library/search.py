@@ -1,0 +1,154 @@
+"""Which prompts of a library resemble a new task (SPoT section 3.3).
+
+The target's task embeddings, one a seed, are compared with the library's; similarities are averaged over the target's
+seeds. Because a similarity is a dot product (`similarity.task_vector`), the average over seeds is one query with the
+seeds' mean vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from softprompt.errors import SoftpromptError, UsageError
+from softprompt.library.index import Entry, read_manifest, read_task_vectors
+from softprompt.library.similarity import METRICS, Metric, check_metric, task_vector
+from softprompt.library.store import Library
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """A prompt of the library beside a target task.
+
+    Attributes:
+        rank: 1 for the most similar.
+        name: of the prompt.
+        task: it was tuned on.
+        similarity: under the metric searched by, mean over the target's seeds, in -1..1.
+        similarity_std: standard deviation over the target's seeds (n - 1); None for one seed.
+        per_token: per-token average cosine, mean over seeds.
+        average: cosine of average tokens, mean over seeds.
+        agreement: how sure the choice is: the share of the target's seeds under which it is among the matches when
+            each seed ranks alone; None for one seed.
+        entry: the prompt's facts (score, steps, backbone, licence, ...); ``entry.verified`` says whether its backbone is known.
+        embedding_from: ``task embedding``, or ``prompt`` where the prompt itself had to stand in.
+    """
+
+    rank: int
+    name: str
+    task: str
+    similarity: float
+    similarity_std: float | None
+    per_token: float
+    average: float
+    agreement: float | None
+    entry: Entry
+    embedding_from: str
+
+
+def search(
+    library: Library,
+    target_embeddings: Sequence[Tensor],
+    *,
+    metric: Metric = "per_token",
+    top_k: int = 10,
+    backbone_fingerprint: str | None = None,
+    exclude_tasks: Collection[str] = (),
+    tasks: Collection[str] | None = None,
+    names: Collection[str] | None = None,
+    use_prompts: bool = False,
+) -> list[Match]:
+    """The library's prompts most similar to a target task, best first.
+
+    A prompt that turns out to be damaged is left out and named in ``library.index.problems``.
+
+    Args:
+        library: where to look. Prompts of another width are never compared.
+        target_embeddings: the target's task embeddings, one a seed, each float [P, H].
+        metric: ``per_token`` (the paper's choice for retrieval) or ``average``.
+        top_k: how many; all where more.
+        backbone_fingerprint: only prompts of this backbone, and unverified ones; all of the width where None.
+        exclude_tasks: tasks left out (the target's own).
+        tasks: only these tasks.
+        names: only these prompts.
+        use_prompts: whether prompts without a task embedding are compared by the prompt itself. The paper found final
+            prompts less comparable than early ones (its footnote 13), so they are left out otherwise.
+
+    Raises:
+        UsageError: no embedding, embeddings of different widths, or top_k below 1.
+        UnknownNameError: no such metric.
+    """
+    check_metric(metric)
+    if not target_embeddings:
+        raise UsageError("search needs at least one task embedding of the target, none was given.")
+    widths = {int(embedding.shape[-1]) for embedding in target_embeddings}
+    if len(widths) > 1:
+        raise UsageError(
+            f"the target's task embeddings have widths {sorted(widths)}; they must come from one backbone."
+        )
+    if top_k < 1:
+        raise UsageError(f"top_k {top_k} was asked for; at least 1 is needed.")
+    queries = {m: torch.stack([task_vector(embedding, m) for embedding in target_embeddings]) for m in METRICS}
+
+    def wanted(entry: Entry) -> bool:
+        return (
+            (backbone_fingerprint is None or entry.backbone_fingerprint in (None, backbone_fingerprint))
+            and (use_prompts or entry.has_task_embedding)
+            and entry.task not in exclude_tasks
+            and (tasks is None or entry.task in tasks)
+            and (names is None or entry.name in names)
+        )
+
+    entries, ranked = _ranked(library, queries[metric], metric, top_k, wanted)
+    mean_ranking, seed_rankings = ranked[0], [set(ranking) for ranking in ranked[1:]]
+    matches = []
+    for name in mean_ranking:
+        try:
+            matches.append(_match(library, entries[name], queries, metric, seed_rankings))
+        except SoftpromptError as error:  # removed since, or damaged: one bad prompt does not end a search
+            library.index.problems[name] = str(error)
+    matches.sort(key=lambda match: (-match.similarity, match.name))
+    return [replace(match, rank=rank) for rank, match in enumerate(matches, start=1)]
+
+
+def _ranked(
+    library: Library, queries_SH: Tensor, metric: Metric, top_k: int, wanted: Callable[[Entry], bool]
+) -> tuple[dict[str, Entry], list[list[str]]]:
+    """The entries, and the names ranked by the mean of the queries and, for several, by each alone."""
+    entries, tables = library.index.tables(int(queries_SH.shape[1]), metric)
+    vectors = [queries_SH.mean(0), *(queries_SH if len(queries_SH) > 1 else ())]
+    found: list[list[tuple[float, str]]] = [[] for _ in vectors]
+    for table, rows in tables:
+        kept = [row for row in rows if wanted(entries[table.names[row]])]
+        if not kept:
+            continue
+        keep_n = None
+        if len(kept) < len(table):
+            keep_n = torch.zeros(len(table), dtype=torch.bool)
+            keep_n[torch.tensor(kept)] = True
+        for vector, hits in zip(vectors, found, strict=True):
+            hits += [(value, table.names[row]) for row, value in table.query(vector, top_k, keep_n)]
+    return entries, [[name for _, name in sorted(hits, key=lambda h: (-h[0], h[1]))[:top_k]] for hits in found]
+
+
+def _match(
+    library: Library, entry: Entry, queries: dict[Metric, Tensor], metric: Metric, seed_rankings: Sequence[set[str]]
+) -> Match:
+    vectors = read_task_vectors(library.folders, read_manifest(library.folders, entry.name))
+    by_seed = {m: queries[m] @ vectors[m].to(torch.float64) for m in METRICS}
+    several = len(by_seed[metric]) > 1
+    return Match(
+        rank=0,
+        name=entry.name,
+        task=entry.task,
+        similarity=float(by_seed[metric].mean()),
+        similarity_std=float(by_seed[metric].std()) if several else None,
+        per_token=float(by_seed["per_token"].mean()),
+        average=float(by_seed["average"].mean()),
+        agreement=sum(entry.name in ranking for ranking in seed_rankings) / len(seed_rankings) if several else None,
+        entry=entry,
+        embedding_from="task embedding" if entry.has_task_embedding else "prompt",
+    )

@@ -1,0 +1,125 @@
+"""Similarity of two task embeddings (SPoT section 3.2).
+
+Letters: P prompt tokens, H width, M and N numbers of prompts.
+
+- ``average``, cosine of average tokens: cos(mean_i a_i, mean_j b_j).
+- ``per_token``, per-token average cosine: mean over all i, j of cos(a_i, b_j).
+
+The second needs no P x P loop: the mean of the products of normalised tokens is the product of their means,
+
+    1/(P Q) sum_ij <a_i/|a_i|, b_j/|b_j|> = <1/P sum_i a_i/|a_i|, 1/Q sum_j b_j/|b_j|>.
+
+So under either metric a prompt is one vector of H numbers (`task_vector`) and a similarity is one dot product.
+A token of length zero has no direction and counts as similarity 0 with everything. Sums are taken in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from softprompt.errors import UnknownNameError, UsageError
+from softprompt.library.manifest import check_prompt
+
+Metric = Literal["per_token", "average"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+
+def check_metric(metric: str) -> None:
+    """Raises UnknownNameError when it is not ``per_token`` or ``average``."""
+    if metric not in METRICS:
+        raise UnknownNameError("similarity", metric, METRICS)
+
+
+def task_vector(prompt_PH: Tensor, metric: Metric) -> Tensor:
+    """The vector of a prompt under a metric, float64 [H] on the CPU: similarities are its dot products.
+
+    Args:
+        prompt_PH: float [P, H], a task embedding.
+        metric: ``per_token`` or ``average``.
+
+    Raises:
+        DataError: not a prompt.
+        NonFiniteError: it holds NaN or infinity.
+        UnknownNameError: no such metric.
+    """
+    check_metric(metric)
+    check_prompt(prompt_PH, "a task embedding")
+    rows_PH = prompt_PH.detach().to("cpu", torch.float64)
+    if metric == "per_token":
+        return _normalised(rows_PH).mean(0)
+    return _normalised(rows_PH.mean(0))
+
+
+def _normalised(vectors: Tensor) -> Tensor:
+    # Scaled by the largest entry first, so that squares neither overflow nor vanish.
+    largest = vectors.abs().amax(-1, keepdim=True)
+    scaled = vectors / largest.where(largest > 0, 1.0)
+    norm = scaled.norm(dim=-1, keepdim=True)
+    unit: Tensor = scaled / norm.where(norm > 0, 1.0)
+    return unit
+
+
+def similarity(one_PH: Tensor, other_QH: Tensor, metric: Metric) -> float:
+    """Similarity of two task embeddings [P, H] and [Q, H], in -1..1; P and Q may differ.
+
+    Raises:
+        UsageError: their widths differ.
+    """
+    return float(similarity_matrix([one_PH], [other_QH], metric)[0, 0])
+
+
+def cosine_of_average_tokens(one_PH: Tensor, other_QH: Tensor) -> float:
+    """cos(mean of a's tokens, mean of b's tokens), in -1..1."""
+    return similarity(one_PH, other_QH, "average")
+
+
+def per_token_average_cosine(one_PH: Tensor, other_QH: Tensor) -> float:
+    """The mean cosine over all pairs of tokens, in -1..1, by the identity above."""
+    return similarity(one_PH, other_QH, "per_token")
+
+
+def per_token_double_sum(one_PH: Tensor, other_QH: Tensor) -> float:
+    """The same as `per_token_average_cosine`, written as the paper prints it: P x Q cosines. For tests and benchmarks."""
+    cosines_PQ = torch.nn.functional.cosine_similarity(
+        one_PH.detach().double()[:, None, :], other_QH.detach().double()[None, :, :], dim=-1, eps=1e-300
+    )
+    return float(cosines_PQ.mean())
+
+
+def similarity_matrix(ones: Sequence[Tensor], others: Sequence[Tensor], metric: Metric) -> Tensor:
+    """All similarities between M and N task embeddings, float64 [M, N].
+
+    Raises:
+        UsageError: an embedding's width differs from the first one's.
+    """
+    check_metric(metric)
+    width = ones[0].shape[-1] if ones else 0
+    for prompt in (*ones, *others):
+        if prompt.shape[-1] != width:
+            raise UsageError(
+                f"task embeddings of widths {width} and {prompt.shape[-1]} cannot be compared: they belong to two backbones."
+            )
+    if not ones or not others:
+        return torch.zeros(len(ones), len(others), dtype=torch.float64)
+    left_MH = torch.stack([task_vector(prompt, metric) for prompt in ones])
+    right_NH = torch.stack([task_vector(prompt, metric) for prompt in others])
+    return left_MH @ right_NH.T
+
+
+def task_similarity_matrix(
+    tasks: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Tensor]] | None = None, metric: Metric = "average"
+) -> Tensor:
+    """Similarities of tasks, each the mean over all pairs of their seeds' embeddings (figure 4: 9 pairs), float64 [M, N].
+
+    Args:
+        tasks: for each task the embeddings of its seeds, each [P, H].
+        others: likewise; the same tasks where None.
+        metric: the paper's figure 4 uses ``average``.
+    """
+    left = [torch.stack([task_vector(p, metric) for p in seeds]).mean(0) for seeds in tasks]
+    right = left if others is None else [torch.stack([task_vector(p, metric) for p in s]).mean(0) for s in others]
+    return torch.stack(left) @ torch.stack(right).T

@@ -1,0 +1,292 @@
+"""The prompt library: a directory (or URL) of prompt folders, each complete in itself; there is no shared index file.
+
+    library = Library("prompts")
+    library.add(PromptRecord(task="mnli", seed=0, prompt=prompt_PH, task_embedding=early_PH, ...))
+    prompt_PH = library.load("mnli@0", backbone)          # refused on another backbone
+    matches = search(library, [target_PH], top_k=5, backbone_fingerprint=backbone.fingerprint)
+
+A folder is an exact PEFT adapter with a card, a manifest, a task embedding and its search vectors. Any number of
+processes may add and remove at once. Nothing is read that is not asked for, and what is read is compared with its sha256.
+
+Letters: P prompt tokens, H width.
+"""
+
+from __future__ import annotations
+
+import builtins
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from softprompt import artifacts
+from softprompt.errors import (
+    CorruptArtifactError,
+    IncompatibleBackboneError,
+    SoftpromptError,
+    UnknownNameError,
+    UsageError,
+)
+from softprompt.library.adapter import folder_files
+from softprompt.library.folders import Folders, LocalFolders, open_folders
+from softprompt.library.index import Entry, LibraryIndex, check_digests, read_checked, read_manifest
+from softprompt.library.manifest import (
+    ADAPTER_MODEL,
+    EMBEDDING_TENSOR,
+    MANIFEST,
+    PROMPT_TENSOR,
+    TASK_EMBEDDING,
+    BackboneIdentity,
+    Manifest,
+    PromptRecord,
+    check_prompt,
+)
+
+
+class UnverifiedPromptWarning(UserWarning):
+    """A prompt without a backbone fingerprint is being used."""
+
+
+class StoredPrompt:
+    """One prompt of a library. Its manifest was read; tensors are read when asked for.
+
+    Attributes:
+        manifest: what is known of it.
+    """
+
+    def __init__(self, folders: Folders, manifest: Manifest) -> None:
+        self._folders = folders
+        self.manifest = manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def task(self) -> str:
+        return self.manifest.task
+
+    @property
+    def place(self) -> str:
+        """Its folder's path or URL."""
+        return self._folders.show(self.name)
+
+    def prompt(self) -> Tensor:
+        """The soft prompt [P, H] in its stored dtype, on the CPU.
+
+        Raises:
+            CorruptArtifactError: not what was written.
+        """
+        prompt_PH = self._tensor(ADAPTER_MODEL, PROMPT_TENSOR)
+        if tuple(prompt_PH.shape) != (self.manifest.prompt_length, self.manifest.width):
+            raise CorruptArtifactError(
+                f"{self._folders.show(self.name, ADAPTER_MODEL)} holds a prompt of shape {list(prompt_PH.shape)}, its "
+                f"manifest says [{self.manifest.prompt_length}, {self.manifest.width}]; restore it from a copy."
+            )
+        return prompt_PH
+
+    def task_embedding(self) -> Tensor:
+        """The task embedding [P, H].
+
+        Raises:
+            UsageError: the prompt has none.
+            CorruptArtifactError: not what was written.
+        """
+        if not self.manifest.has_task_embedding:
+            raise UsageError(
+                f"prompt {self.name!r} has no task embedding (imported?); compute one with 'softprompt embed', or search "
+                "with the prompts themselves."
+            )
+        return self._tensor(TASK_EMBEDDING, EMBEDDING_TENSOR)
+
+    def check_backbone(self, backbone: BackboneIdentity) -> bool:
+        """Whether it is known to belong to the backbone; False for ``unverified`` ones, which fit in width.
+
+        Raises:
+            IncompatibleBackboneError: another backbone or width.
+        """
+        check_backbone(self.manifest, backbone)
+        return self.manifest.verified
+
+    def files(self) -> dict[str, bytes]:
+        """All files of its folder, each compared with its digest, the manifest last."""
+        found = {file: read_checked(self._folders, self.manifest, file) for file in self.manifest.files}
+        return {**found, MANIFEST: self._folders.read(self.name, MANIFEST)}
+
+    def _tensor(self, file: str, tensor: str) -> Tensor:
+        place = self._folders.show(self.name, file)
+        tensors = artifacts.parse_tensors(read_checked(self._folders, self.manifest, file), place)
+        if tensor not in tensors:
+            raise CorruptArtifactError(f"{place} holds no tensor {tensor!r}; add the prompt again.")
+        check_prompt(tensors[tensor], f"prompt {self.name!r}")
+        return tensors[tensor]
+
+
+def check_backbone(manifest: Manifest, backbone: BackboneIdentity) -> None:
+    """Refuse a prompt that was made on another backbone.
+
+    Raises:
+        IncompatibleBackboneError: another fingerprint (weights, architecture or tokenizer) or another width.
+    """
+    known = manifest.backbone_fingerprint
+    remedy = f"Prompts do not move between backbones: load {manifest.backbone_name} or retrain."
+    if manifest.width != backbone.hidden_size:
+        raise IncompatibleBackboneError(
+            f"prompt {manifest.name!r} has width {manifest.width} ({manifest.backbone_name}); backbone {backbone.name} has "
+            f"width {backbone.hidden_size}. {remedy}"
+        )
+    if known is not None and known != backbone.fingerprint:
+        raise IncompatibleBackboneError(
+            f"prompt {manifest.name!r} was made on {manifest.backbone_name} with fingerprint {known[:12]}; backbone "
+            f"{backbone.name} has {backbone.fingerprint[:12]}: other weights, architecture or tokenizer. {remedy}"
+        )
+
+
+class Library:
+    """A library of prompts.
+
+    Args:
+        place: a directory (made when the first prompt is added) or an fsspec URL (``hf://``, ``s3://``, ``memory://``).
+        filesystem: an fsspec file system to use for a URL instead of the one it names.
+    """
+
+    def __init__(self, place: str | Path, *, filesystem: Any = None) -> None:
+        self.folders = open_folders(place, filesystem)
+        self.index = LibraryIndex(self.folders)
+
+    @property
+    def location(self) -> str:
+        """The path or URL it was opened at."""
+        return self.folders.location
+
+    def __len__(self) -> int:
+        return len(self.index.entries())
+
+    def __contains__(self, name: str) -> bool:
+        return self.folders.exists(artifacts.check_name(name, "prompt name"))
+
+    def add(self, record: PromptRecord, *, replace: bool = False) -> StoredPrompt:
+        """Add a prompt. When this returns, it is on the disk.
+
+        Raises:
+            UsageError: the name is taken and ``replace`` is False, or is not safe.
+            StorageError: it could not be written; nothing half-written was left.
+        """
+        manifest, files = folder_files(record)
+        self.folders.write(manifest.name, files, replace=replace)
+        return StoredPrompt(self.folders, manifest)
+
+    def copy_from(self, prompt: StoredPrompt, *, replace: bool = False) -> StoredPrompt:
+        """Copy a prompt of another library, bytes unchanged.
+
+        Raises:
+            UsageError: the name is taken and ``replace`` is False.
+            CorruptArtifactError: its files are not what was written.
+        """
+        self.folders.write(prompt.name, prompt.files(), replace=replace)
+        return self.get(prompt.name)
+
+    def get(self, name: str) -> StoredPrompt:
+        """A prompt by name; only its manifest is read.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+            CorruptArtifactError: its manifest is not what was written.
+        """
+        artifacts.check_name(name, "prompt name")
+        if not self.folders.exists(name):
+            raise UnknownNameError(
+                "prompt", name, self.folders.scan(), f"List them with: softprompt library ls {self.location}"
+            )
+        return StoredPrompt(self.folders, read_manifest(self.folders, name))
+
+    def load(self, name: str, backbone: BackboneIdentity) -> Tensor:
+        """A prompt [P, H] for a backbone, in its stored dtype, on the CPU.
+
+        A prompt without a fingerprint is given with an `UnverifiedPromptWarning`.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+            IncompatibleBackboneError: it was made on another backbone, or has another width.
+            CorruptArtifactError: it is not what was written.
+        """
+        stored = self.get(name)
+        if not stored.check_backbone(backbone):
+            warnings.warn(
+                f"prompt {name!r} is unverified: it carries no backbone fingerprint; its width fits {backbone.name}.",
+                UnverifiedPromptWarning,
+                stacklevel=2,
+            )
+        return stored.prompt()
+
+    def remove(self, name: str) -> None:
+        """Remove a prompt.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+        """
+        artifacts.check_name(name, "prompt name")
+        if not self.folders.exists(name):
+            raise UnknownNameError("prompt", name, self.folders.scan())
+        self.folders.remove(name)
+
+    def verify(self, names: Iterable[str] | None = None) -> Mapping[str, builtins.list[str]]:
+        """What is wrong with prompts, by name, after reading and hashing every file; empty where all are well.
+
+        Args:
+            names: which prompts; all where None.
+        """
+        problems: dict[str, builtins.list[str]] = {}
+        for name in sorted(self.folders.scan()) if names is None else names:
+            try:
+                stored = self.get(name)
+                found = check_digests(self.folders, stored.manifest)
+                if not found:
+                    stored.prompt()
+            except SoftpromptError as error:
+                found = [str(error)]
+            if found:
+                problems[name] = found
+        return problems
+
+    def sweep(self, *, older_than_s: float = 3600.0) -> int:
+        """Delete what killed writers left behind; returns how many. Only for local libraries."""
+        if isinstance(self.folders, LocalFolders):
+            return artifacts.sweep(self.folders.root, older_than_s=older_than_s)
+        return 0
+
+    def names(self) -> builtins.list[str]:
+        """The names of all complete prompt folders, sorted; nothing is read."""
+        return sorted(self.folders.scan())
+
+    def list(
+        self,
+        *,
+        task: str | None = None,
+        tag: str | None = None,
+        backbone: BackboneIdentity | None = None,
+        verified: bool | None = None,
+    ) -> builtins.list[Entry]:
+        """The prompts' headlines in order of names. Unreadable ones are left out and named in ``index.problems``.
+
+        Args:
+            task: only those of a task.
+            tag: only those with a tag.
+            backbone: only those that `load` would give for it.
+            verified: only those with (True) or without (False) a backbone fingerprint.
+        """
+        return [
+            entry
+            for entry in self.index.entries().values()
+            if (task is None or entry.task == task)
+            and (tag is None or tag in entry.tags)
+            and (backbone is None or fits(entry, backbone))
+            and (verified is None or entry.verified == verified)
+        ]
+
+
+def fits(entry: Entry, backbone: BackboneIdentity) -> bool:
+    """Whether a prompt's width and, where known, fingerprint are the backbone's."""
+    return entry.width == backbone.hidden_size and entry.backbone_fingerprint in (None, backbone.fingerprint)

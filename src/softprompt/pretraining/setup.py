@@ -1,0 +1,184 @@
+"""Building what a run trains, and writing what it ships."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from softprompt.pretraining import attention
+from softprompt.pretraining.batches import Teacher
+from softprompt.pretraining.corpus import Corpus
+from softprompt.pretraining.model import Slots, TokenBatch, Trainee, compose
+from softprompt.pretraining.objectives import slot_names
+from softprompt.pretraining.settings import PretrainSettings
+from softprompt.pretraining.wording import BINARY, TERNARY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+DECODER_FILE = "decoder.safetensors"
+_SHARED = ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+
+
+def build(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]:
+    """The model in training and its tokenizer."""
+    torch.manual_seed(settings.seed)
+    if settings.architecture == "t5":
+        return _build_t5(settings, corpus)
+    from softprompt.backbones import builtin
+
+    encoder, tokenizer = builtin.load_encoder(None if settings.encoder == "builtin" else Path(settings.encoder), torch.bfloat16)
+    model = compose(
+        encoder, layers=settings.layers, positions=settings.positions, feed_forward=settings.feed_forward, heads=settings.heads
+    )
+    if settings.initial is not None:
+        load_decoder(cast("Any", model).decoder, settings.initial / DECODER_FILE)
+    slots = None
+    if settings.slot_rows:
+        slots = Slots(len(slot_names()), settings.slot_rows, encoder.get_input_embeddings().weight)
+        if settings.initial is not None and (settings.initial.parent / "state").exists():
+            _earlier_slots(slots, settings.initial.parent)
+    model.eval()
+    if settings.device == "cpu":
+        attention.use(model)
+    return Trainee(model, slots, frozen_encoder=True), tokenizer
+
+
+def _earlier_slots(slots: Slots, folder: Path) -> None:
+    from softprompt.pretraining.checkpoint import load_state
+
+    found = load_state(folder)
+    rows = None if found is None else found[0].get("weight.slots.rows_SRH")
+    if rows is not None and rows.shape == slots.rows_SRH.shape:
+        with torch.no_grad():
+            slots.rows_SRH.copy_(rows)
+
+
+def _build_t5(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    tokenizer = own_vocabulary(settings, corpus)
+    config = T5Config(
+        vocab_size=-(-len(tokenizer) // 64) * 64, d_model=settings.width, d_kv=settings.width // settings.heads,
+        d_ff=settings.feed_forward, num_layers=settings.layers, num_decoder_layers=settings.layers, num_heads=settings.heads,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=True, decoder_start_token_id=0, dropout_rate=0.1,
+        pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    model: Any = T5ForConditionalGeneration(config)
+    with torch.no_grad():
+        model.shared.weight.normal_(std=0.05)
+    model.eval()
+    return Trainee(model, None, frozen_encoder=False), tokenizer
+
+
+def own_vocabulary(settings: PretrainSettings, corpus: Corpus) -> Any:
+    """A T5 tokenizer over a SentencePiece vocabulary trained on a sample of ``corpus`` (kept in the run's folder)."""
+    import sentencepiece
+    from transformers import T5Tokenizer
+
+    place = settings.folder / "spiece.model"
+    if not place.exists():
+        rng = random.Random(f"{settings.seed}:vocabulary")
+        sample = [corpus.text(rng)[:2000] for _ in range(6000)]
+        written = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sample), model_writer=written, vocab_size=settings.vocabulary, model_type="unigram",
+            pad_id=0, eos_id=1, unk_id=2, bos_id=-1, byte_fallback=False, num_threads=2, hard_vocab_limit=False,
+        )  # fmt: skip
+        place.write_bytes(written.getvalue())
+    return T5Tokenizer.from_pretrained(str(place)) if False else T5Tokenizer(vocab_file=str(place), extra_ids=100)
+
+
+def teacher(trainee: Trainee, tokenizer: Any) -> Teacher:
+    """Cosines of the frozen encoder's mean-pooled sentence vectors: the measure of likeness it was made for."""
+
+    def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        texts = [text for pair in pairs for text in pair]
+        coded = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+        encoder: Any = trainee.model.get_encoder()
+        device = trainee.words().device
+        mask = coded["attention_mask"].to(device)
+        with torch.no_grad():
+            states = encoder(input_ids=coded["input_ids"].to(device), attention_mask=mask)[0].float()
+        pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        unit = functional.normalize(pooled, dim=-1)
+        return cast("list[float]", (unit[0::2] * unit[1::2]).sum(1).tolist())
+
+    return score
+
+
+def label_ids(tokenizer: Any) -> Tensor:
+    """Ids of every usual label word, always among the candidates."""
+    words = sorted({word for group in (*BINARY, *TERNARY) for word in group} | {"0.0 1.2 3.4 5.6 7.8 9."})
+    ids = {one for coded in tokenizer(words, add_special_tokens=True)["input_ids"] for one in coded}
+    return torch.tensor(sorted(ids))
+
+
+def compile_encoder(trainee: Trainee) -> None:
+    """Compile the encoder's layers in place; weights and names stay as they are."""
+    encoder: Any = trainee.model.get_encoder()
+    for layer in encoder.encoder.layer if hasattr(encoder, "encoder") else encoder.block:
+        layer.compile(dynamic=True)
+
+
+def to_device(batch: TokenBatch, device: str) -> TokenBatch:
+    """The same batch on ``device``."""
+    if device == "cpu":
+        return batch
+    moved = {
+        field.name: value.to(device) if isinstance(value := getattr(batch, field.name), Tensor) else value
+        for field in dataclasses.fields(batch)
+    }
+    return TokenBatch(**moved)
+
+
+def decoder_tensors(decoder: Any) -> dict[str, Tensor]:
+    """What of a decoder ships: everything but the word vectors it shares with the encoder."""
+    return {
+        name: tensor.detach().to("cpu", torch.bfloat16).contiguous().clone()
+        for name, tensor in decoder.state_dict().items()
+        if name not in _SHARED and tensor.is_floating_point()
+    }
+
+
+def load_decoder(decoder: Any, file: Path) -> None:
+    """Put shipped tensors into a decoder of the same shape."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    missing = set(decoder_tensors(decoder)) ^ set(tensors)
+    if missing:
+        raise ValueError(f"{file.name} does not belong to this architecture: {sorted(missing)[:3]}")
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if name in tensors:
+                parameter.copy_(tensors[name].to(parameter.dtype))
+
+
+def export(trainee: Trainee, tokenizer: Any, settings: PretrainSettings, folder: Path) -> None:
+    """Write the model as it ships, in bf16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model: Any = trainee.model
+    if settings.architecture == "t5":
+        plain: PreTrainedModel = type(model)(model.config)
+        plain.load_state_dict(model.state_dict())
+        cast("Any", plain).to(torch.bfloat16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return
+    from safetensors.torch import save_file
+
+    save_file(decoder_tensors(model.decoder), folder / DECODER_FILE, metadata={"format": "pt"})
+    config = model.decoder.config.to_dict()
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+Maker = Callable[[PretrainSettings, Corpus], tuple[Trainee, Any]]

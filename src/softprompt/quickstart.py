@@ -1,0 +1,338 @@
+"""The main job end to end: source prompts, library, task embeddings, ranking, transfer, and a report.
+
+On the built-in tasks the source prompts of the released library are used where they fit the backbone; everything else
+is trained here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from softprompt import artifacts
+from softprompt.api import tune_tasks
+from softprompt.backbones.base import Backbone
+from softprompt.errors import UsageError
+from softprompt.library.manifest import PromptRecord
+from softprompt.library.store import Library
+from softprompt.tasks.catalog import load_task
+from softprompt.tasks.task import Task
+from softprompt.training.data import TaskData, task_data
+from softprompt.training.loop import Observer
+from softprompt.training.recipes import recipe
+from softprompt.training.run_dir import settings_plain
+from softprompt.training.settings import TrainSettings
+from softprompt.transfer.run import transfer_targets
+from softprompt.transfer.settings import TargetReport, TransferSettings
+
+# Told the name of a phase and its number of runs; gives the observer of its steps.
+Phases = Callable[[str, int], Observer | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartSettings:
+    """Settings of the quickstart.
+
+    Attributes:
+        out: folder for library, runs and report.
+        sources: source tasks.
+        targets: target tasks.
+        data: folder of local data; None for built-in tasks (or what the catalog finds).
+        source_train: training of source prompts.
+        target_train: training of target prompts; its prompt_length and embedding_step must equal the sources'.
+        k: source prompts of best_of_top_k.
+        scratch_runs: runs from scratch a target.
+        embedding_runs: seeds the target's task embedding is averaged over.
+        target_rows: at most this many training rows of a target; 0 for all.
+        validation_rows: at most this many validation rows of any task; 0 for all.
+        seed: first seed.
+        resume: continue what ``out`` holds.
+        command: the command line, for the record.
+    """
+
+    out: Path
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    data: Path | None = None
+    source_train: TrainSettings = field(default_factory=lambda: recipe("quick"))
+    target_train: TrainSettings = field(default_factory=lambda: recipe("quick"))
+    k: int = 2
+    scratch_runs: int = 2
+    embedding_runs: int = 2
+    target_rows: int = 0
+    validation_rows: int = 400
+    seed: int = 1
+    resume: bool = False
+    command: str = "softprompt quickstart"
+
+    def __post_init__(self) -> None:
+        if not self.sources or not self.targets:
+            raise UsageError("quickstart needs at least one source and one target task: give --sources and --targets.")
+        both = sorted(set(self.sources) & set(self.targets))
+        if both:
+            raise UsageError(f"{', '.join(both)} cannot be source and target at once: leave them out of one list.")
+        one, other = self.source_train, self.target_train
+        if (one.prompt_length, one.embedding_step) != (other.prompt_length, other.embedding_step):
+            raise UsageError("source and target prompts need the same prompt_length and embedding_step to be compared.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartResult:
+    """What a quickstart gave.
+
+    Attributes:
+        reports: one a target.
+        table: rows (dicts) of the final table.
+        files: what lies where: ``report``, ``heatmap``, ``table``, ``results``, ``library``.
+        seconds: wall clock by phase.
+        next: commands to run next.
+    """
+
+    reports: list[TargetReport]
+    table: list[dict[str, Any]]
+    files: dict[str, str]
+    seconds: dict[str, float]
+    next: list[str]
+
+    def plain(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "table": self.table,
+            "targets": [report.plain() for report in self.reports],
+            "files": self.files,
+            "seconds": self.seconds,
+            "next": self.next,
+        }
+
+
+def quickstart(
+    backbone: Backbone,
+    settings: QuickstartSettings,
+    *,
+    released: Library | None = None,
+    phases: Phases = lambda phase, runs: None,
+) -> QuickstartResult:
+    """Run it.
+
+    Args:
+        backbone: frozen.
+        settings: what to do.
+        released: a library whose prompts for this backbone and these source tasks are taken instead of training them.
+        phases: for progress bars.
+    """
+    started = time.perf_counter()
+    seconds: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        seconds[name] = time.perf_counter() - started - sum(seconds.values())
+
+    tasks = {name: load_task(name, settings.data) for name in (*settings.sources, *settings.targets)}
+    data = _data(backbone, tasks, settings)
+    lap("data")
+    library = Library(settings.out / "library")
+    _fill(backbone, library, data, settings, released, phases)
+    lap("sources")
+    reports = transfer_targets(
+        backbone,
+        library,
+        [data[name] for name in settings.targets],
+        TransferSettings(
+            train=settings.target_train,
+            k=settings.k,
+            average_k=max(2, settings.k),
+            scratch_runs=settings.scratch_runs,
+            embedding_runs=settings.embedding_runs,
+            seed=settings.seed,
+        ),
+        source_tasks=settings.sources,
+        folder=settings.out / "runs" / "targets",
+        resume=settings.resume,
+        observe=phases,
+    )
+    _deliver(backbone, library, reports, settings)
+    lap("targets")
+    table = [table_row(report) for report in reports]
+    result = QuickstartResult(
+        reports=reports, table=table, files=_files(settings.out), seconds=seconds, next=_next(settings)
+    )
+    write_report(result, settings, backbone)
+    return result
+
+
+def _data(backbone: Backbone, tasks: Mapping[str, Task], settings: QuickstartSettings) -> dict[str, TaskData]:
+    data = {}
+    for name, task in tasks.items():
+        target = name in settings.targets
+        data[name] = task_data(
+            backbone,
+            task,
+            settings.target_train if target else settings.source_train,
+            train_rows=(settings.target_rows or None) if target else None,
+            validation_rows=settings.validation_rows or None,
+        )
+    return data
+
+
+def _fill(
+    backbone: Backbone,
+    library: Library,
+    data: Mapping[str, TaskData],
+    settings: QuickstartSettings,
+    released: Library | None,
+    phases: Phases,
+) -> None:
+    """Put a prompt for every source task into the library: released ones, those already there, the rest trained."""
+    length = settings.source_train.prompt_length
+
+    def there() -> set[str]:
+        return {entry.task for entry in library.list(backbone=backbone)}
+
+    have = there()
+    for entry in released.list() if released is not None else []:
+        fits = entry.backbone_fingerprint == backbone.fingerprint and entry.prompt_length == length
+        if released is not None and fits and entry.task in settings.sources and entry.task not in have:
+            library.copy_from(released.get(entry.name), replace=True)
+    have = there()
+    missing = [name for name in settings.sources if name not in have]
+    if not missing:
+        return
+    observer = phases("sources", len(missing))
+    for record in tune_tasks(
+        backbone,
+        [data[name] for name in missing],
+        settings.source_train,
+        seeds=[settings.seed],
+        folder=settings.out / "runs" / "sources",
+        resume=settings.resume,
+        observer=observer,
+        command=settings.command,
+    ):
+        library.add(record, replace=True)
+
+
+def _deliver(
+    backbone: Backbone, library: Library, reports: Sequence[TargetReport], settings: QuickstartSettings
+) -> None:
+    """Keep every delivered target prompt, with its task embedding, as a source for the next task."""
+    for report in reports:
+        outcome = report.outcome(report.delivered)
+        library.add(
+            PromptRecord(
+                task=report.target,
+                prompt=report.prompt_PH,
+                task_embedding=report.embedding_PH,
+                backbone_name=backbone.name,
+                backbone_fingerprint=backbone.fingerprint,
+                backbone_kind=backbone.kind,
+                seed=settings.seed,
+                data_fingerprint=str(report.facts["train_fingerprint"]),
+                steps=settings.target_train.steps,
+                embedding_step=settings.target_train.embedding_step,
+                scores={"score": outcome.score},
+                recipe=settings_plain(settings.target_train),
+                init={"kind": report.delivered, "sources": [name for name, _ in outcome.sources]},
+                command=settings.command,
+                tags=("target",),
+            ),
+            replace=True,
+        )
+
+
+def table_row(report: TargetReport) -> dict[str, Any]:
+    """One line of the final table: scores in percent on the reporting rows, gain in points over the chosen scratch."""
+    row: dict[str, Any] = {"target": report.target}
+    for outcome in report.outcomes:
+        row[outcome.strategy] = outcome.score
+    best = max(report.outcomes[1:], key=lambda o: o.select_score, default=None)
+    found = best.versus_scratch if best is not None else None
+    row["chosen"] = best.strategy if best is not None else "scratch"
+    row["from"] = ", ".join(name for name, _ in best.sources) if best is not None else ""
+    row["gain"] = found["gain"] if found else 0.0
+    row["gain_low"] = found["low"] if found else 0.0
+    row["gain_high"] = found["high"] if found else 0.0
+    row["delivered"] = report.delivered
+    row["seconds"] = sum(outcome.seconds for outcome in report.outcomes)
+    return row
+
+
+def _files(out: Path) -> dict[str, str]:
+    names = {"report": "report.html", "heatmap": "similarity.png", "table": "table.csv", "results": "results.json"}
+    return {**{key: str(out / name) for key, name in names.items()}, "library": str(out / "library")}
+
+
+def _next(settings: QuickstartSettings) -> list[str]:
+    library = settings.out / "library"
+    data = f" --data {settings.data}" if settings.data else ""
+    target = settings.targets[0]
+    return [
+        f"softprompt library ls {library}",
+        f"softprompt search --library {library} --task {target}{data}",
+        f"softprompt transfer --library {library} --task {target}{data} --strategies race",
+        "softprompt quickstart --data DIR --sources sst2,mnli,qqp --targets cr,rte,mrpc",
+    ]
+
+
+def write_report(result: QuickstartResult, settings: QuickstartSettings, backbone: Backbone) -> None:
+    """Write the heatmap, the table, the raw results and the self-contained page."""
+    from softprompt.report.html import quickstart_page
+    from softprompt.study.figures import similarity_heatmap
+
+    similarity = similarity_matrices(result.reports)
+    metric_name = "per-token average cosine"
+    similarity_heatmap(
+        similarity["sources"], similarity["targets"], similarity["per_token"], Path(result.files["heatmap"]),
+        title=f"Task embeddings: {metric_name}",
+    )  # fmt: skip
+    page = quickstart_page(
+        {
+            "title": "softprompt quickstart",
+            "table": result.table,
+            "verdicts": {report.target: report.verdict for report in result.reports},
+            "similarity": similarity,
+            "curves": {
+                report.target: {o.strategy: [(r["step"], r["score"]) for r in o.curve] for o in report.outcomes}
+                for report in result.reports
+            },
+            "settings": {
+                "source training": settings_plain(settings.source_train),
+                "target training": settings_plain(settings.target_train),
+            },
+            "provenance": {
+                "command": settings.command,
+                "backbone": backbone.name,
+                "backbone fingerprint": backbone.fingerprint,
+                "seed": settings.seed,
+                "targets": {report.target: report.facts for report in result.reports},
+                "seconds": result.seconds,
+            },
+            "next": result.next,
+        }
+    )
+    artifacts.write_bytes(Path(result.files["report"]), page.encode())
+    artifacts.write_bytes(Path(result.files["table"]), table_csv(result.table).encode())
+    artifacts.write_json(Path(result.files["results"]), result.plain())
+
+
+def similarity_matrices(reports: Sequence[TargetReport]) -> dict[str, Any]:
+    """Both similarities as sources x targets matrices; None where a source has no task embedding."""
+    names = sorted({str(row["name"]) for report in reports for row in report.ranking})
+    found = {(str(row["name"]), report.target): row for report in reports for row in report.ranking}
+    matrices: dict[str, Any] = {"sources": names, "targets": [report.target for report in reports]}
+    for metric in ("average", "per_token"):
+        matrices[metric] = [[found.get((n, r.target), {}).get(metric) for r in reports] for n in names]
+    return matrices
+
+
+def table_csv(table: Sequence[Mapping[str, Any]]) -> str:
+    """The table as CSV; columns in the order of first appearance."""
+    columns = list(dict.fromkeys(key for row in table for key in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return stream.getvalue()

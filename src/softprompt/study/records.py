@@ -1,0 +1,168 @@
+"""Plain records of a transfer study: what the analysis reads, whoever made the numbers (SPoT section 3.1).
+
+Letters: S source tasks, T target tasks, R runs (seeds), M source prompts (S x R), P prompt tokens, H width.
+Scores are percents; a score that is not there yet is NaN in arrays and absent from records, never zero.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softprompt.errors import DataError
+
+Floats = NDArray[np.float64]
+PromptId = tuple[str, int]
+"""A source prompt or a task embedding: (task, seed of its run)."""
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunScore:
+    """One finished tuning run on a target task.
+
+    Attributes:
+        target: the target task.
+        seed: seed of the run on the target.
+        score: percent, the checkpoint with the highest validation score.
+        source: the source prompt it started from; None for a start from scratch.
+        halves: scores on the two halves of validation; None where they were not measured.
+        seconds: of training.
+        steps: prompt tuning steps taken.
+    """
+
+    target: str
+    seed: int
+    score: float
+    source: PromptId | None = None
+    halves: tuple[float, float] | None = None
+    seconds: float = 0.0
+    steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StrategyScore:
+    """One finished run of a strategy that needs its own tuning (weighted_average, multitask_mixture).
+
+    Attributes:
+        strategy: its name.
+        similarity: the ranking it used, e.g. ``"per_token"``.
+        k: how many source prompts it drew on.
+        target: the target task.
+        seed: seed of the run on the target.
+        score: percent.
+    """
+
+    strategy: str
+    similarity: str
+    k: int
+    target: str
+    seed: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All finished results of a study, and the grid they belong to.
+
+    Attributes:
+        sources: the S source tasks, in the order of the tables.
+        targets: the T target tasks.
+        seeds: the R seeds that sources, transfers and baselines were run with.
+        runs: finished runs on targets, from source prompts and from scratch (also with further seeds).
+        embeddings: task embeddings float [P, H] of sources and targets at the study's embedding step.
+        other_embeddings: the same at other steps, by label (``"1000"``, ``"best"``), for the ablation (footnote 13).
+        strategies: finished runs of strategies that tune on their own.
+        predictors: further rankings of sources, by name: (source, seed) -> target -> predicted value, higher is better.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    runs: tuple[RunScore, ...]
+    embeddings: Mapping[PromptId, Floats] = field(default_factory=dict)
+    other_embeddings: Mapping[str, Mapping[PromptId, Floats]] = field(default_factory=dict)
+    strategies: tuple[StrategyScore, ...] = ()
+    predictors: Mapping[str, Mapping[PromptId, Mapping[str, float]]] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> tuple[PromptId, ...]:
+        """The M source prompts, sources outermost."""
+        return tuple((source, seed) for source in self.sources for seed in self.seeds)
+
+    def transfers_STR(self, half: int | None = None) -> Floats:
+        """Float [S, T, R], scores by the source prompt's seed; NaN where unfinished.
+
+        A source prompt that was transferred with several target seeds counts with their mean.
+
+        Args:
+            half: 0 or 1 for the score on that half of validation; None for the whole.
+        """
+        cells: dict[tuple[int, int, int], list[float]] = {}
+        rows = {name: i for i, name in enumerate(self.sources)}
+        columns = {name: i for i, name in enumerate(self.targets)}
+        depth = {seed: i for i, seed in enumerate(self.seeds)}
+        for run in self.runs:
+            if run.source is None or run.source[0] not in rows or run.target not in columns:
+                continue
+            if run.source[1] in depth:
+                place = rows[run.source[0]], columns[run.target], depth[run.source[1]]
+                cells.setdefault(place, []).append(_value(run, half))
+        out = np.full((len(self.sources), len(self.targets), len(self.seeds)), np.nan)
+        for place, values in cells.items():
+            out[place] = float(np.mean(values))
+        return out
+
+    def baselines_TR(self, half: int | None = None) -> Floats:
+        """Float [T, R], scores from scratch with the study's seeds; NaN where unfinished."""
+        out = np.full((len(self.targets), len(self.seeds)), np.nan)
+        for run in self.runs:
+            if run.source is None and run.target in self.targets and run.seed in self.seeds:
+                out[self.targets.index(run.target), self.seeds.index(run.seed)] = _value(run, half)
+        return out
+
+    def scratch(self, target: str) -> list[RunScore]:
+        """Every run from scratch on a target, further seeds included, by seed."""
+        return sorted((r for r in self.runs if r.source is None and r.target == target), key=lambda r: r.seed)
+
+
+def _value(run: RunScore, half: int | None) -> float:
+    if half is None:
+        return run.score
+    return run.halves[half] if run.halves is not None else float("nan")
+
+
+def read_table(path: str | Path) -> Results:
+    """Results from a table of published means (columns source, target, mean; source ``baseline`` for no transfer).
+
+    A mean stands for one run, with seed 0; single runs and their spread cannot be recovered from a table.
+
+    Raises:
+        DataError: the file lacks a column or holds something that is not a number; names the line.
+    """
+    runs, sources, targets = [], [], []
+    with open(path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if not {"source", "target", "mean"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{path} line 1 has columns {reader.fieldnames}: source, target and mean are needed.")
+        for row in reader:
+            try:
+                score = float(row["mean"])
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{path} line {reader.line_num}: {row['mean']!r} is not a score in percent.") from error
+            source = None if row["source"] == BASELINE else (row["source"], 0)
+            runs.append(RunScore(target=row["target"], seed=0, score=score, source=source))
+            targets.append(row["target"])
+            if source is not None:
+                sources.append(row["source"])
+    return Results(sources=_distinct(sources), targets=_distinct(targets), seeds=(0,), runs=tuple(runs))
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

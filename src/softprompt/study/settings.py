@@ -1,0 +1,267 @@
+"""The study file: what a transfer study compares (SPoT section 3.1; Table 1 for source mixtures).
+
+    name = "small"
+    backbone = "builtin"
+    sources = ["mnli", "glue-mixture"]     # tasks, or names under [mixtures]
+    targets = ["cb", "copa"]
+    seeds = [0, 1, 2]
+
+    [source]                               # source tuning: a recipe and changes to it
+    recipe = "spot"
+    [target]                               # target tuning, from scratch and from source prompts
+    recipe = "spot-target"
+    [embedding]
+    step = 10000
+    [strategies]
+    best_of_top_k = [1, 3, 6, 9, 12, 15]
+    [mixtures]
+    glue-mixture = ["cola", "sst2"]
+
+An unknown key is refused with the nearest name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from softprompt.artifacts import check_name
+from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.study.embeddings import SIMILARITIES
+from softprompt.study.retrieval import KS
+from softprompt.training.recipes import recipe
+from softprompt.training.settings import TrainSettings
+
+Protocol = Literal["paper", "halves"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSettings:
+    """Task embeddings.
+
+    Attributes:
+        step: the step whose prompt is the embedding (SPoT: 10,000).
+        other_steps: further steps to compare with (footnote 13); each costs a tuning of that many steps a task and seed.
+        best: whether the best checkpoints are compared as embeddings too; costs nothing.
+    """
+
+    step: int
+    other_steps: tuple[int, ...] = ()
+    best: bool = True
+
+    def __post_init__(self) -> None:
+        for step in (self.step, *self.other_steps):
+            if not isinstance(step, int) or step < 1:
+                raise UsageError(f"an embedding step must be a whole number of at least 1, got {step!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategySettings:
+    """Ways of choosing source prompts that the study compares.
+
+    Attributes:
+        similarities: which similarities rank the source prompts.
+        best_of_top_k: values of k; costs nothing beyond the transfers of the study.
+        weighted_average: values of k; one tuning a target and seed each.
+        multitask_mixture: values of k; one source tuning and one target tuning a target and seed each.
+        tuned_similarity: the ranking that the last two use.
+    """
+
+    similarities: tuple[str, ...] = tuple(SIMILARITIES)
+    best_of_top_k: tuple[int, ...] = KS
+    weighted_average: tuple[int, ...] = ()
+    multitask_mixture: tuple[int, ...] = ()
+    tuned_similarity: str = "per_token"
+
+    def __post_init__(self) -> None:
+        for name in (*self.similarities, self.tuned_similarity):
+            if name not in SIMILARITIES:
+                raise UnknownNameError("similarity", name, SIMILARITIES)
+        for k in (*self.best_of_top_k, *self.weighted_average, *self.multitask_mixture):
+            if not isinstance(k, int) or k < 1:
+                raise UsageError(f"k must be a whole number of at least 1, got {k!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A transfer study.
+
+    Attributes:
+        name: safe as a folder name.
+        title: one line for the report.
+        backbone: what `load_backbone` takes.
+        dtype: of the backbone's weights; ``auto`` chooses for the device.
+        data: folder with the tasks' files; empty for generated tasks, ``$SOFTPROMPT_DATA`` or the hub.
+        sources: source tasks or names of mixtures.
+        targets: target tasks.
+        seeds: seeds of source tuning, of tuning from scratch and of transfer; prompt and target run are paired by seed.
+        scratch_seeds: further runs from scratch on each target, for best-of-as-many comparisons.
+        protocol: ``paper`` chooses checkpoints on all of validation; ``halves`` chooses them on one half and
+            reports on the other.
+        train_rows: at most this many training rows of a task; 0 for all.
+        validation_rows: the same for validation.
+        group: most prompts that train together in one batch.
+        source: settings of source tuning.
+        target: settings of tuning from scratch and from source prompts.
+        embedding: task embeddings.
+        strategies: what is compared.
+        mixtures: tasks of each source mixture, mixed examples-proportionally (K = 2^19).
+    """
+
+    name: str
+    title: str = ""
+    backbone: str = "builtin"
+    dtype: str = "auto"
+    data: str = ""
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    scratch_seeds: int = 0
+    protocol: Protocol = "paper"
+    train_rows: int = 0
+    validation_rows: int = 0
+    group: int = 8
+    source: TrainSettings
+    target: TrainSettings
+    embedding: EmbeddingSettings
+    strategies: StrategySettings = field(default_factory=StrategySettings)
+    mixtures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "study name")
+        for what, names in (("source", self.sources), ("target", self.targets), ("seed", self.seeds)):
+            if not names:
+                raise UsageError(f"study '{self.name}' names no {what}s: give at least one.")
+            twice = sorted({str(n) for n in names if names.count(n) > 1})
+            if twice:
+                raise UsageError(f"study '{self.name}' names {what} {', '.join(twice)} twice: name each once.")
+        if self.protocol not in get_args(Protocol):
+            raise UnknownNameError("protocol", self.protocol, get_args(Protocol))
+        if self.source.prompt_length != self.target.prompt_length:
+            raise UsageError(
+                f"study '{self.name}' tunes source prompts of {self.source.prompt_length} tokens and target prompts of "
+                f"{self.target.prompt_length}: a prompt that is moved keeps its length; give both the same prompt_length."
+            )
+        for name in ("scratch_seeds", "train_rows", "validation_rows"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.group < 1:
+            raise UsageError(f"group must be at least 1, got {self.group}.")
+        for name, tasks in self.mixtures.items():
+            if not tasks:
+                raise UsageError(f"mixture '{name}' of study '{self.name}' has no tasks: name at least one.")
+
+    def tasks_of(self, source: str) -> tuple[str, ...]:
+        """The tasks a source is tuned on: those of the mixture, or the task itself."""
+        return tuple(self.mixtures.get(source, (source,)))
+
+    @property
+    def all_tasks(self) -> tuple[str, ...]:
+        """Every task the study reads, each once."""
+        names = [task for source in self.sources for task in self.tasks_of(source)]
+        return tuple(dict.fromkeys([*names, *self.targets]))
+
+    @property
+    def further_seeds(self) -> tuple[int, ...]:
+        """Seeds of the additional runs from scratch: the smallest ones not in use."""
+        free = (seed for seed in range(len(self.seeds) + self.scratch_seeds) if seed not in self.seeds)
+        return tuple(seed for seed, _ in zip(free, range(self.scratch_seeds), strict=False))
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved settings as JSON takes them; `study_of` reads them back."""
+        return asdict(self)
+
+
+def study_of(data: Mapping[str, Any], where: str = "the study") -> Study:
+    """A study from plain data: the content of a study file, or what `Study.plain` gave.
+
+    Raises:
+        UnknownNameError: an unknown key, with the nearest names.
+        UsageError: a value that cannot be.
+    """
+    values = dict(data)
+    _known(values, {f.name for f in fields(Study)}, f"key of {where}")
+    for name in ("name", "sources", "targets"):
+        if name not in values:
+            raise UsageError(f"{where} has no '{name}': add it.")
+    made: dict[str, Any] = {name: _tuple(values[name]) for name in ("sources", "targets", "seeds") if name in values}
+    made |= {name: value for name, value in values.items() if name not in made}
+    made["source"] = _training(values.get("source", {}), "spot", f"{where}, [source]")
+    made["target"] = _training(values.get("target", {}), "spot-target", f"{where}, [target]")
+    embedding = {"step": made["target"].embedding_step, **values.get("embedding", {})}
+    made["embedding"] = _section(EmbeddingSettings, embedding, f"{where}, [embedding]")
+    made["strategies"] = _section(StrategySettings, values.get("strategies", {}), f"{where}, [strategies]")
+    made["mixtures"] = {name: _tuple(tasks) for name, tasks in values.get("mixtures", {}).items()}
+    for name in ("name", "title", "backbone", "dtype", "data", "protocol"):
+        if name in made and not isinstance(made[name], str):
+            raise UsageError(f"{where}: {name} must be a text, got {made[name]!r}.")
+    for name in ("scratch_seeds", "train_rows", "validation_rows", "group"):
+        if name in made and (not isinstance(made[name], int) or isinstance(made[name], bool)):
+            raise UsageError(f"{where}: {name} must be a whole number, got {made[name]!r}.")
+    return Study(**made)
+
+
+def _training(section: Mapping[str, Any], default: str, where: str) -> TrainSettings:
+    values = dict(section)
+    name = values.pop("recipe", None)
+    known = set(TrainSettings.names())
+    _known(values, known | {"recipe"}, f"key of {where}")
+    if name is None and known <= set(values):
+        return TrainSettings(**values)
+    try:
+        return recipe(name or default, **values)
+    except TypeError as error:
+        raise UsageError(f"{where} holds a value of the wrong kind: {error}.") from error
+
+
+def _section(made: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    _known(values, {f.name for f in fields(made)}, f"key of {where}")
+    return made(**{k: _tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()})
+
+
+def _known(values: Mapping[str, Any], known: set[str], what: str) -> None:
+    for name in values:
+        if name not in known:
+            raise UnknownNameError(what, name, known)
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, (str, int)) or not hasattr(value, "__iter__"):
+        raise UsageError(f"a list is needed, got {value!r}: write it in brackets.")
+    return tuple(value)
+
+
+def _folders() -> list[Path]:
+    # Beside the package in a checkout; inside it where a build has put the files there.
+    return [Path(__file__).parents[3] / "recipes" / "studies", Path(__file__).parent / "files"]
+
+
+def ready_studies() -> dict[str, Path]:
+    """The study files that come along, by name."""
+    return {path.stem: path for folder in _folders() if folder.is_dir() for path in sorted(folder.glob("*.toml"))}
+
+
+def load_study(path: str | Path) -> Study:
+    """A study from a TOML file, or by the name of a ready one (``paper``, ``small``, ``demo``, ...).
+
+    Raises:
+        DataError: the file cannot be read or is not TOML; names the line.
+        UnknownNameError: neither a file nor a ready study, or the file holds an unknown key.
+        UsageError: a value that cannot be.
+    """
+    file = Path(path)
+    if not file.is_file():
+        ready = ready_studies()
+        if str(path) not in ready:
+            raise UnknownNameError("study", str(path), ready, "Give the path of a study file or one of these names.")
+        file = ready[str(path)]
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as a study file: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{file} is not valid TOML: {error}.") from error
+    return study_of(data, str(file))

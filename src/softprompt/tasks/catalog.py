@@ -1,0 +1,191 @@
+"""Tasks by name: built-in generated ones, those of the papers, and the user's own.
+
+>>> load_task("rte", "data")                     # doctest: +SKIP
+>>> load_task("path/to/my_task")                 # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from softprompt.errors import DataError, UnknownNameError
+from softprompt.tasks.declarations import DECLARED, Declared
+from softprompt.tasks.rows import RowSource
+from softprompt.tasks.sources import FileSource, HubSource, MissingSource
+from softprompt.tasks.task import Task
+
+DATA_VARIABLE = "SOFTPROMPT_DATA"
+"""Environment variable that names a data folder where none is given."""
+
+ALIASES: Mapping[str, str] = {
+    "yelp2": "yelp_polarity",
+    "yelp_2": "yelp_polarity",
+    "yelp": "yelp_polarity",
+    "sst_2": "sst2",
+    "sts_b": "stsb",
+    "docnli": "doc_nli",
+    "goemotions": "go_emotions",
+    "cosmosqa": "cosmos_qa",
+    "cnn_dm": "cnn_dailymail",
+    "wikilingua": "wiki_lingua",
+    "multinews": "multi_news",
+    "socialiqa": "social_i_qa",
+    "social_iqa": "social_i_qa",
+    "newsqa": "mrqa_news_qa",
+    "triviaqa": "mrqa_trivia_qa",
+    "searchqa": "mrqa_search_qa",
+    "hotpotqa": "mrqa_hotpot_qa",
+    "naturalquestions": "mrqa_natural_questions",
+    "art": "alpha_nli",
+}
+
+_BY_NAME: Mapping[str, Declared] = {declared.name: declared for declared in DECLARED}
+
+
+def generated() -> Mapping[str, Callable[[], Task]]:
+    """The built-in generated tasks: name -> a function that makes the task."""
+    try:
+        from softprompt.tasks.generated import GENERATED
+    except ImportError:
+        return {}
+    return GENERATED
+
+
+def task_names() -> list[str]:
+    """All names `load_task` knows without a folder of the user's: generated tasks first, then the catalog."""
+    return [*generated(), *_BY_NAME]
+
+
+def declared(name: str) -> Declared:
+    """The catalog's row of a task."""
+    if name not in _BY_NAME:
+        raise UnknownNameError("task", name, _BY_NAME, "`softprompt tasks ls` lists them.")
+    return _BY_NAME[name]
+
+
+def load_task(name: str, data: str | Path | None = None, *, prefix: bool = True, skip_bad: int = 0) -> Task:
+    """A task by name, or the user's own by path.
+
+    Args:
+        name: a name of `task_names`, of a folder in ``data``, or a path to a user's task (folder, .toml, .py, .csv, .tsv).
+        data: a folder with ``tasks/<name>/{train,validation}.*`` or ``<name>/{train,validation}.*``; where None, a
+            generated task, the folder that $SOFTPROMPT_DATA names, or the Hugging Face hub.
+        prefix: keep the task's name in front of the inputs where the form has one.
+        skip_bad: how many bad rows a split may leave out.
+
+    Raises:
+        UnknownNameError: with the nearest names.
+        DataError: where ``data`` does not hold the task.
+    """
+    if _is_path(name):
+        from softprompt.tasks.user import load_user_task
+
+        return load_user_task(Path(name)).with_skip_bad(skip_bad)
+    known = _canonical_name(name)
+    if data is not None:
+        task = _from_folder(known, Path(data), prefix)
+        if task is None and known not in generated():
+            raise _not_in_folder(known, Path(data))
+        if task is not None:
+            return task.with_skip_bad(skip_bad)
+    if known in generated():
+        return generated()[known]().with_skip_bad(skip_bad)
+    root = os.environ.get(DATA_VARIABLE)
+    task = _from_folder(known, Path(root), prefix) if root else None
+    if task is None:
+        if known not in _BY_NAME:
+            raise UnknownNameError("task", name, task_names(), "`softprompt tasks ls` lists them.")
+        task = make(_BY_NAME[known], _hub_source(_BY_NAME[known]), prefix=prefix)
+    return task.with_skip_bad(skip_bad)
+
+
+def make(declared: Declared, source: RowSource, *, prefix: bool = True) -> Task:
+    """The task of a catalog row over a source."""
+    word = declared.name if declared.prefix is None else declared.prefix
+    settings: dict[str, Any] = {**declared.settings, "prefix": word if prefix and word else None}
+    if declared.labels is not None and declared.takes_labels:
+        settings["labels"] = declared.labels
+    return Task(
+        name=declared.name,
+        category=declared.category,
+        labels=declared.labels,
+        metrics=declared.metrics,
+        source=source,
+        form=partial(declared.form, **settings),
+        licence=declared.licence,
+        note=declared.note,
+        id_column=declared.id_column,
+        streamed=declared.streamed,
+    )
+
+
+def _canonical_name(name: str) -> str:
+    folded = name.lower().replace("-", "_")
+    known = {*_BY_NAME, *generated()}
+    if name in known:
+        return name
+    if folded in known:
+        return folded
+    return ALIASES.get(folded, name)
+
+
+def _is_path(name: str) -> bool:
+    return os.sep in name or name.endswith((".py", ".toml", ".csv", ".tsv", ".csv.gz", ".tsv.gz"))
+
+
+def task_folder(name: str, root: Path) -> Path | None:
+    """The folder of a task's files under a data folder; None where there is none. The name stays inside the folder."""
+    if name in ("", ".", "..") or "/" in name or "\\" in name or "\x00" in name:
+        return None
+    for folder in (root / "tasks" / name, root / name):
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def _from_folder(name: str, root: Path, prefix: bool) -> Task | None:
+    declared = _BY_NAME.get(name)
+    folder = task_folder(declared.folder or name if declared else name, root)
+    if folder is None:
+        return None
+    if declared is None or (folder / "task.toml").is_file():
+        from softprompt.tasks.user import load_user_task
+
+        return load_user_task(folder)
+    source = FileSource(folder=folder, keep=declared.keep, rename=declared.rename)
+    return make(declared, source, prefix=prefix)
+
+
+def _not_in_folder(name: str, root: Path) -> DataError | UnknownNameError:
+    there = names_in_folder(root)
+    if name not in _BY_NAME:
+        return UnknownNameError("task", name, [*there, *generated()], f"{root} holds {', '.join(there) or 'none'}.")
+    holds = f"it holds {', '.join(there)}" if there else "it holds no task (a folder with train and validation files)"
+    return DataError(f"{root} has no folder for task {name!r}; {holds}.")
+
+
+def names_in_folder(root: Path) -> list[str]:
+    """Names of the tasks a data folder holds: its own folders and those of ``tasks/``."""
+    base = root / "tasks" if (root / "tasks").is_dir() else root
+    return sorted(p.name for p in base.iterdir() if p.is_dir()) if base.is_dir() else []
+
+
+def _hub_source(declared: Declared) -> RowSource:
+    if declared.hub is None:
+        remedy = declared.remedy or f"task {declared.name!r} is not on the hub; give local files with --data."
+        return MissingSource(remedy=remedy)
+    repo, config, branch = declared.hub
+    return HubSource(
+        repo=repo,
+        config=config,
+        branch=branch,
+        splits=declared.splits,
+        rename=declared.rename,
+        keep=declared.keep,
+        tag=declared.tag,
+        streamed=declared.streamed,
+    )

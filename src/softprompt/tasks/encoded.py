@@ -1,0 +1,235 @@
+"""Splits as token ids: tokenised once, memory-mapped from a cache keyed by what the ids depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softprompt.errors import SoftpromptError, UsageError
+from softprompt.tasks.task import Example, Split
+
+if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
+
+CHUNK = 1024
+"""Examples tokenised at a time."""
+
+_FORMAT = "softprompt-encoded-1"
+_PROBES = ["A probe: 12.5% of the text, naïve or not?", "not_entailment", " 日本語 ", ""]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ragged:
+    """Rows of different length in one array: row i is ``flat[offsets[i] : offsets[i + 1]]``."""
+
+    flat: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def row(self, i: int) -> NDArray[np.int32]:
+        return self.flat[self.offsets[i] : self.offsets[i + 1]]
+
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def select(self, rows: NDArray[np.int64]) -> _Ragged:
+        parts = [self.row(int(i)) for i in rows]
+        offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
+        flat = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        return _Ragged(flat=flat.astype(np.int32, copy=False), offsets=offsets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSplit:
+    """A split as token ids.
+
+    Attributes:
+        examples: the N examples.
+        fingerprint: of the split's content, see `Split`.
+        name: of the split.
+        cut_inputs: examples whose inputs were longer than the limit.
+        cut_targets: likewise for targets.
+        skipped: bad rows left out of the split on request.
+    """
+
+    examples: Sequence[Example]
+    fingerprint: str
+    name: str
+    cut_inputs: int
+    cut_targets: int
+    skipped: int
+    input_ids: _Ragged
+    target_ids: _Ragged
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def inputs(self, i: int) -> NDArray[np.int32]:
+        """int32 [T_i], the input ids of example i as the backbone wants them (end token included where it has one)."""
+        return self.input_ids.row(i)
+
+    def targets(self, i: int) -> NDArray[np.int32]:
+        """int32 [D_i], the target ids of example i, ending with the end-of-sequence id."""
+        return self.target_ids.row(i)
+
+    @property
+    def input_lengths(self) -> NDArray[np.int64]:
+        """int64 [N], T_i of every example."""
+        return self.input_ids.lengths()
+
+    @property
+    def target_lengths(self) -> NDArray[np.int64]:
+        """int64 [N], D_i of every example."""
+        return self.target_ids.lengths()
+
+    def select(self, rows: Sequence[int]) -> EncodedSplit:
+        """A part of the examples, in the given order, with the fingerprint of the part."""
+        part = Split.of(self.name, [self.examples[i] for i in rows])
+        index = np.asarray(rows, dtype=np.int64)
+        return EncodedSplit(
+            examples=part.examples,
+            fingerprint=part.fingerprint,
+            name=self.name,
+            cut_inputs=self.cut_inputs,
+            cut_targets=self.cut_targets,
+            skipped=self.skipped,
+            input_ids=self.input_ids.select(index),
+            target_ids=self.target_ids.select(index),
+        )
+
+
+def encode_split(
+    split: Split,
+    backbone: Backbone,
+    *,
+    max_input_tokens: int | None,
+    max_target_tokens: int | None,
+    cache: Path | None = None,
+) -> EncodedSplit:
+    """Tokenise a split, or map it from the cache where it was tokenised before.
+
+    Args:
+        split: the examples.
+        backbone: whose tokenizer is used.
+        max_input_tokens: inputs are cut to this many ids, special tokens included; None for no limit.
+        max_target_tokens: likewise for targets.
+        cache: a folder for the ids; None keeps them in memory.
+
+    Raises:
+        UsageError: where a limit is below 1.
+    """
+    for name, limit in (("max_input_tokens", max_input_tokens), ("max_target_tokens", max_target_tokens)):
+        if limit is not None and limit < 1:
+            raise UsageError(f"{name} is {limit}; it must be at least 1.")
+    inputs = _Side([e.inputs for e in split.examples], backbone.tokenize_inputs, max_input_tokens)
+    targets = _Side([e.targets for e in split.examples], backbone.tokenize_targets, max_target_tokens)
+    if cache is None:
+        sides = {"inputs": inputs.in_memory(), "targets": targets.in_memory()}
+        cut = {"inputs": inputs.cut, "targets": targets.cut}
+    else:
+        key = _key(split, backbone, max_input_tokens, max_target_tokens)
+        sides, cut = _cached(Path(cache) / key, {"inputs": inputs, "targets": targets})
+    return EncodedSplit(
+        examples=split.examples,
+        fingerprint=split.fingerprint,
+        name=split.name,
+        cut_inputs=cut["inputs"],
+        cut_targets=cut["targets"],
+        skipped=split.skipped,
+        input_ids=sides["inputs"],
+        target_ids=sides["targets"],
+    )
+
+
+class _Side:
+    """The inputs or the targets of a split, on their way to ids."""
+
+    def __init__(
+        self, texts: Sequence[str], tokenize: Callable[[Sequence[str], int | None], list[list[int]]], limit: int | None
+    ) -> None:
+        self.texts = texts
+        self.tokenize = tokenize
+        self.limit = limit
+        self.cut = 0
+
+    def chunks(self) -> Iterator[tuple[NDArray[np.int32], list[int]]]:
+        """(ids of a chunk in one array, length of each row)."""
+        for start in range(0, len(self.texts), CHUNK):
+            rows = self._rows(self.texts[start : start + CHUNK])
+            flat = np.fromiter((i for row in rows for i in row), dtype=np.int32)
+            yield flat, [len(row) for row in rows]
+
+    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        if self.limit is None:
+            return self.tokenize(texts, None)
+        rows = self.tokenize(texts, self.limit + 1)  # one more than allowed tells which rows are cut
+        long = [i for i, row in enumerate(rows) if len(row) > self.limit]
+        for i, row in zip(long, self.tokenize([texts[i] for i in long], self.limit) if long else [], strict=True):
+            rows[i] = row
+        self.cut += len(long)
+        return rows
+
+    def in_memory(self) -> _Ragged:
+        flats, lengths = [np.zeros(0, np.int32)], [0]
+        for flat, sizes in self.chunks():
+            flats.append(flat)
+            lengths += sizes
+        return _Ragged(flat=np.concatenate(flats), offsets=np.cumsum(lengths, dtype=np.int64))
+
+    def to_disk(self, folder: Path, name: str) -> dict[str, Any]:
+        """Write ids chunk by chunk; gives what the reader checks."""
+        lengths = [0]
+        with (folder / f"{name}.ids").open("wb") as file:
+            for flat, sizes in self.chunks():
+                file.write(flat.astype("<i4", copy=False).tobytes())
+                lengths += sizes
+        offsets = np.cumsum(lengths, dtype=np.int64).astype("<i8")
+        (folder / f"{name}.offsets").write_bytes(offsets.tobytes())
+        return {"cut": self.cut, "rows": len(self.texts), "ids": int(offsets[-1])}
+
+
+def _key(split: Split, backbone: Backbone, max_input: int | None, max_target: int | None) -> str:
+    """Everything the ids depend on: texts, tokenizer, how the backbone frames a text, and the limits."""
+    from softprompt.backbones.fingerprint import digest_tokenizer
+
+    framing = [backbone.tokenize_inputs(_PROBES, None), backbone.tokenize_targets(_PROBES, None)]
+    parts = [_FORMAT, split.fingerprint, digest_tokenizer(backbone.tokenizer), framing, max_input, max_target]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _cached(folder: Path, sides: dict[str, _Side]) -> tuple[dict[str, _Ragged], dict[str, int]]:
+    from softprompt.artifacts import new_folder, sha256_file, write_json
+
+    if not (folder / "meta.json").is_file() or not _whole(folder):
+        with new_folder(folder, replace=True, durable=False) as fresh:
+            meta: dict[str, Any] = {name: side.to_disk(fresh, name) for name, side in sides.items()}
+            meta["sha256"] = {p.name: sha256_file(p) for p in sorted(fresh.iterdir())}
+            write_json(fresh / "meta.json", meta, durable=False)
+    meta = json.loads((folder / "meta.json").read_text())
+    ragged = {name: _mapped(folder, name, meta[name]) for name in sides}
+    return ragged, {name: int(meta[name]["cut"]) for name in sides}
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a cache entry is what was written; one that is not is made anew, since it can be."""
+    from softprompt.artifacts import read_json, sha256_file
+
+    try:
+        hashes = read_json(folder / "meta.json")["sha256"]
+        return all(sha256_file(folder / name) == digest for name, digest in hashes.items())
+    except (SoftpromptError, OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _mapped(folder: Path, name: str, meta: dict[str, Any]) -> _Ragged:
+    offsets = np.fromfile(folder / f"{name}.offsets", dtype="<i8").astype(np.int64)
+    if not meta["ids"]:
+        return _Ragged(flat=np.zeros(0, np.int32), offsets=offsets)
+    flat = np.memmap(folder / f"{name}.ids", dtype="<i4", mode="r", shape=(meta["ids"],))
+    return _Ragged(flat=flat, offsets=offsets)

@@ -1,0 +1,103 @@
+"""Entailment over scenes (three labels, and as yes/no questions) and over reports of events (two labels)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from softprompt.tasks.generated.draw import Draw, Frames
+from softprompt.tasks.generated.english import article, sentence
+from softprompt.tasks.generated.scenes import APART, EQUAL, NARROWER, Scene, scene
+
+SCENE_LABELS = ("entailment", "neutral", "contradiction")
+QUESTION_LABELS = ("False", "True")
+
+# {s}: the subject with its article; {n}: without; {p}: the doing; {w}: where (may be empty).
+_PREMISES = Frames(
+    train=(
+        "{s} is {p} {w}",
+        "right now {s} is {p} {w}",
+        "there is {s} {p} {w}",
+        "{s} can be seen {p} {w}",
+        "at this moment {s} is {p} {w}",
+    ),
+    held_out=("the photo shows {s} {p} {w}", "look, {s} is {p} {w}", "we are watching {s} {p} {w}"),
+)
+_CLAIMS = Frames(
+    train=("the {n} is {p} {w}", "{s} is {p} {w}", "the {n} is busy {p} {w}"),
+    held_out=("what the {n} is doing {w} is {p}", "somewhere {s} is {p} {w}"),
+)
+_DENIALS = Frames(
+    train=("the {n} is not {p} {w}", "it is not true that the {n} is {p} {w}", "at this moment the {n} is not {p} {w}"),
+    held_out=("it is false that the {n} is {p} {w}", "the one thing the {n} is not doing {w} is {p}"),
+)
+_TRAITS = Frames(train=("the {n} is {adj}", "the {n} looks {adj}"), held_out=("the {n} seems to be {adj}",))
+_NO_TRAITS = Frames(
+    train=("the {n} is not {adj}", "the {n} does not look {adj}"), held_out=("the {n} does not seem to be {adj}",)
+)
+_NONE = Frames(
+    train=("no {n} is {p} {w}", "not a single {n} is {p} {w}", "there is no {n} {p} {w}"),
+    held_out=("you will find no {n} {p} {w}", "none of those here is {an} {p} {w}"),
+)
+_QUESTIONS = Frames(
+    train=("was the {n} {p} {w}?", "is it true that the {n} was {p} {w}?", "did anyone see the {n} {p} {w}?"),
+    held_out=("would it be right to say that the {n} was {p} {w}?", "was it the case that the {n} was {p} {w}?"),
+)
+_PASSAGES = Frames(
+    train=("{s} was {p} {w}", "that morning {s} was {p} {w}", "when we came by, {s} was {p} {w}"),
+    held_out=("as the clock struck nine, {s} was {p} {w}", "we noticed {s} {p} {w}"),
+)
+
+
+def _fill(frame: str, made: Scene, premise: bool) -> str:
+    name = made.subject_phrase(premise)
+    values = {"s": article(name), "an": article(name), "n": name, "p": made.predicate(premise), "w": made.where(premise)}
+    text = frame.format(**values)
+    return text[:-1].rstrip() + "?" if text.endswith("?") else sentence(text)
+
+
+def _traited(draw: Draw, made: Scene, denied: bool) -> str:
+    """A claim about the subject's adjective alone; the hypothesis side, or the premise's where that has none."""
+    adjective = made.subject_adjective.hypothesis or made.subject_adjective.premise
+    frame = draw.frame(_NO_TRAITS if denied else _TRAITS)
+    return sentence(frame.format(n=made.subject.hypothesis, adj=adjective))
+
+
+def entailment_scene(draw: Draw, label: str) -> Mapping[str, str]:
+    """Fields ``hypothesis`` and ``premise``; a quarter of the premises say that nobody does something."""
+    if draw.chance(0.25):
+        return _negative_premise(draw, label)
+    denied = draw.chance(0.5)
+    wanted = "open" if label == "neutral" else ("excluded" if (label == "contradiction") != denied else "entailed")
+    # A denial about a narrower subject, or one who is described otherwise, would be about somebody else.
+    made = scene(draw, wanted, fixed=("subject",) if denied and wanted == "open" else ())
+    trait = made.subject_adjective
+    decisive = trait.relation in (APART, NARROWER)
+    told = trait.relation == EQUAL and bool(trait.premise)
+    premise = _fill(draw.frame(_PREMISES), made, premise=True)
+    if (decisive and (denied or draw.chance(0.5))) or (told and wanted == "entailed" and draw.chance(0.4)):
+        return {"premise": premise, "hypothesis": _traited(draw, made, denied)}
+    return {"premise": premise, "hypothesis": _fill(draw.frame(_DENIALS if denied else _CLAIMS), made, premise=False)}
+
+
+def _negative_premise(draw: Draw, label: str) -> Mapping[str, str]:
+    # "No S" turns the direction round: what nobody does at large, nobody does in particular. So the narrow side of the
+    # scene is the hypothesis here, and a positive hypothesis of it contradicts.
+    made = scene(draw, "open" if label == "neutral" else "entailed")
+    premise = _fill(draw.frame(_NONE), made, premise=False)
+    positive = label == "contradiction" or (label == "neutral" and draw.chance(0.5))
+    frames = _PREMISES if positive else _NONE
+    return {"premise": premise, "hypothesis": _fill(draw.frame(frames), made, premise=True)}
+
+
+def entailment_question(draw: Draw, label: str) -> Mapping[str, str]:
+    """Fields ``passage`` (two scenes, one beside the point) and ``question``."""
+    made = scene(draw, "entailed" if label == "True" else "excluded", fixed=("subject", "adjective"))
+    other = scene(draw, "entailed")
+    while other.subject.premise == made.subject.premise:
+        other = scene(draw, "entailed")
+    told = [
+        _fill(draw.frame(_PASSAGES), made, premise=True),
+        _fill(draw.frame(_PASSAGES), other, premise=True),
+    ]
+    question = _fill(draw.frame(_QUESTIONS), made, premise=False)
+    return {"passage": " ".join(draw.shuffled(told)), "question": question[0].lower() + question[1:]}

@@ -1,0 +1,294 @@
+"""Paraphrase of sentences (same event or not) and of questions (same answer or not).
+
+Most wrong pairs share all their words with the right ones: who did it to whom, what came first and which way round
+decide, not which words occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from softprompt.tasks.generated.draw import Draw, Frames
+from softprompt.tasks.generated.english import Verb, sentence, verb
+from softprompt.tasks.generated.events import CONVERSES, DEEDS, GOODS, PERSON_VERBS, SYMMETRIC, TRANSFERS
+from softprompt.tasks.generated.nouns import CITIES, WEEKDAYS
+from softprompt.tasks.generated.reports import people, reordered
+
+SENTENCE_LABELS = ("not_equivalent", "equivalent")
+QUESTION_LABELS = ("not_duplicate", "duplicate")
+
+_ACTIVE = Frames(
+    train=("{x} {past} {y} {t}", "{t}, {x} {past} {y}", "{x} was the one who {past} {y} {t}"),
+    held_out=("it was {x} who {past} {y} {t}", "what {x} did {t} was {past_base} {y}"),
+)
+_PASSIVE = Frames(
+    train=("{y} was {part} by {x} {t}", "{t}, {y} was {part} by {x}"),
+    held_out=("it was {y} who was {part} by {x} {t}", "{t}, {y} ended up being {part} by {x}"),
+)
+_GIVING = Frames(
+    train=("{x} {give} the {o} to {y} {t}", "{t}, {x} {give} the {o} to {y}", "the {o} was {given} to {y} by {x} {t}"),
+    held_out=("it was to {y} that {x} {give} the {o} {t}", "what {x} {give} to {y} {t} was the {o}"),
+)
+_TAKING = Frames(
+    train=("{y} {take} the {o} from {x} {t}", "{t}, {y} {take} the {o} from {x}"),
+    held_out=("it was from {x} that {y} {take} the {o} {t}", "what {y} {take} from {x} {t} was the {o}"),
+)
+_BEFORE = Frames(
+    train=("{a} before {b}", "before {b}, {a}", "first {a}, then {b}"),
+    held_out=("{a}; later {b}", "{b}, but not until {a}"),
+)
+_AFTER = Frames(
+    train=("{b} after {a}", "after {a}, {b}", "{b} once {a}"),
+    held_out=("by the time {b}, {a} already", "{a}, and only then {b}"),
+)
+
+
+def _time(draw: Draw) -> str:
+    place = f"in {draw.pick(CITIES)}"
+    return draw.pick((f"on {draw.pick(WEEKDAYS)}", f"last {draw.pick(WEEKDAYS)}", place, place, "yesterday", "this morning"))
+
+
+def _voice(draw: Draw, same: bool) -> tuple[str, str]:
+    x, y = people(draw, 2)
+    entry = draw.word(PERSON_VERBS)
+    when = _time(draw)
+    change = "none" if same else draw.pick(("swap", "swap", "verb"))
+    other = entry.other if change == "verb" else draw.pick((entry.verb, entry.same))
+    sides = [(entry.verb, x, y), (other, *((y, x) if change == "swap" else (x, y)))]
+    return tuple(_told(draw, done, who, whom, when) for done, who, whom in sides)  # type: ignore[return-value]
+
+
+def _told(draw: Draw, done: Verb, who: str, whom: str, when: str) -> str:
+    frame = draw.frame(_PASSIVE if draw.chance(0.5) else _ACTIVE)
+    return frame.format(x=who, y=whom, past=done.past, part=done.participle, past_base=done.base, t=when)
+
+
+def _transfer(draw: Draw, same: bool) -> tuple[str, str]:
+    x, y = people(draw, 2)
+    move, (good, other_good), when = draw.word(TRANSFERS), draw.words_of(GOODS, 2), _time(draw)
+    change = "none" if same else draw.pick(("swap", "swap", "swap", "good"))
+    sides = [(x, y, good), ((y, x, good) if change == "swap" else (x, y, other_good if change == "good" else good))]
+    texts = []
+    for who, whom, what in sides:
+        frame = draw.frame(_TAKING if draw.chance(0.5) else _GIVING)
+        text = frame.format(
+            x=who, y=whom, o=what, t=when, give=move.giver.past, given=move.giver.participle, take=move.taker.past
+        )
+        texts.append(reordered(text, what))
+    return texts[0], texts[1]
+
+
+def _order(draw: Draw, same: bool) -> tuple[str, str]:
+    x, y = people(draw, 2)
+    first, second = draw.words_of(DEEDS, 2)
+    a, b = f"{x} {first.past}", f"{y} {second.past}"
+    frames = [draw.frame(_AFTER if draw.chance(0.5) else _BEFORE) for _ in range(2)]
+    one, two = frames[0].format(a=a, b=b), frames[1].format(a=a, b=b)
+    if not same:
+        crossed = f"{x} {second.past}", f"{y} {first.past}"
+        two = frames[1].format(a=b, b=a) if draw.chance(0.6) else frames[1].format(a=crossed[0], b=crossed[1])
+    return one, two
+
+
+_TELLING = Frames(
+    train=("{c}", "as far as I know, {c}", "they say that {c}"),
+    held_out=("I was told that {c}", "people here say that {c}"),
+)
+
+
+def _relation(draw: Draw, same: bool) -> tuple[str, str]:
+    x, y = people(draw, 2)
+    pair = draw.word(CONVERSES)
+    left, right = (pair[0], pair[1]) if draw.chance(0.5) else (pair[1], pair[0])
+    names = (x, y) if same else (y, x)
+    # The opening is the same on both sides: hearsay and fact are not paraphrases of each other.
+    frame = draw.frame(_TELLING)
+    return frame.format(c=left.format(x=x, y=y)), frame.format(c=right.format(x=names[0], y=names[1]))
+
+
+def _symmetric(draw: Draw, same: bool) -> tuple[str, str]:
+    x, y, z = people(draw, 3)
+    relation, other = draw.words_of(SYMMETRIC, 2)
+    frame = draw.frame(_TELLING)
+    left = frame.format(c=relation.format(x=x, y=y))
+    if same:
+        return left, frame.format(c=relation.format(x=y, y=x))
+    return left, frame.format(c=draw.pick((relation.format(x=y, y=z), other.format(x=y, y=x))))
+
+
+_MAKERS: tuple[Callable[[Draw, bool], tuple[str, str]], ...] = (
+    _voice,
+    _voice,
+    _voice,
+    _transfer,
+    _transfer,
+    _order,
+    _relation,
+    _symmetric,
+)
+
+
+def paraphrase_sentence(draw: Draw, label: str) -> Mapping[str, str]:
+    """Fields ``sentence1`` and ``sentence2``."""
+    maker = draw.pick(_MAKERS)
+    while True:
+        one, two = maker(draw, label == "equivalent")
+        if one != two:
+            return {"sentence1": sentence(one), "sentence2": sentence(two)}
+
+
+class Chore(NamedTuple):
+    """Something people ask how to do: two verbs and two objects with the same meaning."""
+
+    name: str
+    verbs: tuple[Verb, Verb]
+    objects: tuple[str, str]
+
+
+def _chore(line: str) -> Chore:
+    verbs, _, objects = line.partition("|")
+    one, _, two = (part.strip() for part in verbs.partition("/"))
+    first, _, second = (part.strip() for part in objects.partition("/"))
+    return Chore(f"{one} {first}", (verb(one), verb(two or one)), (first, second or first))
+
+
+CHORES: tuple[Chore, ...] = tuple(
+    _chore(line)
+    for line in """
+    repair/fix | a leaking tap / a dripping faucet
+    repair/mend | a torn jacket / a ripped coat
+    remove/get out | a wine stain / a red wine spot
+    remove/scrape off | old wallpaper
+    clean/wash | a dirty carpet / a stained rug
+    clean/polish | silver cutlery / silverware
+    buy/purchase | a used car / a second-hand automobile
+    sell/get rid of | an old sofa / a used couch
+    lose/shed | weight / a few kilos
+    gain/put on | muscle / muscle mass
+    learn/pick up | Spanish / the Spanish language
+    learn/master | the violin
+    grow/raise | tomatoes at home / homegrown tomatoes
+    train/teach | a puppy / a young dog
+    stop/quit | smoking / cigarettes
+    cure/get over | a cold / the sniffles
+    treat/relieve | back pain / a sore back
+    start/set up | a small business / a small company
+    write/draft | a CV / a resume
+    renew/extend | a passport / my passport
+    rent/lease | a flat / an apartment
+    paint/decorate | a bedroom / a sleeping room
+    build/construct | a garden shed / a hut in the garden
+    cook/prepare | rice / a pot of rice
+    bake/make | a chocolate cake
+    freeze/deep-freeze | bread / a loaf of bread
+    sharpen/hone | a kitchen knife / the blade of a knife
+    unlock/open | a stuck door / a jammed door
+    replace/change | a flat tyre / a punctured tyre
+    recharge/charge | a phone battery / the battery of a phone
+    delete/erase | an email account / an account for email
+    recover/get back | deleted photos / erased pictures
+    ship/send | a large parcel / a big package
+    cancel/end | a gym membership / a fitness contract
+    save/put aside | money / cash
+    borrow/get | money from a bank / a bank loan
+    adopt/take in | a cat from a shelter / a shelter cat
+    organise/plan | a wedding / a marriage ceremony
+    teach/show | children to read
+    calm/soothe | a crying baby / a weeping infant
+    tune/adjust | a guitar
+    waterproof/seal | hiking boots / walking boots
+    insulate/warm up | an attic / a loft
+    trim/cut | a hedge
+    catch/trap | mice / a mouse
+    choose/select | a university / a college
+    print/produce | business cards
+    download/save | a video / a clip
+    store/keep | fresh herbs
+    translate/render | a birth certificate
+    """.strip().splitlines()
+)
+
+_ASKED: dict[str, Frames] = {
+    "how": Frames(
+        train=("how do I {v} {o}?", "what is the best way to {v} {o}?", "how can someone {v} {o}?", "any tips on how to {v} {o}?"),
+        held_out=("what steps should I follow to {v} {o}?", "could you explain how to {v} {o}?"),
+    ),
+    "cost": Frames(
+        train=("how much does it cost to {v} {o}?", "what is the price if I want to {v} {o}?", "is it expensive to {v} {o}?"),
+        held_out=("how much money do I need to {v} {o}?", "what will I have to pay to {v} {o}?"),
+    ),
+    "time": Frames(
+        train=("how long does it take to {v} {o}?", "how much time do I need to {v} {o}?", "how many days will it take to {v} {o}?"),
+        held_out=("what amount of time is needed to {v} {o}?", "how soon can one {v} {o}?"),
+    ),
+    "who": Frames(
+        train=("who can {v} {o} for me?", "whom should I ask to {v} {o}?"),
+        held_out=("is there anyone who could {v} {o}?", "which person do I turn to if I need to {v} {o}?"),
+    ),
+    "why": Frames(
+        train=("why should I {v} {o}?", "what is the point if I {v} {o}?", "for what reason do people {v} {o}?"),
+        held_out=("is there a good reason to {v} {o}?", "what do I gain if I {v} {o}?"),
+    ),
+    "where": Frames(
+        train=("where can I {v} {o}?", "what is a good place to {v} {o}?"),
+        held_out=("in which place do people {v} {o}?", "do you know a spot to {v} {o}?"),
+    ),
+}
+
+#: Questions with a direction: (one way to ask, another way to ask the same, the things it asks about).
+_DIRECTED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("how do I get from {a} to {b}?", "what is the best way to reach {b} from {a}?", CITIES),
+    ("how long is the flight from {a} to {b}?", "how much time does it take to fly to {b} from {a}?", CITIES),
+    ("is there a night train from {a} to {b}?", "can I take an overnight train to {b} from {a}?", CITIES),
+    ("should I move from {a} to {b}?", "is it a good idea to leave {a} for {b}?", CITIES),
+    ("is {a} cheaper than {b}?", "is {b} more expensive than {a}?", CITIES),
+    ("is {a} larger than {b}?", "is {b} smaller than {a}?", CITIES),
+    ("is {a} colder than {b} in winter?", "is {b} warmer than {a} in winter?", CITIES),
+    ("why is {a} more crowded than {b}?", "why is {b} less crowded than {a}?", CITIES),
+    ("is a {a} heavier than a {b}?", "does a {b} weigh less than a {a}?", GOODS),
+    ("can I swap my {a} for a {b}?", "is it possible to get a {b} in return for my {a}?", GOODS),
+    ("is a {a} worth more than a {b}?", "does a {b} have less value than a {a}?", GOODS),
+    ("should I buy a {a} before I buy a {b}?", "is it better to get the {b} after the {a}?", GOODS),
+)
+
+
+def _directed(draw: Draw, same: bool) -> tuple[str, str]:
+    one, two, things = draw.word(_DIRECTED)
+    a, b = draw.shuffled(things)[:2]
+    first, second = (one, two) if draw.chance(0.5) else (two, one)
+    return first.format(a=a, b=b), second.format(**({"a": a, "b": b} if same else {"a": b, "b": a}))
+
+
+def _chores(draw: Draw, same: bool) -> tuple[str, str]:
+    chore = draw.word(CHORES)
+    topics = draw.shuffled(list(_ASKED))
+    about = [(chore, topics[0]), (chore, topics[0])]
+    if not same:
+        change = draw.pick(("topic", "topic", "object", "verb"))
+        if change == "topic":
+            about[1] = (chore, topics[1])
+        else:
+            other = draw.word(CHORES, but=(chore,))
+            mixed = (other.verbs, chore.objects) if change == "verb" else (chore.verbs, other.objects)
+            about[1] = (Chore(chore.name, *mixed) if change == "object" and _shared(chore, other) else other, topics[0])
+    texts = []
+    for index, (what, topic) in enumerate(about):
+        way = index if draw.chance(0.5) else 0
+        texts.append(draw.frame(_ASKED[topic]).format(v=what.verbs[way].base, o=what.objects[way if draw.chance(0.5) else 0]))
+    return texts[0], texts[1]
+
+
+def _shared(chore: Chore, other: Chore) -> bool:
+    """Whether the two are done alike, so that one's verbs suit the other's object."""
+    return chore.verbs[0] == other.verbs[0]
+
+
+def paraphrase_question(draw: Draw, label: str) -> Mapping[str, str]:
+    """Fields ``question1`` and ``question2``."""
+    while True:
+        maker = _directed if draw.chance(0.4) else _chores
+        one, two = maker(draw, label == "duplicate")
+        if one != two:
+            one, two = (one, two) if draw.chance(0.5) else (two, one)
+            return {"question1": one[0].upper() + one[1:], "question2": two[0].upper() + two[1:]}

@@ -1,0 +1,119 @@
+"""Sentiment of reviews in four domains: positive or negative, with negation, contrast, comparison and plain-fact verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from softprompt.tasks.generated.draw import Draw, Frames, RowMaker
+from softprompt.tasks.generated.english import article, sentence
+from softprompt.tasks.generated.sentiment_words import BAD, GOOD, Domain
+
+LABELS = ("negative", "positive")
+
+# Frames say what becomes of the polarity: {same} holds an adjective of the label, {other} one of the opposite label.
+# {a} and {b} are aspects; {thing} is the domain's noun.
+_PLAIN = Frames(
+    train=(
+        "the {a} was {same}",
+        "I found the {a} {same}",
+        "what {art_same} {a}",
+        "the {a} seemed {same} to me",
+        "this {thing} has {art_same} {a}",
+        "everybody thought the {a} was {same}",
+        "from the first minute the {a} was {same}",
+    ),
+    held_out=(
+        "{same} is the word for the {a}",
+        "my whole family called the {a} {same}",
+        "rarely have I known {art_same} {a} like this one",
+        "when it comes to the {a}, {same} says it all",
+    ),
+)
+_NEGATED = Frames(
+    train=(
+        "the {a} was not {other} at all",
+        "I did not find the {a} {other}",
+        "the {a} was far from {other}",
+        "nobody could call the {a} {other}",
+        "the {a} was never {other}",
+        "it is hard to call the {a} {other}",
+    ),
+    held_out=(
+        "the {a} was anything but {other}",
+        "there was nothing {other} about the {a}",
+        "I would not say that the {a} was {other}",
+        "only a fool would think that the {a} was {other}",
+    ),
+)
+_CONTRAST = Frames(
+    train=(
+        "the {b} was {other}, but the {a} was so {same} that it did not matter",
+        "although the {b} was {other}, {verdict}",
+        "the {b} was {other}, yet {verdict}",
+        "I had expected the {a} to be {other}, but it was {same}",
+        "a friend told me the {a} was {other}; in fact it was {same}",
+        "even though the {b} was a little {other}, on the whole the {thing} was {same}",
+    ),
+    held_out=(
+        "despite {art_other} {b}, {verdict}",
+        "the critics called it {other}, and they were wrong: the {a} was {same}",
+        "who cares that the {b} was {other} when everything else was {same}",
+        "the {b} may be {other}; still, {verdict}",
+    ),
+)
+_VERDICT = Frames(
+    train=("{verdict}", "{fact}, and {verdict}", "{verdict}; {fact}", "what can I say: {verdict}", "in short, {verdict}"),
+    held_out=("let me put it like this: {verdict}", "{fact}; in the end {verdict}", "believe me, {verdict}"),
+)
+_MASS = frozenset(("acting", "humour", "camera work", "packaging", "staff", "customer service", "pacing", "bread"))
+_KINDS = ("plain", "negated", "negated", "contrast", "contrast", "verdict", "verdict")
+
+
+def _adjective(draw: Draw, domain: Domain, aspect: str, positive: bool) -> str:
+    own = next((good if positive else bad) for name, good, bad in domain.aspects if name == aspect)
+    pool = (GOOD if positive else BAD) if draw.chance(0.5) else own
+    try:
+        return draw.word(pool)
+    except ValueError:  # an aspect's own short list may lie wholly on the other side
+        return draw.word(GOOD if positive else BAD)
+
+
+def _clause(draw: Draw, domain: Domain, positive: bool) -> str:
+    frames = {"plain": _PLAIN, "negated": _NEGATED, "contrast": _CONTRAST, "verdict": _VERDICT}[draw.pick(_KINDS)]
+    frame = draw.frame(frames)
+    a, b = draw.shuffled([name for name, _, _ in domain.aspects])[:2]
+    # "{other}" stands beside {b} where a frame has one, else beside {a}.
+    values: dict[str, str] = {"a": a, "b": b, "thing": domain.thing}
+    if "same}" in frame:
+        values["same"] = _adjective(draw, domain, a, positive) if "on the whole" not in frame else draw.word(
+            GOOD if positive else BAD
+        )
+        if "everything else" in frame:
+            values["same"] = draw.word(GOOD if positive else BAD)
+        values["art_same"] = values["same"] if a in _MASS else article(values["same"])
+    if "other}" in frame:
+        near = b if "{b}" in frame else a
+        values["other"] = _adjective(draw, domain, near, not positive)
+        if "critics" in frame:
+            values["other"] = draw.word(BAD if positive else GOOD)
+        values["art_other"] = values["other"] if near in _MASS else article(values["other"])
+    if "{verdict}" in frame:
+        values["verdict"] = draw.word(domain.good if positive else domain.bad)
+    if "{fact}" in frame:
+        values["fact"] = draw.pick(domain.neutral)
+    return frame.format(**values)
+
+
+def review(domain: Domain) -> RowMaker:
+    """Rows of one domain: field ``sentence``."""
+
+    def make(draw: Draw, label: str) -> Mapping[str, str]:
+        positive = label == "positive"
+        clauses = [_clause(draw, domain, positive)]
+        if draw.chance(0.3):
+            clauses.append(_clause(draw, domain, positive))
+        elif draw.chance(0.3):
+            clauses.insert(0, draw.pick(domain.neutral))
+        return {"sentence": " ".join(sentence(clause) for clause in clauses)}
+
+    return make

@@ -1,0 +1,1 @@
+"""Training on a frozen backbone: settings, recipes, the loop."""

@@ -1,0 +1,52 @@
+"""Checkpoints of a training group: one folder a save, complete or absent, the last two kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from softprompt import artifacts
+from softprompt.errors import CorruptArtifactError
+
+KEPT = 2
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("step-*") if path.is_dir())
+
+
+def save(root: Path, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Path:
+    """Write ``root/step-########`` atomically and drop all but the last two."""
+    tensor_file = artifacts.tensor_bytes(tensors)
+    state = {"sha256": artifacts.sha256_bytes(tensor_file), "state": dict(plain)}
+    target = root / f"step-{int(plain['step']):09d}"
+    root.mkdir(parents=True, exist_ok=True)
+    artifacts.write_folder(
+        target, {"state.safetensors": tensor_file, "state.json": artifacts.json_bytes(state)}, replace=True
+    )
+    for old in _folders(root)[:-KEPT]:
+        artifacts.remove_folder(old)
+    return target
+
+
+def load_last(root: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest complete checkpoint, or None where there is none.
+
+    Raises:
+        CorruptArtifactError: its bytes are not those that were written.
+    """
+    folders = _folders(root) if root.is_dir() else []
+    if not folders:
+        return None
+    folder = folders[-1]
+    record = artifacts.read_json(folder / "state.json")
+    found = artifacts.sha256_file(folder / "state.safetensors")
+    if found != record.get("sha256"):
+        raise CorruptArtifactError(
+            f"checkpoint {folder} does not hold what was written (sha256 {found[:12]}, expected "
+            f"{str(record.get('sha256'))[:12]}): delete that folder to resume from the one before."
+        )
+    return artifacts.read_tensors(folder / "state.safetensors"), record["state"]

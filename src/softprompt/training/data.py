@@ -1,0 +1,119 @@
+"""From a task to what a training takes: tokenised splits and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from softprompt.backbones.base import Backbone
+from softprompt.tasks.encoded import EncodedSplit, encode_split
+from softprompt.tasks.task import Task
+from softprompt.training.runs import Run
+from softprompt.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """A task tokenised for one backbone.
+
+    Attributes:
+        task: gives labels and metrics.
+        train: training rows, inputs cut to ``max_input_tokens``.
+        validation: validation rows, inputs cut only where the backbone cannot hold them.
+    """
+
+    task: Task
+    train: EncodedSplit
+    validation: EncodedSplit
+
+    def run(
+        self,
+        name: str,
+        seed: int,
+        *,
+        select_rows: np.ndarray | None = None,
+        report_rows: np.ndarray | None = None,
+        steps: int | None = None,
+        validated: bool = True,
+    ) -> Run:
+        """A run on this task alone."""
+        return Run(
+            name=name,
+            seed=seed,
+            train=(self.train,),
+            task=self.task,
+            validation=self.validation,
+            select_rows=select_rows,
+            report_rows=report_rows,
+            steps=steps,
+            validated=validated,
+        )
+
+
+def task_data(
+    backbone: Backbone,
+    task: Task,
+    settings: TrainSettings,
+    *,
+    train_rows: int | None = None,
+    validation_rows: int | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> TaskData:
+    """Tokenise a task's training and validation rows.
+
+    Args:
+        backbone: whose tokenizer is used, and whose ``max_length`` binds.
+        task: the task.
+        settings: token limits.
+        train_rows: at most this many training rows (a seeded subset).
+        validation_rows: the same for validation.
+        seed: of those subsets.
+        cache: folder of the on-disk cache of tokenised rows; None for memory only.
+    """
+    room = None if backbone.max_length is None else backbone.max_length - settings.prompt_length
+    train_limit = _least(settings.max_input_tokens or None, room)
+    return TaskData(
+        task=task,
+        train=encode_split(
+            task.split("train", max_rows=train_rows, seed=seed), backbone, max_input_tokens=train_limit,
+            max_target_tokens=settings.max_target_tokens, cache=cache,
+        ),
+        validation=encode_split(
+            task.split("validation", max_rows=validation_rows, seed=seed), backbone, max_input_tokens=room,
+            max_target_tokens=None, cache=cache,
+        ),
+    )  # fmt: skip
+
+
+def _least(*limits: int | None) -> int | None:
+    given = [limit for limit in limits if limit is not None]
+    return min(given) if given else None
+
+
+def mixture_run(
+    name: str,
+    seed: int,
+    parts: Sequence[TaskData],
+    rates: Sequence[float],
+    *,
+    validated_on: TaskData,
+    select_rows: np.ndarray | None = None,
+    report_rows: np.ndarray | None = None,
+    validated: bool = True,
+) -> Run:
+    """A run on a mixture of tasks, validated on one of them."""
+    return Run(
+        name=name,
+        seed=seed,
+        train=tuple(part.train for part in parts),
+        rates=tuple(rates),
+        task=validated_on.task,
+        validation=validated_on.validation,
+        select_rows=select_rows,
+        report_rows=report_rows,
+        validated=validated,
+    )

@@ -1,0 +1,323 @@
+"""A group of runs that train in one batch on one frozen backbone: its state, one step, one validation.
+
+Letters as in ``backbones/base.py``; N is the number of active runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softprompt.backbones.base import Backbone, Dropout, TokenBatch
+from softprompt.errors import OutOfMemoryError
+from softprompt.inference.evaluate import EvalJob, evaluate, length_batches, seeded_rows
+from softprompt.prompts.batch import Prompter, Rows
+from softprompt.training import parallel
+from softprompt.training.optim import gradient_norm_N, make_optimizer
+from softprompt.training.runs import Run, RunResult
+from softprompt.training.settings import TrainSettings
+from softprompt.training.stream import RowStream
+
+MASK_64 = (1 << 64) - 1
+
+
+def row_key(seed: int, step: int, part: int, row: int) -> int:
+    """A signed 64-bit key of one row at one step of one run (splitmix64 rounds)."""
+    state = 0
+    for word in (seed, step, part, row):
+        state = (state + 0x9E3779B97F4A7C15 + (word & MASK_64)) & MASK_64
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK_64
+        state ^= state >> 31
+    return state - (1 << 64) if state >= 1 << 63 else state
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device or the CPU allocator ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class Group:
+    """The active runs, their prompter, optimiser and streams.
+
+    Args:
+        backbone: frozen.
+        prompter: its N runs in the order of ``runs``; taken over and tuned in place.
+        runs: what to train.
+        settings: shared by all.
+    """
+
+    def __init__(self, backbone: Backbone, prompter: Prompter, runs: Sequence[Run], settings: TrainSettings) -> None:
+        self.backbone = backbone
+        self.prompter = prompter
+        self.settings = settings
+        self.runs = list(runs)
+        self.active = list(range(len(runs)))
+        self.results = [RunResult(name=run.name, seed=run.seed) for run in runs]
+        self.streams = [RowStream([len(part) for part in run.train], run.rates, run.seed) for run in runs]
+        self.optimizer = make_optimizer(prompter.trained(), settings)
+        self.step_number = 0
+        self.losses: list[list[float]] = [[] for _ in runs]
+        self.micro_tokens = settings.micro_batch_tokens or default_micro_tokens(backbone)
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def step(self) -> dict[int, str]:
+        """One optimiser step of every active run.
+
+        Returns:
+            The runs (by number) that met a loss or gradient that is not finite, with what was found; they are not
+            updated and leave the group.
+        """
+        started = time.perf_counter()
+        picks = [(n, part, row) for n, i in enumerate(self.active) for part, row in self._take(i)]
+        while True:
+            try:
+                loss_N, tokens_N = self._gradients(picks)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve()
+        norm_N = gradient_norm_N(self._tuned())
+        bad = (~torch.isfinite(loss_N) | ~torch.isfinite(norm_N)).nonzero().flatten().tolist()
+        failed = {self.active[n]: self._describe_failure(n, loss_N, norm_N, picks) for n in bad}
+        before = {self.active[n]: self.values_of(self.active[n]) for n in bad}
+        for tensor in self._tuned().values():
+            if bad and tensor.grad is not None:
+                tensor.grad[bad] = 0.0
+        self.optimizer.step(self.step_number, norm_N.nan_to_num(posinf=1.0))
+        self.prompter.after_step(self.step_number + 1)
+        self.step_number += 1
+        seconds = time.perf_counter() - started
+        for n, i in enumerate(self.active):
+            self.losses[i].append(float(loss_N[n]))
+            result = self.results[i]
+            result.steps = self.step_number
+            result.tokens += int(tokens_N[n])
+            result.seconds += seconds / len(self.active)
+        for i, note in failed.items():
+            self.results[i].note = note
+            self.results[i].steps -= 1
+        self.finish(list(failed), "non_finite")
+        for i, values in before.items():
+            self.results[i].final = values
+        return failed
+
+    def _take(self, run: int) -> list[tuple[int, int]]:
+        return self.streams[run].take(self.settings.batch_size)
+
+    def _tuned(self) -> dict[str, Tensor]:
+        return {name: t for name, t in self.prompter.trained().items() if t.requires_grad}
+
+    def _gradients(self, picks: Sequence[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
+        """Gradients of every run's loss into the tuned tensors; returns loss_N and positions_N."""
+        device = self.backbone.device
+        for tensor in self._tuned().values():
+            tensor.grad = None
+        parts = [self.runs[self.active[n]].train[part] for n, part, _ in picks]
+        lengths = np.asarray([int(part.input_lengths[row]) for part, (_, _, row) in zip(parts, picks, strict=True)])
+        run_B = np.asarray([n for n, _, _ in picks])
+        depth_B = np.asarray([int(part.target_lengths[row]) for part, (_, _, row) in zip(parts, picks, strict=True)])
+        targets_N = np.maximum(np.bincount(run_B, weights=depth_B, minlength=len(self.active)), 1.0)
+        loss_N = torch.zeros(len(self.active), device=device)
+        for rows in length_batches(lengths, self.prompter.prompt_length, self.micro_tokens):
+            rows = parallel.share(rows)
+            if len(rows):
+                loss_N += self._micro_batch([picks[r] for r in rows], [parts[r] for r in rows], targets_N)
+        parallel.sum_over_processes([loss_N, *(t.grad for t in self._tuned().values() if t.grad is not None)])
+        positions = lengths + self.prompter.prompt_length + depth_B
+        return loss_N, torch.as_tensor(np.bincount(run_B, weights=positions, minlength=len(self.active)))
+
+    def _micro_batch(self, picks: Sequence[tuple[int, int, int]], parts: Sequence[Any], targets_N: np.ndarray) -> Tensor:
+        device, settings = self.backbone.device, self.settings
+        rows = [row for _, _, row in picks]
+        run_B = torch.tensor([n for n, _, _ in picks], device=device)
+        examples = [part.examples[row] for part, row in zip(parts, rows, strict=True)]
+        batch = TokenBatch.of(
+            [part.inputs(row) for part, row in zip(parts, rows, strict=True)],
+            [part.targets(row) for part, row in zip(parts, rows, strict=True)],
+            device=device,
+        )
+        prompts = self.prompter.prompts(
+            Rows(run_B=run_B, inputs=[e.inputs for e in examples], keys=[e.key for e in examples])
+        )
+        losses = self.backbone.example_losses(batch, prompts, self._dropout(picks))
+        weight_B = torch.tensor([1.0 / targets_N[n] for n, _, _ in picks], device=device, dtype=torch.float32)
+        row_B = (losses.nll_B + settings.z_loss * losses.log_z_sq_B) * weight_B
+        if prompts.aux_loss_B is not None:
+            row_B = row_B + prompts.aux_loss_B / settings.batch_size
+        row_B.sum().backward()
+        return torch.zeros(len(self.active), device=device).index_add_(0, run_B, row_B.detach())
+
+    def _dropout(self, picks: Sequence[tuple[int, int, int]]) -> Dropout | None:
+        if not self.settings.dropout:
+            return None
+        keys = [row_key(self.runs[self.active[n]].seed, self.step_number, part, row) for n, part, row in picks]
+        return Dropout(rate=self.settings.dropout, key_B=torch.tensor(keys, device=self.backbone.device))
+
+    def _halve(self) -> None:
+        # A micro-batch holds at least one row whatever its limit, so below one row's positions halving is in vain.
+        if self.micro_tokens <= self.prompter.prompt_length + 1:
+            raise OutOfMemoryError(
+                f"not even one row fits the memory of {self.backbone.device}: lower max_input_tokens or prompt_length, "
+                "or load the backbone in bfloat16."
+            )
+        self.micro_tokens //= 2
+
+    def _describe_failure(self, n: int, loss_N: Tensor, norm_N: Tensor, picks: Sequence[tuple[int, int, int]]) -> str:
+        run = self.runs[self.active[n]]
+        keys = [run.train[part].examples[row].key for m, part, row in picks if m == n]
+        return (
+            f"run '{run.name}' met loss {float(loss_N[n])} and gradient norm {float(norm_N[n])} at step "
+            f"{self.step_number + 1}, batch of rows {', '.join(keys[:4])}, ...: its last good checkpoint is kept; lower "
+            "the learning rate or load the backbone in float32."
+        )
+
+    # -- leaving ----------------------------------------------------------------------------------------------------
+
+    def values_of(self, run: int) -> dict[str, Tensor]:
+        """The present tensors of one active run, float32 on the CPU, without the run axis."""
+        n = self.active.index(run)
+        tensors = {**self.prompter.trained(), **self.prompter.buffers()}
+        return {name: t.detach()[n].to("cpu", copy=True) for name, t in tensors.items()}
+
+    def finish(self, runs: Sequence[int], status: str) -> None:
+        """Let runs leave the batch; the rest close up."""
+        if not runs:
+            return
+        for i in runs:
+            self.results[i].status = status  # type: ignore[assignment]
+            self.results[i].final = self.values_of(i)
+        keep = [n for n, i in enumerate(self.active) if i not in runs]
+        self.active = [self.active[n] for n in keep]
+        if keep:
+            self.prompter = self.prompter.keep(keep)
+            self.optimizer = self.optimizer.keep(self._tuned(), keep)
+
+    # -- validation -------------------------------------------------------------------------------------------------
+
+    def selecting_rows(self, run: int) -> np.ndarray:
+        """The validation rows that choose the best checkpoint of a run."""
+        spec = self.runs[run]
+        rows = np.arange(len(spec.validation)) if spec.select_rows is None else np.asarray(spec.select_rows)
+        # One subset for all runs on the same rows, whatever their seeds: their scores are compared.
+        return rows[seeded_rows(len(rows), self.settings.eval_rows, 0)]
+
+    def validate(self) -> list[dict[str, Any]]:
+        """Score every active run, keep the best checkpoints, and give one record a run."""
+        started = time.perf_counter()
+        scored = [i for i in self.active if self.runs[i].validated]
+        jobs = [
+            EvalJob(run=n, task=self.runs[i].task, split=self.runs[i].validation, rows=self.selecting_rows(i))
+            for n, i in enumerate(self.active)
+            if i in scored
+        ]
+        found = evaluate(
+            self.backbone, self.prompter, jobs, max_target_tokens=self.settings.max_target_tokens,
+            batch_tokens=2 * self.micro_tokens,
+        )  # fmt: skip
+        seconds = (time.perf_counter() - started) / max(1, len(scored))
+        records = []
+        for i, evaluation in zip(scored, found, strict=True):
+            result, losses = self.results[i], self.losses[i]
+            score = evaluation.scores["score"]
+            record = {
+                "step": self.step_number,
+                "loss": float(np.mean(losses)) if losses else None,
+                "score": score,
+                "metrics": evaluation.scores,
+            }
+            self.losses[i] = []
+            result.curve.append(record)
+            result.eval_tokens += evaluation.tokens
+            result.seconds += seconds
+            if score > result.best_score:
+                result.best_score, result.best_step = score, self.step_number
+                result.best = self.values_of(i)
+            records.append({"run": result.name, **record})
+        return records
+
+    def stale(self) -> list[int]:
+        """Active runs whose last ``patience`` validations brought no improvement."""
+        patience = self.settings.patience
+        if not patience:
+            return []
+        late = []
+        for i in self.active:
+            since = [r for r in self.results[i].curve if r["step"] > self.results[i].best_step]
+            if len(since) >= patience:
+                late.append(i)
+        return late
+
+    def complete(self) -> list[int]:
+        """Active runs that have done all their own steps."""
+        return [i for i in self.active if (self.runs[i].steps or self.settings.steps) <= self.step_number]
+
+    def active_results(self) -> list[RunResult]:
+        """The results of the active runs so far."""
+        return [self.results[i] for i in self.active]
+
+    def numbers(self, names: Sequence[str]) -> list[int]:
+        """The active runs of these names."""
+        return [i for i in self.active if self.runs[i].name in names]
+
+    def keep_embeddings(self) -> None:
+        """Keep the present tensors of all active runs as their task embeddings."""
+        for i in self.active:
+            self.results[i].embedding = self.values_of(i)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain JSON from which ``load`` continues bit for bit."""
+        tensors: dict[str, Tensor] = {}
+        if self.active:
+            tensors.update({f"trained.{n}": t.detach().cpu() for n, t in self.prompter.trained().items()})
+            tensors.update({f"buffer.{n}": t.detach().cpu() for n, t in self.prompter.buffers().items()})
+            tensors.update({f"optimizer.{n}": t.cpu() for n, t in self.optimizer.state().items()})
+        for i, result in enumerate(self.results):
+            tensors.update({f"run.{i}.{n}": t for n, t in result.tensors().items()})
+        plain = {
+            "step": self.step_number,
+            "active": self.active,
+            "streams": [stream.state() for stream in self.streams],
+            "losses": self.losses,
+            "results": [result.plain() for result in self.results],
+        }
+        return {n: t.contiguous() for n, t in tensors.items()}, plain
+
+    def load(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        active = [int(i) for i in plain["active"]]
+        if active and active != self.active:
+            self.prompter = self.prompter.keep(active)
+            self.optimizer = make_optimizer(self.prompter.trained(), self.settings)
+        self.active = active
+        self.step_number = int(plain["step"])
+        for stream, state in zip(self.streams, plain["streams"], strict=True):
+            stream.load(state)
+        self.losses = [list(values) for values in plain["losses"]]
+        self.results = [RunResult.of_plain(data) for data in plain["results"]]
+        for i, result in enumerate(self.results):
+            prefix = f"run.{i}."
+            result.take_tensors({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
+        if active:
+            with torch.no_grad():
+                for kind, live in (("trained", self.prompter.trained()), ("buffer", self.prompter.buffers())):
+                    for name, tensor in live.items():
+                        tensor.copy_(tensors[f"{kind}.{name}"])
+            prefix = "optimizer."
+            self.optimizer.load(
+                {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+            )
+
+
+def default_micro_tokens(backbone: Backbone) -> int:
+    """Positions in one forward pass where the user names none: what measured best on a CPU, what fits a GPU."""
+    return 4096 if backbone.device.type == "cpu" else 65536

@@ -1,0 +1,85 @@
+"""What a training needs to be told. Recipes (``recipes.py``) return full settings; nothing else fills them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from softprompt.errors import UnknownNameError, UsageError
+
+Optimizer = Literal["adafactor", "adam"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Settings of one training; shared by all runs that train together.
+
+    Attributes:
+        steps: optimiser steps, at least 1 (SPoT section 2.1.4: 262,144).
+        batch_size: rows of each run in a step.
+        prompt_length: P, prompt tokens.
+        optimizer: ``adafactor`` as T5X has it (unfactored, no parameter scaling) or ``adam``.
+        learning_rate: constant rate after warm-up.
+        warmup_steps: steps over which the rate grows linearly from 0; 0 for none.
+        adafactor_step_offset: added to the step in Adafactor's second-moment decay 1 - t^-0.8; 0 starts afresh,
+            1,100,000 behaves as if the counter had been restored with the T5 checkpoint.
+        weight_decay: the parameter is multiplied by (1 - weight_decay) each step.
+        clip_norm: largest gradient norm of one run; 0 for none.
+        dropout: probability in the frozen backbone while training, in [0, 1).
+        z_loss: weight of the squared log partition function.
+        eval_every: steps between validations and checkpoints.
+        eval_rows: at most this many validation rows while training (a seeded subset); 0 for all.
+        embedding_step: the step whose prompt is the task embedding (SPoT section 3.2: 10,000); 0 for none.
+        patience: validations without improvement after which a run stops early; 0 for never.
+        max_input_tokens: inputs are cut to this many tokens in training; 0 for no cut.
+        max_target_tokens: targets are cut to this many tokens, and answers generated up to it.
+        micro_batch_tokens: most padded positions (prompt and text) in one forward pass; 0 chooses for the device.
+    """
+
+    steps: int
+    batch_size: int = 32
+    prompt_length: int = 100
+    optimizer: Optimizer = "adafactor"
+    learning_rate: float = 0.3
+    warmup_steps: int = 0
+    adafactor_step_offset: int = 0
+    weight_decay: float = 1e-5
+    clip_norm: float = 0.0
+    dropout: float = 0.1
+    z_loss: float = 1e-4
+    eval_every: int = 500
+    eval_rows: int = 1500
+    embedding_step: int = 10_000
+    patience: int = 0
+    max_input_tokens: int = 512
+    max_target_tokens: int = 64
+    micro_batch_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 1), ("prompt_length", 1), ("eval_every", 1), ("max_target_tokens", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise UsageError(f"{name} must be at least {least}, got {value}: give a larger {name}.")
+        for name in ("warmup_steps", "weight_decay", "clip_norm", "z_loss", "eval_rows", "embedding_step", "patience",
+                     "max_input_tokens", "micro_batch_tokens", "adafactor_step_offset"):  # fmt: skip
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise UsageError(f"dropout must be in [0, 1), got {self.dropout}.")
+        if not self.learning_rate > 0:
+            raise UsageError(f"learning_rate must be above 0, got {self.learning_rate}.")
+        if self.optimizer not in ("adafactor", "adam"):
+            raise UnknownNameError("optimizer", self.optimizer, ("adafactor", "adam"))
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of all settings."""
+        return [f.name for f in fields(cls)]
+
+    def having(self, **changes: Any) -> TrainSettings:
+        """The same settings with some changed; a name that does not exist is refused with the nearest one."""
+        current = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in changes:
+            if name not in current:
+                raise UnknownNameError("setting", name, current)
+        return TrainSettings(**{**current, **changes})

@@ -1,0 +1,128 @@
+"""Every backbone against stock Hugging Face code on the same weights.
+
+Our error against the float64 truth is bounded by Hugging Face's own float32 error on the same rows.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.models import CAUSAL_KINDS, KINDS, random_batch, random_prompts, tiny_backbone
+from tests.parity.reference import hf_greedy, reference
+
+from softprompt.prompts.batch import Rows
+
+WHICH = [0, 1, 2, 0, 1]
+FACTOR = 2.0  # our float32 error against the reference's, both against float64
+
+
+def _error(found: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((found.double() - truth.double()).norm() / truth.double().norm())
+
+
+def _ours(backbone, batch, stack):
+    prompts = stack.prompts(Rows(run_B=torch.tensor(WHICH)))
+    losses = backbone.example_losses(batch, prompts)
+    stack.prompts_NPH.grad = None
+    losses.nll_B.sum().backward()
+    return losses, backbone.logits(batch, prompts).detach(), stack.prompts_NPH.grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_logits_and_prompt_gradient_are_as_exact_as_hugging_face(kind: str) -> None:
+    ours, theirs = {}, {}
+    for seed in range(3):
+        backbone = tiny_backbone(kind, seed=seed)
+        batch, stack = random_batch(backbone, seed=seed), random_prompts(backbone, seed=seed)
+        truth = reference(backbone, batch, stack, WHICH, torch.float64)
+        plain = reference(backbone, batch, stack, WHICH, torch.float32)
+        losses, logits, grad = _ours(backbone, batch, stack)
+        rows = [logits[b, : len(row)] for b, row in enumerate(truth.logits)]
+        found = {"loss": losses.nll_B.detach(), "logits": torch.cat(rows), "gradient": grad}
+        base = {"loss": plain.nll_B, "logits": torch.cat(plain.logits), "gradient": plain.grad_NPH}
+        true = {"loss": truth.nll_B, "logits": torch.cat(truth.logits), "gradient": truth.grad_NPH}
+        for name in found:
+            ours[name] = ours.get(name, 0.0) + _error(found[name], true[name])
+            theirs[name] = theirs.get(name, 0.0) + _error(base[name], true[name])
+    for name, error in ours.items():
+        assert error <= FACTOR * theirs[name] + 1e-7, (name, error, theirs[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_error_is_that_of_hugging_face(kind: str) -> None:
+    ours, theirs = [], []
+    for seed in range(6):
+        backbone = tiny_backbone(kind, seed=seed, dtype=torch.bfloat16)
+        batch, stack = random_batch(backbone, seed=seed), random_prompts(backbone, seed=seed)
+        truth = reference(backbone, batch, stack, WHICH, torch.float32)
+        plain = reference(backbone, batch, stack, WHICH, torch.bfloat16)
+        _, _, grad = _ours(backbone, batch, stack)
+        ours.append(_error(grad, truth.grad_NPH))
+        theirs.append(_error(plain.grad_NPH, truth.grad_NPH))
+    middle = len(ours) // 2
+    assert sorted(ours)[middle] <= 1.25 * sorted(theirs)[middle], (ours, theirs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_generation_equals_hugging_face(kind: str) -> None:
+    for seed in range(3):
+        backbone = tiny_backbone(kind, seed=seed)
+        batch = random_batch(backbone, seed=seed, targets=False)
+        stack = random_prompts(backbone, seed=seed, tuned=False)
+        prompts = stack.prompts(Rows(run_B=torch.tensor(WHICH)))
+        assert backbone.generate(batch, prompts, 8) == hf_greedy(backbone, batch, stack, WHICH, 8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mixed_batch_answers_as_single_requests_do(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    batch, stack = random_batch(backbone), random_prompts(backbone, tuned=False)
+    prompts = stack.prompts(Rows(run_B=torch.tensor(WHICH)))
+    together = backbone.example_losses(batch, prompts).nll_B
+    answers = backbone.generate(batch, prompts, 6)
+    for b in range(batch.size):
+        row = torch.tensor([b])
+        alone = backbone.example_losses(batch.select(row), prompts.select(row)).nll_B
+        torch.testing.assert_close(alone, together[b : b + 1], rtol=1e-5, atol=1e-5)
+        assert backbone.generate(batch.select(row), prompts.select(row), 6) == [answers[b]]
+
+
+@pytest.mark.parametrize("kind", CAUSAL_KINDS)
+def test_left_and_right_padding_are_equal(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    batch, stack = random_batch(backbone), random_prompts(backbone)
+    found = {}
+    for side in ("left", "right"):
+        backbone.padding_side = side
+        losses, _, grad = _ours(backbone, batch, stack)
+        found[side] = (losses.nll_B.detach(), grad.clone())
+    torch.testing.assert_close(found["left"][0], found["right"][0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found["left"][1], found["right"][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_prompt_is_the_plain_model(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    batch = random_batch(backbone)
+    loss = backbone.example_losses(batch, None).nll_B
+    ids = batch.input_BT[0, : int(batch.input_length_B[0])]
+    target = batch.target_BD[0, : int(batch.target_length_B[0])]
+    model = backbone.hf_model
+    if backbone.kind == "causal":
+        logits = model(torch.cat([ids, target])[None]).logits[0, len(ids) - 1 : -1]
+    else:
+        start = torch.tensor([model.config.decoder_start_token_id])
+        logits = model(ids[None], decoder_input_ids=torch.cat([start, target[:-1]])[None]).logits[0]
+    expected = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
+    torch.testing.assert_close(loss[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_backbone_is_bit_identical_after_backward(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    batch, stack = random_batch(backbone), random_prompts(backbone)
+    before = backbone.weights_digest()
+    _ours(backbone, batch, stack)
+    assert backbone.weights_digest() == before
+    assert all(p.grad is None and not p.requires_grad for p in backbone.hf_model.parameters())
+    assert bool(stack.prompts_NPH.grad.abs().sum() > 0)

@@ -1,0 +1,180 @@
+"""The command line as a user meets it: help, flags, JSON, exit codes, how fast it answers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from softprompt.cli import app
+from softprompt.cli.output import Answer, plain, put
+
+
+def commands(program: Any = None, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The path of every command and group, the program itself first."""
+    program = program or typer.main.get_command(app.load_commands())
+    found = [path]
+    for name, inner in getattr(program, "commands", {}).items():
+        found += commands(inner, (*path, name))
+    return found
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command line in this process: exit code, standard output, standard error."""
+    code = app.run(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("path", commands(), ids=lambda path: " ".join(path) or "softprompt")
+def test_every_help_answers(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, *path, "--help")
+    assert code == 0
+    assert not err
+    assert out.startswith("Usage: softprompt")
+    assert " ".join(path) in out
+
+
+@pytest.mark.parametrize("path", commands()[1:], ids=" ".join)
+def test_every_command_takes_json_and_debug(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, *path, "--help")
+    if "Commands:" not in out:
+        assert "--json" in out
+        assert "--debug" in out
+
+
+def test_every_help_line_fits_the_list() -> None:
+    """Nothing in a list of commands is cut off with dots."""
+    for path in commands():
+        result = subprocess.run(
+            [sys.executable, "-m", "softprompt", *path, "--help"], capture_output=True, text=True, check=True,
+            env={**os.environ, "COLUMNS": "100"},
+        )  # fmt: skip
+        _, _, listed = result.stdout.partition("Commands:")
+        assert "..." not in listed, listed
+
+
+def test_help_answers_within_half_a_second() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "softprompt", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5, times
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("doctr",), ["'doctr'", "'doctor'"]),
+        (("doctor", "--jsn"), ["--jsn", "--json"]),
+        (("doctor", "surplus"), ["surplus", "doctor --help"]),
+        (("--nonsense",), ["--nonsense"]),
+    ],
+)
+def test_wrong_requests_offer_what_is_near(
+    arguments: tuple[str, ...], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, *arguments)
+    assert code == 2
+    assert not out
+    assert err.count("\n") == 1
+    assert err.startswith("softprompt: ")
+    assert all(word in err for word in words)
+
+
+def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys)
+    assert code == 2
+    assert "Commands:" in out
+    assert not err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import softprompt
+
+    assert call(capsys, "--version") == (0, f"{softprompt.__version__}\n", "")
+
+
+def test_doctor_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "doctor", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert {"machine", "packages", "extras", "backends", "backbone", "caches"} <= {f["area"] for f in found["findings"]}
+    assert all(f["level"] in ("ok", "note", "problem") for f in found["findings"])
+    assert all(f["remedy"] for f in found["findings"] if f["level"] == "problem")
+
+
+def test_doctor_speaks_to_people(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "doctor")
+    assert code == 0
+    assert "cores" in out
+    assert "torch" in out
+
+
+@dataclass
+class Point:
+    """A value to be printed."""
+
+    where: Path
+    value: float
+
+
+def test_json_has_plain_values_only(capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"point": Point(Path("a/b"), math.nan), "array": np.arange(3), "scalar": np.float32(1.5), "set": (1, "ü")}
+    put(Answer(data=data), as_json=True)
+    out = capsys.readouterr().out
+    assert json.loads(out) == {
+        "point": {"where": "a/b", "value": None}, "array": [0, 1, 2], "scalar": 1.5, "set": [1, "ü"],
+    }  # fmt: skip
+    assert "ü" in out
+    assert plain(math.inf) is None
+
+
+def test_a_defect_is_one_sentence_and_a_traceback_only_on_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> list[Any]:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("softprompt.doctor.examine", broken)
+    code, out, err = call(capsys, "doctor", "--json")
+    assert (code, out) == (1, "")
+    assert "ZeroDivisionError" in err
+    assert "Traceback" not in err
+    code, _, err = call(capsys, "doctor", "--debug")
+    assert code == 1
+    assert "Traceback" in err
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    result = subprocess.run(
+        f"{sys.executable} -m softprompt doctor --json | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == "{\n"
+    assert not result.stderr
+
+
+def test_the_reference_page_is_what_the_commands_say(repo: Path) -> None:
+    """docs/cli.md is written by scripts/cli_reference.py; run it where this fails."""
+    spec = importlib.util.spec_from_file_location("cli_reference", repo / "scripts" / "cli_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run: python scripts/cli_reference.py"

@@ -1,0 +1,269 @@
+"""The loop: N together equal N apart, resume equals never having stopped, and runs end as they should."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from softprompt.errors import Interrupted, NonFiniteError, UsageError
+from softprompt.prompts.stack import PromptStack
+from softprompt.tasks.encoded import encode_split
+from softprompt.tasks.task import Example, Split
+from softprompt.training import loop
+from softprompt.training.group import row_key
+from softprompt.training.loop import train_prompts
+from softprompt.training.runs import Run
+from softprompt.training.settings import TrainSettings
+from tests.models import corpus, tiny_backbone
+
+
+class WordTask:
+    """Is a word in the sentence: a task small enough for a random backbone to be tuned on."""
+
+    name = "word"
+    labels = ("no", "yes")
+    metrics = ("accuracy",)
+
+    def score(self, predictions, examples, canonical=None):
+        gold = [canonical(e.targets) if canonical else e.targets for e in examples]
+        right = [p == g for p, g in zip(predictions, gold, strict=True)]
+        return {"accuracy": 100.0 * sum(right) / max(1, len(right)), "score": 100.0 * sum(right) / max(1, len(right))}
+
+
+def examples(count, seed):
+    return [
+        Example(key=f"word/{seed}/{i}", inputs=text, targets="yes" if "film" in text else "no")
+        for i, text in enumerate(corpus(count, seed))
+    ]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone("t5")
+
+
+@pytest.fixture(scope="module")
+def splits(backbone):
+    def encoded(name, count, seed):
+        split = Split.of(name, examples(count, seed))
+        return encode_split(split, backbone, max_input_tokens=None, max_target_tokens=None)
+
+    return encoded("train", 40, 1), encoded("validation", 24, 2)
+
+
+SETTINGS = TrainSettings(
+    steps=6, batch_size=4, prompt_length=3, optimizer="adam", learning_rate=0.05, eval_every=2, embedding_step=3,
+    micro_batch_tokens=60, max_target_tokens=4, dropout=0.1, clip_norm=1.0,
+)  # fmt: skip
+
+
+def runs_of(splits, seeds, **changes):
+    train, validation = splits
+    return [
+        Run(name=f"word-{seed}", seed=seed, train=(train,), task=WordTask(), validation=validation, **changes) for seed in seeds
+    ]
+
+
+def prompts(backbone, count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, SETTINGS.prompt_length, backbone.hidden_size, generator=generator)
+
+
+def train(backbone, splits, seeds, start, settings=SETTINGS, folder=None, **options):
+    return train_prompts(
+        backbone, PromptStack(start, tuned=True), runs_of(splits, seeds), settings, folder, **options
+    )
+
+
+def test_only_prompts_change(backbone, splits):
+    before, start = backbone.weights_digest(), prompts(backbone, 2)
+    results = train(backbone, splits, [1, 2], start)
+    assert backbone.weights_digest() == before
+    for n, result in enumerate(results):
+        assert result.status == "done"
+        assert result.steps == 6
+        assert not torch.equal(result.final["prompt"], start[n])
+        assert [record["step"] for record in result.curve] == [2, 4, 6]
+        assert result.embedding is not None
+        assert result.tokens > 0
+
+
+def test_together_equals_apart(backbone, splits):
+    seeds, start = [1, 2, 3], prompts(backbone, 3)
+    together = train(backbone, splits, seeds, start)
+    for n, seed in enumerate(seeds):
+        (alone,) = train(backbone, splits, [seed], start[n : n + 1])
+        torch.testing.assert_close(alone.final["prompt"], together[n].final["prompt"], rtol=2e-3, atol=2e-4)
+        torch.testing.assert_close(alone.embedding["prompt"], together[n].embedding["prompt"], rtol=2e-3, atol=2e-4)
+        assert [r["score"] for r in alone.curve] == [r["score"] for r in together[n].curve]
+
+
+def test_together_equals_apart_to_rounding_in_float64(splits):
+    wide = tiny_backbone("t5", dtype=torch.float64)
+    start = prompts(wide, 2)
+    together = train(wide, splits, [1, 2], start)
+    (alone,) = train(wide, splits, [2], start[1:])
+    # Prompts and optimiser are float32 here too; what the backbone adds is gone.
+    torch.testing.assert_close(alone.final["prompt"], together[1].final["prompt"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_seed_reproduces_its_run(backbone, splits):
+    start = prompts(backbone, 1)
+    (one,) = train(backbone, splits, [5], start)
+    (other,) = train(backbone, splits, [5], start)
+    (third,) = train(backbone, splits, [6], start)
+    assert torch.equal(one.final["prompt"], other.final["prompt"])
+    assert not torch.equal(one.final["prompt"], third.final["prompt"])
+
+
+class StopAt:
+    """An observer that asks for a stop as Ctrl-C does."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, progress):
+        if progress.step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4])
+def test_resume_is_bit_exact(backbone, splits, tmp_path, stop_at):
+    seeds, start = [1, 2], prompts(backbone, 2)
+    whole = train(backbone, splits, seeds, start)
+    with pytest.raises(Interrupted, match="--resume"):
+        train(backbone, splits, seeds, start, folder=tmp_path / "run", observer=StopAt(stop_at))
+    resumed = train(backbone, splits, seeds, start, folder=tmp_path / "run", resume=True)
+    for one, other in zip(whole, resumed, strict=True):
+        assert torch.equal(one.final["prompt"], other.final["prompt"])
+        assert torch.equal(one.best["prompt"], other.best["prompt"])
+        assert torch.equal(one.embedding["prompt"], other.embedding["prompt"])
+        assert one.curve == other.curve
+        assert one.scores == other.scores
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * 3
+
+
+def test_a_finished_folder_answers_without_training(backbone, splits, tmp_path):
+    start = prompts(backbone, 1)
+    (first,) = train(backbone, splits, [1], start, folder=tmp_path / "run")
+
+    def never(progress):
+        raise AssertionError("trained again")
+
+    (again,) = train(backbone, splits, [1], start, folder=tmp_path / "run", resume=True, observer=never)
+    assert torch.equal(first.best["prompt"], again.best["prompt"])
+    assert first.plain() == again.plain()
+
+
+def test_a_folder_holds_one_run(backbone, splits, tmp_path):
+    start = prompts(backbone, 1)
+    train(backbone, splits, [1], start, folder=tmp_path / "run")
+    with pytest.raises(UsageError, match="already holds this run"):
+        train(backbone, splits, [1], start, folder=tmp_path / "run")
+    with pytest.raises(UsageError, match="learning_rate is 0.05, asked for 0.1"):
+        train(backbone, splits, [1], start, SETTINGS.having(learning_rate=0.1), folder=tmp_path / "run", resume=True)
+
+
+def test_stopping_without_a_folder_says_that_nothing_was_saved(backbone, splits):
+    with pytest.raises(Interrupted, match="nothing was saved"):
+        train(backbone, splits, [1], prompts(backbone, 1), observer=StopAt(1))
+
+
+class NotFinite(PromptStack):
+    """Breaks one run's prompt at its third use, as an exploding update would."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.steps = 0
+
+    def after_step(self, step):
+        if step == 3:
+            with torch.no_grad():
+                self.prompts_NPH[1] = float("nan")
+
+    def keep(self, runs):
+        kept = super().keep(runs)
+        if len(list(runs)) == self.run_count:
+            return NotFinite(kept.prompts_NPH, tuned=True)
+        return kept
+
+
+def test_a_run_that_explodes_leaves_and_the_others_go_on(backbone, splits):
+    start = prompts(backbone, 3)
+    results = train_prompts(backbone, NotFinite(start, tuned=True), runs_of(splits, [1, 2, 3]), SETTINGS)
+    assert [r.status for r in results] == ["done", "non_finite", "done"]
+    assert "word-2" in results[1].note
+    assert "word/1/" in results[1].note  # the batch is named
+    assert results[1].steps == 3
+    assert torch.isfinite(results[1].best["prompt"]).all()  # its last good checkpoint, from step 2
+    (alone,) = train(backbone, splits, [3], start[2:])
+    torch.testing.assert_close(alone.final["prompt"], results[2].final["prompt"], rtol=2e-3, atol=2e-4)
+
+
+def test_all_runs_exploding_is_an_error(backbone, splits):
+    start = torch.full((1, 3, backbone.hidden_size), float("nan"))
+    with pytest.raises(NonFiniteError, match="learning rate"):
+        train(backbone, splits, [1], start)
+
+
+def test_early_stop_and_own_step_counts(backbone, splits):
+    train_split, validation = splits
+    base = {"train": (train_split,), "task": WordTask(), "validation": validation}
+    runs = [
+        Run(name="short", seed=1, steps=3, validated=False, **base),
+        Run(name="long", seed=2, **base),
+    ]
+    settings = SETTINGS.having(steps=40, patience=2, learning_rate=1e-9, optimizer="adam", eval_every=2)
+    results = train_prompts(backbone, PromptStack(prompts(backbone, 2), tuned=True), runs, settings)
+    assert (results[0].status, results[0].steps, results[0].curve) == ("done", 3, [])
+    assert results[0].embedding is not None
+    assert (results[1].status, results[1].steps) == ("stopped_early", 6)  # best at 2, then two without improvement
+
+
+def test_leave_drops_the_named_runs(backbone, splits):
+    def leave(step, active):
+        return ["word-1"] if step == 2 else []
+
+    results = train(backbone, splits, [1, 2], prompts(backbone, 2), leave=leave)
+    assert [(r.status, r.steps) for r in results] == [("dropped", 2), ("done", 6)]
+
+
+def test_selecting_and_reporting_rows_are_kept_apart(backbone, splits):
+    runs = runs_of(splits, [1], select_rows=np.arange(0, 10), report_rows=np.arange(10, 24))
+    (result,) = train_prompts(backbone, PromptStack(prompts(backbone, 1), tuned=True), runs, SETTINGS)
+    assert len(result.predictions) == 14
+    assert (result.evidence["select_rows"], result.evidence["report_rows"]) == (10, 14)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_goes_on(backbone, splits, monkeypatch):
+    start, real, seen = prompts(backbone, 1), backbone.example_losses, []
+    settings = SETTINGS.having(micro_batch_tokens=400, max_input_tokens=20)
+    (expected,) = train(backbone, splits, [1], start, settings)
+
+    def small(batch, given, dropout=None):
+        seen.append(batch.size)
+        if batch.size > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return real(batch, given, dropout)
+
+    monkeypatch.setattr(backbone, "example_losses", small)
+    (found,) = train(backbone, splits, [1], start, settings)
+    assert max(seen) > 2
+    torch.testing.assert_close(found.final["prompt"], expected.final["prompt"], rtol=2e-3, atol=2e-4)
+
+
+def test_row_keys_differ_in_every_part():
+    keys = {row_key(*parts) for parts in [(1, 2, 3, 4), (2, 1, 3, 4), (1, 2, 4, 3), (1, 2, 3, 5), (0, 2, 3, 4)]}
+    assert len(keys) == 5
+    assert all(-(2**63) <= key < 2**63 for key in keys)
+
+
+def test_stop_requests_restore_the_handlers():
+    before = signal.getsignal(signal.SIGINT)
+    with loop.stop_requests() as event:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert event.wait(1)
+    assert signal.getsignal(signal.SIGINT) is before
