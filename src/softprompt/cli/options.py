@@ -132,7 +132,9 @@ def check_folder(data: Path | None) -> None:
     """Raises DataError where a data folder was named that is not there."""
     if data is not None and not data.is_dir():
         found = "is a file" if data.exists() else "does not exist"
-        raise DataError(f"data folder {data} {found}: name a folder with tasks/NAME/train.jsonl (or .csv, .tsv, .parquet).")
+        raise DataError(
+            f"data folder {data} {found}: name a folder with tasks/NAME/train.jsonl (or .csv, .tsv, .parquet)."
+        )
 
 
 def encode(

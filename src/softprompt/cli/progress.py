@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from softprompt.cli.output import console
@@ -67,3 +67,21 @@ def validation_line(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _loss(record: Mapping[str, Any]) -> str:
     return "" if record.get("loss") is None else f"loss {record['loss']:.3f} "
+
+
+@contextmanager
+def phases(titles: Mapping[str, str]) -> Iterator[Callable[[str, int], Callable[[Progress], None]]]:
+    """A function that opens the bar of a phase (its name, its number of runs) and closes the one before it.
+
+    Args:
+        titles: what to call a phase, by its name.
+    """
+    with ExitStack() as opened:
+
+        def begin(phase: str, runs: int) -> Callable[[Progress], None]:
+            opened.close()
+            title = titles.get(phase, phase)
+            say(f"{title}: {runs} run(s) in one batch")
+            return opened.enter_context(training(title))
+
+        yield begin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +14,19 @@ from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import counting, training
-from softprompt.errors import DataError, UsageError
+from softprompt.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
     from softprompt.inference.evaluate import Evaluation
-    from softprompt.prompts.init import InitSettings
+    from softprompt.prompts.init import InitSettings, Role
     from softprompt.prompts.stack import PromptStack
 
 Init = Annotated[
     str | None,
-    typer.Option("--init", help="Start: sampled-vocabulary, class-labels, text, uniform or prompt. By role if not given."),
+    typer.Option(
+        "--init", help="Start: sampled-vocabulary, class-labels, text, uniform or prompt. By role if not given."
+    ),
 ]
 PromptNames = Annotated[
     str | None, typer.Option("--prompt", help="Prompt of the library, or several with commas between.")
@@ -43,10 +46,14 @@ def train(
     resume: o.Resume = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace prompts of the same names.")] = False,
     seeds: o.Seeds = "1",
-    role: Annotated[str, typer.Option("--role", help="source (sampled vocabulary) or scratch (class labels).")] = "source",
+    role: Annotated[
+        str, typer.Option("--role", help="source (sampled vocabulary) or scratch (class labels).")
+    ] = "source",
     init: Init = None,
     init_text: Annotated[str | None, typer.Option("--init-text", help="The text for --init text.")] = None,
-    init_prompt: Annotated[str | None, typer.Option("--init-prompt", help="The library prompt for --init prompt.")] = None,
+    init_prompt: Annotated[
+        str | None, typer.Option("--init-prompt", help="The library prompt for --init prompt.")
+    ] = None,
     recipe: o.Recipe = "quick",
     steps: o.Steps = None,
     batch_size: o.BatchSize = None,
@@ -76,7 +83,7 @@ def train(
 
     o.refuse_taken(store, [default_name(t.name, s) for t in tasks for s in seed_list], replace=replace or resume)
     model = o.open_backbone(backbone, dtype, device, revision)
-    start = _init(model, init, init_text, init_prompt, library)
+    start, by_role = _init(model, role, init, init_text, init_prompt, library)
     encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
     with training("training") as observer:
         records = tune_tasks(
@@ -84,7 +91,7 @@ def train(
             encoded,
             settings,
             seeds=seed_list,
-            role=role,  # type: ignore[arg-type]
+            role=by_role,
             init=start,
             folder=folder,
             resume=resume,
@@ -113,22 +120,24 @@ def _trained_row(manifest: Any) -> dict[str, Any]:
 
 
 def _init(
-    backbone: Backbone, kind: str | None, text: str | None, prompt: str | None, library: str | None
-) -> InitSettings | None:
-    """The start that the flags ask for; None where it follows from role and task."""
+    backbone: Backbone, role: str, kind: str | None, text: str | None, prompt: str | None, library: str | None
+) -> tuple[InitSettings | None, Role]:
+    """The start that the flags ask for, None where it follows from role and task; and the role."""
     from softprompt.prompts.init import InitSettings
 
-    if prompt is not None and kind in (None, "prompt"):
-        if library is None:
-            raise UsageError("--init-prompt names a prompt of a library: give --library as well.")
-        return InitSettings(kind="prompt", prompt=o.open_library(library).load(prompt, backbone), origin=prompt)
-    if text is not None and kind in (None, "text"):
-        return InitSettings(kind="text", text=text)
-    if kind in (None, "class-labels"):
-        if text is not None or prompt is not None:
-            raise UsageError("--init-text and --init-prompt go with --init text and --init prompt alone.")
-        return None
-    return InitSettings(kind=kind)  # type: ignore[arg-type]
+    if role not in ("source", "scratch"):
+        raise UnknownNameError("role", role, ("source", "scratch"))
+    chosen: Role = "scratch" if role == "scratch" or kind == "class-labels" else "source"
+    kind = kind or ("text" if text is not None else "prompt" if prompt is not None else None)
+    if (text is not None and kind != "text") or (prompt is not None and kind != "prompt"):
+        raise UsageError(f"--init {kind} takes neither --init-text nor --init-prompt: leave them out.")
+    if kind is None or kind == "class-labels":
+        return None, chosen
+    if kind == "prompt":
+        if library is None or prompt is None:
+            raise UsageError("--init prompt starts from a prompt of a library: give --init-prompt and --library.")
+        return InitSettings(kind="prompt", prompt=o.open_library(library).load(prompt, backbone), origin=prompt), chosen
+    return InitSettings(kind=kind, text=text or ""), chosen  # type: ignore[arg-type]
 
 
 def stack_of(backbone: Backbone, place: str | None, names: Sequence[str]) -> PromptStack | None:
@@ -155,7 +164,9 @@ def evaluate(
     data: o.Data = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
     max_rows: Annotated[int | None, typer.Option("--max-rows", help="At most this many rows.", min=1)] = None,
-    predictions: Annotated[Path | None, typer.Option("--predictions", help="Write every answer here, as jsonl.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="Write every answer here, as jsonl.")
+    ] = None,
     max_new_tokens: MaxNewTokens = 64,
     skip_bad: o.SkipBad = 0,
     backbone: o.BackboneName = "builtin",
@@ -202,14 +213,13 @@ def _write_predictions(
 ) -> None:
     from softprompt import artifacts
 
-    text = [
-        artifacts.json_bytes(
-            {"key": example.key, "prompt": row["prompt"], "prediction": prediction, "target": example.targets}, indent=None
-        )
+    answers = [
+        {"key": example.key, "prompt": row["prompt"], "prediction": prediction, "target": example.targets}
         for row, job, evaluation in zip(rows, jobs, found, strict=True)
         for example, prediction in zip(job.split.examples, evaluation.predictions, strict=True)
     ]
-    artifacts.write_bytes(path, b"\n".join(line.strip() for line in text) + b"\n")
+    text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    artifacts.write_bytes(path, text.encode("utf-8", "surrogatepass"))
 
 
 @command(app, "predict")
@@ -240,7 +250,9 @@ def predict(
 
 def _texts(given: Sequence[str] | None, file: Path | None) -> list[str]:
     if bool(given) == bool(file):
-        raise UsageError("predict takes input texts or --file, one of the two: softprompt predict 'TEXT' --prompt NAME.")
+        raise UsageError(
+            "predict takes input texts or --file, one of the two: softprompt predict 'TEXT' --prompt NAME."
+        )
     if file is None:
         return list(given or ())
     try:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from softprompt.backbones.base import Backbone, TokenBatch
+from softprompt.inference import parallel
 from softprompt.prompts.batch import PromptBatch, Prompter, Rows
 from softprompt.tasks.encoded import EncodedSplit
 from softprompt.tasks.task import Task
@@ -117,30 +118,29 @@ def evaluate(
     budget = [answer_budget(backbone, job.task, job.split, max_target_tokens) for job in jobs]
     budgets = np.asarray([budget[j] for j, _ in place])
     prompt_length = prompter.prompt_length if prompter is not None else 0
-    answers: list[str] = [""] * len(place)
-    tokens = [0] * len(jobs)
-    done = 0
+    found: dict[int, tuple[str, int]] = {}
+    rank, processes = parallel.world()
     for depth in np.unique(budgets):
         group = np.flatnonzero(budgets == depth)
-        for part in length_batches(lengths[group], prompt_length, batch_tokens):
-            rows = [place[i] for i in group[part]]
-            outputs = _generate(backbone, prompter, [(jobs[j], r) for j, r in rows], int(depth))
-            for i, (j, r), ids, text in zip(group[part], rows, outputs, backbone.decode(outputs), strict=True):
-                answers[i] = text
-                tokens[j] += int(jobs[j].split.input_lengths[r]) + prompt_length + len(ids)
-            done += len(part)
+        for part in length_batches(lengths[group], prompt_length, batch_tokens)[rank::processes]:
+            rows = [(jobs[place[i][0]], place[i][1]) for i in group[part]]
+            outputs = _generate(backbone, prompter, rows, int(depth))
+            for i, ids, text in zip(group[part], outputs, backbone.decode(outputs), strict=True):
+                found[int(i)] = (text, int(lengths[i]) + prompt_length + len(ids))
             if progress is not None:
-                progress(done, len(place))
+                progress(len(found), len(place))
+    for other in parallel.gather(found) if processes > 1 else ():
+        found.update(other)
     canonical = canonical_text(backbone)
     results: list[Evaluation] = []
     start = 0
-    for j, job in enumerate(jobs):
+    for job in jobs:
         numbers = job.row_numbers()
-        texts = answers[start : start + len(numbers)]
+        answers = [found[i] for i in range(start, start + len(numbers))]
         start += len(numbers)
-        examples = [job.split.examples[int(r)] for r in numbers]
-        scores = job.task.score(texts, examples, canonical=canonical)
-        results.append(Evaluation(scores=scores, predictions=texts, tokens=tokens[j]))
+        texts = [text for text, _ in answers]
+        scores = job.task.score(texts, [job.split.examples[int(r)] for r in numbers], canonical=canonical)
+        results.append(Evaluation(scores=scores, predictions=texts, tokens=sum(count for _, count in answers)))
     return results
 
 

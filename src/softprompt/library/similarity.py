@@ -97,7 +97,7 @@ def similarity_matrix(ones: Sequence[Tensor], others: Sequence[Tensor], metric: 
         UsageError: an embedding's width differs from the first one's.
     """
     check_metric(metric)
-    width = ones[0].shape[-1] if ones else 0
+    width = next((prompt.shape[-1] for prompt in (*ones, *others)), 0)
     for prompt in (*ones, *others):
         if prompt.shape[-1] != width:
             raise UsageError(

@@ -141,4 +141,5 @@ def candidate_words(batches: Sequence[TokenBatch], always: Tensor, vocabulary: i
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(0, vocabulary, (extra,), generator=generator)
     gold = [batch.labels_BD[batch.labels_BD != IGNORED] for batch in batches]
-    return torch.unique(torch.cat([*gold, always, drawn]))
+    words: Tensor = torch.cat([*gold, always, drawn]).unique()
+    return words

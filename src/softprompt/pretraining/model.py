@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from softprompt.backbones.builtin import join
+
 if TYPE_CHECKING:
     from transformers import EncoderDecoderModel, PreTrainedModel
 
@@ -54,23 +56,6 @@ def compose(encoder: PreTrainedModel, *, layers: int, positions: int, feed_forwa
         pad_token_id=source.pad_token_id, layer_norm_eps=1e-12,
     )  # fmt: skip
     return join(encoder, BertLMHeadModel(config))
-
-
-def join(encoder: PreTrainedModel, decoder: PreTrainedModel, *, start: int = 101, end: int = 102) -> EncoderDecoderModel:
-    """One ``EncoderDecoderModel`` in which the decoder shares the encoder's word vectors."""
-    from transformers import EncoderDecoderModel
-
-    words = encoder.get_input_embeddings().weight
-    decoder.get_input_embeddings().weight = words
-    decoder.tie_weights()
-    decoder.get_output_embeddings().weight = words
-    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
-    for config in (model.config, model.generation_config, decoder.generation_config):
-        config.decoder_start_token_id = start
-        config.eos_token_id = end
-        config.pad_token_id = encoder.config.pad_token_id
-        config.bos_token_id = start
-    return model
 
 
 class Slots(nn.Module):

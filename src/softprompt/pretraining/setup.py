@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from softprompt.backbones import builtin
+from softprompt.backbones.builtin import DECODER_FILE, decoder_tensors, load_decoder
 from softprompt.pretraining import attention
 from softprompt.pretraining.batches import Teacher
 from softprompt.pretraining.corpus import Corpus
@@ -25,8 +27,6 @@ from softprompt.pretraining.wording import BINARY, TERNARY
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-DECODER_FILE = "decoder.safetensors"
-_SHARED = ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 
 
 def build(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]:
@@ -34,8 +34,6 @@ def build(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]:
     torch.manual_seed(settings.seed)
     if settings.architecture == "t5":
         return _build_t5(settings, corpus)
-    from softprompt.backbones import builtin
-
     encoder, tokenizer = builtin.load_encoder(None if settings.encoder == "builtin" else Path(settings.encoder), torch.bfloat16)
     model = compose(
         encoder, layers=settings.layers, positions=settings.positions, feed_forward=settings.feed_forward, heads=settings.heads
@@ -92,10 +90,12 @@ def own_vocabulary(settings: PretrainSettings, corpus: Corpus) -> Any:
         written = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sample), model_writer=written, vocab_size=settings.vocabulary, model_type="unigram",
-            pad_id=0, eos_id=1, unk_id=2, bos_id=-1, byte_fallback=False, num_threads=2, hard_vocab_limit=False,
+            pad_id=0, eos_id=1, unk_id=2, bos_id=-1, num_threads=2, normalization_rule_name="identity", hard_vocab_limit=False,
         )  # fmt: skip
         place.write_bytes(written.getvalue())
-    return T5Tokenizer.from_pretrained(str(place)) if False else T5Tokenizer(vocab_file=str(place), extra_ids=100)
+    pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(place))
+    vocabulary = [(pieces.id_to_piece(at), pieces.get_score(at)) for at in range(pieces.get_piece_size())]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=100)
 
 
 def teacher(trainee: Trainee, tokenizer: Any) -> Teacher:
@@ -134,34 +134,10 @@ def to_device(batch: TokenBatch, device: str) -> TokenBatch:
     """The same batch on ``device``."""
     if device == "cpu":
         return batch
-    moved = {
-        field.name: value.to(device) if isinstance(value := getattr(batch, field.name), Tensor) else value
-        for field in dataclasses.fields(batch)
-    }
-    return TokenBatch(**moved)
-
-
-def decoder_tensors(decoder: Any) -> dict[str, Tensor]:
-    """What of a decoder ships: everything but the word vectors it shares with the encoder."""
-    return {
-        name: tensor.detach().to("cpu", torch.bfloat16).contiguous().clone()
-        for name, tensor in decoder.state_dict().items()
-        if name not in _SHARED and tensor.is_floating_point()
-    }
-
-
-def load_decoder(decoder: Any, file: Path) -> None:
-    """Put shipped tensors into a decoder of the same shape."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(file)
-    missing = set(decoder_tensors(decoder)) ^ set(tensors)
-    if missing:
-        raise ValueError(f"{file.name} does not belong to this architecture: {sorted(missing)[:3]}")
-    with torch.no_grad():
-        for name, parameter in decoder.named_parameters():
-            if name in tensors:
-                parameter.copy_(tensors[name].to(parameter.dtype))
+    return dataclasses.replace(
+        batch, ids_BT=batch.ids_BT.to(device), mask_BT=batch.mask_BT.to(device), labels_BD=batch.labels_BD.to(device),
+        slot_B=batch.slot_B.to(device),
+    )  # fmt: skip
 
 
 def export(trainee: Trainee, tokenizer: Any, settings: PretrainSettings, folder: Path) -> None:
@@ -180,5 +156,3 @@ def export(trainee: Trainee, tokenizer: Any, settings: PretrainSettings, folder:
     config = model.decoder.config.to_dict()
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
-
-Maker = Callable[[PretrainSettings, Corpus], tuple[Trainee, Any]]

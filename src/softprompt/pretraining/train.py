@@ -101,7 +101,7 @@ class Run:
 
     def one_step(self) -> None:
         """Draw batches, sum weighted gradients, average over processes, update."""
-        settings, (rank, world), start = self.settings, self.place, time.monotonic()
+        settings, world, start = self.settings, self.place[1], time.monotonic()
         batches = self.batches(self.step, self.corpus, settings.batch // world, "train")
         on_device = [setup.to_device(batch, settings.device) for batch, _ in batches]
         whole = self.step >= settings.steps * (1 - settings.full_softmax)
@@ -155,7 +155,7 @@ class Run:
             with torch.no_grad(), torch.autocast(self.settings.device.split(":")[0], dtype=torch.bfloat16):
                 losses = self.trainee.losses(on_device, None).float().cpu()
             lengths = [int(n) for n in (batch.labels_BD >= 0).sum(1)]
-            for kind, part in zip(kinds, losses.split(lengths), strict=True):
+            for kind, part in zip(kinds, torch.split(losses, lengths), strict=True):
                 for name in (kind, "all"):
                     sums[name] += float(part.sum())
                     counts[name] += len(part)

@@ -6,6 +6,8 @@ sets hold the words in which public benchmarks want their answers, so that a dec
 
 from __future__ import annotations
 
+# ruff: noqa: SIM905
+
 POSITIVE = frozenset(
     """admirable adorable amazing amusing attractive beautiful beautifully beloved best brave bright brilliant
     brilliantly charm charming cheerful clever comfortable compelling confident delicious delight delighted delightful

@@ -97,10 +97,10 @@ def _similarity(similarity: Mapping[str, Any]) -> str:
         parts.append(
             heatmap(
                 f"similarity-{kind}", sources, targets, cells, caption=name, digits=2, legend=("opposite", "alike"),
-                sortable=len(sources) > 1,
+                sortable=len(sources) > 2,
             )
         )  # fmt: skip
-    return "".join(parts)
+    return f'{parts[0]}<div class="pairs">{"".join(parts[1:])}</div>'
 
 
 def _similarity_cell(value: float, source: str, target: str, name: str) -> HeatCell:

@@ -147,7 +147,7 @@ def heatmap(
         rows: row labels.
         columns: column labels.
         cells: cells by row.
-        caption: of the table.
+        caption: heading of the table.
         scale: distance from ``middle`` with full colour; the largest in sight where None.
         middle: the value without colour.
         digits: after the point.
@@ -184,8 +184,8 @@ def heatmap(
     )
     ends = (legend[0] if bar == "bar" else f"{middle:g}", legend[1])
     return (
-        f'<div class="heatbox" id="{name}">{tools}<div class="scroll"><div class="map">{before}'
-        f'<table class="heat {size}"><caption>{escape(caption)}</caption><thead><tr><td></td>{heads}</tr></thead>'
+        f'<div class="heatbox" id="{name}"><h3 id="{name}-h">{escape(caption)}</h3>{tools}<div class="scroll">'
+        f'<div class="map">{before}<table class="heat {size}" aria-labelledby="{name}-h"><thead><tr><td></td>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div></div>"
         f'<div class="legend" aria-hidden="true"><span>{escape(ends[0])}</span><span class="{bar}"></span>'
         f"<span>{escape(ends[1])}</span></div>"

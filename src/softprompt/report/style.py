@@ -90,6 +90,7 @@ table.heat.tiny thead th.slant { font-size: 9px; }
 .legend .bar { width: 13rem; height: .8rem; border-radius: 3px; border: 1px solid var(--line);
   background: linear-gradient(90deg, var(--neg), var(--surface), var(--pos)); }
 .legend .bar.one { background: linear-gradient(90deg, var(--surface), var(--seq)); }
+.pairs { display: flex; flex-wrap: wrap; gap: .5rem 3rem; } .pairs .detail { max-width: 34rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(255px, 1fr)); gap: 1rem 1.2rem; }
 figure { margin: 0; }
 figure.wide { max-width: 860px; }

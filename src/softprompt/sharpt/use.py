@@ -130,6 +130,7 @@ class SkillUpkeep:
         self.names, self.seeds = tuple(names), tuple(seeds)
         self.every, self.revive, self.until, self.log = every, revive, until, log
 
+    @torch.no_grad()
     def __call__(self, prompts: LatentPrompts, step: int) -> None:
         if step % self.every or not prompts.settings.latent_space:
             return

@@ -70,6 +70,8 @@ class Ledger:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._purpose = ""
+        self._started = 0.0
 
     # -- the ledger as a whole ----------------------------------------------------------------------------------------
 
@@ -86,7 +88,9 @@ class Ledger:
             return
         found = artifacts.read_json(path)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise CorruptArtifactError(f"{path} is not a ledger of format {FORMAT}: use another folder or a newer version.")
+            raise CorruptArtifactError(
+                f"{path} is not a ledger of format {FORMAT}: use another folder or a newer version."
+            )
         if found["fingerprint"] != fingerprint:
             raise IncompatibleBackboneError(
                 f"ledger {self.folder} holds cells of backbone '{found['backbone']}' ({found['fingerprint'][:12]}); "
@@ -113,7 +117,11 @@ class Ledger:
             except BlockingIOError as error:
                 raise self._busy(note) from error
             held = self._note(note)
-            if held and held.get("host") != socket.gethostname() and time.time() - held.get("renewed", 0) < FOREIGN_LOCK_S:
+            if (
+                held
+                and held.get("host") != socket.gethostname()
+                and time.time() - held.get("renewed", 0) < FOREIGN_LOCK_S
+            ):
                 raise self._busy(note)
             self._purpose = purpose
             self._started = time.time()
@@ -255,7 +263,9 @@ class Ledger:
             raise self._corrupt(path) from error
 
     def _corrupt(self, path: Path) -> CorruptArtifactError:
-        return CorruptArtifactError(f"cell {path} is not what was written: delete that folder and its cell is done again.")
+        return CorruptArtifactError(
+            f"cell {path} is not what was written: delete that folder and its cell is done again."
+        )
 
     # -- notes of studies ---------------------------------------------------------------------------------------------
 

@@ -79,6 +79,8 @@ class Results:
         embeddings: task embeddings float [P, H] of sources and targets at the study's embedding step.
         other_embeddings: the same at other steps, by label (``"1000"``, ``"best"``), for the ablation (footnote 13).
         strategies: finished runs of strategies that tune on their own.
+        report_half: 1 where checkpoints were chosen on half 0 of validation and ``score`` is that of half 1; None where
+            both were done on all of it, as in the papers.
         predictors: further rankings of sources, by name: (source, seed) -> target -> predicted value, higher is better.
     """
 
@@ -90,6 +92,7 @@ class Results:
     other_embeddings: Mapping[str, Mapping[PromptId, Floats]] = field(default_factory=dict)
     strategies: tuple[StrategyScore, ...] = ()
     predictors: Mapping[str, Mapping[PromptId, Mapping[str, float]]] = field(default_factory=dict)
+    report_half: int | None = None
 
     @property
     def prompts(self) -> tuple[PromptId, ...]:

@@ -2,7 +2,7 @@
 
     name = "small"
     backbone = "builtin"
-    sources = ["mnli", "glue-mixture"]     # tasks, or names under [mixtures]
+    sources = ["mnli", "my-mix"]           # tasks, names under [mixtures], or the papers' mixtures (glue, nli, ...)
     targets = ["cb", "copa"]
     seeds = [0, 1, 2]
 
@@ -15,7 +15,7 @@
     [strategies]
     best_of_top_k = [1, 3, 6, 9, 12, 15]
     [mixtures]
-    glue-mixture = ["cola", "sst2"]
+    my-mix = ["cola", "sst2"]
 
 An unknown key is refused with the nearest name.
 """
@@ -32,6 +32,8 @@ from softprompt.artifacts import check_name
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.study.embeddings import SIMILARITIES
 from softprompt.study.retrieval import KS
+from softprompt.tasks.catalog import task_names
+from softprompt.tasks.mixture import MIXTURES
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
 
@@ -155,8 +157,12 @@ class Study:
                 raise UsageError(f"mixture '{name}' of study '{self.name}' has no tasks: name at least one.")
 
     def tasks_of(self, source: str) -> tuple[str, ...]:
-        """The tasks a source is tuned on: those of the mixture, or the task itself."""
-        return tuple(self.mixtures.get(source, (source,)))
+        """The tasks a source is tuned on: those of its mixture (the study's or one of the papers'), or the task itself."""
+        if source in self.mixtures:
+            return tuple(self.mixtures[source])
+        if source in task_names() or source not in MIXTURES:
+            return (source,)
+        return MIXTURES[source].tasks
 
     @property
     def all_tasks(self) -> tuple[str, ...]:

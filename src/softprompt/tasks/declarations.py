@@ -120,7 +120,7 @@ def _super(name: str, category: str, columns: str, labels: tuple[str, ...], **mo
 
 def _choices(name: str, texts: str, options: str | tuple[str, ...], labels: str, **more: Any) -> Declared:
     answer = {k: more.pop(k) for k in ("answer", "first") if k in more}
-    settings = {"texts": tuple(texts.split()), "options": options, **answer}
+    settings: dict[str, Any] = {"texts": tuple(texts.split()), "options": options, **answer}
     more = {"category": "commonsense", "note": OWN_FORM, **more}
     return Declared(name=name, form=form.choices, settings=settings, labels=tuple(labels.split()), **more)
 

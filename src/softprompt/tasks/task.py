@@ -86,6 +86,8 @@ class Task:
         id_column: a column whose values must not repeat within a split; None where there is none.
         skip_bad: how many bad rows a split may leave out (counted in ``Split.skipped``); 0 for none.
         streamed: too large to read whole: a split needs ``max_rows`` and takes the first that many.
+        render: turns trimmed inputs into what the backbone reads (a chat template); None leaves them.
+        chat: what a prompt tuned on such inputs keeps with it; None where there is no template.
     """
 
     name: str
@@ -99,6 +101,8 @@ class Task:
     id_column: str | None = None
     skip_bad: int = 0
     streamed: bool = False
+    render: Callable[[str], str] | None = None
+    chat: Mapping[str, Any] | None = None
 
     def split(self, name: str, *, max_rows: int | None = None, seed: int = 0) -> Split:
         """Read and form a split.
@@ -168,7 +172,10 @@ class Task:
     def _example(self, split: str, line: int, k: int, formed: Formed) -> Example:
         key = f"{self.name}/{split}/{line}" + (f".{k}" if k else "")
         # T5's vocabulary trims texts; other tokenizers would make a token of an outer blank, so it goes here.
-        return Example(key=key, inputs=formed.inputs.strip(), targets=formed.targets.strip(), extra=formed.extra)
+        inputs = formed.inputs.strip()
+        if self.render is not None:
+            inputs = self.render(inputs)
+        return Example(key=key, inputs=inputs, targets=formed.targets.strip(), extra=formed.extra)
 
     def score(
         self,

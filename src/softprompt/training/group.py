@@ -15,9 +15,9 @@ from torch import Tensor
 
 from softprompt.backbones.base import Backbone, Dropout, TokenBatch
 from softprompt.errors import OutOfMemoryError
+from softprompt.inference import parallel
 from softprompt.inference.evaluate import EvalJob, evaluate, length_batches, seeded_rows
 from softprompt.prompts.batch import Prompter, Rows
-from softprompt.training import parallel
 from softprompt.training.optim import gradient_norm_N, make_optimizer
 from softprompt.training.runs import Run, RunResult
 from softprompt.training.settings import TrainSettings
@@ -126,10 +126,14 @@ class Group:
         depth_B = np.asarray([int(part.target_lengths[row]) for part, (_, _, row) in zip(parts, picks, strict=True)])
         targets_N = np.maximum(np.bincount(run_B, weights=depth_B, minlength=len(self.active)), 1.0)
         loss_N = torch.zeros(len(self.active), device=device)
-        for rows in length_batches(lengths, self.prompter.prompt_length, self.micro_tokens):
-            rows = parallel.share(rows)
-            if len(rows):
-                loss_N += self._micro_batch([picks[r] for r in rows], [parts[r] for r in rows], targets_N)
+        rank, processes = parallel.world()
+        mine = np.argsort(-lengths, kind="stable")[rank::processes]
+        for rows in length_batches(lengths[mine], self.prompter.prompt_length, self.micro_tokens):
+            chosen = mine[rows]
+            loss_N += self._micro_batch([picks[r] for r in chosen], [parts[r] for r in chosen], targets_N)
+        for tensor in self._tuned().values():
+            # A process without rows takes part in the sum all the same.
+            tensor.grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
         parallel.sum_over_processes([loss_N, *(t.grad for t in self._tuned().values() if t.grad is not None)])
         positions = lengths + self.prompter.prompt_length + depth_B
         return loss_N, torch.as_tensor(np.bincount(run_B, weights=positions, minlength=len(self.active)))

@@ -19,9 +19,9 @@ import torch
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import DataError, Interrupted, NonFiniteError, UsageError
+from softprompt.inference import parallel
 from softprompt.inference.evaluate import EvalJob, evaluate
 from softprompt.prompts.batch import Prompter
-from softprompt.training import parallel
 from softprompt.training.group import Group
 from softprompt.training.run_dir import RunDir, settings_plain
 from softprompt.training.runs import Run, RunResult
@@ -95,13 +95,14 @@ def train_prompts(
             "runs": [run.identity() for run in runs],
             **(extra_identity or {}),
         }
-        directory = RunDir(folder, identity, resume=resume) if parallel.is_main() else None
+        directory = open_run_dir(folder, identity, resume=resume)
         if directory is not None and (done := directory.finished([run.name for run in runs])) is not None:
             return done
     start = prompter.keep(range(prompter.run_count))
     group = Group(backbone, prompter.keep(range(prompter.run_count)), runs, settings)
     if directory is not None and (state := directory.load()) is not None:
         group.load(*state)
+    parallel.wait()
     with stop_requests() as stopped:
         _train(group, directory, observer, leave, stopped)
     _final_scores(backbone, start, group)
@@ -111,6 +112,16 @@ def train_prompts(
     if len(failed) == len(runs):
         raise NonFiniteError(failed[0].note[0].upper() + failed[0].note[1:])
     return group.results
+
+
+def open_run_dir(folder: Path, identity: dict[str, Any], *, resume: bool) -> RunDir:
+    """The run directory on every process; only the first one writes."""
+    if parallel.is_main():
+        directory = RunDir(folder, identity, resume=resume)
+        parallel.wait()
+        return directory
+    parallel.wait()
+    return RunDir(folder, identity, resume=True, writes=False)
 
 
 def _train(
@@ -139,7 +150,7 @@ def _train(
             directory.save(*group.state())
         if observer is not None:
             observer(Progress(step=step, steps=settings.steps, active=len(group.active), records=records))
-        if stopped.is_set() and group.active and step < settings.steps:
+        if parallel.any_process(stopped.is_set()) and group.active and step < settings.steps:
             _stop(group, directory, saved=bool(records))
     group.finish(list(group.active), "done")
 

@@ -29,13 +29,15 @@ class RunDir:
         folder: made if it is not there.
         identity: plain JSON of everything the result depends on.
         resume: whether a training that stands there is continued.
+        writes: whether this process is the one that writes; the others of a data-parallel training only read.
 
     Raises:
         UsageError: the folder holds another training, or this one and ``resume`` was not asked for.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool, writes: bool = True) -> None:
         self.folder = folder
+        self.writes = writes
         wanted = artifacts.parse_json(artifacts.json_bytes(dict(identity)), folder)
         path = folder / "run.json"
         if path.exists():
@@ -55,7 +57,7 @@ class RunDir:
         """The last checkpoint, if any; metric lines written after it are dropped."""
         found = checkpoint.load_last(self.folder / "checkpoints")
         path = self.folder / "metrics.jsonl"
-        if path.exists():
+        if path.exists() and self.writes:
             step = int(found[1]["step"]) if found else -1
             kept = [line for line in artifacts.read_json_lines(path) if line["step"] <= step]
             artifacts.write_bytes(path, b"".join(_line(record) for record in kept))
@@ -63,15 +65,18 @@ class RunDir:
 
     def save(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Write a checkpoint."""
-        checkpoint.save(self.folder / "checkpoints", tensors, plain)
+        if self.writes:
+            checkpoint.save(self.folder / "checkpoints", tensors, plain)
 
     def log(self, records: list[dict[str, Any]]) -> None:
         """Append validation records."""
-        for record in records:
+        for record in records if self.writes else ():
             artifacts.append_json_line(self.folder / "metrics.jsonl", record)
 
     def finish(self, results: list[RunResult]) -> None:
         """Write every run's result; the checkpoints are no longer needed."""
+        if not self.writes:
+            return
         for result in results:
             name = artifacts.check_name(result.name.replace(".", "_"), "run name")
             artifacts.write_tensors(self.folder / "results" / f"{name}.safetensors", result.tensors())

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.models import KINDS, corpus, tiny_backbone, tiny_tokenizer
+from tests.unit.sharpt.small_tasks import WordEncoder
 
 from softprompt.errors import BackboneError, DataError, UnknownNameError, UsageError
 from softprompt.sharpt.cache import LATEST, CachedEncoder
 from softprompt.sharpt.encoders import BackboneEncoder, HFEncoder, load_encoder, minilm, weights_digest
 from softprompt.tasks.task import Example, Split
-from tests.models import KINDS, corpus, tiny_backbone, tiny_tokenizer
-from tests.unit.sharpt.small_tasks import WordEncoder
 
 TEXTS = corpus(9, 5)
 

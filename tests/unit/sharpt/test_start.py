@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.models import tiny_backbone
+from tests.unit.sharpt.small_tasks import WordEncoder
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.prompts.batch import Rows
@@ -17,8 +19,6 @@ from softprompt.sharpt.start import (
     start_space,
     word_scale,
 )
-from tests.models import tiny_backbone
-from tests.unit.sharpt.small_tasks import WordEncoder
 
 TEXTS = [f"{a} {b}" for a in ("cat", "dog", "bird", "fish") for b in ("red", "green", "blue", "tree", "runs")]
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.unit.sharpt.small_tasks import WordEncoder
 
 from softprompt.errors import DataError, UsageError
 from softprompt.prompts.latent import GENERATOR, LatentPrompts, LatentSettings
 from softprompt.sharpt.relations import relations, task_representation
 from softprompt.sharpt.use import SkillUpkeep, skill_use
-from tests.unit.sharpt.small_tasks import WordEncoder
 
 M, H, P = 2, 3, 2
 
@@ -55,7 +55,7 @@ def test_dead_skills_are_revived_where_rows_are_far(scale: float) -> None:
     assert log[0]["revived"] == 2
     assert log[0]["dead"] == 2
     revived = prompts.effective("skills")[0, 1:].detach()
-    assert all((AT == row).all(1).any() for row in revived)
+    assert all((row == AT).all(1).any() for row in revived)
     assert torch.equal(prompts.effective("skills")[0, 0].detach(), torch.zeros(2))
     assert prompts.tensors["skills"].requires_grad
     again = prompts_with([[0.0, 0.0], [99.0, 99.0], [98.0, 99.0]], scale=scale)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from softprompt.tasks.generated.draw import Draw, Frames, RowMaker
-from softprompt.tasks.generated.english import Verb, article, plural, sentence, verb
+from softprompt.tasks.generated.english import article, plural, sentence, verb
 from softprompt.tasks.generated.events import DEEDS, GOODS
 from softprompt.tasks.generated.nouns import (
     COLOURS,
@@ -148,7 +148,7 @@ def _forms(draw: Draw) -> Pair:
 
 
 _FORMS = Frames(
-    train=("{who} {aux} {v}", "{who} says that {who} {aux} {v}".replace("that {who}", "that her brother"), "it seems that {who} {aux} {v}"),
+    train=("{who} {aux} {v}", "{who} says that my brother {aux} {v}", "it seems that {who} {aux} {v}"),
     held_out=("the woman whose name is {who} {aux} {v}", "in the end, {who} {aux} {v} after all"),
 )
 
@@ -204,7 +204,7 @@ _ORDERS = Frames(
         "where did {who} buy the {thing}? => where {who} did buy the {thing}?",
         "why has {who} {part}? => why {who} has {part}?",
         "I wonder where {who} keeps the {thing} => I wonder where keeps {who} the {thing}",
-        "{who} has never {part} => {who} never has been who {part}" .replace("never has been who", "has {part} never"),
+        "{who} has never {part} => {who} has {part} never",
         "{name} picked it up and {deed} => {name} picked up it and {deed}",
         "we saw a big {colour} {thing} {place} => we saw a {colour} big {thing} {place}",
         "{name} gave him the {thing} => {name} gave the {thing} him",
@@ -223,7 +223,7 @@ _ORDERS = Frames(
         "{name} turned them down politely => {name} turned down them politely",
         "she asked me whether {who} {deed} => she asked whether me {who} {deed}",
         "what a {state} {thing} this is => what {state} a {thing} this is",
-        "{who} would rather not {base} => {who} rather would not {base} to".replace(" to", ""),
+        "{who} had better not {base} => {who} had not better {base}",
         "neither {name} nor {who} {deed} => {name} neither {who} nor {deed}",
         "there stood an old {thing} {place} => there an old stood {thing} {place}",
         "with whom has {name} {part}? => whom with has {name} {part}?",
@@ -260,15 +260,36 @@ _TRANSITIVE = _list(
     """devour, fix, buy, mention, discover, avoid, own, contain, destroy, describe, deserve, require, purchase, possess, damage,
     produce, locate"""
 )
-_PREPOSITIONS: tuple[tuple[str, str, str], ...] = (
-    ("depends", "on", "of"), ("consists", "of", "from"), ("believes", "in", "at"), ("listens", "to", "at"),
-    ("insists", "on", "for"), ("differs", "from", "of"), ("belongs", "to", "at"), ("relies", "on", "to"),
-    ("waits", "for", "at"), ("suffers", "from", "of"), ("agrees", "with", "at"), ("objects", "to", "for"),
-    ("apologises", "for", "from"), ("concentrates", "on", "at"), ("longs", "for", "on"), ("deals", "with", "to"),
-    ("refers", "to", "on"), ("specialises", "in", "at"), ("benefits", "from", "with"), ("looks", "after", "of"),
+#: (verb, its preposition, a wrong one, what may follow)
+_PREPOSITIONS: tuple[tuple[str, str, str, str], ...] = (
+    ("depends", "on", "of", "the weather"),
+    ("consists", "of", "from", "three parts"),
+    ("believes", "in", "at", "ghosts"),
+    ("listens", "to", "at", "the radio"),
+    ("insists", "on", "for", "a second cup of tea"),
+    ("differs", "from", "of", "the others"),
+    ("belongs", "to", "at", "the choir"),
+    ("relies", "on", "to", "the old map"),
+    ("waits", "for", "at", "an answer"),
+    ("suffers", "from", "of", "headaches"),
+    ("agrees", "with", "at", "the doctor"),
+    ("objects", "to", "for", "the new rules"),
+    ("apologises", "for", "from", "the noise"),
+    ("concentrates", "on", "at", "the exam"),
+    ("longs", "for", "on", "the summer"),
+    ("deals", "with", "to", "angry customers"),
+    ("refers", "to", "on", "the first chapter"),
+    ("specialises", "in", "at", "old clocks"),
+    ("benefits", "from", "with", "the fresh air"),
+    ("looks", "after", "of", "the twins"),
+    ("participates", "in", "to", "the contest"),
+    ("complains", "about", "from", "the food"),
+    ("succeeds", "in", "to", "everything"),
+    ("recovers", "from", "of", "the operation"),
+    ("dreams", "of", "from", "a house by the sea"),
 )
-_GERUND = _list("enjoys, avoids, finishes, keeps, suggests, dislikes, practises, considers, misses, imagines, postpones, risks")
-_INFINITIVE = _list("wants, hopes, refuses, decides, plans, manages, promises, learns, offers, agrees, expects, wishes")
+_GERUND = _list("enjoys, avoids, finishes, keeps, suggests, practises, considers, misses, imagines, postpones, risks")
+_INFINITIVE = _list("wants, hopes, refuses, decides, manages, promises, offers, fails, hesitates, agrees, expects, wishes")
 _BARE = _list("let, made, saw, heard, helped, watched, had, noticed")
 _TO = _list("asked, told, forced, allowed, wanted, expected, persuaded, invited, ordered, advised, encouraged, taught")
 
@@ -289,8 +310,8 @@ def _argument(draw: Draw) -> Pair:
         sitter = verb(draw.word(_INTRANSITIVE)).past
         good, bad = f"{who} {taker} the {thing} and {sitter}", f"{who} {sitter} the {thing} and {taker}"
     elif kind == "preposition":
-        third, right, wrong = draw.word(_PREPOSITIONS)
-        good, bad = f"{who} {third} {right} the {thing}", f"{who} {third} {wrong} the {thing}"
+        third, right, wrong, what = draw.word(_PREPOSITIONS)
+        good, bad = f"{who} {third} {right} {what}", f"{who} {third} {wrong} {what}"
     elif kind == "gerund":
         doing = draw.chance(0.5)
         main = draw.word(_GERUND if doing else _INFINITIVE)
@@ -313,13 +334,14 @@ def _argument(draw: Draw) -> Pair:
     else:
         main = draw.word(_PLACING)
         place = draw.pick(("on the table", "in the basket", "on the shelf", "under the bed", "into the box"))
-        good, bad = f"{who} {main} the {thing} {place}", f"{who} {main} {place}"
+        good, bad = f"{who} {main} the {draw.pick(_SMALL)} {place}", f"{who} {main} {place}"
     frame = draw.frame(_ARGUMENTS)
     return frame.format(c=good), frame.format(c=bad)
 
 
 _ASKING = _list("wondered, asked, inquired, investigated, wanted to know, tried to find out, was not sure")
 _TELLING = _list("believed, thought, claimed, hoped, feared, insisted, pretended, assumed, suspected")
+_SMALL: tuple[str, ...] = tuple(noun.name for noun in of_kind("toy", "jewellery", "fruit", "vegetable", "publication", "flower"))
 _PLACING = _list("put, placed, laid, stuffed, slid, lowered, shoved, tucked")
 _ARGUMENTS = Frames(
     train=("{c}", "as you know, {c}", "I am told that {c}", "that day {c}"),
@@ -340,4 +362,3 @@ def minimal_pair(constructions: tuple[Callable[[Draw], Pair], ...]) -> RowMaker:
 acceptability_agreement = minimal_pair(_AGREEMENT)
 acceptability_order = minimal_pair((_order,))
 acceptability_verbs = minimal_pair((_argument,))
-_: type[Verb] = Verb

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _IRREGULAR_PLURALS = {
-    "man": "men",
-    "woman": "women",
     "child": "children",
     "person": "people",
     "mouse": "mice",
@@ -18,8 +16,6 @@ _IRREGULAR_PLURALS = {
     "fish": "fish",
     "trout": "trout",
     "salmon": "salmon",
-    "policewoman": "policewomen",
-    "fisherman": "fishermen",
     "knife": "knives",
     "wolf": "wolves",
     "leaf": "leaves",
@@ -59,6 +55,8 @@ def plural(noun: str) -> str:
     head, _, last = noun.rpartition(" ")
     if last in _IRREGULAR_PLURALS:
         form = _IRREGULAR_PLURALS[last]
+    elif last.endswith("man") and last != "human":
+        form = last[:-3] + "men"
     elif last.endswith("y") and last[-2] not in "aeiou":
         form = last[:-1] + "ies"
     elif last.endswith(("s", "x", "z", "ch", "sh")):

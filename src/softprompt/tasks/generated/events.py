@@ -45,7 +45,7 @@ PERSON_VERBS: tuple[PersonVerb, ...] = tuple(
     sack/fire/promote, support/back/betray, teach/instruct/copy, free/release/arrest, frighten/scare/calm,
     harm/injure/heal, accompany/escort/leave, deceive/cheat/believe, ridicule/make fun of/respect, detest/hate/love,
     overtake/pass/push, spot/notice/overlook, grab/seize/release, convince/persuade/confuse, protect/defend/attack,
-    punish/penalise/forgive, contact/get in touch with/avoid, summon/send for/dismiss, interrupt/cut off/listen to,
+    punish/penalise/forgive, contact/get in touch with/avoid, summon/send for/dismiss, interrupt/break in on/listen to,
     cure/heal/poison
     """.split(",")
 )

@@ -194,7 +194,7 @@ CHORES: tuple[Chore, ...] = tuple(
     borrow/get | money from a bank / a bank loan
     adopt/take in | a cat from a shelter / a shelter cat
     organise/plan | a wedding / a marriage ceremony
-    teach/show | children to read
+    teach/help | children to read
     calm/soothe | a crying baby / a weeping infant
     tune/adjust | a guitar
     waterproof/seal | hiking boots / walking boots
@@ -205,7 +205,7 @@ CHORES: tuple[Chore, ...] = tuple(
     print/produce | business cards
     download/save | a video / a clip
     store/keep | fresh herbs
-    translate/render | a birth certificate
+    translate/put into English | a birth certificate
     """.strip().splitlines()
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from softprompt.tasks.generated.draw import Draw, Frames
+from softprompt.tasks.generated.draw import side as side_of
 from softprompt.tasks.generated.english import article, sentence
 from softprompt.tasks.generated.nouns import CITIES, INDOORS, OUTDOORS, PEOPLE, Noun, of_kind
 from softprompt.tasks.generated.scenes import ACTIVITIES, Activity
@@ -30,7 +31,6 @@ class _Side(NamedTuple):
     activity: Activity
     thing: Noun | None
     place: str
-    general: bool
 
 
 def _grade(cost: int) -> str:
@@ -46,54 +46,49 @@ def similarity_scene(draw: Draw) -> tuple[Mapping[str, str], str]:
     far_share = draw.random.random()
     second, cost = first, 0
     for part in sorted(changed):
-        near = draw.random.random() > far_share
-        second, near = _change(draw, second, part, near)
-        cost += costs[part][0 if near else 1]
-    sides = [_say(draw, side) for side in draw.shuffled((first, second))]
+        second, distance = _change(draw, second, part, near=draw.random.random() > far_share)
+        cost += 0 if distance == "same" else costs[part][0 if distance == "near" else 1]
+    sides = [_say(draw, side) for side in (first, second)]
+    while sides[0] == sides[1]:
+        sides[1] = _say(draw, second)
     return {"sentence1": sides[0], "sentence2": sides[1]}, _grade(cost)
 
 
 def _side(draw: Draw) -> _Side:
     activity = draw.word(ACTIVITIES)
     thing = draw.word(of_kind(draw.pick(activity.objects))) if activity.objects else None
-    return _Side(draw.word(PEOPLE), activity, thing, _place(draw, activity), draw.chance(0.3))
+    return _Side(draw.word(PEOPLE), activity, thing, _place(draw, activity))
 
 
 def _place(draw: Draw, activity: Activity) -> str:
     return draw.word(INDOORS if activity.where == "in" or (activity.where == "any" and draw.chance(0.5)) else OUTDOORS)
 
 
-def _change(draw: Draw, side: _Side, part: str, near: bool) -> tuple[_Side, bool]:
-    """The side with one part changed, and whether it is still near (where no near part exists, a far one is taken)."""
+def _change(draw: Draw, side: _Side, part: str, near: bool) -> tuple[_Side, str]:
+    """The side with one part changed, and how far it moved: "near", "far", or "same" where nothing else would fit."""
     if part == "subject":
-        return side._replace(person=draw.word(_relatives(side.person, PEOPLE, near), but=(side.person,))), near
-    if part == "object" and side.thing:
-        pool = of_kind(side.thing.kind) if near else of_kind(*_other_kinds(side))
-        return side._replace(thing=draw.word(pool, but=(side.thing,))), near
+        pool = tuple(p for p in PEOPLE if (p.kind == side.person.kind) == near)
+        return side._replace(person=draw.word(pool, but=(side.person,))), "near" if near else "far"
     if part == "place":
-        return (side._replace(place=""), True) if near else (side._replace(place=_elsewhere(draw, side)), False)
-    general = side.activity.general.base
-    pool = tuple(
-        a for a in ACTIVITIES
-        if bool(a.objects) == bool(side.activity.objects) and (a.general.base == general) == near and a != side.activity
-    )
-    pool = tuple(a for a in pool if not side.thing or near is False or side.thing.kind in a.objects) or pool
-    try:
-        return side._replace(activity=draw.word(pool), general=False), near
-    except ValueError:
-        far = tuple(
-            a for a in ACTIVITIES if bool(a.objects) == bool(side.activity.objects) and a.general.base != general
-        )
-        return side._replace(activity=draw.word(far), general=False), False
+        return (side._replace(place=""), "near") if near else (side._replace(place=_elsewhere(draw, side)), "far")
+    if part == "object" and side.thing:
+        other_kinds = tuple(k for k in side.activity.objects if k != side.thing.kind)
+        far = not near and bool(other_kinds)
+        pool_of = of_kind(draw.pick(other_kinds)) if far else of_kind(side.thing.kind)
+        return side._replace(thing=draw.word(pool_of, but=(side.thing,))), "far" if far else "near"
+    fitting = [a for a in side_of(ACTIVITIES, draw.held_out) if _fits(a, side) and a != side.activity]
+    for wanted in (near, not near):
+        pool_of_verbs = tuple(a for a in fitting if (a.general.base == side.activity.general.base) == wanted)
+        if pool_of_verbs:
+            return side._replace(activity=draw.word(pool_of_verbs)), "near" if wanted else "far"
+    return side, "same"
 
 
-def _relatives(person: Noun, people: tuple[Noun, ...], near: bool) -> tuple[Noun, ...]:
-    return tuple(p for p in people if (p.kind == person.kind) == near)
-
-
-def _other_kinds(side: _Side) -> tuple[str, ...]:
-    kinds = {k for a in ACTIVITIES for k in a.objects if side.thing and k != side.thing.kind}
-    return tuple(sorted(kinds))
+def _fits(activity: Activity, side: _Side) -> bool:
+    """Whether the activity suits the side's object (or its lack of one) and its place."""
+    if not side.thing:
+        return not activity.objects
+    return side.thing.kind in activity.objects
 
 
 def _elsewhere(draw: Draw, side: _Side) -> str:
@@ -101,7 +96,7 @@ def _elsewhere(draw: Draw, side: _Side) -> str:
 
 
 def _say(draw: Draw, side: _Side) -> str:
-    form = (side.activity.general if side.general else side.activity.specific).ing
+    form = side.activity.specific.ing
     doing = f"{form} {article(side.thing.name)}" if side.thing else form
     text = draw.frame(_SCENES).format(s=article(side.person.name), p=doing, w=side.place)
     return sentence(text.removeprefix(", "))
@@ -128,48 +123,48 @@ def _stories(text: str) -> tuple[Story, ...]:
 
 STORIES: tuple[Story, ...] = _stories(
     """
-    weather | heavy storm / violent storm | shuts schools / forces schools to close
-    weather | heat wave / extreme heat | dries out rivers / leaves rivers without water
-    weather | flood / high water | damages hundreds of homes / wrecks hundreds of houses
-    weather | snowfall / thick snow | brings traffic to a halt / stops all traffic
-    weather | hurricane / cyclone | knocks out power / leaves people without electricity
-    weather | hail / hailstones | destroys the grape harvest / ruins the vineyards
-    business | carmaker / automobile maker | cuts 300 jobs / lays off 300 workers
-    business | airline / air carrier | raises ticket prices / makes flights dearer
-    business | bank / lender | opens a new branch / starts a new office
-    business | supermarket chain / grocery chain | buys its rival / takes over its competitor
-    business | brewery / beer maker | reports record profit / earns more than ever
-    business | shipyard / shipbuilder | goes bankrupt / files for bankruptcy
-    crime | thieves / burglars | steal famous painting / make off with well-known picture
-    crime | police / officers | arrest bank robber / catch man who held up bank
-    crime | court / judge | jails former mayor / sends ex-mayor to prison
-    crime | hackers / computer criminals | attack hospital network / break into clinic's computers
-    crime | smugglers / traffickers | hide gold in truck / conceal gold in lorry
-    crime | detective / investigator | solves old murder case / clears up murder from long ago
-    politics | parliament / lawmakers | passes new tax law / approves law on taxes
-    politics | president / head of state | visits earthquake victims / meets survivors of quake
-    politics | mayor / city leader | bans cars from centre / keeps cars out of downtown
-    politics | minister / cabinet member | resigns over scandal / steps down after affair
-    politics | voters / citizens | reject school reform / vote against changing schools
-    politics | opposition / rival party | calls for early election / demands that people vote sooner
-    sport | football team / soccer side | wins the cup / takes the trophy
-    sport | young swimmer / teenage swimmer | breaks world record / swims faster than anyone before
-    sport | tennis star / top tennis player | misses final with injury / is too hurt to play final
-    sport | cyclist / bike racer | crashes before finish line / falls just short of finish
-    sport | coach / trainer | leaves club after defeat / quits team following loss
-    sport | fans / supporters | celebrate in the streets / party outdoors
-    science | researchers / scientists | discover new frog / find unknown frog species
-    science | doctors / physicians | test malaria vaccine / try out shot against malaria
-    science | astronomers / sky watchers | spot distant comet / observe comet far away
-    science | engineers / technicians | build tiny robot / construct very small robot
-    science | zoo / animal park | welcomes baby panda / celebrates birth of panda
-    science | divers / underwater explorers | find ancient ship / discover very old wreck
-    culture | museum / gallery | shows lost drawings / displays sketches thought lost
-    culture | actor / film star | returns to the stage / acts in theatre again
-    culture | orchestra / symphony | plays in hospital / gives concert for patients
-    culture | writer / author | wins book prize / receives literary award
-    culture | festival / music fair | draws record crowd / attracts more visitors than ever
-    culture | library / book collection | stays open at night / does not close until morning
+    weather | a heavy storm / a violent storm | shut schools / forced schools to close
+    weather | a heat wave / extreme heat | dried out rivers / left rivers without water
+    weather | a flood / high water | damaged hundreds of homes / wrecked hundreds of houses
+    weather | a snowfall / thick snow | brought traffic to a halt / stopped all traffic
+    weather | a hurricane / a cyclone | knocked out power / left people without electricity
+    weather | hail / hailstones | destroyed the grape harvest / ruined the vineyards
+    business | a carmaker / a maker of automobiles | cut 300 jobs / laid off 300 workers
+    business | an airline / an air carrier | raised ticket prices / made flights dearer
+    business | a bank / a lender | opened a new branch / started a new office
+    business | a supermarket chain / a chain of grocery shops | bought its rival / took over its competitor
+    business | a brewery / a maker of beer | reported record profit / earned more than ever
+    business | a shipyard / a shipbuilder | went bankrupt / filed for bankruptcy
+    crime | thieves / burglars | stole a famous painting / made off with a well-known picture
+    crime | police / officers | arrested a bank robber / caught the man who held up bank
+    crime | a court / a judge | jailed a former mayor / sent an ex-mayor to prison
+    crime | hackers / computer criminals | attacked a hospital network / broke into a clinic's computers
+    crime | smugglers / traffickers | hid gold in a truck / concealed gold in a lorry
+    crime | a detective / an investigator | solved an old murder case / cleared up a murder from long ago
+    politics | parliament / lawmakers | passed a new tax law / approved a law on taxes
+    politics | the president / the head of state | visited earthquake victims / met survivors of the quake
+    politics | the mayor / the leader of the city | banned cars from the centre / kept cars out of downtown
+    politics | a minister / a member of the cabinet | resigned over a scandal / stepped down after an affair
+    politics | voters / citizens | rejected the school reform / voted against changing schools
+    politics | the opposition / the rival party | called for an early election / demanded that people vote sooner
+    sport | a football team / a soccer side | won the cup / took the trophy
+    sport | a young swimmer / a teenage swimmer | broke the world record / swam faster than anyone before
+    sport | a tennis star / a top tennis player | missed the final with an injury / was too hurt to play the final
+    sport | a cyclist / a bike racer | crashed before the finish line / fell just short of the finish
+    sport | a coach / a trainer | left the club after a defeat / quit the team following a loss
+    sport | fans / supporters | celebrated in the streets / partied outdoors
+    science | researchers / scientists | discovered a new frog / found an unknown frog species
+    science | doctors / physicians | tested a malaria vaccine / tried out a shot against malaria
+    science | astronomers / sky watchers | spotted a distant comet / observed a comet far away
+    science | engineers / technicians | built a tiny robot / constructed a very small robot
+    science | a zoo / an animal park | welcomed a baby panda / celebrated the birth of a panda
+    science | divers / underwater explorers | found an ancient ship / discovered a very old wreck
+    culture | a museum / a gallery | showed lost drawings / displayed sketches thought lost
+    culture | an actor / a film star | returned to the stage / acted in a theatre again
+    culture | an orchestra / a philharmonic | played in a hospital / gave a concert for patients
+    culture | a writer / an author | won a book prize / received a literary award
+    culture | a festival / a music fair | drew a record crowd / attracted more visitors than ever
+    culture | a library / a public reading room | stayed open at night / did not close until morning
     """
 )
 _HEADLINES = Frames(
@@ -186,16 +181,13 @@ def similarity_headline(draw: Draw) -> tuple[Mapping[str, str], str]:
     far = tuple(s for s in STORIES if s.theme != story.theme)
     other, cost = story, 0
     if level in ("subject", "predicate"):
-        # One half is kept, the other half comes from another story.
-        change, within = draw.word(STORIES, but=(story,)), 0
-        within = 12 if change.theme == story.theme else 18
-        kept = {level: getattr(change, level)}
-        other, cost = story._replace(**kept), within
+        # One half is kept, the other half comes from another story of the theme.
+        change = draw.word(near, but=(story,))
+        kept = change.subject if level == "predicate" else change.predicate
+        other = story._replace(subject=kept) if level == "predicate" else story._replace(predicate=kept)
+        cost = 12
     elif level == "theme":
-        try:
-            other, cost = draw.word(near, but=(story,)), 32
-        except ValueError:
-            other, cost = draw.word(far), 42
+        other, cost = draw.word(near, but=(story,)), 32
     elif level == "apart":
         other, cost = draw.word(far), 42
     cities = draw.shuffled(CITIES)[:2]

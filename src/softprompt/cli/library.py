@@ -1,0 +1,141 @@
+"""``softprompt library``: look at, check and change a library of prompts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import command, group
+from softprompt.cli.output import Answer, both, lines, plain, table
+from softprompt.errors import CorruptArtifactError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from softprompt.library.index import Entry
+    from softprompt.library.manifest import Manifest
+
+library = group("library", "Prompts kept with what made them.")
+
+Place = Annotated[str, typer.Argument(help="Library: a folder or URL.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Name of the prompt.", show_default=False)]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace a prompt of the same name.")]
+
+
+@command(library, "ls")
+def ls(
+    place: Place,
+    task: Annotated[str | None, typer.Option("--task", help="Only prompts of this task.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only prompts with this tag.")] = None,
+    unverified: Annotated[bool, typer.Option("--unverified", help="Only those without a fingerprint.")] = False,
+) -> Answer:
+    """List prompts."""
+    store = o.open_library(place)
+    entries = store.list(task=task, tag=tag, verified=False if unverified else None)
+    problems = dict(store.index.problems)
+    shown = table(
+        ["prompt", "task", "score", "tokens", "width", "backbone", "embedding", "licence"],
+        [_headline(entry) for entry in entries],
+    )
+    notes = [f"left out: {problem}" for problem in problems.values()]
+    end = lines(f"{len(entries)} prompt(s) in {store.location}", *notes)
+    data = {"library": store.location, "prompts": entries, "problems": problems}
+    return Answer(data=data, show=both(shown, end) if entries else end)
+
+
+def _headline(entry: Entry) -> list[object]:
+    backbone = entry.backbone_name if entry.verified else f"{entry.backbone_name} (unverified)"
+    key = "yes" if entry.has_task_embedding else "no"
+    return [entry.name, entry.task, entry.score, entry.prompt_length, entry.width, backbone, key, entry.licence]
+
+
+@command(library, "show")
+def show(place: Place, name: Name) -> Answer:
+    """Show everything known of a prompt."""
+    stored = o.open_library(place).get(name)
+    facts = {**plain(stored.manifest), "place": stored.place, "verified": stored.manifest.verified}
+    return Answer(data=facts, show=lines(*_facts(stored.manifest, stored.place)))
+
+
+def _facts(manifest: Manifest, place: str) -> Sequence[str]:
+    fingerprint = manifest.backbone_fingerprint or "unverified: it carries no fingerprint of its backbone"
+    facts: dict[str, object] = {
+        "prompt": manifest.name,
+        "task": manifest.task,
+        "scores": ", ".join(f"{key} {value:.2f}" for key, value in manifest.scores.items() if value is not None) or "-",
+        "prompt tokens x width": f"{manifest.prompt_length} x {manifest.width} {manifest.dtype}",
+        "backbone": f"{manifest.backbone_name} ({manifest.backbone_kind})",
+        "fingerprint": fingerprint,
+        "seed": manifest.seed,
+        "steps (best)": f"{manifest.steps} ({manifest.best_step})",
+        "task embedding": f"step {manifest.embedding_step}" if manifest.has_task_embedding else "none",
+        "started from": ", ".join(f"{key} {value}" for key, value in manifest.init.items()) or "-",
+        "data": manifest.data_fingerprint or "-",
+        "recipe": ", ".join(f"{key} {value}" for key, value in manifest.recipe.items()) or "-",
+        "facts": ", ".join(f"{key} {value:.4g}" for key, value in manifest.facts.items() if value is not None) or "-",
+        "licence": manifest.licence,
+        "tags": ", ".join(manifest.tags) or "-",
+        "origin": manifest.origin or "trained with softprompt",
+        "made": manifest.created,
+        "made by": manifest.command or "-",
+        "made with": ", ".join(f"{key} {value}" for key, value in manifest.versions.items()),
+        "place": place,
+    }
+    return [f"{key:<22} {value}" for key, value in facts.items()]
+
+
+@command(library, "add")
+def add(
+    place: Place,
+    source: Annotated[str, typer.Argument(help="Another library.", show_default=False)],
+    names: Annotated[list[str] | None, typer.Argument(help="Prompts to copy; all if none is named.")] = None,
+    replace: Replace = False,
+) -> Answer:
+    """Copy prompts of another library, bytes unchanged."""
+    origin = o.open_library(source)
+    target = o.open_library(place, must_exist=False)
+    chosen = list(names) if names else origin.names()
+    if not chosen:
+        raise UsageError(f"library {source} holds no prompts; nothing was copied.")
+    prompts = [origin.get(name) for name in chosen]
+    o.refuse_taken(target, chosen, replace=replace)
+    copied = [target.copy_from(prompt, replace=replace).name for prompt in prompts]
+    return Answer(
+        data={"library": target.location, "added": copied},
+        show=lines(f"added {', '.join(copied)} to {target.location}"),
+    )
+
+
+@command(library, "rm")
+def rm(
+    place: Place, names: Annotated[list[str], typer.Argument(help="Prompts to remove.", show_default=False)]
+) -> Answer:
+    """Remove prompts."""
+    store = o.open_library(place)
+    for name in names:
+        store.get(name)
+    for name in names:
+        store.remove(name)
+    return Answer(
+        data={"library": store.location, "removed": names},
+        show=lines(f"removed {', '.join(names)} from {store.location}"),
+    )
+
+
+@command(library, "verify")
+def verify(
+    place: Place, names: Annotated[list[str] | None, typer.Argument(help="Prompts to check; all if none.")] = None
+) -> Answer:
+    """Hash every file and say which prompts are not what was written."""
+    store = o.open_library(place)
+    problems = store.verify(list(names) if names else None)
+    count = len(names) if names else len(store.names())
+    if problems:
+        told = "; ".join(problem for found in problems.values() for problem in found)
+        raise CorruptArtifactError(f"{len(problems)} of {count} prompt(s) in {store.location} are damaged: {told}")
+    return Answer(
+        data={"library": store.location, "checked": count, "problems": {}},
+        show=lines(f"{count} prompt(s) in {store.location}: every file is what was written"),
+    )

@@ -1,0 +1,92 @@
+"""`softprompt tasks check`: a task proven against its data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from softprompt.errors import DataError, SoftpromptError
+from softprompt.tasks.rows import UNKNOWN_TARGET
+from softprompt.tasks.show import published_sizes
+from softprompt.tasks.task import Example, Split, Task
+
+STREAM_ROWS = 200
+"""How much of a streamed task is checked."""
+
+
+def check_task(task: Task, splits: Sequence[str] = ("train", "validation")) -> dict[str, Any]:
+    """Read every split, count rows and labels, and send the gold targets through the metrics.
+
+    Returns:
+        ``ok``; ``problems`` (what makes it not ok); ``notes`` (what a user should know: other counts than published,
+        repeated rows, missing labels); ``splits`` with counts, label counts, fingerprints and the gold score.
+    """
+    found: dict[str, Split] = {}
+    problems: list[str] = []
+    notes: list[str] = []
+    report: dict[str, Any] = {}
+    for name in splits:
+        try:
+            found[name] = task.split(name, max_rows=STREAM_ROWS if task.streamed else None)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        report[name] = _check_split(task, found[name], problems, notes)
+    if {"train", "validation"} <= found.keys():
+        shared = {e.inputs for e in found["train"].examples} & {e.inputs for e in found["validation"].examples}
+        if shared:
+            notes.append(f"{len(shared)} inputs stand in both train and validation.")
+    return {"task": task.name, "ok": not problems, "problems": problems, "notes": notes, "splits": report}
+
+
+def _check_split(task: Task, split: Split, problems: list[str], notes: list[str]) -> dict[str, Any]:
+    examples = split.examples
+    counts = Counter(e.targets for e in examples) if task.labels is not None else Counter()
+    empty = sum(not e.inputs or not e.targets for e in examples)
+    missing = sum(e.targets == UNKNOWN_TARGET for e in examples)
+    repeated = len(examples) - len({(e.inputs, e.targets) for e in examples})
+    if empty:
+        notes.append(f"{split.name}: {empty} examples have empty inputs or targets.")
+    if missing:
+        notes.append(f"{split.name}: {missing} examples have no gold label.")
+    if repeated:
+        notes.append(f"{split.name}: {repeated} examples repeat another one.")
+    if split.skipped:
+        notes.append(f"{split.name}: {split.skipped} bad rows were skipped.")
+    outside = sorted(set(counts) - {UNKNOWN_TARGET, *(task.labels or ())}) if "exact_text" not in task.metrics else []
+    if outside:
+        problems.append(f"{split.name}: targets outside the labels: {', '.join(outside[:5])}.")
+    published = (published_sizes(task.name) or {}).get(split.name)
+    if published and published != len(examples) and not task.streamed:
+        notes.append(f"{split.name}: {len(examples):,} examples, {published:,} rows published.")
+    gold = _gold_scores(task, split, problems) if missing < len(examples) else None
+    return {
+        "rows": len(examples),
+        "labels": dict(sorted(counts.items())),
+        "skipped": split.skipped,
+        "fingerprint": split.fingerprint,
+        "gold_scores": gold,
+    }
+
+
+def _gold_scores(task: Task, split: Split, problems: list[str]) -> dict[str, float] | None:
+    if split.name == "train" and not {"accuracy", "exact_match", "exact_text"} & set(task.metrics):
+        return None  # correlations and groups are defined on the evaluation splits
+    try:
+        scores = task.score(gold_answers(task, split.examples), split.examples)
+    except SoftpromptError as error:
+        problems.append(f"{split.name}: {error}")
+        return None
+    low = {k: round(v, 4) for k, v in scores.items() if v < 100 - 1e-6}
+    constant = len({e.targets for e in split.examples}) < len(task.labels or (0, 1))
+    if low and not constant:
+        problems.append(f"{split.name}: gold targets score {low}, not 100: the metrics do not undo the text form.")
+    return scores
+
+
+def gold_answers(task: Task, examples: Sequence[Example]) -> list[str]:
+    """What a model that is always right would write: the target; for WSC another word where the referent is wrong."""
+    if "referent_accuracy" not in task.metrics:
+        return [e.targets for e in examples]
+    return [e.targets if e.extra.get("label") else "nobody" for e in examples]

@@ -1,0 +1,49 @@
+"""Word sense: the same sense of a word in two sentences, or a sentence and a gloss. Validation has words never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from softprompt.tasks.generated.draw import Draw, Frames
+from softprompt.tasks.generated.english import sentence
+from softprompt.tasks.generated.nouns import FEMALE_NAMES, MALE_NAMES
+from softprompt.tasks.generated.sense_words import AMBIGUOUS, Sense
+
+LABELS = ("False", "True")
+
+_AROUND = Frames(
+    train=("{c}", "{c}", "as far as I remember, {c}", "my aunt told me that {c}"),
+    held_out=("{c}, or so I heard", "the story begins like this: {c}", "I know for sure that {c}"),
+)
+_MEANINGS = Frames(train=("{g}", "here it means {g}"), held_out=("it stands for {g}", "that is, {g}"))
+
+
+def _say(draw: Draw, use: str) -> str:
+    told = use.format(n=draw.pick(FEMALE_NAMES + MALE_NAMES))
+    return sentence(draw.frame(_AROUND).format(c=told))
+
+
+def _two(draw: Draw) -> tuple[str, Sense, Sense]:
+    entry = draw.word(AMBIGUOUS)
+    first, second = draw.shuffled(entry.senses)
+    return entry.word, first, second
+
+
+def sense_pair(draw: Draw, label: str) -> Mapping[str, str]:
+    """Fields ``sentence1``, ``sentence2`` and ``word``: True where the word has one sense in both."""
+    word, first, second = _two(draw)
+    one, another = draw.shuffled(first.uses)[:2]
+    if label == "False":
+        another = draw.pick(second.uses)
+    return {"sentence1": _say(draw, one), "sentence2": _say(draw, another), "word": word}
+
+
+def sense_gloss(draw: Draw, label: str) -> Mapping[str, str]:
+    """Fields ``meaning``, ``sentence`` and ``word``: True where the meaning is that of the word in the sentence."""
+    word, first, second = _two(draw)
+    gloss = first.gloss if label == "True" else second.gloss
+    return {
+        "meaning": draw.frame(_MEANINGS).format(g=gloss),
+        "sentence": _say(draw, draw.pick(first.uses)),
+        "word": word,
+    }

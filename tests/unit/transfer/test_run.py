@@ -1,0 +1,138 @@
+"""Transfer end to end on a tiny backbone: phases, strategies, reports, resume."""
+
+import pytest
+import torch
+
+from softprompt.errors import Interrupted, UsageError
+from softprompt.library.manifest import PromptRecord
+from softprompt.library.store import Library
+from softprompt.tasks.encoded import encode_split
+from softprompt.tasks.task import Split
+from softprompt.training.data import TaskData
+from softprompt.training.settings import TrainSettings
+from softprompt.transfer.run import transfer_targets, verdict_of
+from softprompt.transfer.settings import Outcome, TransferSettings
+from tests.models import tiny_backbone
+from tests.unit.training.test_loop import StopAt, WordTask, examples
+
+TRAIN = TrainSettings(
+    steps=4, batch_size=4, prompt_length=3, optimizer="adam", learning_rate=0.05, eval_every=2, embedding_step=2,
+    max_target_tokens=4, dropout=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone("t5")
+
+
+@pytest.fixture(scope="module")
+def data(backbone):
+    def encoded(name, count, seed):
+        return encode_split(Split.of(name, examples(count, seed)), backbone, max_input_tokens=None, max_target_tokens=None)
+
+    return TaskData(task=WordTask(), train=encoded("train", 30, 1), validation=encoded("validation", 24, 2))
+
+
+@pytest.fixture
+def library(backbone, tmp_path):
+    library = Library(tmp_path / "library")
+    generator = torch.Generator().manual_seed(0)
+    for task in ("alpha", "beta", "gamma", "word"):
+        prompt = torch.randn(3, backbone.hidden_size, generator=generator)
+        library.add(
+            PromptRecord(
+                task=task, prompt=prompt, task_embedding=prompt * 0.5, backbone_name=backbone.name,
+                backbone_fingerprint=backbone.fingerprint, backbone_kind=backbone.kind, embedding_step=2,
+            )  # fmt: skip
+        )
+    return library
+
+
+def settings(*strategies, **changes):
+    return TransferSettings(train=TRAIN, strategies=strategies, k=2, average_k=3, mixture_k=2, embedding_runs=2, **changes)
+
+
+def test_all_strategies(backbone, library, data):
+    chosen = settings(
+        "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", generic="beta@0"
+    )
+    others = {name: data for name in ("alpha", "beta", "gamma")}
+    before = backbone.weights_digest()
+    (report,) = transfer_targets(backbone, library, [data], chosen, mixture_data=others)
+    assert backbone.weights_digest() == before
+    assert [o.strategy for o in report.outcomes] == ["scratch", *chosen.strategies]
+    # The target's own prompt is never a source.
+    assert sorted(row["name"] for row in report.ranking) == ["alpha@0", "beta@0", "gamma@0"]
+    assert report.outcome("oracle").runs == 3
+    assert report.outcome("race").runs == 4  # three sources and scratch
+    assert report.outcome("best_of_top_k").runs == 2
+    assert report.outcome("generic").sources == (("beta@0", 1.0),)
+    assert report.outcome("multitask_mixture").cost > report.outcome("generic").cost
+    assert report.outcome("race").cost < 4 / 3 * report.outcome("oracle").cost
+    assert report.prompt_PH.shape == (3, backbone.hidden_size)
+    assert report.facts["select_rows"] + report.facts["report_rows"] == 24
+
+
+def test_many_targets_at_once_equal_one(backbone, library, data):
+    class Other(WordTask):
+        name = "other"
+
+    twin = TaskData(task=Other(), train=data.train, validation=data.validation)
+    (alone,) = transfer_targets(backbone, library, [data], settings("best_of_top_k"))
+    both = transfer_targets(backbone, library, [data, twin], settings("best_of_top_k"))
+    assert [r.target for r in both] == ["word", "other"]
+    torch.testing.assert_close(alone.prompt_PH, both[0].prompt_PH, rtol=2e-3, atol=2e-4)
+
+
+def test_a_stopped_transfer_resumes_to_the_same(backbone, library, data, tmp_path):
+    chosen = settings("best_of_top_k")
+    (whole,) = transfer_targets(backbone, library, [data], chosen)
+
+    def stop_in_second(phase, runs):
+        return StopAt(3) if phase == "transfer" else None
+
+    folder = tmp_path / "runs"
+    with pytest.raises(Interrupted):
+        transfer_targets(backbone, library, [data], chosen, folder=folder, observe=stop_in_second)
+    (resumed,) = transfer_targets(backbone, library, [data], chosen, folder=folder, resume=True)
+    assert torch.equal(whole.prompt_PH, resumed.prompt_PH)
+    for one, other in zip(whole.outcomes, resumed.outcomes, strict=True):
+        assert (one.score, one.cost, one.curve) == (other.score, other.cost, other.curve)
+
+
+def test_an_empty_library_is_refused(backbone, data, tmp_path):
+    with pytest.raises(UsageError, match="no source prompt"):
+        transfer_targets(backbone, Library(tmp_path / "empty"), [data], settings("best_of_top_k"))
+
+
+def test_a_mixture_needs_its_tasks(backbone, library, data):
+    with pytest.raises(UsageError, match="training rows of"):
+        transfer_targets(backbone, library, [data], settings("multitask_mixture"))
+
+
+def outcome(strategy, select, score, low=None, high=None):
+    versus = None
+    if low is not None:
+        gain = (low + high) / 2
+        versus = {"gain": gain, "low": low, "high": high, "level": 0.9, "rows": 50, "better": low > 0, "worse": high < 0}
+    return Outcome(
+        strategy=strategy, run="r", sources=(), runs=1, select_score=select, score=score, spread=None, cost=1,
+        seconds=0.0, versus_scratch=versus, prompt_PH=torch.zeros(1, 1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "delivered", "said"),
+    [(1.0, 5.0, "race", "better beyond noise"), (-1.0, 5.0, "scratch", "not beyond noise"), (-9.0, -1.0, "scratch", "hurts")],
+)
+def test_the_guard_delivers_only_what_holds_on_held_out_rows(low, high, delivered, said):
+    found, sentence = verdict_of([outcome("scratch", 60.0, 60.0), outcome("race", 70.0, 64.0, low, high)])
+    assert found == delivered
+    assert said in sentence
+
+
+def test_the_choice_is_made_on_the_selecting_half():
+    better_there = outcome("race", 80.0, 50.0, 1.0, 2.0)
+    better_here = outcome("oracle", 70.0, 90.0, 20.0, 30.0)
+    assert verdict_of([outcome("scratch", 60.0, 60.0), better_there, better_here])[0] == "race"
