@@ -186,7 +186,7 @@ def tune_prompt(bench: Bench, task: str, train: Sequence[Row], options: argparse
         torch.nn.utils.clip_grad_norm_([prompt], 1.0)
         optimiser.step()
         if options.verbose and step % 50 == 49:
-            print(f"# {task} prompt {rate} step {step + 1} loss {float(loss):.3f}", flush=True)
+            print(f"# {task} prompt {rate} step {step + 1} loss {loss.item():.3f}", flush=True)
     return prompt.detach()
 
 
@@ -203,7 +203,7 @@ def tune_model(bench: Bench, task: str, train: Sequence[Row], options: argparse.
         torch.nn.utils.clip_grad_norm_(bench.model.parameters(), 1.0)
         optimiser.step()
         if options.verbose and step % 50 == 49:
-            print(f"# {task} full {rate} step {step + 1} loss {float(loss):.3f}", flush=True)
+            print(f"# {task} full {rate} step {step + 1} loss {loss.item():.3f}", flush=True)
 
 
 def _shape(step: int, steps: int) -> float:

@@ -292,11 +292,12 @@ def write_report(result: QuickstartResult, settings: QuickstartSettings, backbon
         {
             "title": "softprompt quickstart",
             "table": result.table,
-            "verdicts": {report.target: report.verdict for report in result.reports},
+            "notes": [f"{report.target}: {report.verdict}" for report in result.reports],
             "similarity": similarity,
             "curves": {
-                report.target: {o.strategy: [(r["step"], r["score"]) for r in o.curve] for o in report.outcomes}
+                f"{report.target}, {o.strategy}": [(r["step"], r["score"]) for r in o.curve]
                 for report in result.reports
+                for o in report.outcomes
             },
             "settings": {
                 "source training": settings_plain(settings.source_train),

@@ -50,7 +50,9 @@ def test_replacing_without_an_exchange_call_still_replaces(tmp_path: Path, monke
     assert os.listdir(tmp_path) == ["p"]
 
 
-@pytest.mark.parametrize("name", ["..", ".", "", "a/../b", "/etc/x", "a//b", ".hidden", "a/.hidden", "a\\b", "a\nb", "x" * 201])
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "a/../b", "/etc/x", "a//b", ".hidden", "a/.hidden", "a\\b", "a\nb", "x" * 201]
+)
 def test_file_names_that_could_escape_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError):
         artifacts.write_folder(tmp_path / "p", {name: b""})

@@ -89,6 +89,7 @@ def load_builtin_model(dtype: torch.dtype, *, folder: Path = EMBEDDED_FOLDER) ->
     config = BertConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
     decoder = BertLMHeadModel(config)
     model = join(encoder, cast("PreTrainedModel", decoder))
+    add_low_rank(encoder, folder / DECODER_FILE)
     load_decoder(decoder, folder / DECODER_FILE)
     return cast("EncoderDecoderModel", cast("Any", model).to(dtype).eval()), tokenizer
 
@@ -126,7 +127,7 @@ def load_decoder(decoder: Any, file: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    tensors = load_file(file)
+    tensors = {name: tensor for name, tensor in load_file(file).items() if not name.startswith("encoder.")}
     missing = set(decoder_tensors(decoder)) ^ set(tensors)
     if missing:
         raise BackboneError(f"{file.name} does not belong to the architecture its config names: {sorted(missing)[:3]}.")
@@ -134,6 +135,19 @@ def load_decoder(decoder: Any, file: Path) -> None:
         for name, parameter in decoder.named_parameters():
             if name in tensors:
                 parameter.copy_(tensors[name].to(parameter.dtype))
+
+
+def add_low_rank(encoder: Any, file: Path) -> None:
+    """Add what was trained beside the encoder, B @ A for each adapted matrix, to its weights in memory."""
+    import torch
+    from safetensors.torch import load_file
+
+    parts = {name: tensor.float() for name, tensor in load_file(file).items() if name.startswith("encoder.")}
+    with torch.no_grad():
+        for name in parts:
+            if name.endswith(".A"):
+                matrix = encoder.get_submodule(name.removeprefix("encoder.").removesuffix(".A"))
+                matrix.weight += (parts[name.removesuffix(".A") + ".B"] @ parts[name]).to(matrix.weight.dtype)
 
 
 def materialise(folder: Path) -> Path:

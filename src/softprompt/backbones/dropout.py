@@ -74,6 +74,11 @@ class Masks:
             return None
         return self._kept(mix(self._key_B ^ (site * _SITE & 0x7FFFFFFFFFFFFFFF)), width)
 
+    def drop(self, x_SH: Tensor, site: int, layout: Layout) -> Tensor:
+        """Packed rows [S, H] with every position of a row times the row's mask."""
+        keep_BH = self.channels(site, x_SH.shape[1])
+        return x_SH if keep_BH is None else (x_SH * keep_BH[layout.row_S]).to(x_SH.dtype)
+
     def keys(self, site: int, layout: Layout, heads: int) -> Tensor | None:
         """float32 [S, A], the scale of each key position in each head at a site; None without dropout."""
         if not self.active:

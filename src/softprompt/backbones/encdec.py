@@ -13,56 +13,35 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from softprompt.backbones.dropout import Masks
-from softprompt.backbones.layers import (
-    ACTIVATIONS,
-    LayerNorm,
-    Linear,
-    attend,
-    causal_mask,
-    key_mask,
-    scale_rows,
+from softprompt.backbones.attention import (
+    DecodeState,
+    Memory,
+    attend_absorbed,
+    attend_causal,
+    attend_memory,
+    attend_step,
 )
+from softprompt.backbones.dropout import Masks
+from softprompt.backbones.layers import Attention, FeedForward, Layer, Norm, fuse
+from softprompt.backbones.ops import ACTIVATIONS, activate, add_layer_norm, attend_self
 from softprompt.backbones.packing import Layout
 from softprompt.backbones.seq2seq import Seq2SeqBackbone
 from softprompt.backbones.t5 import first_id
-from softprompt.backbones.weights import fuse
-from softprompt.errors import BackboneError
+from softprompt.errors import BackboneError, UsageError
 
-
-@dataclass(frozen=True, eq=False)
-class _Attention:
-    qkv: Linear  # q, k, v stacked; for cross-attention q alone
-    kv: Linear | None  # cross-attention's k, v
-    out: Linear
-    norm: LayerNorm
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    self_attention: _Attention
-    cross_attention: _Attention | None
-    up: Linear
-    down: Linear
-    norm: LayerNorm
+_DECODER_SITES = 5000  # dropout sites of the decoder begin here, ten to a layer
+_NO_MASKS = Masks(None, torch.device("cpu"))
 
 
 @dataclass(frozen=True, eq=False)
 class _Embeddings:
+    """Tables [V, H] and [positions, H] (type 0 added in), and the norm after their sum."""
+
     word: Tensor
     position: Tensor
-    type_H: Tensor
-    norm: LayerNorm
-
-
-@dataclass(eq=False)
-class _State:
-    """Greedy decoding: per layer self keys/values [B, A, t, K] and cross keys/values [B, A, L, K]."""
-
-    self_kv: list[tuple[Tensor, Tensor] | None]
-    cross_kv: list[tuple[Tensor, Tensor]]
-    mask: Tensor | None
+    norm: Norm
 
 
 class EncoderDecoderBackbone(Seq2SeqBackbone):
@@ -71,33 +50,26 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
     kind = "encoder-decoder"
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, fingerprint: str) -> None:
+        if getattr(model.encoder, "pooler", None) is not None:
+            model.encoder.pooler = None  # unused, and random where the checkpoint has none
         super().__init__(model, tokenizer, name=name, fingerprint=fingerprint)
         encoder, decoder = model.config.encoder, model.config.decoder
-        if encoder.model_type != "bert" or decoder.model_type != "bert":
-            raise BackboneError(
-                f"{name} pairs a {encoder.model_type} encoder with a {decoder.model_type} decoder; only BERT with BERT "
-                "is supported among encoder-decoder pairs: load a T5-family model instead."
-            )
-        if encoder.hidden_size != decoder.hidden_size:
-            raise BackboneError(f"{name} has encoder and decoder of different width, which is not supported.")
+        _check_kind(encoder, decoder, name)
         self.hidden_size = encoder.hidden_size
-        self.heads = encoder.num_attention_heads
-        self._decoder_heads = decoder.num_attention_heads
+        self.heads, self._decoder_heads = encoder.num_attention_heads, decoder.num_attention_heads
         self.max_length = encoder.max_position_embeddings
         self.max_target_length = decoder.max_position_embeddings
         self.vocab_size = decoder.vocab_size
-        self.start_id = model.config.decoder_start_token_id
-        if self.start_id is None:
-            self.start_id = tokenizer.cls_token_id
+        start_id = model.config.decoder_start_token_id
+        self.start_id = start_id if start_id is not None else tokenizer.cls_token_id
         end_id = getattr(model.config, "eos_token_id", None)
         self.end_id = first_id(end_id if end_id is not None else tokenizer.sep_token_id)
         self.pad_id = tokenizer.pad_token_id
-        self._encoder_act = ACTIVATIONS[encoder.hidden_act]
-        self._decoder_act = ACTIVATIONS[decoder.hidden_act]
         self._encoder_embeddings = _embeddings(model.encoder.embeddings)
         self._decoder_embeddings = _embeddings(model.decoder.bert.embeddings)
-        self._encoder = [_layer(module) for module in model.encoder.encoder.layer]
-        self._decoder = [_layer(module) for module in model.decoder.bert.encoder.layer]
+        self._encoder = [_layer(module, encoder.hidden_act) for module in model.encoder.encoder.layer]
+        self._decoder = [_layer(module, decoder.hidden_act) for module in model.decoder.bert.encoder.layer]
+        self._decoder_depth = len(self._decoder)
         head = model.decoder.cls.predictions
         self._transform, self._transform_norm = fuse([head.transform.dense]), _norm(head.transform.LayerNorm)
         self._transform_act = ACTIVATIONS[decoder.hidden_act]
@@ -107,152 +79,137 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
         return self._encoder_embeddings.word
 
     def _input_prefix(self) -> list[int]:
-        return [self.tokenizer.cls_token_id]
-
-    def _embed(self, x_SH: Tensor, position_S: Tensor, tables: _Embeddings) -> Tensor:
-        return tables.norm(x_SH + (tables.position + tables.type_H)[position_S])
+        return [int(self.tokenizer.cls_token_id)]
 
     def _encode(self, x_SH: Tensor, layout: Layout, masks: Masks) -> Tensor:
-        mask = key_mask(layout, self.dtype)
-        x_SH = self._embed(x_SH, layout.position_S, self._encoder_embeddings)
-        x_SH = scale_rows(x_SH, masks.channels(0, self.hidden_size), layout)
+        y_SH = masks.drop(_embed(x_SH, layout.position_S, self._encoder_embeddings), 0, layout)
         for i, layer in enumerate(self._encoder):
-            site = 10 * i + 10
-            x_SH = self._self_attention(x_SH, layer.self_attention, layout, mask, masks, site, self.heads)
-            x_SH = self._feed_forward(x_SH, layer, layout, masks, site + 4, encoder=True)
-        return x_SH
 
-    def _decode(self, id_R: Tensor, layout: Layout, memory_SH: Tensor, source: Layout, masks: Masks) -> Tensor:
-        causal = causal_mask(layout.longest, self.dtype, self.device)
-        cross_mask = key_mask(source, self.dtype)
-        x_RH = self._embed(self._decoder_embeddings.word[id_R], layout.position_S, self._decoder_embeddings)
-        x_RH = scale_rows(x_RH, masks.channels(5000, self.hidden_size), layout)
-        heads = self._decoder_heads
+            def run(y: Tensor, site: int, layer: Layer = layer) -> Tensor:
+                return self._encoder_layer(y, layer, layout, masks, site)
+
+            if self.checkpointing and y_SH.requires_grad:
+                y_SH = checkpoint(run, y_SH, 10 * i + 10, use_reentrant=False)
+            else:
+                y_SH = run(y_SH, 10 * i + 10)
+        return y_SH
+
+    def _encoder_layer(self, y_SH: Tensor, layer: Layer, layout: Layout, masks: Masks, site: int) -> Tensor:
+        y_SH, qkv = layer.own.q.branch(y_SH)
+        keep = masks.keys(site, layout, self.heads)
+        scale = (self.hidden_size // self.heads) ** -0.5
+        out_SH = layer.own.out(attend_self(qkv, keep, None, layout, self.heads, scale))
+        y_SH = self._residual(y_SH, out_SH, masks, site + 1, layout, layer.own.norm)
+        return self._feed(y_SH, layer.feed, layout, masks, site + 4)
+
+    def _residual(self, y_SH: Tensor, out_SH: Tensor, masks: Masks, site: int, layout: Layout, norm: Norm) -> Tensor:
+        assert norm.bias is not None
+        keep = masks.channels(site, self.hidden_size)
+        return add_layer_norm(y_SH, out_SH, keep, layout, norm.weight, norm.bias, norm.eps)
+
+    def _feed(self, y_SH: Tensor, part: FeedForward, layout: Layout, masks: Masks, site: int) -> Tensor:
+        y_SH, up = part.up.branch(y_SH)
+        out_SH = part.down(activate(up, None, layout, part.activation, gated=False))
+        return self._residual(y_SH, out_SH, masks, site, layout, part.norm)
+
+    def _decode(self, id_R: Tensor, layout: Layout, memory: Memory, masks: Masks) -> Tensor:
+        self._check_target(layout.longest)
+        tables, heads = self._decoder_embeddings, self._decoder_heads
+        scale = (self.hidden_size // heads) ** -0.5
+        y_RH = masks.drop(_embed(tables.word[id_R], layout.position_S, tables), _DECODER_SITES, layout)
         for i, layer in enumerate(self._decoder):
-            site = 10 * i + 5010
-            x_RH = self._self_attention(x_RH, layer.self_attention, layout, causal, masks, site, heads)
-            x_RH = self._cross_attention(x_RH, layer, layout, memory_SH, source, cross_mask, masks, site + 2)
-            x_RH = self._feed_forward(x_RH, layer, layout, masks, site + 4, encoder=False)
-        return x_RH
+            assert layer.cross is not None
+            assert layer.cross.kv is not None
+            site = _DECODER_SITES + 10 * i + 10
+            y_RH, qkv = layer.own.q.branch(y_RH)
+            keep = masks.keys(site, layout, heads)
+            out_RH = layer.own.out(attend_causal(qkv, keep, None, layout, heads, scale))
+            y_RH = self._residual(y_RH, out_RH, masks, site + 1, layout, layer.own.norm)
+            y_RH, q_RD = layer.cross.q.branch(y_RH)
+            keep = masks.keys(site + 2, memory.layout, heads)
+            out_RH = layer.cross.out(attend_memory(q_RD, layer.cross.kv, memory, keep, layout, heads, scale))
+            y_RH = self._residual(y_RH, out_RH, masks, site + 3, layout, layer.cross.norm)
+            y_RH = self._feed(y_RH, layer.feed, layout, masks, site + 4)
+        return y_RH
+
+    def _check_target(self, longest: int) -> None:
+        if longest > self.max_target_length:
+            raise UsageError(
+                f"a target of {longest} tokens was asked of backbone {self.name}, whose decoder holds "
+                f"{self.max_target_length}: lower max_target_tokens."
+            )
 
     def _project(self, hidden_RH: Tensor) -> Tensor:
-        return self._head(self._transform_norm(self._transform_act(self._transform(hidden_RH))))
+        norm = self._transform_norm
+        hidden_RH = self._transform_act(self._transform(hidden_RH))
+        return self._head(F.layer_norm(hidden_RH, hidden_RH.shape[-1:], norm.weight, norm.bias, norm.eps))
 
-    def _self_attention(
-        self,
-        x_SH: Tensor,
-        part: _Attention,
-        layout: Layout,
-        mask: Tensor | None,
-        masks: Masks,
-        site: int,
-        heads: int,
-    ) -> Tensor:
+    def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:
+        self._check_target(position + 1)
+        rows, heads, tables = id_B.shape[0], self._decoder_heads, self._decoder_embeddings
         width = self.hidden_size // heads
-        q, k, v = part.qkv(x_SH).view(-1, 3, heads, width).unbind(1)
-        keep = masks.keys(site, layout, heads)
-        out = part.out(attend(q, k, v, layout, layout, scale=width**-0.5, bias_BALL=mask, keep_SA=keep))
-        return part.norm(x_SH + scale_rows(out, masks.channels(site + 1, self.hidden_size), layout))
-
-    def _cross_attention(
-        self,
-        x_RH: Tensor,
-        layer: _Layer,
-        layout: Layout,
-        memory_SH: Tensor,
-        source: Layout,
-        mask: Tensor | None,
-        masks: Masks,
-        site: int,
-    ) -> Tensor:
-        part, heads = layer.cross_attention, self._decoder_heads
-        assert part is not None and part.kv is not None
-        width = self.hidden_size // heads
-        q = part.qkv(x_RH).view(-1, heads, width)
-        k, v = part.kv(memory_SH).view(-1, 2, heads, width).unbind(1)
-        keep = masks.keys(site, source, heads)
-        out = part.out(attend(q, k, v, layout, source, scale=width**-0.5, bias_BALL=mask, keep_SA=keep))
-        return part.norm(x_RH + scale_rows(out, masks.channels(site + 1, self.hidden_size), layout))
-
-    def _feed_forward(
-        self, x_SH: Tensor, layer: _Layer, layout: Layout, masks: Masks, site: int, *, encoder: bool
-    ) -> Tensor:
-        activation = self._encoder_act if encoder else self._decoder_act
-        out = layer.down(activation(layer.up(x_SH)))
-        return layer.norm(x_SH + scale_rows(out, masks.channels(site, self.hidden_size), layout))
-
-    def _start(self, memory_SH: Tensor, source: Layout) -> _State:
-        heads = self._decoder_heads
-        cross = []
-        for layer in self._decoder:
-            assert layer.cross_attention is not None and layer.cross_attention.kv is not None
-            kv = source.pad(layer.cross_attention.kv(memory_SH))
-            k, v = kv.view(source.rows, source.longest, 2, heads, -1).permute(2, 0, 3, 1, 4)
-            cross.append((k, v))
-        return _State([None] * len(self._decoder), cross, key_mask(source, self.dtype))
-
-    def _step(self, id_B: Tensor, position: int, state: _State) -> Tensor:
-        rows, heads = id_B.shape[0], self._decoder_heads
-        tables = self._decoder_embeddings
         place = torch.full((rows,), position, dtype=torch.int64, device=self.device)
-        x_BH = self._embed(tables.word[id_B], place, tables)
+        layout = Layout((1,) * rows, self.device)
+        y_BH = _embed(tables.word[id_B], place, tables)
         for i, layer in enumerate(self._decoder):
-            own, cross = layer.self_attention, layer.cross_attention
-            assert cross is not None
-            q, k, v = own.qkv(x_BH).view(rows, 3, heads, 1, -1).unbind(1)
-            past = state.self_kv[i]
-            if past is not None:
-                k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-            state.self_kv[i] = (k, v)
-            x_BH = own.norm(x_BH + own.out(F.scaled_dot_product_attention(q, k, v).flatten(1)))
-            q = cross.qkv(x_BH).view(rows, heads, 1, -1)
-            out = F.scaled_dot_product_attention(q, *state.cross_kv[i], attn_mask=state.mask).flatten(1)
-            x_BH = cross.norm(x_BH + cross.out(out))
-            x_BH = layer.norm(x_BH + layer.down(self._decoder_act(layer.up(x_BH))))
-        return x_BH
+            assert layer.cross is not None
+            assert layer.cross.kv is not None
+            q, k, v = layer.own.q(y_BH).view(rows, 3, heads, 1, width).unbind(1)
+            out_BH = layer.own.out(attend_step(q, *state.append(i, k, v), None, width**-0.5))
+            y_BH = self._residual(y_BH, out_BH, _NO_MASKS, 0, layout, layer.own.norm)
+            q = layer.cross.q(y_BH)[:, None]
+            mixed = attend_absorbed(q, layer.cross.kv, state.source_BLH, state.mask, None, heads, width**-0.5)
+            y_BH = self._residual(y_BH, layer.cross.out(mixed[:, 0]), _NO_MASKS, 0, layout, layer.cross.norm)
+            y_BH = self._feed(y_BH, layer.feed, layout, _NO_MASKS, 0)
+        return y_BH
 
-    def _keep_rows(self, state: _State, rows: Tensor) -> _State:
-        return _State(
-            [None if kv is None else (kv[0][rows], kv[1][rows]) for kv in state.self_kv],
-            [(k[rows], v[rows]) for k, v in state.cross_kv],
-            None if state.mask is None else state.mask[rows],
+
+def _check_kind(encoder: Any, decoder: Any, name: str) -> None:
+    if (encoder.model_type, decoder.model_type) != ("bert", "bert"):
+        raise BackboneError(
+            f"{name} pairs a {encoder.model_type} encoder with a {decoder.model_type} decoder; only BERT with BERT is "
+            "supported among encoder-decoder pairs: load a T5-family model instead."
         )
+    if encoder.hidden_size != decoder.hidden_size:
+        raise BackboneError(f"{name} has an encoder and a decoder of different width, which is not supported.")
+    for config in (encoder, decoder):
+        if config.hidden_act not in ACTIVATIONS:
+            raise BackboneError(
+                f"{name} has the activation {config.hidden_act!r}; known: {', '.join(sorted(ACTIVATIONS))}."
+            )
+
+
+def _embed(x_SH: Tensor, position_S: Tensor, tables: _Embeddings) -> Tensor:
+    norm = tables.norm
+    total = x_SH + tables.position[position_S]
+    return F.layer_norm(total, total.shape[-1:], norm.weight, norm.bias, norm.eps)
 
 
 def _embeddings(module: Any) -> _Embeddings:
+    kind = module.token_type_embeddings.weight.detach()[0]
     return _Embeddings(
         module.word_embeddings.weight.detach(),
-        module.position_embeddings.weight.detach(),
-        module.token_type_embeddings.weight.detach()[0],
+        module.position_embeddings.weight.detach() + kind,
         _norm(module.LayerNorm),
     )
 
 
-def _norm(module: Any) -> LayerNorm:
-    return LayerNorm(module.weight.detach(), module.bias.detach(), module.eps)
+def _norm(module: Any) -> Norm:
+    return Norm(module.weight.detach(), module.bias.detach(), module.eps)
 
 
-def _layer(module: Any) -> _Layer:
-    own = module.attention.self
-    first = _Attention(
-        fuse([own.query, own.key, own.value]),
-        None,
-        fuse([module.attention.output.dense]),
-        _norm(module.attention.output.LayerNorm),
-    )
-    second = None
-    if hasattr(module, "crossattention"):
-        cross = module.crossattention
-        second = _Attention(
-            fuse([cross.self.query]),
-            fuse([cross.self.key, cross.self.value]),
-            fuse([cross.output.dense]),
-            _norm(cross.output.LayerNorm),
-        )
-    return _Layer(
-        first,
-        second,
-        fuse([module.intermediate.dense]),
-        fuse([module.output.dense]),
-        _norm(module.output.LayerNorm),
+def _attention(module: Any, *, cross: bool) -> Attention:
+    own = module.self
+    out, norm = fuse([module.output.dense]), _norm(module.output.LayerNorm)
+    if cross:
+        return Attention(fuse([own.query]), fuse([own.key, own.value]), out, norm)
+    return Attention(fuse([own.query, own.key, own.value]), None, out, norm)
+
+
+def _layer(module: Any, activation: str) -> Layer:
+    up, down = fuse([module.intermediate.dense]), fuse([module.output.dense])
+    return Layer(
+        _attention(module.attention, cross=False),
+        _attention(module.crossattention, cross=True) if hasattr(module, "crossattention") else None,
+        FeedForward(up, down, False, activation, _norm(module.output.LayerNorm)),
     )

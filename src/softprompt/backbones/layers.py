@@ -1,20 +1,20 @@
-"""The layers of a frozen Transformer over packed rows: no gradient for weights, none for padding.
+"""Frozen weights as plain values, and the token losses.
 
-Letters: B rows, S packed positions, L positions of a padded row, H width, F feed-forward width, A heads, K head width,
-V vocabulary.
+Letters: S packed positions, R packed decoder positions, H width, V vocabulary.
 """
+
+# mypy: disable-error-code="no-untyped-call, no-any-return"
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from softprompt.backbones.packing import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,105 +27,87 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
+    def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x itself and its image, where both are used further on: their gradients meet in one product."""
+        return _Branch.apply(x, self.weight, self.bias)
+
+
+class _Branch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        ctx.weight = weight
+        return x.view_as(x), F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, d_same: Tensor, d_image: Tensor) -> tuple[Tensor, None, None]:
+        return torch.addmm(d_same, d_image, ctx.weight), None, None
+
 
 @dataclass(frozen=True, eq=False)
-class RMSNorm:
-    """T5's layer norm: no mean, no bias; statistics in float32."""
+class Norm:
+    """A layer norm: weight [H], bias [H] (None for T5's, which has neither bias nor mean)."""
 
     weight: Tensor
+    bias: Tensor | None
     eps: float
-
-    def __call__(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale).to(x.dtype) * self.weight
 
 
 @dataclass(frozen=True, eq=False)
-class LayerNorm:
-    """The usual layer norm."""
+class Attention:
+    """The projections of one attention part.
 
-    weight: Tensor
-    bias: Tensor
-    eps: float
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
-
-
-def _gelu_tanh(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": _gelu_tanh,
-    "gelu_pytorch_tanh": _gelu_tanh,
-    "relu": F.relu,
-    "silu": F.silu,
-    "swish": F.silu,
-}
-
-
-def scale_rows(x_SH: Tensor, mask_BH: Tensor | None, layout: Layout) -> Tensor:
-    """Dropout of packed rows: every position of row b times mask b."""
-    if mask_BH is None:
-        return x_SH
-    return (x_SH * mask_BH[layout.row_S]).to(x_SH.dtype)
-
-
-def attend(
-    q_SAK: Tensor,
-    k_SAK: Tensor,
-    v_SAK: Tensor,
-    queries: Layout,
-    keys: Layout,
-    *,
-    scale: float,
-    bias_BALL: Tensor | None,
-    keep_SA: Tensor | None = None,
-) -> Tensor:
-    """Attention within rows.
-
-    Args:
-        q_SAK: [Sq, A, K] packed by ``queries``.
-        k_SAK: [Sk, A, K] packed by ``keys``; ``v_SAK`` likewise.
-        scale: factor on the scores before the bias.
-        bias_BALL: additive [B or 1, A or 1, Lq, Lk] with the mask in it; None where all is visible.
-        keep_SA: float32 [Sk, A], dropout of attention weights by key position.
-
-    Returns:
-        [Sq, A * K].
+    Attributes:
+        q: queries alone for cross-attention; queries, keys and values stacked for self-attention.
+        kv: keys and values stacked, for cross-attention.
+        out: the output projection.
+        norm: before it in T5, after it in BERT.
     """
-    if keep_SA is not None:
-        v_SAK = (v_SAK * keep_SA[:, :, None]).to(v_SAK.dtype)
-    q = queries.pad(q_SAK).transpose(1, 2)
-    k = keys.pad(k_SAK).transpose(1, 2)
-    v = keys.pad(v_SAK).transpose(1, 2)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_BALL, scale=scale)
-    return queries.unpad(out.transpose(1, 2).flatten(2))
+
+    q: Linear
+    kv: Linear | None
+    out: Linear
+    norm: Norm
 
 
-def key_mask(keys: Layout, dtype: torch.dtype) -> Tensor | None:
-    """Additive [B, 1, 1, Lk] that hides padding; None where there is none."""
-    if keys.even:
-        return None
-    mask = torch.zeros(keys.rows, 1, 1, keys.longest, dtype=dtype, device=keys.device)
-    return mask.masked_fill_(~keys.valid_BL[:, None, None, :], torch.finfo(dtype).min)
+@dataclass(frozen=True, eq=False)
+class FeedForward:
+    """A feed-forward part: ``up`` is [2F, H], gate and value, where gated; the norm as in ``Attention``."""
+
+    up: Linear
+    down: Linear
+    gated: bool
+    activation: str
+    norm: Norm
 
 
-def causal_mask(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Additive [1, 1, L, L] that hides what comes later."""
-    hidden = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
-    return torch.zeros(1, 1, length, length, dtype=dtype, device=device).masked_fill_(hidden, torch.finfo(dtype).min)
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer; encoders have no cross-attention."""
+
+    own: Attention
+    cross: Attention | None
+    feed: FeedForward
 
 
-def add_masks(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Sum of two additive masks, either of which may be missing."""
-    if first is None or second is None:
-        return first if second is None else second
-    # Two hidden reasons must not add up to -inf: a row without any visible key would become NaN.
-    return (first + second).clamp(min=torch.finfo(first.dtype).min)
+def fuse(modules: Sequence[Any]) -> Linear:
+    """One affine map for several Hugging Face modules that read the same input; their outputs lie side by side.
+
+    The modules' parameters become views of the fused tensors, so that weights are held once and the live Hugging Face
+    model goes on working.
+    """
+    if len(modules) == 1:
+        bias = modules[0].bias
+        return Linear(modules[0].weight.detach(), None if bias is None else bias.detach())
+    weight = torch.cat([m.weight.detach() for m in modules])
+    bias = torch.cat([m.bias.detach() for m in modules]) if modules[0].bias is not None else None
+    begin = 0
+    for module in modules:
+        end = begin + module.weight.shape[0]
+        module.weight.data = weight[begin:end]
+        if bias is not None:
+            module.bias.data = bias[begin:end]
+        begin = end
+    return Linear(weight, bias)
 
 
 def relative_buckets(distance: Tensor, *, bidirectional: bool, buckets: int, max_distance: int) -> Tensor:
@@ -152,9 +134,29 @@ def relative_buckets(distance: Tensor, *, bidirectional: bool, buckets: int, max
     return offset + torch.where(distance < exact, distance, far)
 
 
-def token_losses(hidden_SH: Tensor, project: Callable[[Tensor], Tensor], target_S: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and squared log partition function of each target token, float32 [S] each, in nats."""
-    logits_SV = project(hidden_SH).float()
-    log_z_S = torch.logsumexp(logits_SV, dim=-1)
-    chosen_S = logits_SV.gather(1, target_S[:, None])[:, 0]
-    return log_z_S - chosen_S, log_z_S.square()
+_TOKENS_AT_ONCE = 512  # logits of more target tokens than this are not held together
+
+
+def token_losses(hidden_RH: Tensor, project: Callable[[Tensor], Tensor], target_R: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and squared log partition function of each target token, float32 [R] each, in nats.
+
+    Logits of many tokens are computed piece by piece and again in the backward pass, so that [R, V] never exists.
+    """
+    if hidden_RH.shape[0] <= _TOKENS_AT_ONCE:
+        return _losses(hidden_RH, project, target_R)
+    from torch.utils.checkpoint import checkpoint
+
+    parts = [
+        checkpoint(_losses, hidden, project, target, use_reentrant=False)
+        for hidden, target in zip(hidden_RH.split(_TOKENS_AT_ONCE), target_R.split(_TOKENS_AT_ONCE), strict=True)
+    ]
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+def _losses(hidden_RH: Tensor, project: Callable[[Tensor], Tensor], target_R: Tensor) -> tuple[Tensor, Tensor]:
+    logits_RV = project(hidden_RH)
+    if logits_RV.dtype != torch.float64:
+        logits_RV = logits_RV.float()
+    log_z_R = torch.logsumexp(logits_RV, dim=-1)
+    chosen_R = logits_RV.gather(1, target_R[:, None])[:, 0]
+    return log_z_R - chosen_R, log_z_R.square()

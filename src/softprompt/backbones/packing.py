@@ -67,6 +67,24 @@ class Layout:
         return torch.arange(self.total, device=self.device) - self.start_B[self.row_S]
 
     @cached_property
+    def row32_S(self) -> Tensor:
+        """int32 [S], ``row_S`` as the kernels read it."""
+        return self.row_S.to(torch.int32)
+
+    @cached_property
+    def spans32(self) -> tuple[Tensor, Tensor]:
+        """int32 [B] each, where rows begin and how long they are, as the kernels read them."""
+        return self.start_B.to(torch.int32), self.length_B.to(torch.int32)
+
+    def key_mask(self, dtype: torch.dtype) -> Tensor | None:
+        """Additive [B, 1, 1, L] that hides padding; None where there is none."""
+        if self.even:
+            return None
+        # Half of the smallest number: a bias may be added without reaching minus infinity.
+        low = torch.finfo(dtype).min / 2
+        return torch.zeros_like(self.valid_BL, dtype=dtype).masked_fill_(~self.valid_BL, low)[:, None, None, :]
+
+    @cached_property
     def valid_BL(self) -> Tensor:
         """bool [B, L], true where a padded tensor holds a position."""
         return torch.arange(self.longest, device=self.device) < self.length_B[:, None]

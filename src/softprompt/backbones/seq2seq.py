@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softprompt.backbones.attention import DecodeState, Memory
 from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, TokenBatch
 from softprompt.backbones.dropout import Masks
 from softprompt.backbones.fingerprint import digest_memory
@@ -21,8 +22,6 @@ from softprompt.backbones.layers import token_losses
 from softprompt.backbones.packing import Layout, pack
 from softprompt.errors import IncompatibleBackboneError, UsageError
 from softprompt.prompts.batch import PromptBatch
-
-DecoderCache = list[dict[str, Tensor]]
 
 
 class Seq2SeqBackbone(Backbone):
@@ -41,6 +40,7 @@ class Seq2SeqBackbone(Backbone):
     start_id: int
     end_id: int
     pad_id: int
+    _decoder_depth: int
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, fingerprint: str) -> None:
         self._model = model.eval().requires_grad_(False)
@@ -63,7 +63,7 @@ class Seq2SeqBackbone(Backbone):
         """The encoder over packed input embeddings: [S, H]."""
 
     @abstractmethod
-    def _decode(self, id_R: Tensor, layout: Layout, memory_SH: Tensor, source: Layout, masks: Masks) -> Tensor:
+    def _decode(self, id_R: Tensor, layout: Layout, memory: Memory, masks: Masks) -> Tensor:
         """The teacher-forced decoder over packed ids: [R, H]."""
 
     @abstractmethod
@@ -71,16 +71,8 @@ class Seq2SeqBackbone(Backbone):
         """Decoder states to logits [R, V]."""
 
     @abstractmethod
-    def _start(self, memory_SH: Tensor, source: Layout) -> Any:
-        """The state of greedy decoding: cross-attention keys and values, empty caches."""
-
-    @abstractmethod
-    def _step(self, id_B: Tensor, position: int, state: Any) -> Tensor:
+    def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:
         """One decoding step: [B, H]; extends the state in place."""
-
-    @abstractmethod
-    def _keep_rows(self, state: Any, rows: Tensor) -> Any:
-        """The state with only these rows."""
 
     # What follows from it.
 
@@ -138,7 +130,7 @@ class Seq2SeqBackbone(Backbone):
         target_R, layout = pack(batch.target_BD, batch.target_length_B.tolist())
         id_R = target_R.roll(1)
         id_R[layout.start_B[layout.length_B > 0]] = self.start_id
-        return self._decode(id_R, layout, memory_SH, source, masks), target_R, layout
+        return self._decode(id_R, layout, Memory(memory_SH, source), masks), target_R, layout
 
     def example_losses(
         self, batch: TokenBatch, prompts: PromptBatch | None, dropout: Dropout | None = None
@@ -159,7 +151,8 @@ class Seq2SeqBackbone(Backbone):
     @torch.no_grad()
     def generate(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> list[list[int]]:
         x_SH, source = self._rows(batch, prompts)
-        state = self._start(self._encode(x_SH, source, Masks(None, self.device)), source)
+        memory = Memory(self._encode(x_SH, source, Masks(None, self.device)), source)
+        state = DecodeState([None] * self._decoder_depth, memory.padded_BLH, memory.mask)
         out: list[list[int]] = [[] for _ in range(batch.size)]
         alive = torch.arange(batch.size, device=self.device)
         id_B = torch.full((batch.size,), self.start_id, dtype=torch.int64, device=self.device)
@@ -172,7 +165,7 @@ class Seq2SeqBackbone(Backbone):
                 rows = going.nonzero()[:, 0]
                 if not len(rows):
                     break
-                alive, id_B, state = alive[rows], id_B[rows], self._keep_rows(state, rows)
+                alive, id_B, state = alive[rows], id_B[rows], state.keep(rows)
         return out
 
     @torch.no_grad()

@@ -5,60 +5,29 @@ Letters: B rows, S packed encoder positions, R packed decoder positions, H width
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from softprompt.backbones.dropout import Masks
-from softprompt.backbones.layers import (
-    ACTIVATIONS,
-    Linear,
-    RMSNorm,
-    add_masks,
-    attend,
-    causal_mask,
-    key_mask,
-    relative_buckets,
-    scale_rows,
+from softprompt.backbones.attention import (
+    DecodeState,
+    Memory,
+    attend_absorbed,
+    attend_causal,
+    attend_memory,
+    attend_step,
 )
+from softprompt.backbones.dropout import Masks
+from softprompt.backbones.layers import Attention, FeedForward, Layer, Linear, Norm, fuse, relative_buckets
+from softprompt.backbones.ops import ACTIVATIONS, activate, add_rms, attend_self
 from softprompt.backbones.packing import Layout
 from softprompt.backbones.seq2seq import Seq2SeqBackbone
-from softprompt.backbones.weights import fuse
 from softprompt.errors import BackboneError
 
-
-@dataclass(frozen=True, eq=False)
-class _Attention:
-    norm: RMSNorm
-    qkv: Linear  # q, k, v stacked; for cross-attention q alone
-    kv: Linear | None  # cross-attention's k, v
-    out: Linear
-
-
-@dataclass(frozen=True, eq=False)
-class _FeedForward:
-    norm: RMSNorm
-    up: Linear  # [2F, H] where gated: gate, then value
-    down: Linear
-    gated: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    self_attention: _Attention
-    cross_attention: _Attention | None
-    feed_forward: _FeedForward
-
-
-@dataclass(eq=False)
-class _State:
-    """Greedy decoding: per layer self keys/values [B, A, t, K] and cross keys/values [B, A, L, K]."""
-
-    self_kv: list[tuple[Tensor, Tensor] | None]
-    cross_kv: list[tuple[Tensor, Tensor]]
-    mask: Tensor | None
+_DECODER_SITES = 5000  # dropout sites of the decoder begin here, ten to a layer
+_NO_MASKS = Masks(None, torch.device("cpu"))
 
 
 class T5Backbone(Seq2SeqBackbone):
@@ -78,169 +47,150 @@ class T5Backbone(Seq2SeqBackbone):
         self.hidden_size, self.vocab_size = config.d_model, model.shared.weight.shape[0]
         self.max_length = None
         self.heads, self.head_width = config.num_heads, config.d_kv
-        self.start_id = (
-            config.decoder_start_token_id if config.decoder_start_token_id is not None else config.pad_token_id
-        )
+        start_id = config.decoder_start_token_id
+        self.start_id = start_id if start_id is not None else config.pad_token_id
         self.end_id = first_id(config.eos_token_id)
         self.pad_id = config.pad_token_id
-        self._activation = ACTIVATIONS[config.dense_act_fn]
         # Newer transformers force the config's tying flag: the tensors tell (v1.1 keeps a head of its own, unscaled).
         head = model.lm_head.weight
         self.tied = head.data_ptr() == model.shared.weight.data_ptr() or torch.equal(head, model.shared.weight)
         self._output_scale = config.d_model**-0.5 if self.tied else 1.0
         config.scale_decoder_outputs = self.tied
         self._head = Linear(head.detach())
-        self._encoder = [self._layer(block) for block in model.encoder.block]
-        self._decoder = [self._layer(block) for block in model.decoder.block]
+        self._encoder = [_layer(block, config.dense_act_fn) for block in model.encoder.block]
+        self._decoder = [_layer(block, config.dense_act_fn) for block in model.decoder.block]
+        self._decoder_depth = len(self._decoder)
         self._encoder_norm = _norm(model.encoder.final_layer_norm)
         self._decoder_norm = _norm(model.decoder.final_layer_norm)
-
-    def _layer(self, block: Any) -> _Layer:
-        parts = list(block.layer)
-        attention = parts[0].SelfAttention
-        own = _Attention(
-            _norm(parts[0].layer_norm), fuse([attention.q, attention.k, attention.v]), None, fuse([attention.o])
-        )
-        cross = None
-        if len(parts) == 3:
-            attention = parts[1].EncDecAttention
-            cross = _Attention(
-                _norm(parts[1].layer_norm), fuse([attention.q]), fuse([attention.k, attention.v]), fuse([attention.o])
-            )
-        dense = parts[-1].DenseReluDense
-        gated = hasattr(dense, "wi_0")
-        up = fuse([dense.wi_0, dense.wi_1]) if gated else fuse([dense.wi])
-        return _Layer(own, cross, _FeedForward(_norm(parts[-1].layer_norm), up, fuse([dense.wo]), gated))
 
     def _word_embeddings(self) -> Tensor:
         return self._model.shared.weight.detach()  # type: ignore[no-any-return]
 
-    def _bias(self, stack: Any, queries: Tensor, keys: Tensor, *, bidirectional: bool) -> Tensor:
-        """[1, A, Lq, Lk], the relative position bias, shared by all layers of a stack."""
+    def _bias(self, stack: Any, distance: Tensor, *, bidirectional: bool) -> Tensor:
+        """float32 [A, ...], the bias of keys at these distances (key - query), shared by all layers of a stack."""
         attention = stack.block[0].layer[0].SelfAttention
         bucket = relative_buckets(
-            keys[None, :] - queries[:, None],
+            distance,
             bidirectional=bidirectional,
             buckets=attention.relative_attention_num_buckets,
             max_distance=attention.relative_attention_max_distance,
         )
         table: Tensor = attention.relative_attention_bias.weight.detach()
-        return table[bucket].permute(2, 0, 1)[None]
+        table = table if table.dtype == torch.float64 else table.float()
+        return table[bucket].movedim(-1, 0).contiguous()
 
     def _encode(self, x_SH: Tensor, layout: Layout, masks: Masks) -> Tensor:
-        place = torch.arange(layout.longest, device=self.device)
-        bias = self._bias(self._model.encoder, place, place, bidirectional=True)
-        bias_BALL = add_masks(bias, key_mask(layout, self.dtype))
-        x_SH = scale_rows(x_SH, masks.channels(0, self.hidden_size), layout)
+        reach = torch.arange(1 - layout.longest, max(layout.longest, 1), device=self.device)
+        reach_AR = self._bias(self._model.encoder, reach, bidirectional=True)
+        x_SH = masks.drop(x_SH, 0, layout)
+        pending: tuple[Tensor | None, int] = (None, 0)
         for i, layer in enumerate(self._encoder):
-            x_SH = self._self_attention(x_SH, layer.self_attention, layout, bias_BALL, masks, 10 * i + 10)
-            x_SH = self._feed_forward(x_SH, layer.feed_forward, layout, masks, 10 * i + 14)
-        x_SH = self._encoder_norm(x_SH)
-        return scale_rows(x_SH, masks.channels(1, self.hidden_size), layout)
 
-    def _decode(self, id_R: Tensor, layout: Layout, memory_SH: Tensor, source: Layout, masks: Masks) -> Tensor:
+            def run(x: Tensor, o: Tensor | None, site: int, before: int, layer: Layer = layer) -> tuple[Tensor, Tensor]:
+                return self._encoder_layer(x, o, before, layer, layout, reach_AR, masks, site)
+
+            site = 10 * i + 10
+            if self.checkpointing and x_SH.requires_grad:
+                x_SH, out = checkpoint(run, x_SH, *pending[:1], site, pending[1], use_reentrant=False)
+            else:
+                x_SH, out = run(x_SH, pending[0], site, pending[1])
+            pending = (out, site + 5)
+        hidden_SH = self._residual(x_SH, pending[0], masks, pending[1], layout, self._encoder_norm)[1]
+        return masks.drop(hidden_SH, 1, layout)
+
+    def _encoder_layer(
+        self,
+        x_SH: Tensor,
+        out_SH: Tensor | None,
+        before: int,
+        layer: Layer,
+        layout: Layout,
+        reach_AR: Tensor,
+        masks: Masks,
+        site: int,
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream and what is still to be added to it (by the next norm, in the same pass)."""
+        x_SH, h_SH = self._residual(x_SH, out_SH, masks, before, layout, layer.own.norm)
+        keep = masks.keys(site, layout, self.heads)
+        out_SH = layer.own.out(attend_self(layer.own.q(h_SH), keep, reach_AR, layout, self.heads, 1.0))
+        x_SH, h_SH = self._residual(x_SH, out_SH, masks, site + 1, layout, layer.feed.norm)
+        return x_SH, self._feed(h_SH, layer.feed, layout, masks, site + 4)
+
+    def _residual(
+        self, x_SH: Tensor, out_SH: Tensor | None, masks: Masks, site: int, layout: Layout, norm: Norm
+    ) -> tuple[Tensor, Tensor]:
+        keep = None if out_SH is None else masks.channels(site, self.hidden_size)
+        return add_rms(x_SH, out_SH, keep, layout, norm.weight, norm.eps)
+
+    def _feed(self, h_SH: Tensor, part: FeedForward, layout: Layout, masks: Masks, site: int) -> Tensor:
+        keep = masks.channels(site, part.down.weight.shape[1])
+        return part.down(activate(part.up(h_SH), keep, layout, part.activation, gated=part.gated))
+
+    def _decode(self, id_R: Tensor, layout: Layout, memory: Memory, masks: Masks) -> Tensor:
         place = torch.arange(layout.longest, device=self.device)
-        bias = self._bias(self._model.decoder, place, place, bidirectional=False)
-        causal_BALL = add_masks(bias, causal_mask(layout.longest, self.dtype, self.device))
-        cross_BALL = key_mask(source, self.dtype)
-        x_RH = scale_rows(self._word_embeddings()[id_R], masks.channels(5000, self.hidden_size), layout)
+        bias_ADD = self._bias(self._model.decoder, place[None, :] - place[:, None], bidirectional=False)
+        x_RH = masks.drop(self._word_embeddings()[id_R], _DECODER_SITES, layout)
+        out_RH: Tensor | None = None
         for i, layer in enumerate(self._decoder):
-            site = 10 * i + 5010
-            x_RH = self._self_attention(x_RH, layer.self_attention, layout, causal_BALL, masks, site)
-            x_RH = self._cross_attention(x_RH, layer, layout, memory_SH, source, cross_BALL, masks, site + 2)
-            x_RH = self._feed_forward(x_RH, layer.feed_forward, layout, masks, site + 4)
-        x_RH = self._decoder_norm(x_RH)
-        return scale_rows(x_RH, masks.channels(5001, self.hidden_size), layout)
+            assert layer.cross is not None
+            assert layer.cross.kv is not None
+            site = _DECODER_SITES + 10 * i + 10
+            x_RH, h_RH = self._residual(x_RH, out_RH, masks, site - 5, layout, layer.own.norm)
+            keep = masks.keys(site, layout, self.heads)
+            out_RH = layer.own.out(attend_causal(layer.own.q(h_RH), keep, bias_ADD, layout, self.heads, 1.0))
+            x_RH, h_RH = self._residual(x_RH, out_RH, masks, site + 1, layout, layer.cross.norm)
+            keep = masks.keys(site + 2, memory.layout, self.heads)
+            q_RD = layer.cross.q(h_RH)
+            out_RH = layer.cross.out(attend_memory(q_RD, layer.cross.kv, memory, keep, layout, self.heads, 1.0))
+            x_RH, h_RH = self._residual(x_RH, out_RH, masks, site + 3, layout, layer.feed.norm)
+            out_RH = self._feed(h_RH, layer.feed, layout, masks, site + 4)
+        last = _DECODER_SITES + 10 * len(self._decoder) + 5
+        hidden_RH = self._residual(x_RH, out_RH, masks, last, layout, self._decoder_norm)[1]
+        return masks.drop(hidden_RH, _DECODER_SITES + 1, layout)
 
     def _project(self, hidden_RH: Tensor) -> Tensor:
         return self._head(hidden_RH if self._output_scale == 1.0 else hidden_RH * self._output_scale)
 
-    def _self_attention(
-        self, x_SH: Tensor, part: _Attention, layout: Layout, bias_BALL: Tensor | None, masks: Masks, site: int
-    ) -> Tensor:
-        qkv = part.qkv(part.norm(x_SH)).view(-1, 3, self.heads, self.head_width)
-        q, k, v = qkv.unbind(1)
-        keep = masks.keys(site, layout, self.heads)
-        out = part.out(attend(q, k, v, layout, layout, scale=1.0, bias_BALL=bias_BALL, keep_SA=keep))
-        return x_SH + scale_rows(out, masks.channels(site + 1, self.hidden_size), layout)
-
-    def _cross_attention(
-        self,
-        x_RH: Tensor,
-        layer: _Layer,
-        layout: Layout,
-        memory_SH: Tensor,
-        source: Layout,
-        bias_BALL: Tensor | None,
-        masks: Masks,
-        site: int,
-    ) -> Tensor:
-        part = layer.cross_attention
-        assert part is not None and part.kv is not None
-        q = part.qkv(part.norm(x_RH)).view(-1, self.heads, self.head_width)
-        k, v = part.kv(memory_SH).view(-1, 2, self.heads, self.head_width).unbind(1)
-        keep = masks.keys(site, source, self.heads)
-        out = part.out(attend(q, k, v, layout, source, scale=1.0, bias_BALL=bias_BALL, keep_SA=keep))
-        return x_RH + scale_rows(out, masks.channels(site + 1, self.hidden_size), layout)
-
-    def _feed_forward(self, x_SH: Tensor, part: _FeedForward, layout: Layout, masks: Masks, site: int) -> Tensor:
-        up = part.up(part.norm(x_SH))
-        if part.gated:
-            gate, value = up.chunk(2, dim=-1)
-            inner = self._activation(gate) * value
-        else:
-            inner = self._activation(up)
-        inner = scale_rows(inner, masks.channels(site, inner.shape[-1]), layout)
-        return x_SH + scale_rows(part.down(inner), masks.channels(site + 1, self.hidden_size), layout)
-
-    def _start(self, memory_SH: Tensor, source: Layout) -> _State:
-        cross = []
-        for layer in self._decoder:
-            assert layer.cross_attention is not None and layer.cross_attention.kv is not None
-            kv = source.pad(layer.cross_attention.kv(memory_SH))
-            k, v = kv.view(source.rows, source.longest, 2, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
-            cross.append((k, v))
-        return _State([None] * len(self._decoder), cross, key_mask(source, self.dtype))
-
-    def _step(self, id_B: Tensor, position: int, state: _State) -> Tensor:
+    def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:
         rows = id_B.shape[0]
         keys = torch.arange(position + 1, device=self.device)
-        bias = self._bias(self._model.decoder, keys[-1:], keys, bidirectional=False)
-        x_BH = self._word_embeddings()[id_B]
+        bias = self._bias(self._model.decoder, keys - position, bidirectional=False).to(self.dtype)[None, :, None, :]
+        layout = Layout((1,) * rows, self.device)
+        x_BH, out_BH = self._word_embeddings()[id_B], None
         for i, layer in enumerate(self._decoder):
-            own, cross = layer.self_attention, layer.cross_attention
-            assert cross is not None
-            q, k, v = own.qkv(own.norm(x_BH)).view(rows, 3, self.heads, 1, self.head_width).unbind(1)
-            past = state.self_kv[i]
-            if past is not None:
-                k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-            state.self_kv[i] = (k, v)
-            x_BH = x_BH + own.out(_attend_step(q, k, v, bias))
-            q = cross.qkv(cross.norm(x_BH)).view(rows, self.heads, 1, self.head_width)
-            x_BH = x_BH + cross.out(_attend_step(q, *state.cross_kv[i], state.mask))
-            x_BH = self._feed_forward(x_BH, layer.feed_forward, _NO_LAYOUT, _NO_MASKS, 0)
-        return self._decoder_norm(x_BH)
-
-    def _keep_rows(self, state: _State, rows: Tensor) -> _State:
-        return _State(
-            [None if kv is None else (kv[0][rows], kv[1][rows]) for kv in state.self_kv],
-            [(k[rows], v[rows]) for k, v in state.cross_kv],
-            None if state.mask is None else state.mask[rows],
-        )
+            assert layer.cross is not None
+            assert layer.cross.kv is not None
+            x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.own.norm)
+            q, k, v = layer.own.q(h_BH).view(rows, 3, self.heads, 1, self.head_width).unbind(1)
+            out_BH = layer.own.out(attend_step(q, *state.append(i, k, v), bias, 1.0))
+            x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.cross.norm)
+            q = layer.cross.q(h_BH)[:, None]
+            mixed = attend_absorbed(q, layer.cross.kv, state.source_BLH, state.mask, None, self.heads, 1.0)
+            out_BH = layer.cross.out(mixed[:, 0])
+            x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.feed.norm)
+            out_BH = self._feed(h_BH, layer.feed, layout, _NO_MASKS, 0)
+        return self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, self._decoder_norm)[1]
 
 
-_NO_MASKS = Masks(None, torch.device("cpu"))
-_NO_LAYOUT = Layout((), torch.device("cpu"))
+def _layer(block: Any, activation: str) -> Layer:
+    parts = list(block.layer)
+    own = parts[0].SelfAttention
+    cross = None
+    if len(parts) == 3:
+        other = parts[1].EncDecAttention
+        cross = Attention(fuse([other.q]), fuse([other.k, other.v]), fuse([other.o]), _norm(parts[1].layer_norm))
+    dense = parts[-1].DenseReluDense
+    gated = hasattr(dense, "wi_0")
+    up = fuse([dense.wi_0, dense.wi_1]) if gated else fuse([dense.wi])
+    return Layer(
+        Attention(fuse([own.q, own.k, own.v]), None, fuse([own.o]), _norm(parts[0].layer_norm)),
+        cross,
+        FeedForward(up, fuse([dense.wo]), gated, activation, _norm(parts[-1].layer_norm)),
+    )
 
 
-def _attend_step(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of one query position: [B, A * K]."""
-    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
-    return out.flatten(1)
-
-
-def _norm(module: Any) -> RMSNorm:
-    return RMSNorm(module.weight.detach(), module.variance_epsilon)
+def _norm(module: Any) -> Norm:
+    return Norm(module.weight.detach(), None, module.variance_epsilon)
 
 
 def first_id(value: int | list[int] | None) -> int:

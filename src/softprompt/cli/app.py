@@ -23,7 +23,7 @@ from softprompt.cli.output import Answer, put
 from softprompt.errors import SoftpromptError
 
 # Where each group of commands lives, in the order of `softprompt --help`.
-GROUPS = ("training", "transferring", "library", "tasks", "doctor")
+GROUPS = ("training", "transferring", "sharpt", "library", "exchange", "tasks", "doctor")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -84,11 +84,16 @@ def _with_common_flags(function: Callable[..., Answer]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
         for name, kind in (("json", Json), ("debug", Debug))
     ]
-    own = inspect.signature(function)
+    own = inspect.signature(function, eval_str=True)
     run_command.__signature__ = own.replace(  # type: ignore[attr-defined]
         parameters=[*own.parameters.values(), *flags], return_annotation=None
     )
-    run_command.__annotations__ = {**function.__annotations__, "json": Json, "debug": Debug, "return": None}
+    run_command.__annotations__ = {
+        **{name: parameter.annotation for name, parameter in own.parameters.items()},
+        "json": Json,
+        "debug": Debug,
+        "return": None,
+    }
     return run_command
 
 
@@ -155,6 +160,7 @@ def explain(error: BaseException) -> tuple[str, int]:
 def _usage(error: typer.TyperException) -> str:
     """The parser's message, with the nearest names where it has them, and the command that lists all."""
     message = " ".join(error.format_message().split()).rstrip(".")
+    message = message.replace("Value error, ", "")
     end = "" if message.endswith("?") else "."
     context = getattr(error, "ctx", None)
     return f"{message}{end} See `{getattr(context, 'command_path', 'softprompt')} --help`."

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import typer
 
@@ -33,7 +34,8 @@ LibraryPlace = Annotated[
 ]
 Recipe = Annotated[str, typer.Option("--recipe", help="Training settings by name, e.g. quick, spot, spot-30k.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any training setting, e.g. weight_decay=0; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any training setting, e.g. weight_decay=0; may be repeated."),
 ]
 Steps = Annotated[int | None, typer.Option("--steps", help="Optimiser steps.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows of each run in a step.")]
@@ -46,7 +48,19 @@ Seed = Annotated[int, typer.Option("--seed", help="First seed.")]
 Seeds = Annotated[str, typer.Option("--seeds", help="Seeds, with commas between.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the run directory holds.")]
 SkipBad = Annotated[int, typer.Option("--skip-bad", help="Bad rows a split may leave out.", min=0)]
-Metric = Annotated[str, typer.Option("--metric", help="Similarity: per_token or average.")]
+Metric = Annotated[Literal["per_token", "average"], typer.Option("--metric", help="Similarity that ranks.")]
+
+
+class Having(Protocol):
+    """Settings of any training: a frozen dataclass that gives changed copies of itself."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def having(self, **changes: Any) -> Any:
+        """The same settings with some changed."""
+
+
+Settings = TypeVar("Settings", bound=Having)
 
 
 def words(text: str, what: str) -> tuple[str, ...]:
@@ -81,20 +95,25 @@ def train_settings(recipe: str, given: Sequence[str] | None = None, **flags: Any
     """
     from softprompt.training.recipes import recipe as named
 
+    return changed_settings(named(recipe), given, **flags)
+
+
+def changed_settings(base: Settings, given: Sequence[str] | None = None, **flags: Any) -> Settings:
+    """Settings with some changed by flags (None: not given) and by ``--set NAME=VALUE``; errors as `train_settings`."""
+    known = [f.name for f in dataclasses.fields(base)]
     changes = {name: value for name, value in flags.items() if value is not None}
-    base = named(recipe)
     for item in given or ():
         name, sign, value = item.partition("=")
         name = name.strip().replace("-", "_")
         if not sign:
             raise UsageError(f"--set takes NAME=VALUE, got {item!r}.")
-        if name not in base.names():
-            raise UnknownNameError("setting", name, base.names())
+        if name not in known:
+            raise UnknownNameError("setting", name, known)
         if name in changes:
             raise UsageError(f"{name} is set twice: leave one out.")
         changes[name] = _value(name, value.strip(), getattr(base, name))
-    settings: TrainSettings = base.having(**changes)
-    return settings
+    changed: Settings = base.having(**changes)
+    return changed
 
 
 def _value(name: str, text: str, example: Any) -> Any:
@@ -110,10 +129,18 @@ def open_backbone(name: str, dtype: str, device: str, revision: str | None = Non
     """The backbone, with a line of progress."""
     from softprompt.backbones.load import load_backbone
 
+    quiet_transformers()
     backbone = load_backbone(name, dtype=dtype, device=device, revision=revision)
     precision = str(backbone.dtype).removeprefix("torch.")
-    say(f"backbone {backbone.name}: {backbone.parameter_count / 1e6:.1f} M parameters, {precision}, {backbone.device}")
+    say(f"backbone {backbone.name}: {backbone.parameter_count:,} parameters, {precision}, {backbone.device}")
     return backbone
+
+
+def quiet_transformers() -> None:
+    """No progress bars of transformers' own among ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def open_tasks(names: Sequence[str], data: Path | None, *, prefix: bool = True, skip_bad: int = 0) -> list[Task]:

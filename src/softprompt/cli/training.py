@@ -19,6 +19,7 @@ from softprompt.errors import DataError, UnknownNameError, UsageError
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
     from softprompt.inference.evaluate import Evaluation
+    from softprompt.prompts.batch import Prompter
     from softprompt.prompts.init import InitSettings, Role
     from softprompt.prompts.stack import PromptStack
 
@@ -224,7 +225,9 @@ def _write_predictions(
 
 @command(app, "predict")
 def predict(
-    text: Annotated[list[str] | None, typer.Argument(help="Input texts.", show_default=False)] = None,
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Inputs, worded as the task words its own.", show_default=False)
+    ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Inputs, one a line; - reads standard input.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the library.")] = None,
     library: Annotated[str | None, typer.Option("--library", help="Where the prompt is.")] = None,
@@ -235,20 +238,22 @@ def predict(
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
-    """Answer texts with a prompt (written as the task writes its inputs)."""
-    texts = _texts(text, file)
+    """Answer texts with a prompt."""
+    texts = texts_of(text, file)
     model = o.open_backbone(backbone, dtype, device, revision)
     prompter = stack_of(model, library, (prompt,) if prompt else ())
-    answers: list[str] = []
-    with counting("predicting") as progress:
-        for start in range(0, len(texts), batch_size):
-            answers += _answers(model, prompter, texts[start : start + batch_size], max_new_tokens)
-            progress(len(answers), len(texts))
+    answers = answers_to(model, prompter, texts, max_new_tokens, batch_size)
     pairs = [{"input": given, "output": answer} for given, answer in zip(texts, answers, strict=True)]
     return Answer(data={"predictions": pairs, "prompt": prompt, "backbone": model.name}, show=lines(*answers))
 
 
-def _texts(given: Sequence[str] | None, file: Path | None) -> list[str]:
+def texts_of(given: Sequence[str] | None, file: Path | None) -> list[str]:
+    """The texts to answer: given ones, or the lines of a file (``-``: standard input).
+
+    Raises:
+        UsageError: both or neither were given.
+        DataError: the file is empty or not UTF-8.
+    """
     if bool(given) == bool(file):
         raise UsageError(
             "predict takes input texts or --file, one of the two: softprompt predict 'TEXT' --prompt NAME."
@@ -265,7 +270,19 @@ def _texts(given: Sequence[str] | None, file: Path | None) -> list[str]:
     return texts
 
 
-def _answers(backbone: Backbone, prompter: PromptStack | None, texts: Sequence[str], most: int) -> list[str]:
+def answers_to(
+    backbone: Backbone, prompter: Prompter | None, texts: Sequence[str], most: int, batch_size: int
+) -> list[str]:
+    """Greedy answers of at most ``most`` tokens, ``batch_size`` texts a pass."""
+    answers: list[str] = []
+    with counting("predicting") as progress:
+        for start in range(0, len(texts), batch_size):
+            answers += _answers(backbone, prompter, texts[start : start + batch_size], most)
+            progress(len(answers), len(texts))
+    return answers
+
+
+def _answers(backbone: Backbone, prompter: Prompter | None, texts: Sequence[str], most: int) -> list[str]:
     import torch
 
     from softprompt.backbones.base import TokenBatch

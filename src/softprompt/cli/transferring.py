@@ -128,7 +128,7 @@ def search(
     found = search_library(
         store, queries, metric=metric, top_k=top_k, backbone_fingerprint=fingerprint, exclude_tasks=own,
         use_prompts=use_prompts,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     left_out = dict(store.index.problems)
     notes = [f"left out: {problem}" for problem in left_out.values()]
     if not found:
@@ -205,7 +205,7 @@ def transfer(
     settings = TransferSettings(
         train=train, strategies=o.words(strategies, "--strategies"), k=k, average_k=average_k, mixture_k=mixture_k,
         metric=metric, scratch_runs=scratch_runs, embedding_runs=embedding_runs, seed=seed, generic=generic,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     tasks = o.open_tasks(o.words(task, "--task"), data)
     store = o.open_library(library)
     if keep:

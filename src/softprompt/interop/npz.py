@@ -20,7 +20,7 @@ from softprompt.interop.npy import array_to_prompt, parse_npy
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.store import StoredPrompt
 
-_LARGEST = 2**32  # bytes an array may take unpacked; a small file can claim to hold more
+_LARGEST = 2**30  # bytes an array may take unpacked; a small file can claim to hold more
 _KEPT = (
     "task", "seed", "backbone_name", "backbone_fingerprint", "backbone_kind", "data_fingerprint", "steps", "best_step",
     "embedding_step", "scores", "recipe", "init", "command", "origin", "licence", "tags", "versions",
@@ -30,14 +30,13 @@ _KEPT = (
 def write_npz(path: str | Path, stored: StoredPrompt) -> None:
     """Export a prompt of a library, atomically. bfloat16 becomes float32 and is turned back on import."""
     manifest = stored.manifest
-    about = {key: getattr(manifest, key) for key in _KEPT} | {"name": manifest.name, "dtype": manifest.dtype}
-    arrays: dict[str, Any] = {
-        "prompt": _array(stored.prompt()),
-        "about": np.array(artifacts.json_bytes(about).decode()),
-    }
+    about = {key: getattr(manifest, key) for key in _KEPT} | {"name": manifest.name}
+    tensors = {"prompt": stored.prompt()}
     if manifest.has_task_embedding:
-        embedding = stored.task_embedding()
-        arrays["task_embedding"] = _array(embedding)
+        tensors["task_embedding"] = stored.task_embedding()
+    about["dtypes"] = {key: str(tensor.dtype).removeprefix("torch.") for key, tensor in tensors.items()}
+    arrays: dict[str, Any] = {key: _array(tensor) for key, tensor in tensors.items()}
+    arrays["about"] = np.array(artifacts.json_bytes(about).decode())
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     artifacts.write_bytes(path, stream.getvalue())
@@ -69,8 +68,12 @@ def npz_record(path: str | Path, task: str | None = None, *, name: str | None = 
     if "prompt" not in arrays:
         raise DataError(f"{place} holds {', '.join(sorted(arrays)) or 'nothing'}; an array named 'prompt' is needed.")
     about = _about(arrays.pop("about", None), place)
-    dtype = torch.bfloat16 if about.get("dtype") == "bfloat16" else None
-    tensors = {key: array_to_prompt(parse_npy(data, place), f"{place} ({key})") for key, data in arrays.items()}
+    tensors = {}
+    for key in ("prompt", "task_embedding"):
+        if key in arrays:
+            tensor = array_to_prompt(parse_npy(arrays[key], place), f"{place} ({key})")
+            narrow = isinstance(about.get("dtypes"), dict) and about["dtypes"].get(key) == "bfloat16"
+            tensors[key] = tensor.to(torch.bfloat16) if narrow else tensor
     values: dict[str, Any] = {
         "task": place.stem,
         "backbone_name": "unknown",
@@ -86,11 +89,7 @@ def npz_record(path: str | Path, task: str | None = None, *, name: str | None = 
     if name is not None:
         values["name"] = name
     try:
-        return PromptRecord(
-            prompt=tensors["prompt"].to(dtype or tensors["prompt"].dtype),
-            task_embedding=tensors.get("task_embedding"),
-            **values,
-        )
+        return PromptRecord(prompt=tensors["prompt"], task_embedding=tensors.get("task_embedding"), **values)
     except (TypeError, AttributeError) as error:
         raise CorruptArtifactError(f"{place} has an unreadable 'about' ({error}); export it again.") from error
 

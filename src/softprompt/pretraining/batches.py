@@ -5,6 +5,7 @@ Nothing is kept between steps, so a resumed run sees exactly the batches it woul
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from softprompt.pretraining.objectives import NO_SLOT, Example, ask, draft, pref
 from softprompt.pretraining.questions import Question
 
 Teacher = Callable[[Sequence[tuple[str, str]]], list[float]]
-_FREE_ROWS = (0, 0, 0, 0, 0, 4, 16, 20, 32, 48)
-_SLOT_ROWS = (0, 0, 0, 0, 0, 4, 8, 16)
+_FREE_ROWS = (0, 0, 0, 0, 0, 4, 16, 16, 20, 32)
+_SLOT_ROWS = (0, 0, 0, 0, 0, 0, 4, 16)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,9 +74,13 @@ def reading_examples(
 
 
 def reading_batches(
-    rng: random.Random, coder: Coder, examples: Sequence[Example], *, micro: int
+    rng: random.Random, coder: Coder, examples: Sequence[Example], *, micro: int, learn: float = 1.0
 ) -> list[tuple[TokenBatch, list[str]]]:
-    """Examples of like length together, with slots and without apart, each batch with the kinds it holds."""
+    """Examples of like length together, with slots and without apart, each batch with the kinds it holds.
+
+    Args:
+        learn: share of the batches with slots in which the slots take a gradient.
+    """
     inputs, targets = coder.ids([e.inputs for e in examples]), coder.targets([e.targets for e in examples])
     kept = [at for at in range(len(examples)) if len(inputs[at]) <= coder.inputs_limit]
     batches = []
@@ -89,6 +94,7 @@ def reading_batches(
                 prompt = coder.slot_rows + extra if slotted and coder.slot_rows else extra if coder.slot_rows else 0
                 slots = [examples[at].slot for at in rows]
                 batch = pad([inputs[at] for at in rows], [targets[at] for at in rows], coder, slots, prompt, rng.getrandbits(31))
+                batch = dataclasses.replace(batch, slots_learn=slotted and rng.random() < learn)
                 batches.append((batch, [examples[at].kind for at in rows]))
     return batches
 
@@ -141,5 +147,5 @@ def candidate_words(batches: Sequence[TokenBatch], always: Tensor, vocabulary: i
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(0, vocabulary, (extra,), generator=generator)
     gold = [batch.labels_BD[batch.labels_BD != IGNORED] for batch in batches]
-    words: Tensor = torch.cat([*gold, always, drawn]).unique()
+    words: Tensor = torch.unique(torch.cat([*gold, always, drawn]))
     return words

@@ -33,6 +33,7 @@ class TokenBatch:
         ids_BT: inputs; mask_BT: 1 where an input is; labels_BD: targets, ``IGNORED`` where there is none.
         slot_B: the slot row of each example, -1 where it has none.
         prompt_rows: P, rows in front of the inputs (slot rows last, noise before them).
+        slots_learn: whether the slot rows take a gradient here (a backward pass through the encoder).
         seed: for the noise rows.
     """
 
@@ -42,6 +43,7 @@ class TokenBatch:
     slot_B: Tensor
     prompt_rows: int
     seed: int
+    slots_learn: bool = False
 
 
 def compose(encoder: PreTrainedModel, *, layers: int, positions: int, feed_forward: int, heads: int) -> EncoderDecoderModel:
@@ -78,7 +80,8 @@ class Slots(nn.Module):
         width = self.rows_SRH.shape[1]
         if rows < width or not bool((batch.slot_B >= 0).any()):
             return prompt
-        own = self.rows_SRH[batch.slot_B.clamp(min=0)] + 0.2 * noise[:, -width:].to(words_VH.device)
+        rows_SRH = self.rows_SRH if batch.slots_learn else self.rows_SRH.detach()
+        own = rows_SRH[batch.slot_B.clamp(min=0)] + 0.2 * noise[:, -width:].to(words_VH.device)
         chosen = torch.where((batch.slot_B >= 0)[:, None, None], own, prompt[:, -width:])
         return torch.cat([prompt[:, : rows - width], chosen], dim=1)
 
@@ -90,8 +93,6 @@ class Trainee(nn.Module):
         super().__init__()
         self.model, self.slots, self.frozen_encoder = model, slots, frozen_encoder
         self.bert = hasattr(model, "decoder") and hasattr(model.decoder, "bert")
-        if frozen_encoder:
-            model.get_encoder().requires_grad_(False)
 
     def words(self) -> Tensor:
         """The input word vectors [V, H]."""
@@ -167,7 +168,7 @@ def split_parameters(trainee: Trainee) -> tuple[list[nn.Parameter], list[nn.Para
     for name, parameter in trainee.named_parameters():
         if not parameter.requires_grad:
             continue
-        if "embed" in name or "shared" in name or "slots" in name or "lm_head" in name or "relative" in name:
+        if any(part in name for part in ("embed", "shared", "slots", "lm_head", "relative", "adapter")):
             vectors.append(parameter)
         elif parameter.ndim == 2:
             matrices.append(parameter)

@@ -31,6 +31,7 @@ class PretrainSettings:
         feed_forward: width of the feed-forward layers.
         positions: decoder positions, in tokens.
         vocabulary: pieces of a T5's own SentencePiece vocabulary.
+        rank: of the low-rank parts trained beside the frozen encoder's matrices; 0: the encoder stays as it is.
         steps: optimiser steps.
         batch: examples a step, over all processes.
         micro_batch: examples a forward pass.
@@ -40,6 +41,7 @@ class PretrainSettings:
         adapt: share of the steps, at the end, that are prefix LM (``span`` only).
         noise: share of tokens that span corruption hides.
         slot_rows: rows of a slot prompt, 0 for none.
+        slot_gradients: share of the batches with slots in which the slots themselves learn.
         candidates: drawn words the targets are scored against beside the batch's own; 0: all words.
         full_softmax: share of the steps, at the end, that are scored against all words.
         matrix_rate: Muon's rate, for matrices.
@@ -70,6 +72,7 @@ class PretrainSettings:
     feed_forward: int = 1536
     positions: int = 64
     vocabulary: int = 8000
+    rank: int = 0
     steps: int = 1000
     batch: int = 256
     micro_batch: int = 64
@@ -79,6 +82,7 @@ class PretrainSettings:
     adapt: float = 0.2
     noise: float = 0.15
     slot_rows: int = 16
+    slot_gradients: float = 0.4
     candidates: int = 3000
     full_softmax: float = 0.1
     matrix_rate: float = 0.002

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
 from softprompt.backbones import builtin
 from softprompt.backbones.builtin import DECODER_FILE, decoder_tensors, load_decoder
-from softprompt.pretraining import attention
+from softprompt.pretraining import adapters, attention
 from softprompt.pretraining.batches import Teacher
 from softprompt.pretraining.corpus import Corpus
 from softprompt.pretraining.model import Slots, TokenBatch, Trainee, compose
@@ -40,6 +41,11 @@ def build(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]:
     )
     if settings.initial is not None:
         load_decoder(cast("Any", model).decoder, settings.initial / DECODER_FILE)
+    encoder.requires_grad_(False)
+    if settings.rank:
+        adapters.adapt(encoder, settings.rank)
+        if settings.initial is not None:
+            adapters.restore(encoder, load_file(settings.initial / DECODER_FILE))
     slots = None
     if settings.slot_rows:
         slots = Slots(len(slot_names()), settings.slot_rows, encoder.get_input_embeddings().weight)
@@ -48,7 +54,7 @@ def build(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]:
     model.eval()
     if settings.device == "cpu":
         attention.use(model)
-    return Trainee(model, slots, frozen_encoder=True), tokenizer
+    return Trainee(model, slots, frozen_encoder=not settings.rank), tokenizer
 
 
 def _earlier_slots(slots: Slots, folder: Path) -> None:
@@ -98,13 +104,16 @@ def own_vocabulary(settings: PretrainSettings, corpus: Corpus) -> Any:
     return T5Tokenizer(vocab=vocabulary, extra_ids=100)
 
 
-def teacher(trainee: Trainee, tokenizer: Any) -> Teacher:
-    """Cosines of the frozen encoder's mean-pooled sentence vectors: the measure of likeness it was made for."""
+def teacher(trainee: Trainee, tokenizer: Any, settings: PretrainSettings) -> Teacher:
+    """Cosines of the untouched encoder's mean-pooled sentence vectors: the measure of likeness it was made for."""
+    encoder: Any = trainee.model.get_encoder()
+    if settings.rank:
+        encoder = builtin.load_encoder(None if settings.encoder == "builtin" else Path(settings.encoder), torch.bfloat16)[0]
+        encoder.to(settings.device)
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
         texts = [text for pair in pairs for text in pair]
         coded = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
-        encoder: Any = trainee.model.get_encoder()
         device = trainee.words().device
         mask = coded["attention_mask"].to(device)
         with torch.no_grad():
@@ -150,9 +159,8 @@ def export(trainee: Trainee, tokenizer: Any, settings: PretrainSettings, folder:
         cast("Any", plain).to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return
-    from safetensors.torch import save_file
-
-    save_file(decoder_tensors(model.decoder), folder / DECODER_FILE, metadata={"format": "pt"})
+    shipped = {**decoder_tensors(model.decoder), **adapters.tensors(model.encoder)}
+    save_file(shipped, folder / DECODER_FILE, metadata={"format": "pt"})
     config = model.decoder.config.to_dict()
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

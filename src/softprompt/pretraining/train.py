@@ -70,7 +70,7 @@ class Run:
         adam = torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.98), weight_decay=0.0)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"muon": muon, "adam": adam}
         self.rates = {name: [group["lr"] for group in each.param_groups] for name, each in self.optimisers.items()}
-        self.teacher = setup.teacher(trainee, tokenizer) if trainee.frozen_encoder else None
+        self.teacher = setup.teacher(trainee, tokenizer, settings) if trainee.bert else None
         self.always = setup.label_ids(tokenizer)
         if settings.compile:
             setup.compile_encoder(trainee)
@@ -97,7 +97,7 @@ class Run:
         examples = reading_examples(
             rng, corpus, self.teacher, count, telling=settings.telling, short=min(1.0, 2 * progress)
         )
-        return reading_batches(rng, coder, examples, micro=settings.micro_batch)
+        return reading_batches(rng, coder, examples, micro=settings.micro_batch, learn=settings.slot_gradients)
 
     def one_step(self) -> None:
         """Draw batches, sum weighted gradients, average over processes, update."""

@@ -81,6 +81,8 @@ table.heat thead th { font-weight: 500; vertical-align: bottom; padding: 0 0 .35
 table.heat thead th.slant { height: 6.2rem; }
 table.heat thead th.slant > * { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; }
 table.heat.small td { width: 1.75rem; min-width: 1.75rem; font-size: .68rem; padding: 0; }
+.treebox { padding-top: 6.2rem; } .treebox svg { display: block; max-width: none; }
+table.heat.small td, table.heat.small tbody th { height: 1.75rem; }
 table.heat.tiny td { width: 11px; min-width: 11px; height: 11px; border: 0; font-size: 0; padding: 0; }
 table.heat.tiny tbody th { height: 11px; font-size: 9px; line-height: 11px; padding-right: 4px; }
 table.heat.tiny thead th.slant { font-size: 9px; }

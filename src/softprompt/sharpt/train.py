@@ -17,6 +17,7 @@ from torch import Tensor
 from softprompt import artifacts
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
+from softprompt.inference import parallel
 from softprompt.prompts.latent import LatentPrompts
 from softprompt.sharpt.cache import CachedEncoder
 from softprompt.sharpt.recipes import SharPTRecipe
@@ -372,7 +373,7 @@ def _fingerprints(sources: Sequence[TaskData]) -> dict[str, str]:
 def _logger(history: list[dict[str, Any]], folder: Path | None) -> Callable[[dict[str, Any]], None]:
     def log(record: dict[str, Any]) -> None:
         history.append(record)
-        if folder is not None:
+        if folder is not None and parallel.is_main():
             artifacts.append_json_line(folder / SKILL_USE_FILE, record)
 
     return log

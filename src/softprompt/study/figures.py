@@ -171,6 +171,23 @@ def clustered_heatmap(found: SimilarityMap, path: str | Path, title: str = "Task
     return _save(figure, path)
 
 
+def relation_pair(found: SimilarityMap, other_NN: Floats, path: str | Path) -> Path:
+    """Prompt similarities and another relation of the same tasks side by side, in the order of the former's clusters."""
+    order = list(found.order)
+    names = [found.names[i] for i in order]
+    side = 1.8 + 0.3 * len(names)
+    figure = _pyplot()(figsize=(2 * side + 1, side))
+    panels = figure.subplots(1, 2)
+    for panel, matrix, title in zip(
+        panels, (found.matrix_NN, other_NN), ("prompt similarity", "shared skills"), strict=True
+    ):
+        image = _paint(panel, matrix[np.ix_(order, order)], 1.0, 2, len(names) <= 12)
+        _grid(panel, names, names)
+        panel.set_title(title, fontsize=10)
+        figure.colorbar(image, ax=panel, shrink=0.7).ax.tick_params(labelsize=7)
+    return _save(figure, path)
+
+
 def scatter_grid(results: Results, path: str | Path, kind: str = "average") -> Path:
     """Similarity against relative error reduction, one panel a target, one point a source prompt (Figures 5 and 8).
 

@@ -19,7 +19,7 @@ changed setting changes the keys of exactly what it touches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -51,6 +51,7 @@ class DataFacts:
         train_rows: how many.
         validation_rows: how many.
         metrics: what the task is scored with.
+        labels: the task's label words; empty for free text.
     """
 
     train: str
@@ -58,10 +59,11 @@ class DataFacts:
     train_rows: int
     validation_rows: int
     metrics: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def identity(self, validated: bool = True) -> dict[str, Any]:
         """The part of a cell's identity; without validation where it has no influence."""
-        plain = {"train": self.train, "train_rows": self.train_rows}
+        plain = {"train": self.train, "train_rows": self.train_rows, "labels": list(self.labels)}
         return {**plain, "validation": self.validation, "metrics": list(self.metrics)} if validated else plain
 
 
@@ -133,15 +135,42 @@ class Pack:
         key: sha256 of the kinds and keys of its members.
         kind: of all members.
         cells: the members, in order.
+        made: cells that come into being on the way (embeddings, evaluations).
     """
 
     key: str
     kind: str
     cells: tuple[StudyCell, ...]
+    made: tuple[StudyCell, ...] = ()
 
     @classmethod
-    def of(cls, cells: Sequence[StudyCell]) -> Pack:
-        return cls(key=key_of({"cells": [list(cell.id) for cell in cells]}), kind=cells[0].kind, cells=tuple(cells))
+    def of(cls, cells: Sequence[StudyCell], made: Sequence[StudyCell] = ()) -> Pack:
+        key = key_of({"cells": [list(cell.id) for cell in cells]})
+        return cls(key=key, kind=cells[0].kind, cells=tuple(cells), made=tuple(made))
+
+    @property
+    def steps(self) -> int:
+        """Prompt tuning steps of all members."""
+        return sum(cell.steps for cell in self.cells)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON takes it; `of_plain` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def of_plain(cls, data: Mapping[str, Any]) -> Pack:
+        return cls(
+            key=data["key"],
+            kind=data["kind"],
+            cells=tuple(_cell_of(cell) for cell in data["cells"]),
+            made=tuple(_cell_of(cell) for cell in data["made"]),
+        )
+
+
+def _cell_of(data: Mapping[str, Any]) -> StudyCell:
+    made_by = data["made_by"]
+    parents = tuple((kind, key) for kind, key in data["parents"])
+    return StudyCell(**{**data, "parents": parents, "made_by": tuple(made_by) if made_by is not None else None})
 
 
 class Grid:
@@ -319,7 +348,7 @@ def _tuned_strategies(grid: Grid) -> None:
         for seed in study.seeds:
             own = grid.named("embedding", f"target:{target}.{seed}@{step}")
             basis = {"similarity": ranking, "target_embedding": own.key, "embeddings": [key.key for key in keys]}
-            spec = {"similarity": ranking, "own": own.key, "embeddings": [key.key for key in keys]}
+            spec: dict[str, Any] = {"similarity": ranking, "own": own.key, "embeddings": [key.key for key in keys]}
             spec["sources"] = [cell.key for cell in sources]
             spec["names"] = [[cell.spec["source"], cell.spec["seed"]] for cell in sources]
             for k in study.strategies.weighted_average:
@@ -372,8 +401,12 @@ def _mixture(
     )
 
 
-def packs(cells: Sequence[StudyCell], size: int) -> list[Pack]:
+def packs(grid: Grid, cells: Sequence[StudyCell], size: int) -> list[Pack]:
     """Cells of one kind and one length together, at most ``size`` in a pack, in a fixed order."""
+    made: dict[CellId, list[StudyCell]] = {}
+    for cell in grid.cells.values():
+        if cell.made_by is not None:
+            made.setdefault(cell.made_by, []).append(cell)
     kinds: dict[tuple[Any, ...], list[StudyCell]] = {}
     for cell in cells:
         # Embeddings of another step, or of the other role, train with other settings.
@@ -382,7 +415,9 @@ def packs(cells: Sequence[StudyCell], size: int) -> list[Pack]:
     out = []
     for group in kinds.values():
         ordered = sorted(group, key=_neighbours)
-        out += [Pack.of(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+        for i in range(0, len(ordered), size):
+            members = ordered[i : i + size]
+            out.append(Pack.of(members, [child for cell in members for child in made.get(cell.id, ())]))
     return out
 
 
@@ -390,7 +425,3 @@ def _neighbours(cell: StudyCell) -> tuple[Any, ...]:
     # Runs on the same data stand together: their rows have like lengths, and are read and tokenised once.
     spec = cell.spec
     return str(spec.get("target", "")), str(spec.get("source", spec.get("name", ""))), spec.get("seed", 0), cell.name
-
-
-Resolver = Callable[[Study], Facts]
-"""Looks at a study's backbone and data."""

@@ -32,7 +32,6 @@ from softprompt.artifacts import check_name
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.study.embeddings import SIMILARITIES
 from softprompt.study.retrieval import KS
-from softprompt.tasks.catalog import task_names
 from softprompt.tasks.mixture import MIXTURES
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
@@ -160,9 +159,7 @@ class Study:
         """The tasks a source is tuned on: those of its mixture (the study's or one of the papers'), or the task itself."""
         if source in self.mixtures:
             return tuple(self.mixtures[source])
-        if source in task_names() or source not in MIXTURES:
-            return (source,)
-        return MIXTURES[source].tasks
+        return MIXTURES[source].tasks if source in MIXTURES else (source,)
 
     @property
     def all_tasks(self) -> tuple[str, ...]:
@@ -225,7 +222,10 @@ def _training(section: Mapping[str, Any], default: str, where: str) -> TrainSett
 
 def _section(made: type[Any], values: Mapping[str, Any], where: str) -> Any:
     _known(values, {f.name for f in fields(made)}, f"key of {where}")
-    return made(**{k: _tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()})
+    try:
+        return made(**{k: _tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()})
+    except TypeError as error:
+        raise UsageError(f"{where} holds a value of the wrong kind: {error}.") from error
 
 
 def _known(values: Mapping[str, Any], known: set[str], what: str) -> None:

@@ -58,12 +58,12 @@ def split_halves(results: Results) -> list[HalvesRow]:
     for t, target in enumerate(results.targets):
         a, b = first.scores_STR[:, t].ravel(), second.scores_STR[:, t].ravel()
         if results.report_half is not None:  # checkpoints were chosen on half 0: only half 1 is clean
-            base, same, other = second.base_TR[t].mean(), honest_best(b, b), honest_best(a, b)
+            base, same, other = float(second.base_TR[t].mean()), honest_best(b, b), honest_best(a, b)
         else:
-            base = np.mean([first.base_TR[t].mean(), second.base_TR[t].mean()])
-            same = np.mean([honest_best(a, a), honest_best(b, b)])
-            other = np.mean([honest_best(a, b), honest_best(b, a)])
-        rows.append(HalvesRow(target=target, base=float(base), same_half=float(same), other_half=float(other)))
+            base = (float(first.base_TR[t].mean()) + float(second.base_TR[t].mean())) / 2
+            same = (honest_best(a, a) + honest_best(b, b)) / 2
+            other = (honest_best(a, b) + honest_best(b, a)) / 2
+        rows.append(HalvesRow(target=target, base=base, same_half=same, other_half=other))
     return rows
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from softprompt.errors import DataError, UnknownNameError
-from softprompt.tasks.declarations import DECLARED, Declared
+from softprompt.tasks.declarations import DECLARED, PINS, Declared
 from softprompt.tasks.rows import RowSource
 from softprompt.tasks.sources import FileSource, HubSource, MissingSource
 from softprompt.tasks.task import Task
@@ -49,10 +50,11 @@ _BY_NAME: Mapping[str, Declared] = {declared.name: declared for declared in DECL
 def generated() -> Mapping[str, Callable[[], Task]]:
     """The built-in generated tasks: name -> a function that makes the task."""
     try:
-        from softprompt.tasks.generated import GENERATED
+        package = import_module("softprompt.tasks.generated")
     except ImportError:
         return {}
-    return GENERATED
+    made: Mapping[str, Callable[[], Task]] = getattr(package, "GENERATED", {})
+    return made
 
 
 def task_names() -> list[str]:
@@ -183,6 +185,7 @@ def _hub_source(declared: Declared) -> RowSource:
         repo=repo,
         config=config,
         branch=branch,
+        revision=PINS.get(repo) if branch == "main" else None,
         splits=declared.splits,
         rename=declared.rename,
         keep=declared.keep,

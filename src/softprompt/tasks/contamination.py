@@ -24,7 +24,6 @@ BANDS, ROWS = 24, 4
 
 _MARKER = re.compile(r"(?:^|\s)[A-Za-z_]\w*:\s")
 _WORD = re.compile(r"\w+")
-_PRIME = np.uint64((1 << 61) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +83,11 @@ def contamination(target: Split, source: Split, *, threshold: float = 0.8, most_
     best: dict[int, tuple[float, int]] = {}
     for i, pieces in enumerate(target_texts):
         found = exactly.get(tuple(sorted(pieces)))
-        if found is not None:
+        if found is not None and pieces:
             best[i] = (1.0, found)
     exact = len(best)
-    for i, j, similarity in _near(target_texts, source_texts, threshold, set(best)):
+    done = {i for i, pieces in enumerate(target_texts) if not pieces or i in best}
+    for i, j, similarity in _near(target_texts, source_texts, threshold, done):
         if similarity > best.get(i, (0.0, 0))[0]:
             best[i] = (similarity, j)
     ranked = sorted(best.items(), key=lambda item: (-item[1][0], item[0]))[:most_pairs]
@@ -120,16 +120,20 @@ def _shingles(pieces: Sequence[str]) -> set[int]:
 
 def _signatures(sets: Sequence[set[int]]) -> NDArray[np.uint64]:
     """MinHash signatures [N, BANDS * ROWS]."""
-    rng = np.random.Generator(np.random.PCG64(20260101))
     count = BANDS * ROWS
-    a = rng.integers(1, 1 << 29, size=count, dtype=np.uint64)
-    b = rng.integers(0, 1 << 60, size=count, dtype=np.uint64)
-    signatures = np.empty((len(sets), count), dtype=np.uint64)
+    seeds = np.random.PCG64(20260101).random_raw(count)
+    signatures = np.full((len(sets), count), np.iinfo(np.uint64).max, dtype=np.uint64)
     for i, shingles in enumerate(sets):
         values = np.fromiter(shingles, dtype=np.uint64, count=len(shingles))
-        # crc32 < 2^32 and a < 2^29, so the product stays below 2^61 and the sum below 2^64.
-        signatures[i] = ((values[:, None] * a + b) % _PRIME).min(axis=0)
+        signatures[i] = _mixed(values[:, None] ^ seeds).min(axis=0)
     return signatures
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64: every bit of the value moves every bit of the hash. Overflow wraps, as it should."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def _near(

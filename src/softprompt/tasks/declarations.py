@@ -1,7 +1,8 @@
 """One row per task: where its data lies on the hub, its text form, labels, metrics and licence.
 
 Data sets that the hub holds as loading scripts are read from its own parquet conversion (``CONVERTED``); no script is
-run. ``revision`` is None throughout: the commit is looked up at the first read and recorded with the data.
+run. ``PINS`` holds the commits that are known; elsewhere the commit is looked up at the first read and recorded with
+the data.
 """
 
 from __future__ import annotations
@@ -14,6 +15,28 @@ from softprompt.tasks import preprocessors as form
 from softprompt.tasks.rows import Formed
 
 CONVERTED = "refs/convert/parquet"
+
+PINS: Mapping[str, str] = {
+    "nyu-mll/glue": "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+    "aps/super_glue": "3de24cf8022e94f4ee4b9d55a6f539891524d646",
+    "rajpurkar/squad": "7b6d24c440a36b6815f21b70d25016731768db1f",
+    "mrqa-workshop/mrqa": "f3178d9888471dfb2b67c93de14f0ddf499a8d9f",
+    "stanfordnlp/snli": "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
+    "facebook/anli": "8e4813d81f46d313dac7892e1c28076917cfcdf9",
+    "google-research-datasets/go_emotions": "add492243ff905527e67aeb8b80c082af02207c3",
+    "fancyzhx/yelp_polarity": "bbf1c97a1f0cf005e5aded43839fd814654a1557",
+    "ucinlp/drop": "95cda593fae71b60b5b19f82de3fcf3298c1239c",
+    "ehovy/race": "2fec9fd81f1dc971569a9b729c43f2f0e6436637",
+    "Rowan/hellaswag": "218ec52e09a7e7462a5400043bb9a69a41d06b76",
+    "allenai/winogrande": "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
+    "lighteval/piqa": "41782e6bf0ef7de82a2ca8a9feb1dca042837fae",
+    "wmt/wmt14": "b199e406369ec1b7634206d3ded5ba45de2fe696",
+    "FiscalNote/billsum": "3d8510441c06a3d9dfb32eb0d7f80151730bcc4f",
+    "abisee/cnn_dailymail": "96df5e686bee6baa90b8bee7c28b81fa3fa6223d",
+    "EdinburghNLP/xsum": "7d4d486c2f8ef850b1a11aead99b894ff3dd7da9",
+    "allenai/c4": "1588ec454efa1a09f29cd18ddd04fe05fc8653a2",
+}
+"""Commits of ``main`` at which these data sets are parquet (C4: gzipped JSON lines)."""
 
 NLI3 = ("entailment", "neutral", "contradiction")
 NLI2 = ("entailment", "not_entailment")
@@ -114,12 +137,12 @@ def _glue(name: str, category: str, columns: str, labels: tuple[str, ...], **mor
 
 
 def _super(name: str, category: str, columns: str, labels: tuple[str, ...], **more: Any) -> Declared:
-    more = {"hub": ("aps/super_glue", name, CONVERTED), "id_column": "idx", **more}
+    more = {"hub": ("aps/super_glue", name, "main"), "id_column": "idx", **more}
     return _text(name, category, columns, labels, **more)
 
 
 def _choices(name: str, texts: str, options: str | tuple[str, ...], labels: str, **more: Any) -> Declared:
-    answer = {k: more.pop(k) for k in ("answer", "first") if k in more}
+    answer: dict[str, Any] = {k: more.pop(k) for k in ("answer", "first") if k in more}
     settings: dict[str, Any] = {"texts": tuple(texts.split()), "options": options, **answer}
     more = {"category": "commonsense", "note": OWN_FORM, **more}
     return Declared(name=name, form=form.choices, settings=settings, labels=tuple(labels.split()), **more)
@@ -244,7 +267,7 @@ SUPERGLUE = (
         form=form.multirc,
         labels=FALSE_TRUE,
         metrics=("f1a", "group_em"),
-        hub=("aps/super_glue", "multirc", CONVERTED),
+        hub=("aps/super_glue", "multirc", "main"),
         id_column="idx",
         size=(27243, 4848),
     ),
@@ -253,7 +276,7 @@ SUPERGLUE = (
         category="question_answering",
         form=form.record,
         metrics=QA,
-        hub=("aps/super_glue", "record", CONVERTED),
+        hub=("aps/super_glue", "record", "main"),
         id_column="idx",
         size=(100730, 10000),
         note="Training makes one pair per answer (138,854 of 100,730 rows).",
@@ -273,7 +296,7 @@ SUPERGLUE = (
         form=form.wsc,
         takes_labels=False,
         metrics=("referent_accuracy",),
-        hub=("aps/super_glue", "wsc.fixed", CONVERTED),
+        hub=("aps/super_glue", "wsc.fixed", "main"),
         id_column="idx",
         size=(554, 104),
         note="Trained on the rows whose referent is right (259 of 554); the answer is the referent, not a label word.",
@@ -486,7 +509,7 @@ RAINBOW = (
         "activity_label ctx",
         "endings",
         "choice1 choice2 choice3 choice4",
-        hub=("Rowan/hellaswag", "default", CONVERTED),
+        hub=("Rowan/hellaswag", None, "main"),
         size=(39905, 10042),
         licence="MIT",
     ),
@@ -495,7 +518,7 @@ RAINBOW = (
         "goal",
         ("sol1", "sol2"),
         "choice1 choice2",
-        hub=("ybisk/piqa", "plain_text", CONVERTED),
+        hub=("lighteval/piqa", "plain_text", "main"),
         size=(16113, 1838),
     ),
     _choices(
@@ -514,7 +537,7 @@ RAINBOW = (
         "choice1 choice2",
         answer="answer",
         first="1",
-        hub=("allenai/winogrande", "winogrande_xl", CONVERTED),
+        hub=("allenai/winogrande", "winogrande_xl", "main"),
         size=(40398, 1267),
         licence="CC BY",
     ),
@@ -532,7 +555,7 @@ SUMMARIZATION = (
         "billsum",
         "text",
         "summary",
-        hub=("FiscalNote/billsum", "default", CONVERTED),
+        hub=("FiscalNote/billsum", None, "main"),
         splits={"validation": ("test",)},
         note="There is no validation split; the test split stands in.",
     ),
@@ -561,7 +584,7 @@ SUMMARIZATION = (
         licence="CC BY-NC-ND 4.0",
         note="A maintained copy; the original repository was closed.",
     ),
-    _summary("xsum", "document", "summary", hub=("EdinburghNLP/xsum", "default", CONVERTED), id_column="id"),
+    _summary("xsum", "document", "summary", hub=("EdinburghNLP/xsum", None, "main"), id_column="id"),
 )
 
 GEM = (

@@ -339,14 +339,34 @@ class HubSource:
                     self.repo, self.config, split=name, revision=revision, streaming=self.streamed
                 )
             at = revision or self.branch.replace("/", "%2F")
-            files = f"hf://datasets/{self.repo}@{at}/{self.config or 'default'}/{name}/*.parquet"
+            folder = self._converted_folder(name, revision)
+            files = f"hf://datasets/{self.repo}@{at}/{folder}/{name}/*.parquet"
             return datasets.load_dataset("parquet", data_files={"rows": files}, split="rows")  # type: ignore[no-any-return]
+        except DataError:
+            raise
         except Exception as error:
             reason = str(error).strip().split("\n")[0][:200]
             raise DataError(
                 f"split {name!r} of {self.repo!r} could not be read ({type(error).__name__}: {reason}); check the "
                 "network and the name, or give local files with --data."
             ) from error
+
+    def _converted_folder(self, name: str, revision: str | None) -> str:
+        """The folder of the configuration in the hub's conversion, which sometimes names it ``default``."""
+        wanted = self.config or "default"
+        if revision is None:
+            return wanted
+        from huggingface_hub import HfApi
+
+        paths = HfApi().list_repo_files(self.repo, repo_type="dataset", revision=revision)
+        folders = sorted({p.split("/")[0] for p in paths if f"/{name}/" in p and p.endswith(".parquet")})
+        if wanted in folders:
+            return wanted
+        if "default" in folders or len(folders) == 1:
+            return "default" if "default" in folders else folders[0]
+        raise DataError(
+            f"{self.repo!r} has no parquet for {wanted!r}, split {name!r}; it has {', '.join(folders) or 'none'}."
+        )
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -139,14 +139,14 @@ class Task:
         if not made:
             where = rows[0].where if rows else f"task {self.name!r}"
             raise DataError(f"{where}: split {name!r} has no usable rows; give it at least one.")
-        examples = [self._example(name, line, k, formed) for line, k, formed in made]
+        examples = [self.example(name, line, k, formed) for line, k, formed in made]
         return Split.of(name, examples, skipped=bad.count)
 
     def _streamed(self, name: str, max_rows: int, bad: BadRows) -> Split:
         examples: list[Example] = []
         for row in self.source.rows(name, bad):
             for k, formed in enumerate(self.form(row)):
-                examples.append(self._example(name, row.line, k, formed))
+                examples.append(self.example(name, row.line, k, formed))
             if len(examples) >= max_rows:
                 break
         if not examples:
@@ -169,7 +169,8 @@ class Task:
                 seen[identity] = row.line
             yield row
 
-    def _example(self, split: str, line: int, k: int, formed: Formed) -> Example:
+    def example(self, split: str, line: int, k: int, formed: Formed) -> Example:
+        """The example that a formed pair of a row becomes."""
         key = f"{self.name}/{split}/{line}" + (f".{k}" if k else "")
         # T5's vocabulary trims texts; other tokenizers would make a token of an outer blank, so it goes here.
         inputs = formed.inputs.strip()

@@ -183,7 +183,9 @@ def _from_toml(path: Path) -> Task:
     wrong = [k for k, v in settings.items() if k not in lists and not isinstance(v, str)]
     if wrong:
         raise UsageError(f"{path}: {', '.join(wrong)} should be text in quotes.")
-    files = {split: path.parent / settings[split] for split in ("train", "validation", "test") if split in settings}
+    files: dict[str, Path] = {
+        split: path.parent / settings[split] for split in ("train", "validation", "test") if split in settings
+    }
     source = FileSource(folder=path.parent, files=files)
     name = settings.get("name", path.parent.resolve().name)
     if "inputs" not in settings:

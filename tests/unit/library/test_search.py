@@ -159,7 +159,9 @@ def test_tables_rank_as_float64_does(tmp_path: Path, spread: float) -> None:
     for where in (table, opened):
         found = where.query(query, top_k)
         assert [row for row, _ in found] == exact.topk(top_k).indices.tolist()
-        assert [value for _, value in found] == pytest.approx(exact.topk(top_k).values.tolist(), abs=2e-5 * spread + 1e-6)
+        assert [value for _, value in found] == pytest.approx(
+            exact.topk(top_k).values.tolist(), abs=2e-5 * spread + 1e-6
+        )
     keep = torch.zeros(count, dtype=torch.bool)
     keep[::7] = True
     assert all(row % 7 == 0 for row, _ in opened.query(query, 5, keep))

@@ -35,8 +35,16 @@ def test_by_hand() -> None:
     assert cosine_of_average_tokens(one, one) == pytest.approx(1.0, abs=1e-12)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 20), st.integers(1, 20), st.integers(1, 40), st.sampled_from([1e-20, 1.0, 1e3, 1e15]))
-def test_the_identity_equals_the_double_sum(seed: int, one_length: int, other_length: int, width: int, scale: float) -> None:
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.integers(1, 40),
+    st.sampled_from([1e-20, 1.0, 1e3, 1e15]),
+)
+def test_the_identity_equals_the_double_sum(
+    seed: int, one_length: int, other_length: int, width: int, scale: float
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     one = torch.randn(one_length, width, generator=generator) * scale
     other = torch.randn(other_length, width, generator=generator) + 0.3

@@ -124,10 +124,10 @@ def test_identity_is_checked_at_load(library: Library) -> None:
     library.add(make())
     library.add(make("cr", backbone_fingerprint=None, backbone_name="google/t5-base-lm-adapt"))
     assert library.load("mnli@0", Identity()).shape == (5, 8)
-    with pytest.raises(IncompatibleBackboneError, match="width 8 .*width 16.*load tiny or retrain") as width:
+    with pytest.raises(IncompatibleBackboneError, match=r"width 8 .*width 16.*load tiny or retrain") as width:
         library.load("mnli@0", Identity(hidden_size=16))
     assert width.value.exit_code == 4
-    with pytest.raises(IncompatibleBackboneError, match="other weights, architecture or tokenizer.*retrain"):
+    with pytest.raises(IncompatibleBackboneError, match=r"other weights, architecture or tokenizer.*retrain"):
         library.load("mnli@0", Identity(fingerprint="0" * 64))
     with pytest.warns(UnverifiedPromptWarning, match="unverified"):
         assert library.load("cr@0", Identity(fingerprint="0" * 64)).shape == (5, 8)
@@ -162,9 +162,7 @@ def test_unknown_names_and_bad_names(library: Library) -> None:
         ({"name": "a.b"}, UsageError, "no dot"),
     ],
 )
-def test_bad_records_are_refused(
-    tmp_path: Path, bad: dict[str, Any], error: type[SoftpromptError], words: str
-) -> None:
+def test_bad_records_are_refused(tmp_path: Path, bad: dict[str, Any], error: type[SoftpromptError], words: str) -> None:
     with pytest.raises(error, match=words):
         Library(tmp_path / "p").add(make(**bad))
     assert not (tmp_path / "p").exists()
@@ -220,7 +218,9 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     manifest = library.add(make()).manifest
     (tmp_path / "secret").write_text("x")
     path = tmp_path / "prompts" / "mnli@0" / "manifest.json"
-    wrong = Manifest(**{**{k: getattr(manifest, k) for k in manifest.__dataclass_fields__}, "files": {"../../secret": "0" * 64}})
+    wrong = Manifest(
+        **{**{k: getattr(manifest, k) for k in manifest.__dataclass_fields__}, "files": {"../../secret": "0" * 64}}
+    )
     path.write_bytes(wrong.to_bytes())
     with pytest.raises(UsageError, match="inside its folder"):
         library.get("mnli@0")
@@ -271,7 +271,9 @@ def test_copies_keep_their_bytes(tmp_path: Path, library: Library) -> None:
         other.copy_from(library.get("mnli@0"))
 
 
-def test_a_folder_without_its_manifest_is_absent_on_an_object_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_without_its_manifest_is_absent_on_an_object_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import fsspec
 
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path))

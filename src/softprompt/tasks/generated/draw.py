@@ -16,14 +16,20 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Share of every word list that only validation sees.
+#: Share of the words that only validation sees.
 HELD_OUT_SHARE = 0.3
+#: Of all numbers tried, the one whose hashes split the word lists most evenly; another one makes other tasks.
+_SALT = 23896
+#: Held out besides, where the hash alone leaves a list with a single held-out entry.
+_ALSO_HELD_OUT = frozenset(
+    ("piano", "made", "heard", "I licked the spoon", "I left a large tip", "the chef deserves a medal", "put")
+)
 
 
 def is_held_out(word: str) -> bool:
     """Whether only validation rows may use ``word`` where it decides the label. The same in every task and process."""
-    digest = hashlib.sha256(f"held-out word 13409 {word}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
+    digest = hashlib.sha256(f"held-out word {_SALT} {word}".encode()).digest()
+    return word in _ALSO_HELD_OUT or int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
 
 def identity(entry: Any) -> str:
@@ -50,7 +56,7 @@ class Frames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class GeneratedRow:
     """One generated row.
 
     Attributes:
@@ -105,9 +111,13 @@ class Draw:
             pool = tuple(e for e in pool if e not in but)
         if not pool:
             raise ValueError(f"no word left on this side of {[identity(e) for e in entries[:5]]}")
-        entry = pool[int(self.random.random() * len(pool))]
+        entry: T = pool[int(self.random.random() * len(pool))]
         self.words.append(identity(entry))
         return entry
+
+    def left(self, entries: tuple[T, ...], *, but: Sequence[T] = ()) -> bool:
+        """Whether ``word`` has an entry to draw."""
+        return any(entry not in but for entry in side(entries, self.held_out))
 
     def words_of(self, entries: tuple[T, ...], count: int) -> list[T]:
         """``count`` different entries of this split's side."""
@@ -139,7 +149,7 @@ FreeRowMaker = Callable[[Draw], tuple[Mapping[str, str], str]]
 
 def rows(
     name: str, held_out: bool, count: int, labels: tuple[str, ...] | None, make: RowMaker | FreeRowMaker
-) -> Iterator[Row]:
+) -> Iterator[GeneratedRow]:
     """``count`` different rows of one split, labels in equal numbers (to one row) and in random order.
 
     Raises:
@@ -154,7 +164,7 @@ def rows(
         label = order.pop() if labels else ""
         for _ in range(200):
             draw.start_row()
-            made: Any = make(draw, label) if labels else make(draw)  # type: ignore[call-arg,arg-type]
+            made: Any = make(draw, label) if labels else make(draw)  # type: ignore[call-arg]
             fields, target = (made, label) if labels else made
             # Labels differ only by what the texts say, so the texts alone must be new.
             key = tuple(fields[k].lower() for k in sorted(fields))
@@ -163,4 +173,4 @@ def rows(
         else:
             raise RuntimeError(f"the grammar of {name} gave only {index} different rows of {count}")
         seen.add(key)
-        yield Row(fields=fields, target=target, words=tuple(draw.words), structures=tuple(draw.structures))
+        yield GeneratedRow(fields=fields, target=target, words=tuple(draw.words), structures=tuple(draw.structures))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from softprompt.tasks.generated.lists import words
+
 _IRREGULAR_PLURALS = {
     "child": "children",
     "person": "people",
@@ -70,7 +72,7 @@ _IRREGULAR_VERBS = {
     base: (past, participle)
     for base, past, participle in (
         entry.split("-")
-        for entry in (
+        for entry in words(
             "run-ran-run eat-ate-eaten drink-drank-drunk hold-held-held draw-drew-drawn ride-rode-ridden drive-drove-driven "
             "sleep-slept-slept speak-spoke-spoken sing-sang-sung hide-hid-hidden cut-cut-cut sit-sat-sat swim-swam-swum "
             "throw-threw-thrown take-took-taken make-made-made read-read-read feed-fed-fed leap-leapt-leapt weep-wept-wept "
@@ -86,14 +88,16 @@ _IRREGULAR_VERBS = {
             "dig-dug-dug do-did-done have-had-had show-showed-shown strike-struck-struck mow-mowed-mown sew-sewed-sewn "
             "seek-sought-sought overtake-overtook-overtaken rise-rose-risen shake-shook-shaken freeze-froze-frozen "
             "knit-knitted-knitted bend-bent-bent bleed-bled-bled ring-rang-rung quit-quit-quit sink-sank-sunk spread-spread-spread"
-        ).split()
+        )
     )
 }
 _DOUBLING = frozenset(
-    "hug grab drop plan stop chat shop jog nap hop sip drag chop rob beg pat trim zip wrap tip tap rub scrub hum grip "
-    "clap slip trip ban cancel travel sob stir prefer admit commit spot skip strum dim sag unwrap mop pin regret skim knit permit grin jam".split()
+    words(
+        "hug grab drop plan stop chat shop jog nap hop sip drag chop rob beg pat trim zip wrap tip tap rub scrub hum grip "
+        "clap slip trip ban cancel travel sob stir prefer admit commit spot skip strum dim sag unwrap mop pin regret skim knit permit grin jam ship"
+    )
 )
-_ING_DOUBLING = frozenset("run sit swim cut put get win begin set let dig shut hit forget spin quit".split())
+_ING_DOUBLING = frozenset(words("run sit swim cut put get win begin set let dig shut hit forget spin quit"))
 
 
 def verb(phrase: str) -> Verb:
@@ -125,11 +129,18 @@ def verb(phrase: str) -> Verb:
 
 def sentence(text: str) -> str:
     """``text`` with a capital first letter, single spaces and a full stop where it ends without a mark."""
-    text = " ".join(text.split()).replace(" ,", ",").replace(" .", ".").replace(" ?", "?")
+    text = (
+        " ".join(text.split())
+        .replace(" ,", ",")
+        .replace(" .", ".")
+        .replace(" ?", "?")
+        .replace(" :", ":")
+        .replace(" ;", ";")
+    )
     text = text[0].upper() + text[1:]
     return text if text[-1] in ".!?" else text + "."
 
 
 def listed(items: list[str]) -> str:
-    """"a", "a and b", or "a, b and c"."""
+    """ "a", "a and b", or "a, b and c"."""
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]

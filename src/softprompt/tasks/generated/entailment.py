@@ -28,7 +28,7 @@ _CLAIMS = Frames(
 )
 _DENIALS = Frames(
     train=("the {n} is not {p} {w}", "it is not true that the {n} is {p} {w}", "at this moment the {n} is not {p} {w}"),
-    held_out=("it is false that the {n} is {p} {w}", "the one thing the {n} is not doing {w} is {p}"),
+    held_out=("it is false that the {n} is {p} {w}", "the {n} is by no means {p} {w}"),
 )
 _TRAITS = Frames(train=("the {n} is {adj}", "the {n} looks {adj}"), held_out=("the {n} seems to be {adj}",))
 _NO_TRAITS = Frames(
@@ -50,7 +50,13 @@ _PASSAGES = Frames(
 
 def _fill(frame: str, made: Scene, premise: bool) -> str:
     name = made.subject_phrase(premise)
-    values = {"s": article(name), "an": article(name), "n": name, "p": made.predicate(premise), "w": made.where(premise)}
+    values = {
+        "s": article(name),
+        "an": article(name),
+        "n": name,
+        "p": made.predicate(premise),
+        "w": made.where(premise),
+    }
     text = frame.format(**values)
     return text[:-1].rstrip() + "?" if text.endswith("?") else sentence(text)
 

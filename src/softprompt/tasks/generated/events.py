@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from softprompt.tasks.generated.english import Verb, verb
+from softprompt.tasks.generated.lists import phrases
 
 #: Things people get done: verb phrases with their own objects.
 DEEDS: tuple[Verb, ...] = tuple(
-    verb(phrase.strip())
-    for phrase in """
+    verb(phrase)
+    for phrase in phrases(
+        """
     close the window, pay the bill, call the police, sell the house, wash the dishes, paint the fence, lock the door,
     feed the cat, water the plants, finish the report, cancel the meeting, repair the roof, sign the contract, miss the train,
     catch the last bus, win the race, break the record, lose the keys, find the wallet, write the letter, bake the bread,
@@ -23,7 +25,8 @@ DEEDS: tuple[Verb, ...] = tuple(
     translate the speech, park the van, apologise to the neighbours, invite the mayor, warn the tourists, thank the nurse,
     ring the bell, draw the map, dig the well, fly to Canada, move to the coast, learn the poem, join the choir,
     publish the article, register the car, shut down the computer, unload the lorry, wrap the presents, iron the shirts
-    """.split(",")
+    """
+    )
 )
 
 
@@ -37,7 +40,8 @@ class PersonVerb(NamedTuple):
 
 PERSON_VERBS: tuple[PersonVerb, ...] = tuple(
     PersonVerb(*(verb(v.strip()) for v in entry.split("/")))
-    for entry in """
+    for entry in phrases(
+        """
     praise/commend/criticise, help/assist/hinder, rescue/save/abandon, phone/call/avoid, warn/alert/mislead,
     hire/employ/dismiss, scold/reprimand/reward, defeat/beat/join, comfort/console/mock, chase/pursue/ignore,
     trick/fool/trust, strike/hit/hug, admire/look up to/despise, visit/call on/forget, encourage/cheer on/discourage,
@@ -47,7 +51,8 @@ PERSON_VERBS: tuple[PersonVerb, ...] = tuple(
     overtake/pass/push, spot/notice/overlook, grab/seize/release, convince/persuade/confuse, protect/defend/attack,
     punish/penalise/forgive, contact/get in touch with/avoid, summon/send for/dismiss, interrupt/break in on/listen to,
     cure/heal/poison
-    """.split(",")
+    """
+    )
 )
 
 
@@ -79,13 +84,12 @@ TRANSFERS: tuple[Transfer, ...] = tuple(
         ("ship", "receive", "single"),
     )
 )
-GOODS: tuple[str, ...] = tuple(
-    phrase.strip()
-    for phrase in """
+GOODS: tuple[str, ...] = phrases(
+    """
     car, bicycle, painting, guitar, lawnmower, tent, camera, sewing machine, boat, caravan, piano, watch, necklace, laptop,
     motorcycle, coat, cookbook, telescope, wardrobe, drill, map, ladder, kettle, umbrella, carpet, puppy, horse, medal,
     dictionary, trophy, lamp, suitcase, clock, violin, radio, chessboard, typewriter, mirror, printer, canoe
-    """.split(",")
+    """
 )
 #: (clause with X, the same said of Y, from the other end). Swapping X and Y changes the meaning.
 CONVERSES: tuple[tuple[str, str], ...] = (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from softprompt.tasks.generated.draw import Draw, Frames
-from softprompt.tasks.generated.english import Verb, sentence, verb
+from softprompt.tasks.generated.english import Verb, article, sentence, verb
 from softprompt.tasks.generated.events import CONVERSES, DEEDS, GOODS, PERSON_VERBS, SYMMETRIC, TRANSFERS
 from softprompt.tasks.generated.nouns import CITIES, WEEKDAYS
 from softprompt.tasks.generated.reports import people, reordered
@@ -40,13 +40,15 @@ _BEFORE = Frames(
 )
 _AFTER = Frames(
     train=("{b} after {a}", "after {a}, {b}", "{b} once {a}"),
-    held_out=("by the time {b}, {a} already", "{a}, and only then {b}"),
+    held_out=("{b}, but only after {a}", "{a}, and only then {b}"),
 )
 
 
 def _time(draw: Draw) -> str:
     place = f"in {draw.pick(CITIES)}"
-    return draw.pick((f"on {draw.pick(WEEKDAYS)}", f"last {draw.pick(WEEKDAYS)}", place, place, "yesterday", "this morning"))
+    return draw.pick(
+        (f"on {draw.pick(WEEKDAYS)}", f"last {draw.pick(WEEKDAYS)}", place, place, "yesterday", "this morning")
+    )
 
 
 def _voice(draw: Draw, same: bool) -> tuple[str, str]:
@@ -211,15 +213,28 @@ CHORES: tuple[Chore, ...] = tuple(
 
 _ASKED: dict[str, Frames] = {
     "how": Frames(
-        train=("how do I {v} {o}?", "what is the best way to {v} {o}?", "how can someone {v} {o}?", "any tips on how to {v} {o}?"),
+        train=(
+            "how do I {v} {o}?",
+            "what is the best way to {v} {o}?",
+            "how can someone {v} {o}?",
+            "any tips on how to {v} {o}?",
+        ),
         held_out=("what steps should I follow to {v} {o}?", "could you explain how to {v} {o}?"),
     ),
     "cost": Frames(
-        train=("how much does it cost to {v} {o}?", "what is the price if I want to {v} {o}?", "is it expensive to {v} {o}?"),
+        train=(
+            "how much does it cost to {v} {o}?",
+            "what is the price if I want to {v} {o}?",
+            "is it expensive to {v} {o}?",
+        ),
         held_out=("how much money do I need to {v} {o}?", "what will I have to pay to {v} {o}?"),
     ),
     "time": Frames(
-        train=("how long does it take to {v} {o}?", "how much time do I need to {v} {o}?", "how many days will it take to {v} {o}?"),
+        train=(
+            "how long does it take to {v} {o}?",
+            "how much time do I need to {v} {o}?",
+            "how many days will it take to {v} {o}?",
+        ),
         held_out=("what amount of time is needed to {v} {o}?", "how soon can one {v} {o}?"),
     ),
     "who": Frames(
@@ -246,10 +261,10 @@ _DIRECTED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("is {a} larger than {b}?", "is {b} smaller than {a}?", CITIES),
     ("is {a} colder than {b} in winter?", "is {b} warmer than {a} in winter?", CITIES),
     ("why is {a} more crowded than {b}?", "why is {b} less crowded than {a}?", CITIES),
-    ("is a {a} heavier than a {b}?", "does a {b} weigh less than a {a}?", GOODS),
-    ("can I swap my {a} for a {b}?", "is it possible to get a {b} in return for my {a}?", GOODS),
-    ("is a {a} worth more than a {b}?", "does a {b} have less value than a {a}?", GOODS),
-    ("should I buy a {a} before I buy a {b}?", "is it better to get the {b} after the {a}?", GOODS),
+    ("is {one_a} heavier than {one_b}?", "does {one_b} weigh less than {one_a}?", GOODS),
+    ("can I swap my {a} for {one_b}?", "is it possible to get {one_b} in return for my {a}?", GOODS),
+    ("is {one_a} worth more than {one_b}?", "does {one_b} have less value than {one_a}?", GOODS),
+    ("should I buy {one_a} before I buy {one_b}?", "is it better to get the {b} after the {a}?", GOODS),
 )
 
 
@@ -257,7 +272,11 @@ def _directed(draw: Draw, same: bool) -> tuple[str, str]:
     one, two, things = draw.word(_DIRECTED)
     a, b = draw.shuffled(things)[:2]
     first, second = (one, two) if draw.chance(0.5) else (two, one)
-    return first.format(a=a, b=b), second.format(**({"a": a, "b": b} if same else {"a": b, "b": a}))
+    return _about(first, a, b), _about(second, *((a, b) if same else (b, a)))
+
+
+def _about(question: str, a: str, b: str) -> str:
+    return question.format(a=a, b=b, one_a=article(a), one_b=article(b))
 
 
 def _chores(draw: Draw, same: bool) -> tuple[str, str]:
@@ -275,7 +294,9 @@ def _chores(draw: Draw, same: bool) -> tuple[str, str]:
     texts = []
     for index, (what, topic) in enumerate(about):
         way = index if draw.chance(0.5) else 0
-        texts.append(draw.frame(_ASKED[topic]).format(v=what.verbs[way].base, o=what.objects[way if draw.chance(0.5) else 0]))
+        texts.append(
+            draw.frame(_ASKED[topic]).format(v=what.verbs[way].base, o=what.objects[way if draw.chance(0.5) else 0])
+        )
     return texts[0], texts[1]
 
 

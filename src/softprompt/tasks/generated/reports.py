@@ -12,7 +12,12 @@ from softprompt.tasks.generated.nouns import CITIES, FEMALE_NAMES, MALE_NAMES, S
 LABELS = ("entailment", "not_entailment")
 
 _AROUND = Frames(
-    train=("{c}", "{c}, as neighbours in {city} report", "on {day} we heard that {c}", "it is well known in {city} that {c}"),
+    train=(
+        "{c}",
+        "{c}, as neighbours in {city} report",
+        "on {day} we heard that {c}",
+        "it is well known in {city} that {c}",
+    ),
     held_out=("according to a reporter from {city}, {c}", "the talk of {city} is that {c}", "everybody knows that {c}"),
 )
 _HYPOTHESES = Frames(train=("{c}", "it follows that {c}"), held_out=("so {c}", "this means that {c}"))
@@ -47,7 +52,7 @@ def _converse(draw: Draw, holds: bool) -> tuple[str, str]:
 
 
 def reordered(clause: str, thing: str) -> str:
-    """"rented out the car", "got the car back": particles after the object where English has them so."""
+    """ "rented out the car", "got the car back": particles after the object where English has them so."""
     for particle in ("back", "over"):
         if f" {particle} the {thing}" in clause:
             return clause.replace(f" {particle} the {thing}", f" the {thing} {particle}")

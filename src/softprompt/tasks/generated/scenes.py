@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from softprompt.tasks.generated.draw import Draw
 from softprompt.tasks.generated.english import Verb, article, verb
+from softprompt.tasks.generated.lists import words
 from softprompt.tasks.generated.nouns import (
     ANYBODY_OPPOSITES,
     COLOURS,
@@ -95,40 +96,43 @@ ACTIVITIES: tuple[Activity, ...] = tuple(
     practise > play | instrument, string instrument, wind instrument | in | play
     sketch > draw | flower, bird, wild animal, dog | any
     doodle > draw | flower, bird, dog | in
-    scrub > clean | furniture, vehicle, container | any | clean
-    polish > clean | jewellery, instrument, vehicle, tool | any | clean
+    scrub > clean | piece of furniture, vehicle, container | any | clean
+    polish > clean | piece of jewellery, instrument, vehicle, tool | any | clean
     rinse > clean | fruit, vegetable | any | clean
-    dust > clean | furniture, device | in | clean
+    dust > clean | piece of furniture, device | in | clean
     steer > drive | vehicle | out | drive
-    haul > move | furniture, container | any
-    drag > move | furniture, container | any
-    shove > move | furniture, container | any
+    haul > move | piece of furniture, container | any
+    drag > move | piece of furniture, container | any
+    shove > move | piece of furniture, container | any
     hurl > throw | container, toy, tool | any
-    toss > throw | fruit, toy, headgear | any
+    toss > throw | fruit, toy, hat | any
     slice > cut | vegetable, fruit, dessert | any | clean
     chop > cut | vegetable | any | clean
-    clutch > hold | toy, container, publication, jewellery | any
+    clutch > hold | toy, container, publication, piece of jewellery | any
     grip > hold | tool, container | any
     photograph > look at | bird, flower, wild animal, tree, boat | out
-    inspect > look at | vehicle, device, tool, jewellery, tree | any
-    admire > look at | flower, jewellery, boat, bird, instrument | any
+    inspect > look at | vehicle, device, tool, piece of jewellery, tree | any
+    admire > look at | flower, piece of jewellery, boat, bird, instrument | any
     study > look at | insect, flower, publication | any
-    repair > work on | vehicle, device, furniture, boat, instrument | any
-    repaint > work on | furniture, boat, vehicle | any
+    repair > work on | vehicle, device, piece of furniture, boat, instrument | any
+    repaint > work on | piece of furniture, boat, vehicle | any
     browse > read | publication | any | read
     skim > read | publication | any | read
-    sew > make | clothing | in | sew
-    knit > make | clothing, headgear | any | sew
+    sew > make | garment | in | sew
+    knit > make | garment, hat | any | sew
     cuddle > hold | dog, pet, toy | any
     stroke > touch | dog, pet, farm animal | any
     pat > touch | dog, farm animal | any
     """.strip().splitlines()
 )
 
-_COLOURED = frozenset("vehicle boat clothing headgear furniture toy container device flower".split())
+_COLOURED = frozenset(words("vehicle boat garment hat toy container device flower piece_of_furniture"))
 _MADE = frozenset(
-    "vehicle boat furniture container toy device tool clothing instrument headgear jewellery publication".split()
-) | {"string instrument", "wind instrument"}
+    words(
+        "vehicle boat container toy device tool garment hat publication instrument string_instrument wind_instrument "
+        "piece_of_furniture piece_of_jewellery"
+    )
+)
 #: Postures in which one thing is used at a time, so that another of its kind is excluded.
 _ONE_AT_A_TIME = frozenset(("drive",))
 
@@ -242,7 +246,10 @@ def _verbs(draw: Draw, activity: Activity, relation: str) -> tuple[Verb, Verb]:
     rivals = tuple(
         a
         for a in ACTIVITIES
-        if a.posture and activity.posture and a.posture != activity.posture and a.objects == activity.objects
+        if a.posture
+        and activity.posture
+        and a.posture != activity.posture
+        and a.objects == activity.objects
         and a.where in (activity.where, "any")
     )
     rival = draw.word(rivals)
@@ -311,11 +318,12 @@ def _build(draw: Draw, activity: Activity, person: Noun, thing: Noun | None, rel
         object_adjective = _adjective(draw, pairs, relation["object adjective"])
     return Scene(
         subject=_noun(draw, person, relation["subject"]),
-        subject_adjective=_adjective(draw, ANYBODY_OPPOSITES if person.kind == "child" else PERSON_OPPOSITES, relation["adjective"]),
+        subject_adjective=_adjective(
+            draw, ANYBODY_OPPOSITES if person.kind == "child" else PERSON_OPPOSITES, relation["adjective"]
+        ),
         verbs=_verbs(draw, activity, relation["verb"]),
         verb_relation=relation["verb"],
         object=object_part,
         object_adjective=object_adjective,
         place=_place(draw, activity.where, relation["place"]),
     )
-

@@ -18,9 +18,18 @@ _AROUND = Frames(
 _MEANINGS = Frames(train=("{g}", "here it means {g}"), held_out=("it stands for {g}", "that is, {g}"))
 
 
-def _say(draw: Draw, use: str) -> str:
-    told = use.format(n=draw.pick(FEMALE_NAMES + MALE_NAMES))
+def say_use(draw: Draw, use: str) -> str:
+    """A use as a sentence, with a name and an opening."""
+    told = use.format(n=draw.pick(_names(use)))
     return sentence(draw.frame(_AROUND).format(c=told))
+
+
+def _names(use: str) -> tuple[str, ...]:
+    """Names that go with the pronouns of the sentence."""
+    words = set(use.replace(",", " ").split())
+    if words & {"she", "her", "herself"}:
+        return FEMALE_NAMES
+    return MALE_NAMES if words & {"he", "his", "him"} else FEMALE_NAMES + MALE_NAMES
 
 
 def _two(draw: Draw) -> tuple[str, Sense, Sense]:
@@ -35,7 +44,7 @@ def sense_pair(draw: Draw, label: str) -> Mapping[str, str]:
     one, another = draw.shuffled(first.uses)[:2]
     if label == "False":
         another = draw.pick(second.uses)
-    return {"sentence1": _say(draw, one), "sentence2": _say(draw, another), "word": word}
+    return {"sentence1": say_use(draw, one), "sentence2": say_use(draw, another), "word": word}
 
 
 def sense_gloss(draw: Draw, label: str) -> Mapping[str, str]:
@@ -44,6 +53,6 @@ def sense_gloss(draw: Draw, label: str) -> Mapping[str, str]:
     gloss = first.gloss if label == "True" else second.gloss
     return {
         "meaning": draw.frame(_MEANINGS).format(g=gloss),
-        "sentence": _say(draw, draw.pick(first.uses)),
+        "sentence": say_use(draw, draw.pick(first.uses)),
         "word": word,
     }

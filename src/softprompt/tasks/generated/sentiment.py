@@ -1,4 +1,4 @@
-"""Sentiment of reviews in four domains: positive or negative, with negation, contrast, comparison and plain-fact verdicts."""
+"""Sentiment of reviews in four domains: positive or negative, with negation, contrast and plain-fact verdicts; and which domain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from softprompt.tasks.generated.draw import Draw, Frames, RowMaker
 from softprompt.tasks.generated.english import article, sentence
-from softprompt.tasks.generated.sentiment_words import BAD, GOOD, Domain
+from softprompt.tasks.generated.sentiment_words import BAD, FILM, GOOD, HOTEL, PRODUCT, RESTAURANT, Domain
 
 LABELS = ("negative", "positive")
 
@@ -25,7 +25,7 @@ _PLAIN = Frames(
     held_out=(
         "{same} is the word for the {a}",
         "my whole family called the {a} {same}",
-        "rarely have I known {art_same} {a} like this one",
+        "rarely have I come across such {art_same} {a}",
         "when it comes to the {a}, {same} says it all",
     ),
 )
@@ -52,7 +52,7 @@ _CONTRAST = Frames(
         "the {b} was {other}, yet {verdict}",
         "I had expected the {a} to be {other}, but it was {same}",
         "a friend told me the {a} was {other}; in fact it was {same}",
-        "even though the {b} was a little {other}, on the whole the {thing} was {same}",
+        "even though the {b} was rather {other}, on the whole the {thing} was {same}",
     ),
     held_out=(
         "despite {art_other} {b}, {verdict}",
@@ -62,10 +62,18 @@ _CONTRAST = Frames(
     ),
 )
 _VERDICT = Frames(
-    train=("{verdict}", "{fact}, and {verdict}", "{verdict}; {fact}", "what can I say: {verdict}", "in short, {verdict}"),
+    train=(
+        "{verdict}",
+        "{fact}, and {verdict}",
+        "{verdict}; {fact}",
+        "what can I say: {verdict}",
+        "in short, {verdict}",
+    ),
     held_out=("let me put it like this: {verdict}", "{fact}; in the end {verdict}", "believe me, {verdict}"),
 )
-_MASS = frozenset(("acting", "humour", "camera work", "packaging", "staff", "customer service", "pacing", "bread"))
+_MASS = frozenset(
+    ("acting", "humour", "camera work", "packaging", "staff", "customer service", "pacing", "bread", "fish")
+)
 _KINDS = ("plain", "negated", "negated", "contrast", "contrast", "verdict", "verdict")
 
 
@@ -85,8 +93,10 @@ def _clause(draw: Draw, domain: Domain, positive: bool) -> str:
     # "{other}" stands beside {b} where a frame has one, else beside {a}.
     values: dict[str, str] = {"a": a, "b": b, "thing": domain.thing}
     if "same}" in frame:
-        values["same"] = _adjective(draw, domain, a, positive) if "on the whole" not in frame else draw.word(
-            GOOD if positive else BAD
+        values["same"] = (
+            _adjective(draw, domain, a, positive)
+            if "on the whole" not in frame
+            else draw.word(GOOD if positive else BAD)
         )
         if "everything else" in frame:
             values["same"] = draw.word(GOOD if positive else BAD)
@@ -113,7 +123,24 @@ def review(domain: Domain) -> RowMaker:
         if draw.chance(0.3):
             clauses.append(_clause(draw, domain, positive))
         elif draw.chance(0.3):
-            clauses.insert(0, draw.pick(domain.neutral))
+            unsaid = [fact for fact in domain.neutral if fact not in clauses[0]]
+            clauses.insert(0, draw.pick(unsaid))
         return {"sentence": " ".join(sentence(clause) for clause in clauses)}
 
     return make
+
+
+_REVIEWED: tuple[Domain, ...] = (FILM, HOTEL, PRODUCT, RESTAURANT)
+DOMAIN_LABELS = tuple(domain.thing for domain in _REVIEWED)
+
+
+def reviewed_thing(draw: Draw, label: str) -> Mapping[str, str]:
+    """Field ``sentence``, a review, good or bad; the label is the kind of thing it is about."""
+    domain = next(d for d in _REVIEWED if d.thing == label)
+    while True:
+        positive = draw.chance(0.5)
+        clauses = [_clause(draw, domain, positive) for _ in range(1 + int(draw.chance(0.4)))]
+        text = " ".join(sentence(clause) for clause in clauses)
+        if label not in text:  # the label's own word would give it away
+            return {"sentence": text}
+        draw.start_row()

@@ -67,14 +67,19 @@ def _place(draw: Draw, activity: Activity) -> str:
 def _change(draw: Draw, side: _Side, part: str, near: bool) -> tuple[_Side, str]:
     """The side with one part changed, and how far it moved: "near", "far", or "same" where nothing else would fit."""
     if part == "subject":
-        pool = tuple(p for p in PEOPLE if (p.kind == side.person.kind) == near)
+        alike = tuple(p for p in PEOPLE if p.kind == side.person.kind)
+        near = near and draw.left(alike, but=(side.person,))
+        pool = alike if near else tuple(p for p in PEOPLE if p.kind != side.person.kind)
         return side._replace(person=draw.word(pool, but=(side.person,))), "near" if near else "far"
     if part == "place":
         return (side._replace(place=""), "near") if near else (side._replace(place=_elsewhere(draw, side)), "far")
     if part == "object" and side.thing:
         other_kinds = tuple(k for k in side.activity.objects if k != side.thing.kind)
-        far = not near and bool(other_kinds)
-        pool_of = of_kind(draw.pick(other_kinds)) if far else of_kind(side.thing.kind)
+        alike_things = of_kind(side.thing.kind)
+        far = bool(other_kinds) and (not near or not draw.left(alike_things, but=(side.thing,)))
+        pool_of = of_kind(draw.pick(other_kinds)) if far else alike_things
+        if not draw.left(pool_of, but=(side.thing,)):
+            return side, "same"
         return side._replace(thing=draw.word(pool_of, but=(side.thing,))), "far" if far else "near"
     fitting = [a for a in side_of(ACTIVITIES, draw.held_out) if _fits(a, side) and a != side.activity]
     for wanted in (near, not near):
@@ -136,7 +141,7 @@ STORIES: tuple[Story, ...] = _stories(
     business | a brewery / a maker of beer | reported record profit / earned more than ever
     business | a shipyard / a shipbuilder | went bankrupt / filed for bankruptcy
     crime | thieves / burglars | stole a famous painting / made off with a well-known picture
-    crime | police / officers | arrested a bank robber / caught the man who held up bank
+    crime | police / officers | arrested a bank robber / caught the man who held up a bank
     crime | a court / a judge | jailed a former mayor / sent an ex-mayor to prison
     crime | hackers / computer criminals | attacked a hospital network / broke into a clinic's computers
     crime | smugglers / traffickers | hid gold in a truck / concealed gold in a lorry
@@ -181,14 +186,16 @@ def similarity_headline(draw: Draw) -> tuple[Mapping[str, str], str]:
     far = tuple(s for s in STORIES if s.theme != story.theme)
     other, cost = story, 0
     if level in ("subject", "predicate"):
-        # One half is kept, the other half comes from another story of the theme.
-        change = draw.word(near, but=(story,))
-        kept = change.subject if level == "predicate" else change.predicate
-        other = story._replace(subject=kept) if level == "predicate" else story._replace(predicate=kept)
+        # One half is kept, the other half comes from another story, of the theme where there is one.
+        change = draw.word(near if draw.left(near, but=(story,)) else far, but=(story,))
+        if level == "subject":
+            other = story._replace(predicate=change.predicate)
+        else:
+            other = story._replace(subject=change.subject)
         cost = 12
-    elif level == "theme":
+    elif level == "theme" and draw.left(near, but=(story,)):
         other, cost = draw.word(near, but=(story,)), 32
-    elif level == "apart":
+    elif level != "same":
         other, cost = draw.word(far), 42
     cities = draw.shuffled(CITIES)[:2]
     if draw.chance(0.5):

@@ -1,0 +1,234 @@
+"""One training step of prompt tuning, by softprompt and by PEFT, each in a process of its own.
+
+A worker loads a model, then answers requests: ("step", batch numbers) -> seconds, ("memory",) -> bytes. Only one worker
+computes at a time, so that runs can alternate on one machine. Weights are random: they do not matter for speed.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+from rows import Row, t5_rows, tokenized_rows
+
+BATCHES = 8  # different batches that the steps go round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is trained.
+
+    Attributes:
+        shape: ``t5-base``, ``t5-small`` or ``builtin``.
+        task: ``rte`` or ``boolq``.
+        batch: rows per run and step.
+        prompt: P.
+        runs: N, prompts trained together (by us; PEFT trains one).
+        threads: of each process.
+        dropout: rate, for all.
+    """
+
+    shape: str = "t5-base"
+    task: str = "rte"
+    batch: int = 32
+    prompt: int = 100
+    runs: int = 1
+    threads: int = 2
+    dropout: float = 0.1
+    dtype: str = "bfloat16"
+    checkpointing: bool = False
+
+
+def t5_config(shape: str, dropout: float) -> Any:
+    """T5 v1.1 shapes."""
+    from transformers import T5Config
+
+    width, inner, layers, heads = {"t5-small": (512, 1024, 8, 6), "t5-base": (768, 2048, 12, 12)}[shape]
+    return T5Config(
+        vocab_size=32128, d_model=width, d_ff=inner, num_layers=layers, num_decoder_layers=layers, num_heads=heads,
+        d_kv=64, feed_forward_proj="gated-gelu", dropout_rate=dropout, decoder_start_token_id=0,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+
+
+def build(job: Job, dtype: Any) -> tuple[Any, Any, list[Row], str]:
+    """Model, tokenizer, rows and where the rows come from."""
+    import torch
+
+    torch.manual_seed(0)
+    count = job.batch * BATCHES
+    if job.shape == "builtin":
+        from softprompt.backbones.builtin import load_builtin_model
+        from softprompt.backbones.load import wrap
+
+        model, tokenizer = load_builtin_model(torch.float32)
+        rows, source = tokenized_rows(job.task, count, wrap(model, tokenizer, name="builtin", fingerprint="0" * 64))
+        for part in (model.config.encoder, model.config.decoder):
+            part.hidden_dropout_prob = part.attention_probs_dropout_prob = job.dropout
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = job.dropout
+        return model.to(dtype), tokenizer, rows, source
+    from transformers import T5ForConditionalGeneration
+
+    torch.set_default_dtype(dtype)
+    model = T5ForConditionalGeneration(t5_config(job.shape, job.dropout))
+    torch.set_default_dtype(torch.float32)
+    rows, source = t5_rows(job.task, count)
+    return model, None, rows, source
+
+
+def ours(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
+    """Our step over all runs together."""
+    import torch
+    from softprompt.backbones.base import Dropout, TokenBatch
+    from softprompt.backbones.host import keep_freed_memory
+    from softprompt.backbones.load import wrap
+    from softprompt.prompts.batch import Rows
+    from softprompt.prompts.stack import PromptStack
+
+    keep_freed_memory()
+    model, tokenizer, rows, source = build(job, getattr(torch, job.dtype))
+    backbone = wrap(model, tokenizer, name=job.shape, fingerprint="0" * 64)
+    backbone.checkpointing = job.checkpointing
+    table = backbone.embedding_table()[1000 : 1000 + job.prompt]
+    stack = PromptStack(table.expand(job.runs, -1, -1), tuned=True)
+    optimizer = torch.optim.Adam([stack.prompts_NPH], lr=0.3)
+    run_B = torch.arange(job.runs).repeat_interleave(job.batch)
+
+    def step(number: int) -> tuple[float, int]:
+        picked = [
+            row for n in range(job.runs) for row in _batch(rows, number + n, job.batch)
+        ]  # every run has its own data order
+        batch = TokenBatch.of([r[0] for r in picked], [r[1] for r in picked])
+        dropout = Dropout(rate=job.dropout, key_B=torch.arange(len(picked)) + 100_000 * number)
+        losses = backbone.example_losses(batch, stack.prompts(Rows(run_B=run_B)), dropout if job.dropout else None)
+        loss = (losses.nll_B / losses.tokens_B.sum()).sum() * job.runs
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach()), int(batch.input_length_B.sum()) + len(picked) * job.prompt
+
+    return step, source
+
+
+def peft(job: Job, *, best: bool) -> tuple[Callable[[int], tuple[float, int]], str]:
+    """PEFT's step: as documented (float32), or at its best (bfloat16, encoder-only prompt); batches padded to their longest."""
+    import torch
+    from peft import PromptTuningConfig, TaskType, get_peft_model
+
+    model, _, rows, source = build(job, torch.bfloat16 if best else torch.float32)
+    extra: dict[str, Any] = {"num_transformer_submodules": 1} if best else {}
+    if job.shape == "builtin":
+        model.config.vocab_size = model.config.encoder.vocab_size
+        shape = model.config.encoder
+        extra |= {"token_dim": shape.hidden_size, "num_layers": shape.num_hidden_layers}
+        extra |= {"num_attention_heads": shape.num_attention_heads}
+    config = PromptTuningConfig(task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=job.prompt, **extra)
+    model = get_peft_model(model, config)
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.3)
+
+    def step(number: int) -> tuple[float, int]:
+        picked = _batch(rows, number, job.batch)
+        width, depth = max(len(r[0]) for r in picked), max(len(r[1]) for r in picked)
+        ids = torch.tensor([r[0] + [0] * (width - len(r[0])) for r in picked])
+        mask = torch.tensor([[1] * len(r[0]) + [0] * (width - len(r[0])) for r in picked])
+        labels = torch.tensor([r[1] + [-100] * (depth - len(r[1])) for r in picked])
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach()), int(mask.sum()) + len(picked) * job.prompt
+
+    return step, source
+
+
+def _batch(rows: list[Row], number: int, size: int) -> list[Row]:
+    start = number % BATCHES * size
+    return rows[start : start + size]
+
+
+def matrix_rate(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
+    """The machine's own rate in matrix products of the model's shapes: a "step" returns operations done."""
+    import torch
+
+    width, inner = {"t5-small": (512, 2048), "t5-base": (768, 4096), "builtin": (384, 1536)}[job.shape]
+    dtype = getattr(torch, job.dtype)
+    x = torch.randn(8192, width).to(dtype)
+    w = torch.randn(inner, width).to(dtype)
+    out = torch.empty(8192, inner, dtype=dtype)
+
+    def step(number: int) -> tuple[float, int]:
+        for _ in range(8):
+            torch.mm(x, w.t(), out=out)
+        return 0.0, 8 * 2 * 8192 * width * inner
+
+    return step, "matrix products alone"
+
+
+KINDS: dict[str, Callable[[Job], tuple[Callable[[int], tuple[float, int]], str]]] = {
+    "ours": ours,
+    "peft-fp32": lambda job: peft(job, best=False),
+    "peft-bf16": lambda job: peft(job, best=True),
+    "matrix": matrix_rate,
+}
+
+
+def _work(kind: str, job: Job, pipe: Any) -> None:
+    import torch
+
+    torch.set_num_threads(job.threads)
+    step, source = KINDS[kind](job)
+    before = _resident()
+    pipe.send(source)
+    while (number := pipe.recv()) is not None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        loss, tokens = step(number)
+        seconds = (time.perf_counter() - wall, time.process_time() - cpu)
+        pipe.send((*seconds, loss, tokens, _peak() - before))
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One measured step: wall and CPU seconds, loss, useful tokens, peak memory above the loaded model in bytes."""
+
+    wall: float
+    cpu: float
+    loss: float
+    tokens: int
+    memory: int
+
+
+class Worker:
+    """A contender in its own process."""
+
+    def __init__(self, kind: str, job: Job) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(kind, job, theirs), daemon=True)
+        self._process.start()
+        self.source: str = self._pipe.recv()
+
+    def step(self, number: int) -> Step:
+        """Run and time one step."""
+        self._pipe.send(number)
+        wall, cpu, loss, tokens, memory = self._pipe.recv()
+        return Step(wall=wall, cpu=cpu, loss=loss, tokens=tokens, memory=memory)
+
+    def close(self) -> None:
+        self._pipe.send(None)
+        self._process.join()

@@ -1,0 +1,133 @@
+"""Training speed against PEFT: the same rows, the same shapes, in one run, alternating.
+
+    python benchmarks/train_speed.py                                  # T5-base shape, RTE, all contenders
+    python benchmarks/train_speed.py --shape builtin --runs 16        # 16 prompts together against one after the other
+    python benchmarks/train_speed.py --task boolq --steps 3 --json speed.jsonl
+
+Prints a table: milliseconds a prompt-step, useful tokens a second, the ratio to PEFT, the share of the machine's matrix rate
+(measured in the same run; useful operations only: no padding, nothing recomputed), and peak memory a useful token.
+Wall time is what counts; CPU time is shown because it stays meaningful when other work shares the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not slow the one whose turn it is
+
+from contenders import Job, Step, Worker, t5_config
+
+
+def operations(job: Job, tokens: int, rows: int) -> float:
+    """Useful operations of one step: twice the multiplications of the encoder's matrices and attention, forward and input
+    gradient. The decoder's few positions and its cross-attention are left out (they are below 3 %)."""
+    if job.shape == "builtin":
+        width, inner, layers, mats = 384, 1536, 6, 2
+        heads_width = width
+    else:
+        config = t5_config(job.shape, 0.0)
+        width, inner, layers, mats = config.d_model, config.d_ff, config.num_layers, 3
+        heads_width = config.num_heads * config.d_kv
+    length = tokens / rows
+    per_token = 2 * (4 * width * heads_width + mats * width * inner) + 4 * length * heads_width
+    return 2.0 * per_token * tokens * layers
+
+
+def measure(job: Job, kinds: list[str], steps: int) -> dict[str, list[Step]]:
+    """Alternate the contenders over the same batches; one unmeasured step each first."""
+    workers = {kind: Worker(kind, job) for kind in kinds}
+    for worker in workers.values():
+        worker.step(0)
+    found: dict[str, list[Step]] = {kind: [] for kind in kinds}
+    for number in range(1, steps + 1):
+        for kind, worker in workers.items():
+            found[kind].append(worker.step(number))
+    for worker in workers.values():
+        worker.close()
+    return found
+
+
+def summary(job: Job, found: dict[str, list[Step]]) -> list[dict[str, Any]]:
+    """One record per contender."""
+    rate = max(step.tokens / step.wall for step in found["matrix"])
+    cpu_rate = max(step.tokens / step.cpu for step in found["matrix"])
+    records = []
+    for kind, steps in found.items():
+        if kind == "matrix":
+            continue
+        runs = job.runs if kind == "ours" else 1
+        wall = statistics.median(s.wall for s in steps)
+        cpu = statistics.median(s.cpu for s in steps)
+        tokens = statistics.mean(s.tokens for s in steps)
+        work = operations(job, int(tokens), runs * job.batch)
+        records.append(
+            {
+                "contender": kind, "shape": job.shape, "task": job.task, "batch": job.batch, "prompt": job.prompt, "runs": runs,
+                "threads": job.threads, "dropout": job.dropout, "steps": len(steps), "wall_ms_per_prompt_step": 1000 * wall / runs,
+                "cpu_ms_per_prompt_step": 1000 * cpu / runs, "tokens_per_second": tokens / wall,
+                "share_of_matrix_rate": work / wall / rate, "share_by_cpu_time": work / cpu / cpu_rate,
+                "matrix_gflops": rate / 1e9, "memory_bytes_per_token": max(s.memory for s in steps) / tokens,
+                "loss": steps[-1].loss,
+            }
+        )  # fmt: skip
+    for record in records:
+        for other in records:
+            if other["contender"] != "ours":
+                name = other["contender"]
+                record[f"speedup_over_{name}"] = other["wall_ms_per_prompt_step"] / record["wall_ms_per_prompt_step"]
+                record[f"cpu_speedup_over_{name}"] = other["cpu_ms_per_prompt_step"] / record["cpu_ms_per_prompt_step"]
+    return records
+
+
+def show(records: list[dict[str, Any]], source: str) -> None:
+    """A plain table."""
+    first = records[0]
+    print(f"{first['shape']}, {source}, batch {first['batch']}, P = {first['prompt']}; matrix rate {first['matrix_gflops']:.0f} GFLOP/s")
+    print(f"{'':12}{'N':>4}{'ms/prompt-step':>16}{'(cpu)':>9}{'tokens/s':>10}{'share':>7}{'(cpu)':>7}{'KB/token':>10}")
+    for r in records:
+        print(
+            f"{r['contender']:12}{r['runs']:>4}{r['wall_ms_per_prompt_step']:>16.0f}{r['cpu_ms_per_prompt_step']:>9.0f}"
+            f"{r['tokens_per_second']:>10.0f}{100 * r['share_of_matrix_rate']:>6.0f}%{100 * r['share_by_cpu_time']:>6.0f}%"
+            f"{r['memory_bytes_per_token'] / 1024:>10.0f}"
+        )
+    for key, value in first.items():
+        if "speedup_over" in key and first["contender"] == "ours":
+            print(f"{key.replace('_', ' ')}: {value:.1f}x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="t5-base", choices=["t5-base", "t5-small", "builtin"])
+    parser.add_argument("--task", default="rte", choices=["rte", "boolq"])
+    parser.add_argument("--batch", type=int, default=32, help="rows a run and step")
+    parser.add_argument("--prompt", type=int, default=100, help="P")
+    parser.add_argument("--runs", type=int, default=1, help="prompts we train together")
+    parser.add_argument("--steps", type=int, default=3, help="measured steps of each contender")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--checkpointing", action="store_true", help="recompute layers (ours)")
+    parser.add_argument("--contenders", default="ours,peft-bf16,peft-fp32")
+    parser.add_argument("--json", type=Path, help="append one JSON line per contender")
+    args = parser.parse_args()
+    job = Job(
+        shape=args.shape, task=args.task, batch=args.batch, prompt=args.prompt, runs=args.runs, threads=args.threads,
+        dropout=args.dropout, checkpointing=args.checkpointing,
+    )  # fmt: skip
+    found = measure(job, [*args.contenders.split(","), "matrix"], args.steps)
+    records = summary(job, found)
+    show(records, f"{job.task}")
+    if args.json:
+        with args.json.open("a") as file:
+            for record in records:
+                file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()

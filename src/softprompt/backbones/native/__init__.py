@@ -1,0 +1,1 @@
+"""Compiled kernels for bfloat16 on CPUs; see ``library.py`` for how they are built and when they are used."""

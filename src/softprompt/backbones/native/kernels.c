@@ -1,0 +1,667 @@
+/* The small operations between the matrix products of a frozen Transformer, each in one pass over memory, and attention
+ * within rows that are laid end to end. bfloat16 in and out, float32 inside. Compiled on first use by native.py; where
+ * there is no compiler the same functions are computed with PyTorch.
+ *
+ * Letters: S packed positions, H width, F feed-forward width, A heads, K head width, L length of one row.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef uint16_t bf16;
+
+static inline float widen(bf16 v) {
+    uint32_t bits = (uint32_t)v << 16;
+    float out;
+    memcpy(&out, &bits, 4);
+    return out;
+}
+
+/* Round to nearest, ties to even. */
+static inline bf16 narrow(float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, 4);
+    bits += 0x7fffu + ((bits >> 16) & 1u);
+    return (bf16)(bits >> 16);
+}
+
+/* e^x to about 2 units in the last place; NaN stays NaN. */
+static inline float exp_(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float n = rintf(x * 1.44269504088896341f);
+    float r = fmaf(n, -0.693359375f, x);
+    r = fmaf(n, 2.12194440e-4f, r);
+    float p = 1.9875691500e-4f;
+    p = fmaf(p, r, 1.3981999507e-3f);
+    p = fmaf(p, r, 8.3334519073e-3f);
+    p = fmaf(p, r, 4.1665795894e-2f);
+    p = fmaf(p, r, 1.6666665459e-1f);
+    p = fmaf(p, r, 5.0000001201e-1f);
+    p = fmaf(p, r * r, r + 1.0f);
+    int32_t power = ((int32_t)n + 127) << 23;
+    float scale;
+    memcpy(&scale, &power, 4);
+    return p * scale;
+}
+
+/* ---- norms -------------------------------------------------------------------------------------------------------- */
+
+/* sum = x + keep[row] * o (o may be NULL: sum = x and is not written); y = sum * rstd * w. */
+void add_rms(const bf16 *x, const bf16 *o, const float *keep, const int32_t *row, const bf16 *w, bf16 *sum, bf16 *y,
+             float *rstd, int64_t S, int64_t H, float eps, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t s = 0; s < S; s++) {
+        const bf16 *from = x + s * H;
+        float total = 0.0f;
+        if (o) {
+            bf16 *to = sum + s * H;
+            const bf16 *add = o + s * H;
+            if (keep) {
+                const float *k = keep + (int64_t)row[s] * H;
+#pragma omp simd reduction(+ : total)
+                for (int64_t i = 0; i < H; i++) {
+                    bf16 v = narrow(widen(from[i]) + widen(narrow(k[i] * widen(add[i]))));
+                    to[i] = v;
+                    total += widen(v) * widen(v);
+                }
+            } else {
+#pragma omp simd reduction(+ : total)
+                for (int64_t i = 0; i < H; i++) {
+                    bf16 v = narrow(widen(from[i]) + widen(add[i]));
+                    to[i] = v;
+                    total += widen(v) * widen(v);
+                }
+            }
+            from = to;
+        } else {
+#pragma omp simd reduction(+ : total)
+            for (int64_t i = 0; i < H; i++) total += widen(from[i]) * widen(from[i]);
+        }
+        float r = 1.0f / sqrtf(total / (float)H + eps);
+        rstd[s] = r;
+        bf16 *out = y + s * H;
+#pragma omp simd
+        for (int64_t i = 0; i < H; i++) out[i] = narrow(widen(from[i]) * r * widen(w[i]));
+    }
+}
+
+/* dx = dsum + d(norm); d_o = keep[row] * dx (d_o may be NULL; dsum may be NULL). */
+void add_rms_backward(const bf16 *dy, const bf16 *dsum, const bf16 *sum, const float *rstd, const bf16 *w,
+                      const float *keep, const int32_t *row, bf16 *dx, bf16 *d_o, int64_t S, int64_t H, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t s = 0; s < S; s++) {
+        const bf16 *g = dy + s * H, *v = sum + s * H;
+        float r = rstd[s], dot = 0.0f;
+#pragma omp simd reduction(+ : dot)
+        for (int64_t i = 0; i < H; i++) dot += widen(g[i]) * widen(w[i]) * widen(v[i]);
+        float c = dot * r * r * r / (float)H;
+        bf16 *to = dx + s * H;
+        if (dsum) {
+            const bf16 *res = dsum + s * H;
+#pragma omp simd
+            for (int64_t i = 0; i < H; i++) to[i] = narrow(widen(res[i]) + r * widen(w[i]) * widen(g[i]) - c * widen(v[i]));
+        } else {
+#pragma omp simd
+            for (int64_t i = 0; i < H; i++) to[i] = narrow(r * widen(w[i]) * widen(g[i]) - c * widen(v[i]));
+        }
+        if (d_o) {
+            bf16 *od = d_o + s * H;
+            const float *k = keep + (int64_t)row[s] * H;
+#pragma omp simd
+            for (int64_t i = 0; i < H; i++) od[i] = narrow(k[i] * widen(to[i]));
+        }
+    }
+}
+
+/* sum = x + keep[row] * o; y = (sum - mean) * rstd * w + b. */
+void add_ln(const bf16 *x, const bf16 *o, const float *keep, const int32_t *row, const bf16 *w, const bf16 *b, bf16 *sum,
+            bf16 *y, float *mean, float *rstd, int64_t S, int64_t H, float eps, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t s = 0; s < S; s++) {
+        const bf16 *from = x + s * H, *add = o + s * H;
+        bf16 *to = sum + s * H, *out = y + s * H;
+        float total = 0.0f, square = 0.0f;
+        if (keep) {
+            const float *k = keep + (int64_t)row[s] * H;
+#pragma omp simd reduction(+ : total)
+            for (int64_t i = 0; i < H; i++) {
+                to[i] = narrow(widen(from[i]) + widen(narrow(k[i] * widen(add[i]))));
+                total += widen(to[i]);
+            }
+        } else {
+#pragma omp simd reduction(+ : total)
+            for (int64_t i = 0; i < H; i++) {
+                to[i] = narrow(widen(from[i]) + widen(add[i]));
+                total += widen(to[i]);
+            }
+        }
+        float m = total / (float)H;
+#pragma omp simd reduction(+ : square)
+        for (int64_t i = 0; i < H; i++) square += (widen(to[i]) - m) * (widen(to[i]) - m);
+        float r = 1.0f / sqrtf(square / (float)H + eps);
+        mean[s] = m;
+        rstd[s] = r;
+#pragma omp simd
+        for (int64_t i = 0; i < H; i++) out[i] = narrow((widen(to[i]) - m) * r * widen(w[i]) + widen(b[i]));
+    }
+}
+
+/* dx = d(norm) of the sum; d_o = keep[row] * dx (d_o may be NULL). */
+void add_ln_backward(const bf16 *dy, const bf16 *sum, const float *mean, const float *rstd, const bf16 *w,
+                     const float *keep, const int32_t *row, bf16 *dx, bf16 *d_o, int64_t S, int64_t H, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t s = 0; s < S; s++) {
+        const bf16 *g = dy + s * H, *v = sum + s * H;
+        float m = mean[s], r = rstd[s], plain = 0.0f, dot = 0.0f;
+#pragma omp simd reduction(+ : plain, dot)
+        for (int64_t i = 0; i < H; i++) {
+            float wg = widen(g[i]) * widen(w[i]);
+            plain += wg;
+            dot += wg * (widen(v[i]) - m);
+        }
+        float a = plain / (float)H, c = dot * r * r / (float)H;
+        bf16 *to = dx + s * H;
+#pragma omp simd
+        for (int64_t i = 0; i < H; i++)
+            to[i] = narrow(r * (widen(g[i]) * widen(w[i]) - a - (widen(v[i]) - m) * c));
+        if (d_o) {
+            bf16 *od = d_o + s * H;
+            const float *k = keep + (int64_t)row[s] * H;
+#pragma omp simd
+            for (int64_t i = 0; i < H; i++) od[i] = narrow(k[i] * widen(to[i]));
+        }
+    }
+}
+
+/* ---- activations -------------------------------------------------------------------------------------------------- */
+
+enum { RELU = 0, GELU_TANH = 1, GELU = 2, SILU = 3 };
+
+static inline void gelu_tanh(float x, float *f, float *d) {
+    float u = 0.7978845608028654f * (x + 0.044715f * x * x * x);
+    float s = 1.0f / (1.0f + exp_(-2.0f * u));
+    *f = x * s;
+    *d = s + 2.0f * x * s * (1.0f - s) * 0.7978845608028654f * (1.0f + 3.0f * 0.044715f * x * x);
+}
+
+/* x * Phi(x) with erf after Abramowitz and Stegun 7.1.26, absolute error 1.5e-7. */
+static inline void gelu_erf(float x, float *f, float *d) {
+    float z = fabsf(x) * 0.70710678118654752f;
+    float e = exp_(-z * z);
+    float t = 1.0f / (1.0f + 0.3275911f * z);
+    float p = 1.061405429f;
+    p = fmaf(p, t, -1.453152027f);
+    p = fmaf(p, t, 1.421413741f);
+    p = fmaf(p, t, -0.284496736f);
+    p = fmaf(p, t, 0.254829592f);
+    float tail = 0.5f * p * t * e; /* 1 - Phi(|x|) */
+    float phi = x < 0.0f ? tail : 1.0f - tail;
+    *f = x * phi;
+    *d = phi + x * e * 0.3989422804014327f;
+}
+
+static inline void silu(float x, float *f, float *d) {
+    float s = 1.0f / (1.0f + exp_(-x));
+    *f = x * s;
+    *d = s + x * s * (1.0f - s);
+}
+
+static inline void relu(float x, float *f, float *d) {
+    *f = x > 0.0f ? x : 0.0f;
+    *d = x > 0.0f ? 1.0f : 0.0f;
+}
+
+#define FORWARD(NAME, FUNCTION)                                                                                         \
+    static void NAME##_forward(const bf16 *gate, const bf16 *value, const float *k, bf16 *out, int64_t F) {             \
+        if (value && k) {                                                                                               \
+            _Pragma("omp simd") for (int64_t i = 0; i < F; i++) {                                                       \
+                float f, d;                                                                                             \
+                FUNCTION(widen(gate[i]), &f, &d);                                                                       \
+                out[i] = narrow(f * widen(value[i]) * k[i]);                                                            \
+            }                                                                                                           \
+        } else if (value) {                                                                                             \
+            _Pragma("omp simd") for (int64_t i = 0; i < F; i++) {                                                       \
+                float f, d;                                                                                             \
+                FUNCTION(widen(gate[i]), &f, &d);                                                                       \
+                out[i] = narrow(f * widen(value[i]));                                                                   \
+            }                                                                                                           \
+        } else if (k) {                                                                                                 \
+            _Pragma("omp simd") for (int64_t i = 0; i < F; i++) {                                                       \
+                float f, d;                                                                                             \
+                FUNCTION(widen(gate[i]), &f, &d);                                                                       \
+                out[i] = narrow(f * k[i]);                                                                              \
+            }                                                                                                           \
+        } else {                                                                                                        \
+            _Pragma("omp simd") for (int64_t i = 0; i < F; i++) {                                                       \
+                float f, d;                                                                                             \
+                FUNCTION(widen(gate[i]), &f, &d);                                                                       \
+                out[i] = narrow(f);                                                                                     \
+            }                                                                                                           \
+        }                                                                                                               \
+    }                                                                                                                   \
+    static void NAME##_backward(const bf16 *gate, const bf16 *value, const float *k, const bf16 *dout, bf16 *dgate,     \
+                                bf16 *dvalue, int64_t F) {                                                              \
+        if (value) {                                                                                                    \
+            _Pragma("omp simd") for (int64_t i = 0; i < F; i++) {                                                       \
+                float f, d, g = widen(dout[i]) * (k ? k[i] : 1.0f);                                                     \
+                FUNCTION(widen(gate[i]), &f, &d);                                                                       \
+                dgate[i] = narrow(g * widen(value[i]) * d);                                                             \
+                dvalue[i] = narrow(g * f);                                                                              \
+            }                                                                                                           \
+        } else {                                                                                                        \
+            _Pragma("omp simd") for (int64_t i = 0; i < F; i++) {                                                       \
+                float f, d, g = widen(dout[i]) * (k ? k[i] : 1.0f);                                                     \
+                FUNCTION(widen(gate[i]), &f, &d);                                                                       \
+                dgate[i] = narrow(g * d);                                                                               \
+            }                                                                                                           \
+        }                                                                                                               \
+    }
+
+FORWARD(relu, relu)
+FORWARD(gelu_tanh, gelu_tanh)
+FORWARD(gelu_erf, gelu_erf)
+FORWARD(silu, silu)
+
+/* out = keep[row] * act(gate) * value; up is [S, 2F] gate and value side by side, or [S, F] gate alone. */
+void activate(const bf16 *up, const float *keep, const int32_t *row, bf16 *out, int64_t S, int64_t F, int64_t kind,
+              int64_t gated, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t s = 0; s < S; s++) {
+        const bf16 *gate = up + s * F * (gated ? 2 : 1), *value = gated ? gate + F : 0;
+        const float *k = keep ? keep + (int64_t)row[s] * F : 0;
+        bf16 *to = out + s * F;
+        if (kind == RELU) relu_forward(gate, value, k, to, F);
+        else if (kind == GELU_TANH) gelu_tanh_forward(gate, value, k, to, F);
+        else if (kind == GELU) gelu_erf_forward(gate, value, k, to, F);
+        else silu_forward(gate, value, k, to, F);
+    }
+}
+
+void activate_backward(const bf16 *up, const float *keep, const int32_t *row, const bf16 *dout, bf16 *dup, int64_t S,
+                       int64_t F, int64_t kind, int64_t gated, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t s = 0; s < S; s++) {
+        int64_t at = s * F * (gated ? 2 : 1);
+        const bf16 *gate = up + at, *value = gated ? gate + F : 0, *g = dout + s * F;
+        const float *k = keep ? keep + (int64_t)row[s] * F : 0;
+        bf16 *dg = dup + at, *dv = dg + F;
+        if (kind == RELU) relu_backward(gate, value, k, g, dg, dv, F);
+        else if (kind == GELU_TANH) gelu_tanh_backward(gate, value, k, g, dg, dv, F);
+        else if (kind == GELU) gelu_erf_backward(gate, value, k, g, dg, dv, F);
+        else silu_backward(gate, value, k, g, dg, dv, F);
+    }
+}
+
+/* ---- attention within packed rows, on matrix tiles ---------------------------------------------------------------- */
+
+#if defined(__AMX_BF16__) && defined(__AVX512F__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The same e^x on 16 lanes. */
+static inline __m512 exp16(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x); /* max and min return their second operand where one is NaN */
+    x = _mm512_min_ps(_mm512_set1_ps(88.0f), x);
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 8);
+    __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-0.693359375f), x);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(p, n);
+}
+
+static inline __m256i narrow16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+
+static inline __m512 widen16(const bf16 *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+
+/* Lanes of the 16 from k on that lie below L. */
+static inline __mmask16 lanes(int k, int L) { return L - k >= 16 ? 0xffff : (L <= k ? 0 : (__mmask16)((1u << (L - k)) - 1)); }
+
+/* Ask the kernel for the tile registers; 0 where they may be used. */
+int tiles_allowed(void) { return (int)syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18); }
+
+static void configure(void) {
+    struct {
+        uint8_t palette, start;
+        uint8_t zero[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } __attribute__((aligned(64))) config;
+    memset(&config, 0, sizeof config);
+    config.palette = 1;
+    for (int i = 0; i < 8; i++) {
+        config.bytes[i] = 64;
+        config.rows[i] = 16;
+    }
+    _tile_loadconfig(&config);
+}
+
+/* C[M, N] = A[M, K] B. A is row-major; B holds pairs of its rows interleaved: [K / 2][N] words of two bfloat16.
+ * M and N are multiples of 16, K of 32. */
+static void gemm(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb, float *C, int64_t ldc, int M, int N, int K) {
+    int m = 0;
+    for (; m + 32 <= M; m += 32) {
+        int n = 0;
+        for (; n + 32 <= N; n += 32) {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+            for (int k = 0; k < K; k += 32) {
+                _tile_loadd(4, A + m * lda + k, lda * 2);
+                _tile_loadd(6, B + (k / 2) * ldb + n, ldb * 4);
+                _tile_loadd(7, B + (k / 2) * ldb + n + 16, ldb * 4);
+                _tile_loadd(5, A + (m + 16) * lda + k, lda * 2);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+            _tile_stored(0, C + m * ldc + n, ldc * 4);
+            _tile_stored(1, C + m * ldc + n + 16, ldc * 4);
+            _tile_stored(2, C + (m + 16) * ldc + n, ldc * 4);
+            _tile_stored(3, C + (m + 16) * ldc + n + 16, ldc * 4);
+        }
+        for (; n < N; n += 16) {
+            _tile_zero(0);
+            _tile_zero(2);
+            for (int k = 0; k < K; k += 32) {
+                _tile_loadd(4, A + m * lda + k, lda * 2);
+                _tile_loadd(5, A + (m + 16) * lda + k, lda * 2);
+                _tile_loadd(6, B + (k / 2) * ldb + n, ldb * 4);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(2, 5, 6);
+            }
+            _tile_stored(0, C + m * ldc + n, ldc * 4);
+            _tile_stored(2, C + (m + 16) * ldc + n, ldc * 4);
+        }
+    }
+    for (; m < M; m += 16)
+        for (int n = 0; n < N; n += 16) {
+            _tile_zero(0);
+            for (int k = 0; k < K; k += 32) {
+                _tile_loadd(4, A + m * lda + k, lda * 2);
+                _tile_loadd(6, B + (k / 2) * ldb + n, ldb * 4);
+                _tile_dpbf16ps(0, 4, 6);
+            }
+            _tile_stored(0, C + m * ldc + n, ldc * 4);
+        }
+}
+
+/* Transpose a 16 x 16 block of 32-bit words held in registers. */
+static inline void transpose16(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 8; i++) {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    }
+}
+
+/* to[j][i] = from[i][j] for words; both multiples of 16. */
+static void transpose_words(const uint32_t *from, int64_t lf, uint32_t *to, int64_t lt, int rows, int columns) {
+    __m512i block[16];
+    for (int i = 0; i < rows; i += 16)
+        for (int j = 0; j < columns; j += 16) {
+            for (int a = 0; a < 16; a++) block[a] = _mm512_loadu_si512(from + (i + a) * lf + j);
+            transpose16(block);
+            for (int a = 0; a < 16; a++) _mm512_storeu_si512(to + (j + a) * lt + i, block[a]);
+        }
+}
+
+/* Rows [L, K] with a stride into [Lp, Kp], zero elsewhere; each row scaled by keep (stride A) where given. */
+static void copy_rows(const bf16 *from, int64_t stride, const float *keep, int64_t A, bf16 *to, int L, int Lp, int K,
+                      int Kp) {
+    for (int i = 0; i < L; i++) {
+        const bf16 *f = from + i * stride;
+        bf16 *t = to + i * Kp;
+        if (keep) {
+            float k = keep[i * A];
+#pragma omp simd
+            for (int j = 0; j < K; j++) t[j] = narrow(k * widen(f[j]));
+        } else {
+            memcpy(t, f, K * sizeof(bf16));
+        }
+        if (Kp > K) memset(t + K, 0, (Kp - K) * sizeof(bf16));
+    }
+    memset(to + (int64_t)L * Kp, 0, (int64_t)(Lp - L) * Kp * sizeof(bf16));
+}
+
+/* [Lp, Kp] -> pairs of rows interleaved: [Lp / 2][Kp] words. */
+static void interleave(const bf16 *from, uint32_t *to, int Lp, int Kp) {
+    for (int i = 0; i < Lp; i += 2) {
+        const bf16 *a = from + i * Kp, *b = a + Kp;
+        uint32_t *t = to + (i / 2) * Kp;
+#pragma omp simd
+        for (int j = 0; j < Kp; j++) t[j] = (uint32_t)a[j] | ((uint32_t)b[j] << 16);
+    }
+}
+
+static inline int up_to(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+static void *carve(char **at, int64_t bytes) {
+    void *out = *at;
+    *at += (bytes + 63) / 64 * 64;
+    return out;
+}
+
+static int longest(const int32_t *length, int64_t B) {
+    int most = 0;
+    for (int64_t b = 0; b < B; b++) most = length[b] > most ? length[b] : most;
+    return most;
+}
+
+/* qkv is [S, 3, A, K]; out [S, A, K]; lse float [S, A]; keep float [S, A] or NULL scales the values; bias float
+ * [A, 2 * reach - 1] or NULL is added to the score of key k for query q at index k - q + reach - 1. */
+void attend(const bf16 *qkv, const float *keep, const float *bias, int64_t reach, const int32_t *start,
+            const int32_t *length, bf16 *out, float *lse, int64_t B, int64_t A, int64_t K, float scale, int threads) {
+    int most = up_to(longest(length, B), 32), Kp = up_to((int)K, 32);
+    int64_t D = A * K, stride = 3 * D;
+    int64_t bytes = (int64_t)most * Kp * 2 * 5 + 32 * (int64_t)most * 6 + 32 * Kp * 4 + 4096;
+#pragma omp parallel num_threads(threads)
+    {
+        char *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        configure();
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t task = 0; task < B * A; task++) {
+            int64_t b = task / A, h = task % A, s0 = start[b];
+            int L = length[b], Lp = up_to(L, 32);
+            if (!L) continue;
+            char *at = scratch;
+            bf16 *q = carve(&at, (int64_t)Lp * Kp * 2), *rows = carve(&at, (int64_t)Lp * Kp * 2);
+            uint32_t *kt = carve(&at, (int64_t)Lp * Kp * 2), *vp = carve(&at, (int64_t)Lp * Kp * 2);
+            float *score = carve(&at, 32 * (int64_t)Lp * 4), *o = carve(&at, 32 * (int64_t)Kp * 4);
+            bf16 *p = carve(&at, 32 * (int64_t)Lp * 2);
+            const bf16 *base = qkv + s0 * stride + h * K;
+            copy_rows(base, stride, 0, A, q, L, Lp, K, Kp);
+            copy_rows(base + D, stride, 0, A, rows, L, Lp, K, Kp);
+            transpose_words((uint32_t *)rows, Kp / 2, kt, Lp, Lp, Kp / 2);
+            copy_rows(base + 2 * D, stride, keep ? keep + s0 * A + h : 0, A, rows, L, Lp, K, Kp);
+            interleave(rows, vp, Lp, Kp);
+            for (int q0 = 0; q0 < L; q0 += 32) {
+                int some = L - q0 < 32 ? L - q0 : 32;
+                float inverse[32];
+                gemm(q + q0 * Kp, Kp, kt, Lp, score, Lp, 32, Lp, Kp);
+                for (int i = 0; i < some; i++) {
+                    float *s = score + i * (int64_t)Lp;
+                    const float *t = bias ? bias + h * (2 * reach - 1) + reach - 1 - (q0 + i) : 0;
+                    bf16 *to = p + i * (int64_t)Lp;
+                    __m512 most16 = _mm512_set1_ps(-INFINITY), total16 = _mm512_setzero_ps();
+                    for (int k = 0; k < L; k += 16) {
+                        __mmask16 m = lanes(k, L);
+                        __m512 v = _mm512_mul_ps(_mm512_loadu_ps(s + k), _mm512_set1_ps(scale));
+                        if (t) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, t + k));
+                        _mm512_storeu_ps(s + k, v);
+                        most16 = _mm512_mask_max_ps(most16, m, most16, v);
+                    }
+                    float most_s = _mm512_reduce_max_ps(most16);
+                    for (int k = 0; k < Lp; k += 16) {
+                        __m512 e = exp16(_mm512_sub_ps(_mm512_loadu_ps(s + k), _mm512_set1_ps(most_s)));
+                        e = _mm512_maskz_mov_ps(lanes(k, L), e);
+                        total16 = _mm512_add_ps(total16, e);
+                        _mm256_storeu_si256((__m256i *)(to + k), narrow16(e));
+                    }
+                    float total = _mm512_reduce_add_ps(total16);
+                    lse[(s0 + q0 + i) * A + h] = most_s + logf(total);
+                    inverse[i] = 1.0f / total;
+                }
+                if (some < 32) memset(p + some * (int64_t)Lp, 0, (32 - some) * (int64_t)Lp * sizeof(bf16));
+                gemm(p, Lp, vp, Kp, o, Kp, 32, Kp, Lp);
+                for (int i = 0; i < some; i++) {
+                    bf16 *to = out + (s0 + q0 + i) * D + h * K;
+                    float *from = o + i * Kp, scale_o = inverse[i];
+#pragma omp simd
+                    for (int j = 0; j < K; j++) to[j] = narrow(from[j] * scale_o);
+                }
+            }
+        }
+        _tile_release();
+        free(scratch);
+    }
+}
+
+/* [Kp, Lp] floats -> bfloat16 rows [L, K] with a stride, each scaled by keep where given. */
+static void store_transposed(const float *from, int Lp, const float *keep, int64_t A, bf16 *to, int64_t stride, int L,
+                             int K) {
+    __m512i block[16];
+    float row[16];
+    for (int k = 0; k < L; k += 16)
+        for (int d = 0; d < K; d += 16) {
+            for (int a = 0; a < 16; a++) block[a] = _mm512_loadu_si512(from + (int64_t)(d + a) * Lp + k);
+            transpose16(block);
+            int rows = L - k < 16 ? L - k : 16, columns = K - d < 16 ? K - d : 16;
+            for (int a = 0; a < rows; a++) {
+                float c = keep ? keep[(k + a) * A] : 1.0f;
+                _mm512_storeu_si512(row, block[a]);
+                bf16 *t = to + (k + a) * stride + d;
+                if (columns == 16) {
+#pragma omp simd
+                    for (int j = 0; j < 16; j++) t[j] = narrow(c * row[j]);
+                } else {
+                    for (int j = 0; j < columns; j++) t[j] = narrow(c * row[j]);
+                }
+            }
+        }
+}
+
+void attend_backward(const bf16 *qkv, const float *keep, const float *bias, int64_t reach, const int32_t *start,
+                     const int32_t *length, const bf16 *out, const bf16 *dout, const float *lse, bf16 *dqkv, int64_t B,
+                     int64_t A, int64_t K, float scale, int threads) {
+    int most = up_to(longest(length, B), 32), Kp = up_to((int)K, 32);
+    int64_t D = A * K, stride = 3 * D, M = most;
+    int64_t bytes = M * Kp * 2 * 10 + M * Kp * 4 + M * M * 4 + 32 * M * 10 + 32 * Kp * 4 + 8192;
+#pragma omp parallel num_threads(threads)
+    {
+        char *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        configure();
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t task = 0; task < B * A; task++) {
+            int64_t b = task / A, h = task % A, s0 = start[b];
+            int L = length[b], Lp = up_to(L, 32);
+            if (!L) continue;
+            int64_t rows_bytes = (int64_t)Lp * Kp * 2;
+            char *at = scratch;
+            bf16 *q = carve(&at, rows_bytes), *rows = carve(&at, rows_bytes), *go = carve(&at, rows_bytes);
+            uint32_t *kt = carve(&at, rows_bytes), *kp = carve(&at, rows_bytes), *vt = carve(&at, rows_bytes);
+            uint32_t *pairs = carve(&at, rows_bytes), *qt = carve(&at, rows_bytes), *got = carve(&at, rows_bytes);
+            uint32_t *pv = carve(&at, (int64_t)Lp * Lp * 2), *dsv = carve(&at, (int64_t)Lp * Lp * 2);
+            float *score = carve(&at, 32 * (int64_t)Lp * 4), *dp = carve(&at, 32 * (int64_t)Lp * 4);
+            bf16 *ds_rows = carve(&at, 32 * (int64_t)Lp * 2);
+            float *dq = carve(&at, 32 * (int64_t)Kp * 4);
+            float *wide = carve(&at, (int64_t)Lp * Kp * 4);
+            const bf16 *base = qkv + s0 * stride + h * K;
+            bf16 *dbase = dqkv + s0 * stride + h * K;
+            const float *keep_h = keep ? keep + s0 * A + h : 0;
+            copy_rows(base, stride, 0, A, q, L, Lp, K, Kp);
+            interleave(q, pairs, Lp, Kp);
+            transpose_words(pairs, Kp, qt, Lp / 2, Lp / 2, Kp);
+            copy_rows(base + D, stride, 0, A, rows, L, Lp, K, Kp);
+            transpose_words((uint32_t *)rows, Kp / 2, kt, Lp, Lp, Kp / 2);
+            interleave(rows, kp, Lp, Kp);
+            copy_rows(base + 2 * D, stride, keep_h, A, rows, L, Lp, K, Kp);
+            transpose_words((uint32_t *)rows, Kp / 2, vt, Lp, Lp, Kp / 2);
+            copy_rows(dout + s0 * D + h * K, D, 0, A, go, L, Lp, K, Kp);
+            interleave(go, pairs, Lp, Kp);
+            transpose_words(pairs, Kp, got, Lp / 2, Lp / 2, Kp);
+            for (int q0 = 0; q0 < Lp; q0 += 32) {
+                gemm(q + q0 * Kp, Kp, kt, Lp, score, Lp, 32, Lp, Kp);
+                gemm(go + q0 * Kp, Kp, vt, Lp, dp, Lp, 32, Lp, Kp);
+                for (int i = 0; i < 32; i += 2) {
+                    int row = q0 + i;
+                    float delta[2] = {0.0f, 0.0f}, shift[2] = {0.0f, 0.0f};
+                    const float *t[2] = {0, 0};
+                    for (int r = 0; r < 2 && row + r < L; r++) {
+                        const bf16 *o = out + (s0 + row + r) * D + h * K, *g = go + (int64_t)(row + r) * Kp;
+                        float dot = 0.0f;
+#pragma omp simd reduction(+ : dot)
+                        for (int j = 0; j < K; j++) dot += widen(o[j]) * widen(g[j]);
+                        delta[r] = dot;
+                        shift[r] = lse[(s0 + row + r) * A + h];
+                        if (bias) t[r] = bias + h * (2 * reach - 1) + reach - 1 - (row + r);
+                    }
+                    uint32_t *pw = pv + (int64_t)(row / 2) * Lp, *dw = dsv + (int64_t)(row / 2) * Lp;
+                    const float *s = score + i * (int64_t)Lp, *g = dp + i * (int64_t)Lp;
+                    bf16 *rows_out = ds_rows + i * (int64_t)Lp;
+                    for (int k = 0; k < Lp; k += 16) {
+                        __m512i pp[2], dd[2];
+                        for (int r = 0; r < 2; r++) {
+                            __mmask16 m = row + r < L ? lanes(k, L) : 0;
+                            __m512 v = _mm512_mul_ps(_mm512_loadu_ps(s + r * (int64_t)Lp + k), _mm512_set1_ps(scale));
+                            if (t[r]) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, t[r] + k));
+                            __m512 e = _mm512_maskz_mov_ps(m, exp16(_mm512_sub_ps(v, _mm512_set1_ps(shift[r]))));
+                            __m512 d = _mm512_sub_ps(_mm512_loadu_ps(g + r * (int64_t)Lp + k), _mm512_set1_ps(delta[r]));
+                            d = _mm512_maskz_mul_ps(m, _mm512_mul_ps(d, e), _mm512_set1_ps(scale));
+                            __m256i low = narrow16(d);
+                            _mm256_storeu_si256((__m256i *)(rows_out + r * (int64_t)Lp + k), low);
+                            dd[r] = _mm512_cvtepu16_epi32(low);
+                            pp[r] = _mm512_cvtepu16_epi32(narrow16(e));
+                        }
+                        _mm512_storeu_si512(pw + k, _mm512_or_si512(pp[0], _mm512_slli_epi32(pp[1], 16)));
+                        _mm512_storeu_si512(dw + k, _mm512_or_si512(dd[0], _mm512_slli_epi32(dd[1], 16)));
+                    }
+                }
+                gemm(ds_rows, Lp, kp, Kp, dq, Kp, 32, Kp, Lp);
+                for (int i = 0; i < 32 && q0 + i < L; i++) {
+                    bf16 *to = dbase + (q0 + i) * stride;
+                    float *from = dq + i * Kp;
+#pragma omp simd
+                    for (int j = 0; j < K; j++) to[j] = narrow(from[j]);
+                }
+            }
+            gemm((bf16 *)qt, Lp, dsv, Lp, wide, Lp, Kp, Lp, Lp);
+            store_transposed(wide, Lp, 0, A, dbase + D, stride, L, K);
+            gemm((bf16 *)got, Lp, pv, Lp, wide, Lp, Kp, Lp, Lp);
+            store_transposed(wide, Lp, keep_h, A, dbase + 2 * D, stride, L, K);
+        }
+        _tile_release();
+        free(scratch);
+    }
+}
+#else
+int tiles_allowed(void) { return -1; }
+#endif

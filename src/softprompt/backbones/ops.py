@@ -1,0 +1,247 @@
+"""The differentiable operations between the matrix products, each one pass forward and one pass backward.
+
+Weights are frozen: only activations receive gradients. On a CPU in bfloat16 the compiled kernels of ``native`` do the
+work; everywhere else the same formulas run as PyTorch operations in float32 (or the activations' own wider dtype).
+
+Letters: B rows, S packed positions, L positions of a padded row, H width, F feed-forward width, A heads, K head width.
+"""
+
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from softprompt.backbones.native.library import KINDS, Library, library
+from softprompt.backbones.packing import Layout
+
+
+def kernels_for(x: Tensor) -> Library | None:
+    """The compiled kernels where they apply to this tensor."""
+    return library() if x.dtype == torch.bfloat16 and x.device.type == "cpu" else None
+
+
+def _drop(x_SH: Tensor, keep_BH: Tensor | None, layout: Layout) -> Tensor:
+    return x_SH if keep_BH is None else (x_SH * keep_BH[layout.row_S]).to(x_SH.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class _AddRMS(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        o: Tensor | None,
+        keep: Tensor | None,
+        layout: Layout,
+        weight: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.layout, ctx.added = layout, o is not None
+        lib = kernels_for(x)
+        if lib is None:
+            total = x if o is None else x + _drop(o, keep, layout)
+            rstd = torch.rsqrt(_wide(total).square().mean(-1, keepdim=True) + eps)
+            y = (_wide(total) * rstd).to(x.dtype) * weight
+        else:
+            x = x.contiguous()
+            total = x if o is None else torch.empty_like(x)
+            y, rstd = torch.empty_like(x), torch.empty(x.shape[0], dtype=torch.float32)
+            o = None if o is None else o.contiguous()
+            lib.call("add_rms", x, o, keep, layout.row32_S, weight, total, y, rstd, *x.shape, eps)
+        ctx.save_for_backward(total, rstd, keep, weight)
+        ctx.set_materialize_grads(False)
+        return x.view_as(x) if o is None else total, y
+
+    @staticmethod
+    def backward(ctx: Any, d_total: Tensor | None, dy: Tensor) -> tuple[Tensor | None, ...]:
+        total, rstd, keep, weight = ctx.saved_tensors
+        lib = kernels_for(dy)
+        if lib is None:
+            g, v, r = _wide(dy) * _wide(weight), _wide(total), rstd
+            dx = r * (g - v * (g * v).mean(-1, keepdim=True) * r * r)
+            dx = (dx if d_total is None else dx + d_total).to(dy.dtype)
+            return dx, _drop(dx, keep, ctx.layout) if ctx.added else None, None, None, None, None
+        dy, d_total = dy.contiguous(), None if d_total is None else d_total.contiguous()
+        dx = torch.empty_like(dy)
+        do = torch.empty_like(dy) if ctx.added and keep is not None else None
+        row = ctx.layout.row32_S
+        lib.call("add_rms_backward", dy, d_total, total, rstd, weight, keep, row, dx, do, *dy.shape)
+        return dx, (dx if do is None else do) if ctx.added else None, None, None, None, None
+
+
+class _AddLayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, o: Tensor, keep: Tensor | None, layout: Layout, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        ctx.layout = layout
+        lib = kernels_for(x)
+        if lib is None:
+            total = x + _drop(o, keep, layout)
+            y, mean, rstd = torch.native_layer_norm(total, (total.shape[-1],), weight, bias, eps)
+        else:
+            x, o = x.contiguous(), o.contiguous()
+            total, y = torch.empty_like(x), torch.empty_like(x)
+            mean, rstd = torch.empty(x.shape[0], dtype=torch.float32), torch.empty(x.shape[0], dtype=torch.float32)
+            row = layout.row32_S
+            lib.call("add_ln", x, o, keep, row, weight, bias, total, y, mean, rstd, *x.shape, eps)
+        ctx.save_for_backward(total, mean, rstd, keep, weight)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        total, mean, rstd, keep, weight = ctx.saved_tensors
+        lib = kernels_for(dy)
+        if lib is None:
+            g, hat = _wide(dy) * _wide(weight), (_wide(total) - _wide(mean)) * _wide(rstd)
+            dx = _wide(rstd) * (g - g.mean(-1, keepdim=True) - hat * (g * hat).mean(-1, keepdim=True))
+            dx = dx.to(dy.dtype)
+            return dx, _drop(dx, keep, ctx.layout), None, None, None, None, None
+        dy = dy.contiguous()
+        dx = torch.empty_like(dy)
+        do = None if keep is None else torch.empty_like(dy)
+        row = ctx.layout.row32_S
+        lib.call("add_ln_backward", dy, total, mean, rstd, weight, keep, row, dx, do, *dy.shape)
+        return dx, dx if do is None else do, None, None, None, None, None
+
+
+class _Activate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, up: Tensor, keep: Tensor | None, layout: Layout, kind: int, gated: bool) -> Tensor:
+        lib = library()
+        assert lib is not None
+        up = up.contiguous()
+        ctx.save_for_backward(up, keep)
+        ctx.layout, ctx.kind, ctx.gated = layout, kind, gated
+        width = up.shape[1] // (2 if gated else 1)
+        out = up.new_empty(up.shape[0], width)
+        lib.call("activate", up, keep, layout.row32_S, out, up.shape[0], width, kind, int(gated))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        up, keep = ctx.saved_tensors
+        lib = library()
+        assert lib is not None
+        dup = torch.empty_like(up)
+        dout = dout.contiguous()
+        shape = (*dout.shape, ctx.kind, int(ctx.gated))
+        lib.call("activate_backward", up, keep, ctx.layout.row32_S, dout, dup, *shape)
+        return dup, None, None, None, None
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, keep: Tensor | None, reach_AR: Tensor | None, layout: Layout, heads: int, scale: float
+    ) -> Tensor:
+        lib = library()
+        assert lib is not None
+        qkv = qkv.contiguous()
+        total, width = qkv.shape[0], qkv.shape[1] // 3
+        out = qkv.new_empty(total, width)
+        lse = torch.empty(total, heads, dtype=torch.float32)
+        reach = 0 if reach_AR is None else (reach_AR.shape[1] + 1) // 2
+        ctx.save_for_backward(qkv, keep, reach_AR, out, lse)
+        ctx.layout, ctx.heads, ctx.scale, ctx.reach = layout, heads, scale, reach
+        start, length = layout.spans32
+        shape = (layout.rows, heads, width // heads, scale)
+        lib.call("attend", qkv, keep, reach_AR, reach, start, length, out, lse, *shape)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, keep, reach_AR, out, lse = ctx.saved_tensors
+        lib = library()
+        assert lib is not None
+        dqkv = torch.empty_like(qkv)
+        start, length = ctx.layout.spans32
+        shape = (ctx.layout.rows, ctx.heads, qkv.shape[1] // 3 // ctx.heads, ctx.scale)
+        dout = dout.contiguous()
+        lib.call("attend_backward", qkv, keep, reach_AR, ctx.reach, start, length, out, dout, lse, dqkv, *shape)
+        return dqkv, None, None, None, None, None
+
+
+def add_rms(
+    x_SH: Tensor, o_SH: Tensor | None, keep_BH: Tensor | None, layout: Layout, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """T5's residual step: the sum x + dropout(o), and its RMS norm.
+
+    Args:
+        x_SH: the residual stream, packed by ``layout``.
+        o_SH: what is added to it; None for nothing.
+        keep_BH: float32 dropout scales by row and channel; None for none.
+        weight: [H].
+
+    Returns:
+        sum [S, H] and norm [S, H].
+    """
+    return _AddRMS.apply(x_SH, o_SH, keep_BH, layout, weight, eps)
+
+
+def add_layer_norm(
+    x_SH: Tensor, o_SH: Tensor, keep_BH: Tensor | None, layout: Layout, weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
+    """BERT's residual step: LayerNorm(x + dropout(o)), [S, H]."""
+    return _AddLayerNorm.apply(x_SH, o_SH, keep_BH, layout, weight, bias, eps)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
+
+
+def activate(up_SF: Tensor, keep_BF: Tensor | None, layout: Layout, name: str, *, gated: bool) -> Tensor:
+    """dropout(act(gate) * value) of [S, 2F] where gated, else dropout(act(up)) of [S, F]: [S, F]."""
+    if kernels_for(up_SF) is not None:
+        return _Activate.apply(up_SF, keep_BF, layout, KINDS[name], gated)
+    if gated:
+        gate, value = up_SF.chunk(2, dim=-1)
+        return _drop(ACTIVATIONS[name](gate) * value, keep_BF, layout)
+    return _drop(ACTIVATIONS[name](up_SF), keep_BF, layout)
+
+
+def attend_self(
+    qkv: Tensor, keep_SA: Tensor | None, reach_AR: Tensor | None, layout: Layout, heads: int, scale: float
+) -> Tensor:
+    """Bidirectional attention within rows.
+
+    Args:
+        qkv: [S, 3 * A * K], queries, keys and values side by side.
+        keep_SA: float32 dropout scales of attention weights by key position and head; None for none.
+        reach_AR: float32 [A, 2R - 1], the bias of key k for query q at index k - q + R - 1, R at least the longest
+            row; None for no bias.
+        scale: factor on the scores before the bias.
+
+    Returns:
+        [S, A * K].
+    """
+    lib = kernels_for(qkv)
+    if lib is not None and lib.tiles:
+        return _Attend.apply(qkv, keep_SA, reach_AR, layout, heads, scale)
+    q, k, v = qkv.view(layout.total, 3, heads, -1).unbind(1)
+    if keep_SA is not None:
+        v = (v * keep_SA[:, :, None]).to(v.dtype)
+    mask = layout.key_mask(qkv.dtype)
+    if reach_AR is not None:
+        place = torch.arange(layout.longest, device=qkv.device)
+        index = place[None, :] - place[:, None] + (reach_AR.shape[1] - 1) // 2
+        bias = reach_AR[:, index].to(qkv.dtype)[None]
+        mask = bias if mask is None else bias + mask
+    padded = (layout.pad(t).transpose(1, 2) for t in (q, k, v))
+    out = F.scaled_dot_product_attention(*padded, attn_mask=mask, scale=scale)
+    return layout.unpad(out.transpose(1, 2).flatten(2))

@@ -1,0 +1,149 @@
+"""A copy of the Hugging Face model behind a backbone, open for tuning; the backbone itself is never touched.
+
+Letters: B rows, T input tokens, D target tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones.base import Backbone, ExampleLosses, TokenBatch
+from softprompt.backbones.load import wrap
+
+
+class LiveModel:
+    """A model whose weights are tuned.
+
+    Args:
+        backbone: any kind; its model is copied.
+        dropout: probability everywhere the model drops out, in training mode.
+        checkpointing: recompute activations in the backward pass.
+
+    Attributes:
+        module: the copied Hugging Face model.
+        parameters: what is tuned, by name, tied ones once; in the model's dtype.
+        masters: float32 values of the same; what the optimiser changes.
+    """
+
+    def __init__(self, backbone: Backbone, *, dropout: float = 0.0, checkpointing: bool = False) -> None:
+        self.backbone = backbone
+        self.module: Any = copy.deepcopy(backbone.hf_model)
+        _set_dropout(self.module, dropout)
+        if checkpointing:
+            self.module.gradient_checkpointing_enable({"use_reentrant": False})
+        self.prepare(checkpointing)
+        self.parameters: dict[str, Any] = self.tuned()
+        self.masters: dict[str, Tensor] = {
+            name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()
+        }
+        self._sums: dict[str, Tensor] = {}
+
+    def prepare(self, checkpointing: bool) -> None:
+        """Open the copy for tuning; adapters are put in here."""
+        self.module.requires_grad_(True)
+
+    def tuned(self) -> dict[str, Any]:
+        """The tuned parameters by name."""
+        return dict(self.module.named_parameters())
+
+    @contextmanager
+    def evaluating(self) -> Iterator[Backbone]:
+        """A backbone that computes with the tuned weights, without dropout."""
+        self.module.eval()
+        # A new backbone each time: one derives tensors from the weights when it is made.
+        yield wrap(self.module, self.backbone.tokenizer, name=self.backbone.name, fingerprint=self.backbone.fingerprint)
+        self.module.requires_grad_(True)
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the model's own dtype."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(self.masters[name])
+
+    @torch.no_grad()
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite masters and parameters."""
+        for name, master in self.masters.items():
+            master.copy_(values[name])
+        self.publish()
+
+    def copies(self) -> dict[str, Tensor]:
+        """The masters, copied to the CPU."""
+        return {name: master.to("cpu", copy=True) for name, master in self.masters.items()}
+
+    def collect_gradients(self) -> None:
+        """Add the parameters' gradients to float32 sums and clear them; to be called after each micro-batch."""
+        for name, parameter in self.parameters.items():
+            if parameter.grad is None:
+                continue
+            gradient = parameter.grad.float()
+            self._sums[name] = self._sums[name].add_(gradient) if name in self._sums else gradient
+            parameter.grad = None
+
+    def take_gradients(self) -> dict[str, Tensor]:
+        """The float32 sums by name; they start again from nothing."""
+        sums, self._sums = self._sums, {}
+        return sums
+
+    def losses(self, batch: TokenBatch) -> ExampleLosses:
+        """Losses by row through the Hugging Face forward; gradients flow to the weights.
+
+        Args:
+            batch: padded on the right, as the backbone takes it.
+        """
+        logits_BDV = self._decoder_only(batch) if self.backbone.kind == "causal" else self._seq2seq(batch)
+        place_D = torch.arange(batch.target_BD.shape[1], device=batch.target_BD.device)
+        mask_BD = place_D < batch.target_length_B[:, None]
+        log_z_BD = torch.logsumexp(logits_BDV, -1)
+        chosen_BD = logits_BDV.gather(-1, batch.target_BD[..., None])[..., 0]
+        zero = torch.zeros((), device=logits_BDV.device)
+        return ExampleLosses(
+            nll_B=torch.where(mask_BD, log_z_BD - chosen_BD, zero).sum(1),
+            log_z_sq_B=torch.where(mask_BD, log_z_BD.square(), zero).sum(1),
+            tokens_B=batch.target_length_B,
+        )
+
+    def _seq2seq(self, batch: TokenBatch) -> Tensor:
+        start_id: int = self.backbone.start_id  # type: ignore[attr-defined]
+        decoder_BD = batch.target_BD.roll(1, 1)
+        decoder_BD[:, 0] = start_id
+        output = self.module(
+            input_ids=batch.input_BT,
+            attention_mask=_mask(batch.input_BT, batch.input_length_B),
+            decoder_input_ids=decoder_BD,
+            decoder_attention_mask=_mask(decoder_BD, batch.target_length_B),
+            use_cache=False,
+        )
+        return output.logits.float()  # type: ignore[no-any-return]
+
+    def _decoder_only(self, batch: TokenBatch) -> Tensor:
+        rows = [
+            torch.cat([batch.input_BT[b, :t], batch.target_BD[b, :d]])
+            for b, (t, d) in enumerate(zip(batch.input_length_B.tolist(), batch.target_length_B.tolist(), strict=True))
+        ]
+        whole_BL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        length_B = batch.input_length_B + batch.target_length_B
+        output = self.module(input_ids=whole_BL, attention_mask=_mask(whole_BL, length_B), use_cache=False)
+        # The logits that predict target d stand one place before it.
+        depth_D = torch.arange(batch.target_BD.shape[1], device=whole_BL.device)
+        place_BD = (batch.input_length_B[:, None] - 1 + depth_D).clamp(min=0, max=whole_BL.shape[1] - 1)
+        rows_B1 = torch.arange(len(rows), device=whole_BL.device)[:, None]
+        return output.logits[rows_B1, place_BD].float()  # type: ignore[no-any-return]
+
+
+def _set_dropout(module: Any, rate: float) -> None:
+    """Set every dropout of a module."""
+    for part in module.modules():
+        for name in ("p",) if isinstance(part, torch.nn.Dropout) else ("dropout", "attention_dropout"):
+            if isinstance(getattr(part, name, None), float):
+                setattr(part, name, rate)
+
+
+def _mask(rows: Tensor, length_B: Tensor) -> Tensor:
+    return (torch.arange(rows.shape[1], device=rows.device) < length_B[:, None]).to(torch.int64)

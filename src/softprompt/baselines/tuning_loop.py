@@ -1,0 +1,307 @@
+"""The loop of model tuning and LoRA: batches counted in tokens, gradients in float32, the same evaluator as prompts.
+
+Letters: B rows of a step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softprompt import artifacts
+from softprompt.backbones.base import Backbone, TokenBatch
+from softprompt.baselines.adafactor import Adafactor, AdamW
+from softprompt.baselines.counts import peak_memory_bytes, start_peak_memory
+from softprompt.baselines.live_model import LiveModel
+from softprompt.baselines.tune_settings import TuneSettings
+from softprompt.baselines.tuned import ModelState, TunedModel, state_of
+from softprompt.errors import Interrupted, NonFiniteError, OutOfMemoryError, UsageError
+from softprompt.inference import parallel
+from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate, length_batches, seeded_rows
+from softprompt.training.group import default_micro_tokens, is_out_of_memory, row_key
+from softprompt.training.loop import Observer, Progress
+from softprompt.training.run_dir import RunDir
+from softprompt.training.runs import Run
+from softprompt.training.stream import RowStream
+
+Pick = tuple[int, int]  # part of the mixture, row in it
+
+
+def check_budget(run: Run, settings: TuneSettings) -> None:
+    """Refuses a token budget that cannot hold the longest training row.
+
+    Raises:
+        UsageError: with the row, its tokens and the budget.
+    """
+    for part in run.train:
+        tokens = part.input_lengths + part.target_lengths
+        longest = int(np.argmax(tokens))
+        if tokens[longest] > settings.batch_tokens:
+            raise UsageError(
+                f"a batch of {settings.batch_tokens} tokens was asked for, and row {part.examples[longest].key} alone has "
+                f"{int(tokens[longest])}; raise batch_tokens or lower max_input_tokens."
+            )
+
+
+class TokenStream:
+    """Rows in a run's order, as many as fit a budget of input and target tokens, never none.
+
+    Args:
+        run: data and seed.
+        budget: tokens, at least those of the longest row.
+    """
+
+    def __init__(self, run: Run, budget: int) -> None:
+        self.run, self.budget = run, budget
+        self.stream = RowStream([len(part) for part in run.train], run.rates, run.seed)
+        self.tokens = [part.input_lengths + part.target_lengths for part in run.train]
+        self.waiting: Pick | None = None
+
+    def take(self) -> list[Pick]:
+        """The next step's rows."""
+        picks: list[Pick] = []
+        used = 0
+        while True:
+            pick = self.waiting if self.waiting is not None else self.stream.take(1)[0]
+            self.waiting = None
+            size = int(self.tokens[pick[0]][pick[1]])
+            if picks and used + size > self.budget:
+                self.waiting = pick
+                return picks
+            picks.append(pick)
+            used += size
+
+    def state(self) -> dict[str, Any]:
+        """What ``load`` needs."""
+        return {"stream": self.stream.state(), "waiting": self.waiting}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where ``state`` was taken."""
+        self.stream.load(state["stream"])
+        waiting = state["waiting"]
+        self.waiting = None if waiting is None else (int(waiting[0]), int(waiting[1]))
+
+
+class Tuning:
+    """One tuning in work: model, optimiser, rows and results."""
+
+    def __init__(
+        self, backbone: Backbone, live: LiveModel, run: Run, settings: TuneSettings, folder: Path | None
+    ) -> None:
+        self.backbone, self.live, self.run, self.settings, self.folder = backbone, live, run, settings, folder
+        self.optimizer: Adafactor | AdamW = self._make_optimizer(settings.adafactor_step_offset)
+        self.rows = TokenStream(run, settings.batch_tokens)
+        self.micro_tokens = settings.micro_batch_tokens or default_micro_tokens(backbone)
+        self.result = TunedModel(name=run.name, seed=run.seed)
+        self.result.tuned_parameters = sum(m.numel() for m in live.masters.values())
+        self.losses: list[float] = []
+        start_peak_memory(backbone.device)
+
+    def _make_optimizer(self, offset: int) -> Adafactor | AdamW:
+        settings = self.settings
+        if settings.optimizer == "adamw":
+            return AdamW(self.live.masters, rate=settings.learning_rate, step_offset=offset)
+        return Adafactor(
+            self.live.masters,
+            rate=settings.learning_rate,
+            step_offset=offset,
+            parameter_scaling=settings.parameter_scaling,
+        )
+
+    def begin(self, start: ModelState) -> None:
+        device = self.backbone.device
+        self.live.load({name: start.weights[name].to(device) for name in self.live.masters})
+        if start.moments:
+            self.optimizer = self._make_optimizer(self.settings.adafactor_step_offset + start.step)
+            self.optimizer.load({name: t.to(device) for name, t in start.moments.items()})
+
+    def train(self, directory: RunDir | None, observer: Observer | None, stopped: Any) -> None:
+        settings, result = self.settings, self.result
+        while result.status == "running" and result.steps < settings.steps:
+            self._step()
+            validating = result.steps % settings.eval_every == 0 or result.steps == settings.steps
+            records = [self._validate()] if validating else []
+            if records and settings.patience and self._stale():
+                result.status = "stopped_early"
+            if directory is not None and records:
+                directory.log(records)
+                directory.save(*self.state())
+            if observer is not None:
+                observer(Progress(step=result.steps, steps=settings.steps, active=1, records=records))
+            if parallel.any_process(stopped.is_set()) and result.status == "running" and result.steps < settings.steps:
+                self._stop(directory)
+        if result.status == "running":
+            result.status = "done"
+
+    def _stop(self, directory: RunDir | None) -> None:
+        at = f"model tuning stopped at step {self.result.steps} of {self.settings.steps}"
+        if directory is None:
+            raise Interrupted(f"{at}; nothing was saved, because no run directory was given: add --out FOLDER.")
+        directory.save(*self.state())
+        raise Interrupted(f"{at}; saved in {directory.folder}: repeat the command with --resume to go on.")
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        picks = self.rows.take()
+        while True:
+            try:
+                loss, gradients = self._gradients(picks)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve()
+        norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+        if not np.isfinite(loss) or not bool(torch.isfinite(norm)):
+            raise NonFiniteError(
+                f"Run '{self.run.name}' met loss {loss} and gradient norm {float(norm)} at step {self.result.steps + 1} of "
+                "model tuning; its best checkpoint so far is kept: lower the learning rate or use float32."
+            )
+        self.optimizer.step(self.result.steps, gradients)
+        self.live.publish()
+        self.losses.append(loss)
+        self.result.steps += 1
+        self.result.tokens += sum(int(self.rows.tokens[part][row]) for part, row in picks)
+        self.result.seconds += time.perf_counter() - started
+
+    def _gradients(self, picks: Sequence[Pick]) -> tuple[float, dict[str, Tensor]]:
+        """The step's mean token loss and the gradients of it, summed over micro-batches and processes."""
+        self.live.take_gradients()
+        self.live.module.train()
+        lengths = np.asarray([int(self.run.train[p].input_lengths[r]) for p, r in picks])
+        targets = sum(int(self.run.train[p].target_lengths[r]) for p, r in picks)
+        total = torch.zeros((), device=self.backbone.device)
+        rank, processes = parallel.world()
+        for number, rows in enumerate(length_batches(lengths, 0, self.micro_tokens)):
+            own = rows[rank::processes]
+            if len(own):
+                total += self._micro_batch([picks[int(i)] for i in own], number, max(1, targets))
+        gradients = self.live.take_gradients()
+        if processes > 1:  # a process whose share was empty takes part with zeros
+            gradients = {n: gradients.get(n, torch.zeros_like(m)) for n, m in self.live.masters.items()}
+            parallel.sum_over_processes([total, *gradients.values()])
+        return float(total), gradients
+
+    def _micro_batch(self, picks: Sequence[Pick], number: int, targets: int) -> Tensor:
+        batch = TokenBatch.of(
+            [self.run.train[p].inputs(r).tolist() for p, r in picks],
+            [self.run.train[p].targets(r).tolist() for p, r in picks],
+            device=self.backbone.device,
+        )
+        with torch.random.fork_rng(devices=_cuda(self.backbone.device)):
+            torch.manual_seed(row_key(self.run.seed, self.result.steps, number, parallel.world()[0]))
+            losses = self.live.losses(batch)
+            loss = (losses.nll_B + self.settings.z_loss * losses.log_z_sq_B).sum() / targets
+            # Inside the block: with activation checkpointing the backward pass draws the same dropout again.
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.live.collect_gradients()
+        return loss.detach()
+
+    def _halve(self) -> None:
+        if self.micro_tokens <= 64:
+            raise OutOfMemoryError(
+                f"one row does not fit the memory of {self.backbone.device} in model tuning: set checkpointing, lower "
+                "max_input_tokens, or use a smaller backbone."
+            )
+        self.micro_tokens //= 2
+
+    def _validate(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        rows = np.arange(len(self.run.validation)) if self.run.select_rows is None else np.asarray(self.run.select_rows)
+        rows = rows[seeded_rows(len(rows), self.settings.eval_rows, 0)]
+        found = self._evaluate(rows)
+        score = found.scores["score"]
+        record = {
+            "run": self.run.name,
+            "step": self.result.steps,
+            "loss": float(np.mean(self.losses)) if self.losses else None,
+            "score": score,
+            "metrics": found.scores,
+        }
+        self.losses = []
+        self.result.curve.append(record)
+        self.result.eval_tokens += found.tokens
+        if score > self.result.best_score:
+            self.result.best_score, self.result.best_step = score, self.result.steps
+            self.result.evidence = {"select_rows": len(rows)}
+            self._keep_best()
+        self.result.seconds += time.perf_counter() - started
+        return record
+
+    def _evaluate(self, rows: np.ndarray | None) -> Evaluation:
+        job = EvalJob(run=0, task=self.run.task, split=self.run.validation, rows=rows)
+        with self.live.evaluating() as tuned:
+            return evaluate(
+                tuned, None, [job], max_target_tokens=self.settings.max_target_tokens,
+                batch_tokens=2 * self.micro_tokens,
+            )[0]  # fmt: skip
+
+    def _keep_best(self) -> None:
+        if self.folder is None:
+            self.result.best = self.live.copies()
+        elif parallel.is_main():
+            artifacts.write_tensors(self.folder / "best.safetensors", self.live.masters)
+
+    def _stale(self) -> bool:
+        since = [r for r in self.result.curve if r["step"] > self.result.best_step]
+        return len(since) >= self.settings.patience
+
+    def finish(self, keep_final: bool) -> TunedModel:
+        """Measure the best checkpoint on its reporting rows and write what there is to write."""
+        result = self.result
+        if keep_final:
+            final = {**{f"weight.{n}": m for n, m in self.live.masters.items()},
+                     **{f"moment.{n}": m for n, m in self.optimizer.state().items()}}  # fmt: skip
+            result.final = state_of({n: t.to("cpu", copy=True) for n, t in final.items()}, result.steps)
+            if self.folder is not None and parallel.is_main():
+                artifacts.write_tensors(self.folder / "final.safetensors", final)
+        if self.folder is not None:
+            parallel.wait()
+            result.best = artifacts.read_tensors(self.folder / "best.safetensors")
+        self.live.load({name: t.to(self.backbone.device) for name, t in result.best.items()})
+        rows = None if self.run.report_rows is None else np.asarray(self.run.report_rows)
+        found = self._evaluate(rows)
+        result.scores, result.predictions = found.scores, found.predictions
+        result.eval_tokens += found.tokens
+        result.peak_bytes = peak_memory_bytes(self.backbone.device)
+        result.evidence |= {
+            "report_rows": len(found.predictions),
+            "validation": self.run.validation.fingerprint,
+            "micro_batch_tokens": self.micro_tokens,
+        }
+        if self.folder is not None and parallel.is_main():
+            artifacts.write_json(self.folder / "result.json", result.plain())
+            if (self.folder / "checkpoints").exists():
+                artifacts.remove_folder(self.folder / "checkpoints")
+        parallel.wait()
+        return result
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain JSON from which ``load`` continues bit for bit."""
+        tensors = {
+            **{f"weight.{n}": m for n, m in self.live.masters.items()},
+            **{f"moment.{n}": m for n, m in self.optimizer.state().items()},
+        }
+        plain = {"step": self.result.steps, "rows": self.rows.state(), "losses": self.losses, "result": self.result.plain(),
+                 "micro_tokens": self.micro_tokens}  # fmt: skip
+        return tensors, plain
+
+    def load(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        device = self.backbone.device
+        self.live.load({n: tensors[f"weight.{n}"].to(device) for n in self.live.masters})
+        self.optimizer.load({n: tensors[f"moment.{n}"].to(device) for n in self.optimizer.state()})
+        self.rows.load(plain["rows"])
+        self.losses = list(plain["losses"])
+        self.micro_tokens = int(plain["micro_tokens"])
+        self.result = TunedModel.of_plain(plain["result"])
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,149 @@
+"""``softprompt library import, export, push, pull``: prompts of other formats and places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import command
+from softprompt.cli.library import Name, Place, Replace, library
+from softprompt.cli.output import Answer, lines
+from softprompt.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from softprompt.library.store import Library, StoredPrompt
+
+Repo = Annotated[str, typer.Argument(help="Hub repository, user/name.", show_default=False)]
+Names = Annotated[list[str] | None, typer.Argument(help="Prompts; all if none is named.")]
+# format -> the suffix its file has; PEFT's is a folder
+SUFFIXES = {"npy": ".npy", "npz": ".npz", "vllm": ".safetensors"}
+
+
+@command(library, "import")
+def import_(
+    place: Place,
+    source: Annotated[Path, typer.Argument(help="PEFT folder, .npy, .npz or .safetensors.", show_default=False)],
+    task: Annotated[
+        str | None, typer.Option("--task", help="What it was tuned on; from the name if not given.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name in the library; TASK@SEED if not given.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the prompt (SPDX).")] = None,
+    replace: Replace = False,
+) -> Answer:
+    """Add a prompt of another format; it stays unverified unless it says its backbone."""
+    if not source.exists():
+        raise DataError(f"there is nothing at {source}: name a PEFT folder, or a .npy, .npz or .safetensors file.")
+    stored = _imported(o.open_library(place, must_exist=False), source, task, name, licence, replace)
+    known = "" if stored.manifest.verified else ", unverified: it carries no fingerprint of its backbone"
+    facts = stored.manifest
+    told = f"added {stored.name} ({facts.prompt_length} x {facts.width}, {facts.backbone_name}{known})"
+    return Answer(data={"library": place, "name": stored.name, "verified": facts.verified}, show=lines(told))
+
+
+def _imported(
+    store: Library, source: Path, task: str | None, name: str | None, licence: str | None, replace: bool
+) -> StoredPrompt:
+    more: dict[str, Any] = {key: value for key, value in (("name", name), ("licence", licence)) if value is not None}
+    if source.is_dir():
+        from softprompt.interop.peft import import_peft
+
+        return import_peft(store, source, task, replace=replace, **more)
+    if source.suffix == ".npz":
+        from softprompt.interop.npz import npz_record
+
+        return store.add(npz_record(source, task, **more), replace=replace)
+    if source.suffix == ".safetensors":
+        from softprompt.interop.vllm import read_prompt_embeds
+        from softprompt.library.manifest import PromptRecord
+
+        record = PromptRecord(
+            task=task or source.stem, prompt=read_prompt_embeds(source), backbone_name="unknown",
+            backbone_fingerprint=None, backbone_kind="causal", origin=f"prompt_embeds file {source.name}", **more,
+        )  # fmt: skip
+        return store.add(record, replace=replace)
+    from softprompt.interop.npy import npy_record
+
+    return store.add(npy_record(source, task, **more), replace=replace)
+
+
+@command(library, "export")
+def export(
+    place: Place,
+    name: Name,
+    out: Annotated[Path, typer.Argument(help="File, or folder for peft.", show_default=False)],
+    kind: Annotated[
+        Literal["peft", "npy", "npz", "vllm"], typer.Option("--format", help="peft folder, Google's npy, npz, vllm.")
+    ] = "peft",
+    backbone: Annotated[
+        str | None, typer.Option("--backbone-name", help="What PEFT is to load; the manifest's name if not given.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace what stands there.")] = False,
+) -> Answer:
+    """Write a prompt in another format."""
+    stored = o.open_library(place).get(name)
+    suffix = SUFFIXES.get(kind, "")
+    if out.suffix != suffix and suffix:
+        raise UsageError(f"format {kind} is a {suffix} file; name it {out.with_suffix(suffix)}.")
+    if out.exists() and not replace:
+        raise UsageError(f"{out} exists: add --replace, or name another place.")
+    _export(stored, out, kind, backbone, replace)
+    return Answer(data={"name": name, "format": kind, "out": out}, show=lines(f"{name} written to {out} ({kind})"))
+
+
+def _export(stored: StoredPrompt, out: Path, kind: str, backbone: str | None, replace: bool) -> None:
+    if kind == "npy":
+        from softprompt.interop.npy import write_npy
+
+        write_npy(out, stored.prompt())
+    elif kind == "npz":
+        from softprompt.interop.npz import write_npz
+
+        write_npz(out, stored)
+    elif kind == "vllm":
+        from softprompt.interop.vllm import write_prompt_embeds
+
+        write_prompt_embeds(out, stored.prompt())
+    else:
+        from softprompt.interop.peft import write_peft
+
+        facts = stored.manifest
+        name = backbone or facts.backbone_name
+        write_peft(out, stored.prompt(), backbone_name=name, backbone_kind=facts.backbone_kind, replace=replace)
+
+
+@command(library, "push")
+def push(
+    place: Place,
+    repo: Repo,
+    names: Names = None,
+    public: Annotated[bool, typer.Option("--public", help="A new repository is public.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace prompts that are there already.")] = False,
+    message: Annotated[str, typer.Option("--message", help="Of the commit.")] = "",
+) -> Answer:
+    """Upload prompts to the Hugging Face Hub, in one commit."""
+    from softprompt.interop.hub import push as push_to
+
+    store = o.open_library(place)
+    commit = push_to(store, repo, list(names) if names else None, private=not public, replace=replace, message=message)
+    return Answer(data={"repository": repo, "commit": commit}, show=lines(f"pushed to {repo} at commit {commit[:12]}"))
+
+
+@command(library, "pull")
+def pull(
+    place: Place,
+    repo: Repo,
+    names: Names = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch.")] = None,
+    replace: Replace = False,
+) -> Answer:
+    """Download prompts from the Hugging Face Hub, every file checked."""
+    from softprompt.interop.hub import pull as pull_from
+
+    store = o.open_library(place, must_exist=False)
+    commit, added = pull_from(store, repo, list(names) if names else None, revision=revision, replace=replace)
+    made = [prompt.name for prompt in added]
+    told = f"added {', '.join(made) or 'nothing new'} from {repo} at commit {commit[:12]}"
+    return Answer(data={"library": store.location, "commit": commit, "added": made}, show=lines(told))

@@ -1,0 +1,269 @@
+"""``softprompt sharpt``: one latent space of skills, and prompts generated from it (SharPT)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace as changed
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import command, group
+from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.progress import counting, training
+from softprompt.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from softprompt.backbones.base import Backbone
+    from softprompt.sharpt.cache import CachedEncoder
+    from softprompt.sharpt.recipes import SharPTRecipe
+    from softprompt.sharpt.space import Space
+    from softprompt.sharpt.use import SkillUse
+    from softprompt.tasks.task import Task
+
+sharpt = group("sharpt", "One latent space of skills for all tasks (SharPT).")
+
+SpaceFolder = Annotated[Path, typer.Option("--space", help="Folder of a latent space.", show_default=False)]
+Folders = Annotated[
+    str, typer.Option("--prompt", help="Folders of `sharpt adapt`, commas between.", show_default=False)
+]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Where instance encodings are kept between runs.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="quick, balanced or paper.")]
+
+
+@command(sharpt, "train")
+def train(
+    sources: Annotated[str | None, typer.Option("--sources", help="Source tasks, with commas between.")] = None,
+    setting: Annotated[
+        str | None, typer.Option("--setting", help="The paper's: high-to-low or cross-category.")
+    ] = None,
+    data: o.Data = None,
+    out: Annotated[Path, typer.Option("--out", help="Run directory and spaces.")] = Path("runs/sharpt"),
+    resume: o.Resume = False,
+    seeds: o.Seeds = "0",
+    recipe: RecipeName = "quick",
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Instance encoder: auto, backbone, minilm, a model.")
+    ] = "auto",
+    ablation: Annotated[
+        Literal["none", "no-source-training", "no-latent-space"], typer.Option("--ablation", help="Of Table 3.")
+    ] = "none",
+    skills: Annotated[int | None, typer.Option("--skills", help="K, skills in the space.", min=1)] = None,
+    steps: o.Steps = None,
+    batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None,
+    prompt_length: o.PromptLength = None,
+    set_: o.Set = None,
+    train_rows: o.TrainRows = None,
+    validation_rows: o.ValidationRows = None,
+    cache: Cache = None,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Learn the space and the generator on source tasks."""
+    from softprompt.sharpt.cache import CachedEncoder
+    from softprompt.sharpt.encoders import load_encoder
+    from softprompt.sharpt.recipes import transfer_setting
+    from softprompt.sharpt.train import train_space, untrained_space
+
+    if (sources is None) == (setting is None):
+        raise UsageError("sharpt train takes --sources or --setting, one of the two.")
+    names = o.words(sources, "--sources") if sources is not None else transfer_setting(str(setting)).source_tasks()
+    chosen = _recipe(recipe, set_, skills, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+                     prompt_length=prompt_length).ablated(ablation)  # fmt: skip
+    numbers = o.numbers(seeds, "--seeds")
+    tasks = o.open_tasks(names, data)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    encodings = CachedEncoder(load_encoder(encoder, model), cache)
+    encoded = o.encode(model, tasks, chosen.source, train_rows, validation_rows)
+    made: list[tuple[Space, float | None, SkillUse | None]]
+    with training("source training") as observer:
+        if ablation == "no-source-training":
+            made = [(untrained_space(model, encodings, encoded, chosen, seed=seed), None, None) for seed in numbers]
+        else:
+            trained = train_space(
+                model, encodings, encoded, chosen, seeds=numbers, folder=out / "run", resume=resume, observer=observer
+            )
+            made = [(t.space, t.result.scores.get("score"), t.use) for t in trained]
+    rows = []
+    for seed, (space, score, use) in zip(numbers, made, strict=True):
+        folder = out / (f"space-{seed}" if len(numbers) > 1 else "space")
+        space.save(folder, replace=True)
+        rows.append({"space": folder, "seed": seed, "score": score, "skills": use.sentence() if use else "-"})
+    shown = table(["space", "seed", "mean score", "skills"], [list(row.values()) for row in rows])
+    return Answer(data={"spaces": rows, "run": out / "run"}, show=shown)
+
+
+def _recipe(name: str, given: Sequence[str] | None, skills: int | None, **flags: object) -> SharPTRecipe:
+    from softprompt.sharpt.recipes import sharpt_recipe
+
+    found = sharpt_recipe(name)
+    source = o.changed_settings(found.source, given, **flags)
+    target = found.target.having(prompt_length=source.prompt_length)
+    start = found.start if skills is None else changed(found.start, skill_count=skills)
+    return changed(found, source=source, target=target, start=start)
+
+
+@command(sharpt, "adapt")
+def adapt(
+    space: SpaceFolder,
+    task: o.TaskNames,
+    data: o.Data = None,
+    out: Annotated[Path, typer.Option("--out", help="Run directory and prompts.")] = Path("runs/sharpt-adapt"),
+    resume: o.Resume = False,
+    seeds: o.Seeds = "0",
+    recipe: RecipeName = "quick",
+    steps: o.Steps = None,
+    batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None,
+    set_: o.Set = None,
+    train_rows: o.TrainRows = None,
+    validation_rows: o.ValidationRows = None,
+    cache: Cache = None,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Tune the generator on target tasks, the space frozen."""
+    from softprompt.sharpt.recipes import sharpt_recipe
+    from softprompt.sharpt.space import load_space, space_encoder
+    from softprompt.sharpt.train import adapt as adapt_to
+
+    loaded = load_space(space)
+    settings = o.changed_settings(
+        sharpt_recipe(recipe).target.having(prompt_length=loaded.prompt_length), set_,
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+    )  # fmt: skip
+    numbers = o.numbers(seeds, "--seeds")
+    tasks = o.open_tasks(o.words(task, "--task"), data)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    encoder = space_encoder(loaded, model, cache)
+    encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
+    with training("adapting") as observer:
+        found = adapt_to(
+            model,
+            encoder,
+            loaded,
+            encoded,
+            settings,
+            seeds=numbers,
+            folder=out / "run",
+            resume=resume,
+            observer=observer,
+        )
+    rows = []
+    for prompt in found:
+        folder = out / prompt.space.name
+        prompt.space.save(folder, replace=True)
+        rows.append({"prompt": folder, "task": prompt.task, "seed": prompt.seed, **prompt.result.scores})
+    shown = table(
+        ["prompt", "task", "seed", "score"], [[r["prompt"], r["task"], r["seed"], r.get("score")] for r in rows]
+    )
+    return Answer(data={"prompts": rows, "run": out / "run"}, show=shown)
+
+
+@command(sharpt, "relations")
+def relations(
+    space: SpaceFolder,
+    sources: Annotated[str, typer.Option("--sources", help="Source tasks, commas between.", show_default=False)],
+    targets: Annotated[str, typer.Option("--targets", help="Target tasks, commas between.", show_default=False)],
+    data: o.Data = None,
+    train_rows: o.TrainRows = None,
+    cache: Cache = None,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Relate tasks by the skills they use (Figure 3)."""
+    from softprompt.sharpt.relations import relations as relate
+    from softprompt.sharpt.space import load_space, space_encoder
+
+    loaded = load_space(space)
+    left, right = o.words(sources, "--sources"), o.words(targets, "--targets")
+    tasks = o.open_tasks(tuple(dict.fromkeys([*left, *right])), data)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    encoder = space_encoder(loaded, model, cache)
+    encodings = {task.name: _encodings(encoder, model, task, train_rows) for task in tasks}
+    by_name = dict(zip(dict.fromkeys([*left, *right]), encodings.values(), strict=True))
+    found = relate(loaded.prompter(model, encoder), {n: by_name[n] for n in left}, {n: by_name[n] for n in right})
+    cosine = found.cosine_AB.tolist()
+    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(found.sources, cosine, strict=True)]
+    return Answer(data=found.plain(), show=table(["source", *found.targets], rows))
+
+
+def _encodings(encoder: CachedEncoder, backbone: Backbone, task: Task, rows: int | None) -> Tensor:
+    from softprompt.tasks.encoded import encode_split
+
+    split = task.split("train", max_rows=rows)
+    return encoder.precompute(encode_split(split, backbone, max_input_tokens=None, max_target_tokens=None))
+
+
+@command(sharpt, "eval")
+def evaluate(
+    prompt: Folders,
+    task: o.TaskNames,
+    data: o.Data = None,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
+    max_rows: Annotated[int | None, typer.Option("--max-rows", help="At most this many rows.", min=1)] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest free-text answer.", min=1)] = 64,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Score adapted prompts on tasks."""
+    from softprompt.inference.evaluate import EvalJob, evaluate
+    from softprompt.sharpt.space import load_prompter
+    from softprompt.tasks.encoded import encode_split
+
+    folders = [Path(name) for name in o.words(prompt, "--prompt")]
+    tasks = o.open_tasks(o.words(task, "--task"), data)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    prompter = load_prompter(folders, model)
+    room = None if model.max_length is None else model.max_length - prompter.prompt_length
+    encoded = [
+        encode_split(t.split(split, max_rows=max_rows), model, max_input_tokens=room, max_target_tokens=None)
+        for t in tasks
+    ]
+    pairs = [(i, j) for i in range(len(tasks)) for j in range(len(folders))]
+    jobs = [EvalJob(run=j, task=tasks[i], split=encoded[i]) for i, j in pairs]
+    with counting("evaluating") as progress:
+        found = evaluate(model, prompter, jobs, max_target_tokens=max_new_tokens, progress=progress)
+    rows = [
+        {"task": tasks[i].name, "prompt": folders[j], "rows": len(encoded[i]), **evaluation.scores}
+        for (i, j), evaluation in zip(pairs, found, strict=True)
+    ]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    shown = table(columns, [[row.get(key) for key in columns] for row in rows])
+    return Answer(data={"results": rows, "fingerprint": model.fingerprint}, show=shown)
+
+
+@command(sharpt, "predict")
+def predict(
+    prompt: Annotated[Path, typer.Option("--prompt", help="Folder of `sharpt adapt`.", show_default=False)],
+    text: Annotated[list[str] | None, typer.Argument(help="Inputs, worded as the task words its own.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Inputs, one a line; - reads standard input.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Texts in one forward pass.", min=1)] = 32,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Answer texts, each with the prompt its skill generates."""
+    from softprompt.cli.training import answers_to, texts_of
+    from softprompt.sharpt.space import load_prompter
+
+    texts = texts_of(text, file)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    answers = answers_to(model, load_prompter([prompt], model), texts, max_new_tokens, batch_size)
+    pairs = [{"input": given, "output": answer} for given, answer in zip(texts, answers, strict=True)]
+    return Answer(data={"predictions": pairs, "prompt": prompt}, show=both(lines(*answers)))

@@ -1,0 +1,428 @@
+"""The report of a transfer study: one self-contained page, and each figure and table as a file.
+
+``report_study(folder, out)`` needs the ledger alone: neither data nor backbone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softprompt import artifacts
+from softprompt.errors import UsageError
+from softprompt.report.charts import Line, dendrogram, lines, scatter
+from softprompt.report.parts import HeatCell, downloads, headline, heatmap, key_values, page, table_html
+from softprompt.study.analysis import (
+    Gains,
+    best_sources,
+    best_table,
+    gain_table,
+    positive_transfers,
+    score_table,
+    seed_table,
+)
+from softprompt.study.embeddings import (
+    SIMILARITIES,
+    SimilarityMap,
+    cluster,
+    correlations,
+    run_similarities,
+    similarity_NN,
+    task_similarities,
+)
+from softprompt.study.figures import colour_limit, cost_series
+from softprompt.study.records import Results
+from softprompt.study.retrieval import StrategyRow, strategy_rows, strategy_table
+from softprompt.study.settings import Study
+from softprompt.study.statistics import (
+    compare_sources,
+    comparison_table,
+    excess_table,
+    gain_interval,
+    halves_table,
+    stability_table,
+)
+from softprompt.study.tables import Table
+
+LARGE = 40
+"""More rows than this are drawn without numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """What was written.
+
+    Attributes:
+        page: the HTML file.
+        tables: CSV and LaTeX files.
+        figures: PNG and SVG files.
+        left_out: figures that cannot be drawn yet, and why.
+    """
+
+    page: Path
+    tables: tuple[Path, ...]
+    figures: tuple[Path, ...]
+    left_out: tuple[str, ...]
+
+
+def report_study(folder: str | Path, out: str | Path, name: str | None = None, *, figures: bool = True) -> StudyReport:
+    """Write the report of a study that was run in a ledger, finished or not.
+
+    Args:
+        folder: of the ledger.
+        out: where ``report.html``, ``tables/`` and ``figures/`` go.
+        name: of the study; may be left out where the ledger holds one.
+        figures: whether figures are drawn (needs matplotlib).
+
+    Raises:
+        UsageError: the ledger holds no such study.
+    """
+    from softprompt.study.run import collect, facts_of, open_study
+
+    study, ledger, noted = open_study(folder, name)
+    results = collect(study, ledger, facts_of(study, noted))
+    provenance = {**provenance_of(study, noted), "ledger": str(folder)}
+    return write_report(results, out, study=study, provenance=provenance, noted=noted, figures=figures)
+
+
+def write_report(
+    results: Results,
+    out: str | Path,
+    *,
+    title: str = "",
+    study: Study | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    noted: Mapping[str, Any] | None = None,
+    figures: bool = True,
+) -> StudyReport:
+    """Write a report of plain records; see `report_study`."""
+    from softprompt.study.figures import draw_all
+
+    folder = Path(out)
+    rows = strategy_rows(results, study.strategies.best_of_top_k if study is not None else (1, 3, 6, 9, 12, 15))
+    html = study_page(results, rows, title=title, study=study, provenance=provenance, noted=noted)
+    artifacts.write_bytes(folder / "report.html", html.encode())
+    tables = []
+    for table in all_tables(results, rows):
+        for suffix, text in (("csv", table.to_csv()), ("tex", table.to_latex())):
+            path = folder / "tables" / f"{table.name}.{suffix}"
+            artifacts.write_bytes(path, text.encode(), durable=False)
+            tables.append(path)
+    drawn, left_out = draw_all(results, rows, folder / "figures") if figures else ([], [])
+    return StudyReport(
+        page=folder / "report.html", tables=tuple(tables), figures=tuple(drawn), left_out=tuple(left_out)
+    )
+
+
+def all_tables(results: Results, rows: Sequence[StrategyRow]) -> list[Table]:
+    """Every table of the report."""
+    return [
+        score_table(results),
+        gain_table(results),
+        positive_transfers(results),
+        best_table(results),
+        stability_table(results),
+        strategy_table(rows, len(results.targets)),
+        *(correlation_table(results, kind) for kind in (SIMILARITIES if results.embeddings else ())),
+        *([embedding_ablation(results)] if results.other_embeddings else []),
+        halves_table(results),
+        excess_table(results),
+        comparison_table(compare_sources(results), "sources_tested", "Each source task against tuning from scratch"),
+        seed_table(results),
+    ]
+
+
+def correlation_table(results: Results, kind: str) -> Table:
+    """Pearson's r and p of similarity and gain, by target (Figure 8's titles)."""
+    rows = [
+        (
+            c.target,
+            *(("pending", "pending") if c.r is None or c.p is None else (f"{c.r:.3f}", f"{c.p:.2g}")),
+            str(len(c.prompts)),
+        )
+        for c in correlations(results, kind)
+    ]
+    return Table(
+        name=f"correlation_{kind}",
+        title=f"Correlation of {SIMILARITIES[kind]} with relative error reduction",
+        columns=("target", "r", "p", "source prompts"),
+        rows=tuple(rows),
+    )
+
+
+def embedding_ablation(results: Results) -> Table:
+    """How well embeddings at other steps predict gains: mean Pearson r over targets (footnote 13)."""
+    sets = {"the study's step": results.embeddings, **results.other_embeddings}
+    rows: list[tuple[str, ...]] = []
+    for name, embeddings in sets.items():
+        means = []
+        for kind in SIMILARITIES:
+            found = [c.r for c in correlations(results, kind, embeddings) if c.r is not None]
+            means.append(f"{np.mean(found):.3f} ({len(found)} targets)" if found else "pending")
+        rows.append((f"{name} steps" if name.isdigit() else name, *means))
+    return Table(
+        name="embedding_ablation",
+        title="Task embeddings from other checkpoints: mean Pearson r of similarity and gain over targets",
+        columns=("embedding", *SIMILARITIES.values()),
+        rows=tuple(rows),
+    )
+
+
+def study_page(
+    results: Results,
+    rows: Sequence[StrategyRow],
+    *,
+    title: str = "",
+    study: Study | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    noted: Mapping[str, Any] | None = None,
+) -> str:
+    """The page of a study.
+
+    Args:
+        results: its records, finished or not.
+        rows: from `strategy_rows`.
+        title: where there is no study file.
+        study: its settings.
+        provenance: shown as a table.
+        noted: the facts of the ledger (contamination).
+
+    Returns:
+        HTML that needs nothing else.
+    """
+    sections = [
+        ("summary", "", _summary(results, noted)),
+        ("gains", "Who helps whom", _gains(results)),
+        ("scores", "Scores", _scores(results)),
+        ("embeddings", "Task space", _space(results)),
+        ("correlation", "Similarity against gain", _correlation(results)),
+        ("strategies", "Choosing source prompts", _strategies(results, rows)),
+        ("statistics", "How sure is this", _statistics(results)),
+    ]
+    if study is not None:
+        sections.append(("settings", "Settings", key_values(study.plain(), "The study file, every value resolved")))
+    if provenance:
+        sections.append(("provenance", "Provenance", key_values(provenance, "Where the numbers are from")))
+    heading = title or (study.title or f"Transfer study {study.name}" if study is not None else "Transfer study")
+    words = f"{len(results.sources)} source tasks, {len(results.targets)} target tasks, {len(results.seeds)} seeds"
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    backbone = f" on {study.backbone}" if study is not None else ""
+    return page(heading, words + backbone, sections, f"Made by softprompt, {when} UTC; this file needs no network.")
+
+
+def _number(value: float, unit: str = "") -> str:
+    return "pending" if np.isnan(value) else f"{value:.1f}{unit}"
+
+
+def _summary(results: Results, noted: Mapping[str, Any] | None) -> str:
+    best = best_sources(results)
+    base, score, oracle = best.average
+    gains = Gains.of(results)
+    done, planned = int(gains.done_ST.sum()), gains.scores_STR.size
+    numbers = [
+        (_number(base), "from scratch, average"),
+        (_number(score), "best source task per target"),
+        (_number(oracle), "best source prompt (oracle)"),
+        (_number(best.mean_gain, " %"), "mean relative error reduction"),
+        (f"{done} / {planned}", "transfer runs finished"),
+    ]
+    parts = [headline(numbers)]
+    if done < planned:
+        parts.append(
+            f'<p class="warn">{planned - done} of {planned} transfer runs are not finished. They are shown as pending, and '
+            "an average over them is given only where all of its parts are there.</p>"
+        )
+    interval = gain_interval(results)
+    if not np.isnan(interval.mean):
+        parts.append(
+            f"<p>The best source of each target reduces the error by {interval.mean:.1f} % on average, with a 95 % "
+            f"bootstrap interval over targets and seeds of {interval.low:.1f} to {interval.high:.1f} %. The best is chosen "
+            'on the data it is reported on here, as in the papers; <a href="#statistics">below</a> it is not.</p>'
+        )
+    for target, source, rows in (noted or {}).get("contamination", ()):
+        parts.append(
+            f'<p class="warn">Contamination: {rows} validation inputs of {escape(target)} stand among the training '
+            f"inputs of {escape(source)}; its gain on {escape(target)} may be memory.</p>"
+        )
+    return "".join(parts)
+
+
+def _gains(results: Results) -> str:
+    gains = Gains.of(results)
+    mean, planned = gains.mean_ST, len(results.seeds)
+    base = gains.base_TR
+    best = best_sources(results)
+    cells = []
+    for s, source in enumerate(results.sources):
+        row = []
+        for t, target in enumerate(results.targets):
+            done = int(gains.done_ST[s, t])
+            if np.isnan(mean[s, t]):
+                why = (
+                    "from scratch scores 100, nothing is left to reduce"
+                    if done and (base[t] == 100).all()
+                    else "pending"
+                )
+                row.append(HeatCell(value=None, label=f"{source} to {target}: {why} ({done} of {planned} runs)"))
+                continue
+            scores = gains.scores_STR[s, t]
+            spread = ", ".join(f"{v:.1f}" for v in scores[~np.isnan(scores)])
+            scratch = base[t][~np.isnan(base[t])]
+            label = (
+                f"{source} to {target}: {mean[s, t]:+.1f} % relative error reduction; score {np.nanmean(scores):.1f} "
+                f"(runs {spread}) against {scratch.mean():.1f} from scratch; {done} of {planned} runs"
+            )
+            mark = "part" if done < planned else "best" if best.source_T[t] == source else ""
+            row.append(HeatCell(value=float(mean[s, t]), label=label, mark=mark))
+        cells.append(row)
+    heat = heatmap(
+        "gain-map", results.sources, results.targets, cells, caption="Relative error reduction on each target (percent)",
+        scale=colour_limit(mean),
+    )  # fmt: skip
+    notes = "The best source of each target is bold; dotted underlines mark cells with unfinished runs."
+    return f'{heat}<p class="soft">{notes}</p>{downloads(gain_table(results))}{table_html(positive_transfers(results))}'
+
+
+def _scores(results: Results) -> str:
+    everything = table_html(seed_table(results), sortable=True)
+    return (
+        table_html(score_table(results), sortable=True, lead_rows=1)
+        + table_html(best_table(results))
+        + table_html(stability_table(results), sortable=True, lead_rows=1)
+        + f"<details><summary>Every run</summary>{everything}</details>"
+    )
+
+
+def _space(results: Results) -> str:
+    if not results.embeddings:
+        return '<p class="pending">No task embedding is finished yet.</p>'
+    parts = ["<p>Tasks that stand together have prompts that point the same way early in tuning.</p>"]
+    for kind, words in SIMILARITIES.items():
+        found = task_similarities(results.embeddings, kind)
+        parts.append(_clustered(f"space-{kind}", found, f"{words.capitalize()}, averaged over pairs of runs"))
+    runs = run_similarities(results.embeddings, "average")
+    inner = _clustered("space-runs", runs, "Every run: cosine similarity of average tokens")
+    parts.append(f"<details><summary>Every run on its own ({len(runs.names)} rows)</summary>{inner}</details>")
+    return "".join(parts)
+
+
+def _clustered(name: str, found: SimilarityMap, caption: str) -> str:
+    order = list(found.order)
+    names = [found.names[i] for i in order]
+    matrix = found.matrix_NN[np.ix_(order, order)]
+    cells = [
+        [HeatCell(value=float(v), label=f"{a} and {b}: {v:.3f}") for b, v in zip(names, row, strict=True)]
+        for a, row in zip(names, matrix, strict=True)
+    ]
+    tiny = len(names) > LARGE
+    row_height = 11.0 if tiny else 26.25
+    tree = dendrogram(found.linkage.tolist(), len(names), order, row_height, 0.0, 110)
+    tree = f'<div class="treebox{" tiny" if tiny else ""}">{tree}</div>'
+    return heatmap(
+        name, names, names, cells, caption=caption, scale=1.0, digits=2, size="tiny" if tiny else "small", sortable=False,
+        before=tree, legend=("opposite", "alike"),
+    )  # fmt: skip
+
+
+def _correlation(results: Results) -> str:
+    parts = []
+    for kind, words in SIMILARITIES.items():
+        found = correlations(results, kind)
+        charts = []
+        for c in found:
+            note = f"r = {c.r:.3f}, p = {c.p:.2g}" if c.r is not None and c.p is not None else "no correlation yet"
+            points = [
+                (float(x), float(y), f"{task}, seed {seed}: similarity {x:.3f}, gain {y:+.1f} %")
+                for (task, seed), x, y in zip(c.prompts, c.similarity_M, c.gain_M, strict=True)
+            ]
+            charts.append(
+                scatter(
+                    f"scatter-{kind}-{len(charts)}", points, title=c.target, note=note, x_name="similarity",
+                    y_name="error reduction (%)",
+                )
+            )  # fmt: skip
+        grid = f'<div class="grid">{"".join(charts)}</div>{table_html(correlation_table(results, kind))}'
+        if kind == "average":
+            parts.append(f"<h3>{escape(words.capitalize())}</h3><p>One point is one source prompt.</p>{grid}")
+        else:
+            parts.append(f"<details><summary>{escape(words.capitalize())}</summary>{grid}</details>")
+    if results.other_embeddings:
+        parts.append(table_html(embedding_ablation(results)))
+    return "".join(parts)
+
+
+def _strategies(results: Results, rows: Sequence[StrategyRow]) -> str:
+    series = [Line(name=name, points=points) for name, points in cost_series(rows).items()]
+    for row in rows:
+        if row.strategy in ("baseline", "oracle") and row.average.complete and row.average.value is not None:
+            name = "from scratch" if row.strategy == "baseline" else "oracle"
+            series.append(Line(name=name, points=[(0.0, row.average.value)], flat=True))
+    chart = lines(
+        "cost", series, title="Cost against gain", x_name="prompt tunings on the target",
+        y_name="average score (percent)",
+    )  # fmt: skip
+    return table_html(strategy_table(rows, len(results.targets)), lead_rows=2) + chart
+
+
+def _statistics(results: Results) -> str:
+    return (
+        "<p>A search over many noisy runs finds a good one even where nothing transfers. These tables take that off.</p>"
+        + table_html(halves_table(results))
+        + table_html(excess_table(results))
+        + table_html(
+            comparison_table(compare_sources(results), "sources_tested", "Each source task against tuning from scratch")
+        )
+    )
+
+
+def provenance_of(study: Study, noted: Mapping[str, Any]) -> dict[str, Any]:
+    """Backbone and data fingerprints of a study, from its ledger."""
+    from softprompt import __version__
+
+    return {
+        "softprompt": __version__,
+        "study": study.name,
+        "backbone": noted["backbone"],
+        "backbone fingerprint": noted["fingerprint"],
+        "dtype": noted["dtype"],
+        "data (train / validation)": {
+            task: f"{row['train'][:16]} ({row['train_rows']:,} rows) / {row['validation'][:16]} ({row['validation_rows']:,} rows)"
+            for task, row in noted["data"].items()
+        },
+    }
+
+
+def task_relations(names: Sequence[str], embeddings: Sequence[Any], other: Any, path: str | Path) -> Path:
+    """SPoT's task similarities beside another relation of the same tasks (SharPT's skill overlap), as one figure.
+
+    Args:
+        names: tasks.
+        embeddings: one task embedding [P, H] a task.
+        other: float [N, N], the other relation.
+        path: the file, .png or .svg.
+
+    Raises:
+        UsageError: the shapes do not fit.
+    """
+    from softprompt.study.figures import relation_pair
+
+    ours = similarity_NN([np.asarray(e, dtype=np.float64) for e in embeddings])
+    theirs = np.asarray(other, dtype=np.float64)
+    if theirs.shape != ours.shape or len(names) != len(ours):
+        raise UsageError(
+            f"{len(names)} tasks need relations of {len(names)} x {len(names)}, got {ours.shape} and {theirs.shape}."
+        )
+    return relation_pair(cluster(names, ours), theirs, path)
+
+
+def text_summary(results: Results) -> str:
+    """The main tables for a terminal."""
+    rows = strategy_rows(results)
+    tables = [gain_table(results), best_table(results), strategy_table(rows, len(results.targets))]
+    return "\n\n".join(table.to_text() for table in tables)

@@ -1,0 +1,468 @@
+"""Who makes the packs of a study: this process, several local processes, a Ray cluster, or Slurm.
+
+All executors run the same function (`execute`) on the same orders and record in the same ledger, so that results do not
+depend on which one ran them. A worker that is lost (killed, out of memory, its node gone) costs its pack the steps since
+its last checkpoint: the pack is given out again and continues there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from softprompt import artifacts
+from softprompt.errors import Interrupted, SoftpromptError, UnknownNameError, UsageError
+from softprompt.study.grid import Pack
+from softprompt.study.ledger import Ledger
+from softprompt.study.runner import DEFAULT_RUNNER, Runner, Tell, make_runner
+from softprompt.study.settings import study_of
+
+SAVING_S = 30.0
+"""How long workers are given to save what they have when a study is stopped."""
+
+OutcomeKind = Literal["done", "failed", "lost", "interrupted", "disk"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One pack to make, as plain data that can travel.
+
+    Attributes:
+        ledger: folder, the same path on every machine that works.
+        study: `Study.plain`.
+        pack: `Pack.plain`.
+        runner: ``module:factory``.
+        options: the factory's keyword arguments.
+        provenance: recorded with every cell.
+    """
+
+    ledger: str
+    study: Mapping[str, Any]
+    pack: Mapping[str, Any]
+    runner: str = DEFAULT_RUNNER
+    options: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Of the pack."""
+        return str(self.pack["key"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an order ended.
+
+    Attributes:
+        key: of the pack.
+        kind: ``done``; ``failed`` (the same would happen again); ``lost`` (worth another try); ``interrupted`` (saved);
+            ``disk`` (nothing more can be written).
+        message: one sentence; empty when done.
+    """
+
+    key: str
+    kind: OutcomeKind
+    message: str = ""
+
+
+_RUNNERS: dict[tuple[str, str], Runner] = {}
+
+
+def execute(order: Order, tell: Tell | None = None) -> Outcome:
+    """Make a pack in this process. Errors become outcomes; nothing but a lost process loses them."""
+    folder = Path(order.ledger) / "packs" / artifacts.check_name(order.key, "pack key")
+    try:
+        name = order.runner, str(sorted(order.options.items()))
+        runner = _RUNNERS.get(name) or _RUNNERS.setdefault(name, make_runner(order.runner, order.options))
+        pack = Pack.of_plain(order.pack)
+        with _alone(folder):
+            artifacts.write_json(folder / "pack.json", {"pack": order.pack, "study": order.study})
+            story = {**order.provenance, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+            runner.make(study_of(order.study), pack, Ledger(order.ledger), folder / "training", story, tell)
+            artifacts.remove_folder(folder)
+    except Interrupted as error:
+        return Outcome(key=order.key, kind="interrupted", message=str(error))
+    except artifacts.StorageError as error:
+        return Outcome(key=order.key, kind="disk", message=str(error))
+    except SoftpromptError as error:
+        return Outcome(key=order.key, kind="failed", message=str(error))
+    return Outcome(key=order.key, kind="done")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, patience_s: float = 60.0) -> Iterator[None]:
+    """Hold a pack; an orphan that still saves its checkpoint is waited for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise UsageError(
+                        f"pack {folder.name[:12]} is being made by another process: wait for it."
+                    ) from error
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Executor(Protocol):
+    """Takes orders and says how they ended."""
+
+    slots: int
+    """How many orders it works on at a time."""
+
+    def submit(self, order: Order, tell: Tell | None = None) -> None:
+        """Take an order; at most ``slots`` are open."""
+        ...
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        """Orders that ended; waits for one, at most this long."""
+        ...
+
+    def stop(self) -> None:
+        """Ask open orders to save and stop, and wait until they have."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+class SerialExecutor:
+    """One pack after the other in this process."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self._ended: list[Outcome] = []
+
+    def submit(self, order: Order, tell: Tell | None = None) -> None:
+        self._ended.append(execute(order, tell))
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def stop(self) -> None:
+        """Nothing is open between packs; within one, the training heeds the signal itself."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    order: Order | None = None
+    tell: Tell | None = None
+
+
+class ProcessExecutor:
+    """Several local processes, each making packs one after the other.
+
+    Args:
+        workers: how many.
+        devices: one for each worker, e.g. ``cuda:0``; empty where the runner chooses.
+        threads: CPU threads of each; 0 shares the machine's evenly.
+    """
+
+    def __init__(self, workers: int = 2, devices: Sequence[str] = (), threads: int = 0) -> None:
+        if workers < 1:
+            raise UsageError(f"workers must be at least 1, got {workers}.")
+        self.slots = workers
+        self._devices = list(devices)
+        self._threads = threads or max(1, (os.cpu_count() or 1) // workers)
+        self._context = multiprocessing.get_context("spawn")  # forked processes and torch threads do not mix
+        self._workers = [self._start() for _ in range(workers)]
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, os.getpid(), self._threads), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process=process, pipe=ours)
+
+    def submit(self, order: Order, tell: Tell | None = None) -> None:
+        place = next(i for i, worker in enumerate(self._workers) if worker.order is None)
+        worker = self._workers[place]
+        if self._devices:
+            device = self._devices[place % len(self._devices)]
+            order = replace(order, options={**order.options, "device": device})
+        worker.order, worker.tell = order, tell
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is found by `wait`
+            worker.pipe.send(order)
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        busy = [worker for worker in self._workers if worker.order is not None]
+        if not busy:
+            return []
+        wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout_s)
+        return [outcome for worker in busy if (outcome := self._heard(worker)) is not None]
+
+    def _heard(self, worker: _Worker) -> Outcome | None:
+        assert worker.order is not None
+        key = worker.order.key
+        try:
+            while worker.pipe.poll():
+                message = worker.pipe.recv()
+                if isinstance(message, Outcome):
+                    worker.order = worker.tell = None
+                    return message
+                if worker.tell is not None:
+                    worker.tell(*message)
+        except (EOFError, OSError):
+            pass
+        if worker.process.is_alive():
+            return None
+        worker.process.join()
+        code = worker.process.exitcode
+        outcome = Outcome(key=key, kind="lost", message=f"worker process {worker.process.pid} ended with {code}.")
+        fresh = self._start()
+        worker.process, worker.pipe, worker.order, worker.tell = fresh.process, fresh.pipe, None, None
+        return outcome
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the worker processes."""
+        return [worker.process.pid for worker in self._workers]
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            if worker.order is not None and worker.process.is_alive():
+                worker.process.terminate()  # the training takes SIGTERM as a request to save and stop
+        deadline = time.monotonic() + SAVING_S
+        while any(worker.order is not None for worker in self._workers) and time.monotonic() < deadline:
+            self.wait(0.5)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            with contextlib.suppress(OSError):
+                worker.pipe.send(None)
+        for worker in self._workers:
+            worker.process.join(timeout=20)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.pipe.close()
+
+
+def _serve(pipe: Connection, parent: int, threads: int) -> None:
+    """The life of a worker process."""
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the coordinator, which asks for a stop
+    _limit_threads(threads)
+    while True:
+        try:
+            order = pipe.recv()
+        except EOFError:
+            return
+        if order is None:
+            return
+        pipe.send(execute(order, _throttled(lambda done, total: pipe.send((done, total)))))
+
+
+def _die_with(parent: int) -> None:
+    """Ask the system to send SIGTERM when the coordinator dies, however it dies (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit(0)
+
+
+def _limit_threads(threads: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _throttled(tell: Tell, every_s: float = 0.5) -> Tell:
+    last = 0.0
+
+    def throttled(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
+            tell(done, total)
+
+    return throttled
+
+
+class RayExecutor:
+    """Actors on a Ray cluster; an actor whose worker or node is lost is replaced, its pack given out again.
+
+    The ledger's folder must be the same shared path on every node.
+
+    Args:
+        workers: actors.
+        address: of the running cluster; ``auto`` finds it, empty starts one on this machine.
+        gpus: GPUs of each actor, may be a fraction.
+        cpus: CPU cores of each actor.
+    """
+
+    def __init__(self, workers: int = 2, address: str = "auto", gpus: float = 0.0, cpus: float = 1.0) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise UsageError(
+                "the ray executor needs Ray, which is not installed: pip install 'softprompt[ray]'."
+            ) from error
+        self._ray = ray
+        self._started = not ray.is_initialized()
+        if self._started:
+            ray.init(address=address or None, log_to_driver=False, include_dashboard=False if not address else None)
+        self.slots = workers
+        self._actor = ray.remote(num_gpus=gpus, num_cpus=cpus, max_restarts=0)(_RayWorker)
+        self._idle = [self._actor.remote() for _ in range(workers)]
+        self._open: dict[Any, tuple[Any, Order]] = {}
+
+    def submit(self, order: Order, tell: Tell | None = None) -> None:
+        actor = self._idle.pop()
+        self._open[actor.run.remote(order)] = (actor, order)
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        if not self._open:
+            return []
+        ready, _ = self._ray.wait(list(self._open), num_returns=1, timeout=timeout_s)
+        return [self._ended(reference) for reference in ready]
+
+    def _ended(self, reference: Any) -> Outcome:
+        actor, order = self._open.pop(reference)
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            with contextlib.suppress(Exception):
+                self._ray.kill(actor)
+            self._idle.append(self._actor.remote())
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            return Outcome(key=order.key, kind="lost", message=f"a Ray worker was lost: {reason}")
+        self._idle.append(actor)
+        return outcome
+
+    def stop(self) -> None:
+        for actor, _ in self._open.values():
+            self._ray.kill(actor)
+
+    def close(self) -> None:
+        for actor in [*self._idle, *(actor for actor, _ in self._open.values())]:
+            with contextlib.suppress(Exception):
+                self._ray.kill(actor)
+        if self._started:
+            self._ray.shutdown()
+
+
+class _RayWorker:
+    """What an actor does; Ray wraps it."""
+
+    def run(self, order: Order) -> Outcome:
+        return execute(order)
+
+    def pid(self) -> int:
+        """Of the actor's process."""
+        return os.getpid()
+
+
+class SlurmExecutor:
+    """Slurm jobs through submitit, one for each pack.
+
+    Args:
+        workers: jobs at a time.
+        folder: where submitit keeps its files.
+        cluster: ``slurm``; ``local`` runs the jobs as processes of this machine.
+        parameters: passed to submitit's ``update_parameters``: ``timeout_min``, ``slurm_partition``, ``gpus_per_node``, ...
+    """
+
+    def __init__(
+        self, folder: str | Path, workers: int = 16, cluster: str = "slurm", parameters: Mapping[str, Any] | None = None
+    ) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise UsageError("the slurm executor needs submitit: pip install 'softprompt[slurm]'.") from error
+        self.slots = workers
+        try:
+            self._executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
+            self._executor.update_parameters(
+                **{"name": "softprompt-study", "timeout_min": 24 * 60, **(parameters or {})}
+            )
+        except (RuntimeError, ValueError, NameError) as error:
+            raise UsageError(f"Slurm cannot be used as asked: {error}.") from error
+        self._open: list[tuple[Any, Order]] = []
+
+    def submit(self, order: Order, tell: Tell | None = None) -> None:
+        self._open.append((self._executor.submit(execute, order), order))
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        deadline = time.monotonic() + timeout_s
+        while self._open:
+            ended = [pair for pair in self._open if pair[0].done()]
+            if ended or time.monotonic() > deadline:
+                self._open = [pair for pair in self._open if pair not in ended]
+                return [self._outcome(job, order) for job, order in ended]
+            time.sleep(min(1.0, timeout_s))
+        return []
+
+    @staticmethod
+    def _outcome(job: Any, order: Order) -> Outcome:
+        try:
+            outcome: Outcome = job.result()
+        except Exception as error:  # submitit raises its own kinds for killed, timed out and crashed jobs
+            return Outcome(
+                key=order.key, kind="lost", message=f"job {job.job_id} was lost: {str(error).splitlines()[0]}"
+            )
+        return outcome
+
+    def stop(self) -> None:
+        for job, _ in self._open:
+            job.cancel()
+
+    def close(self) -> None:
+        self.stop()
+
+
+EXECUTORS: dict[str, Callable[..., Executor]] = {
+    "serial": SerialExecutor,
+    "processes": ProcessExecutor,
+    "ray": RayExecutor,
+    "slurm": SlurmExecutor,
+}
+
+
+def make_executor(name: str, ledger: Path, **options: Any) -> Executor:
+    """An executor by name.
+
+    Args:
+        name: ``serial``, ``processes``, ``ray`` or ``slurm``.
+        ledger: the ledger's folder; Slurm's files go below it.
+        options: of the executor.
+
+    Raises:
+        UnknownNameError: another name.
+        UsageError: what it needs is not installed, or an option is wrong.
+    """
+    if name not in EXECUTORS:
+        raise UnknownNameError("executor", name, EXECUTORS)
+    if name == "slurm":
+        options = {"folder": ledger / "slurm", **options}
+    try:
+        return EXECUTORS[name](**options)
+    except TypeError as error:
+        raise UsageError(f"executor '{name}' does not take these options ({sorted(options)}): {error}.") from error

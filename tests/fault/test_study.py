@@ -1,0 +1,210 @@
+"""A study that is killed, loses workers or meets a dead process's lock ends with exactly one result a cell."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.unit.study.test_run import RUNNER, contents, made, run
+
+from softprompt.study.executors import ProcessExecutor, make_executor
+from softprompt.study.ledger import Ledger
+from softprompt.study.run import RunProgress, run_study
+
+COMMAND = """
+import sys
+from tests.unit.study.test_run import RUNNER, made
+from softprompt.study.run import run_study
+if __name__ == "__main__":
+    options = {"executor_options": {"workers": 2, "threads": 1}} if sys.argv[2] == "processes" else {}
+    run_study(made(), sys.argv[1], sys.argv[2], runner=RUNNER,
+              runner_options={"pause": 0.05, "log": sys.argv[1] + "/steps.log"}, **options)
+"""
+
+
+def start(folder: Path, executor: str, repo: Path) -> "subprocess.Popen[bytes]":
+    script = folder.parent / "command.py"
+    script.write_text(COMMAND)
+    folder.mkdir(exist_ok=True)
+    path = os.pathsep.join([str(repo), str(repo / "src")])
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder), executor], env={**os.environ, "PYTHONPATH": path}
+    )
+
+
+def steps_logged(folder: Path) -> int:
+    log = folder / "steps.log"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def wait_for_steps(folder: Path, count: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 60
+    while steps_logged(folder) < count:
+        assert process.poll() is None, "the study ended before it could be killed"
+        assert time.monotonic() < deadline, "the study did not get going"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The ledger of a run that was never disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "ledger"
+    run(made(), folder)
+    return contents(folder)
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_kill_9_and_resume(tmp_path: Path, repo: Path, whole: dict[str, object], executor: str) -> None:
+    folder = tmp_path / "ledger"
+    process = start(folder, executor, repo)
+    wait_for_steps(folder, 30, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    partial = contents(folder)
+    assert 0 < len(partial) < len(whole)
+    assert (folder / "lock.json").exists()  # the dead process's note; its lock is free
+    before = steps_logged(folder)
+    made_now, _ = run(made(), folder)
+    assert made_now == len(whole) - len(partial.keys() & whole.keys())
+    assert contents(folder) == whole
+    assert not list((folder / "packs").glob("*"))
+    assert not (folder / "lock.json").exists()
+    if executor == "serial":
+        # Steps before the last checkpoint (every 4) of the killed pack were not repeated.
+        assert steps_logged(folder) <= before + 4 + (total_pack_steps() - before)
+
+
+def total_pack_steps() -> int:
+    """Steps logged by an undisturbed run: 2 packs of sources x 12, 2 of baselines x 8, 3 of transfers x 8."""
+    return 2 * 12 + 2 * 8 + 3 * 8
+
+
+def test_a_stop_signal_is_obeyed_and_resumable(tmp_path: Path, repo: Path, whole: dict[str, object]) -> None:
+    folder = tmp_path / "ledger"
+    process = start(folder, "serial", repo)
+    wait_for_steps(folder, 15, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) != 0
+    run(made(), folder)
+    assert contents(folder) == whole
+
+
+def test_a_lost_worker_is_replaced(tmp_path: Path, whole: dict[str, object]) -> None:
+    executor = ProcessExecutor(workers=2, threads=1)
+    log = tmp_path / "steps.log"
+    killed: list[int] = []
+
+    def observe(progress: RunProgress) -> None:
+        lines = log.read_text().splitlines() if log.exists() else []
+        if not killed and len(lines) > 6:
+            killed.append(int(lines[-1].split()[2]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    try:
+        summary = run_study(
+            made(), tmp_path, executor, runner=RUNNER, runner_options={"pause": 0.05, "log": str(log)}, observer=observe
+        )
+    finally:
+        executor.close()
+    assert killed
+    assert (summary.complete, summary.lost) == (True, 1)
+    assert contents(tmp_path) == whole
+
+
+def test_a_lock_of_a_dead_process_is_taken_over(tmp_path: Path, whole: dict[str, object]) -> None:
+    note = {
+        "pid": 999_999,
+        "host": os.uname().nodename,
+        "purpose": "study 'tiny'",
+        "started": 0,
+        "renewed": time.time(),
+    }
+    (tmp_path / "lock").touch()
+    (tmp_path / "lock.json").write_text(json.dumps(note))
+    run(made(), tmp_path)
+    # Another machine's note that was renewed a moment ago is believed, one that fell silent is not.
+    (tmp_path / "lock.json").write_text(json.dumps({**note, "host": "elsewhere", "renewed": time.time() - 1000}))
+    with Ledger(tmp_path).lock("a test"):
+        pass
+    from softprompt.errors import UsageError
+
+    (tmp_path / "lock.json").write_text(json.dumps({**note, "host": "elsewhere"}))
+    with pytest.raises(UsageError, match="on elsewhere"), Ledger(tmp_path).lock("a test"):
+        pass
+
+
+def test_submitit_jobs_give_the_same_ledger(tmp_path: Path, whole: dict[str, object]) -> None:
+    pytest.importorskip("submitit")
+    executor = make_executor("slurm", tmp_path, workers=2, cluster="local", parameters={"timeout_min": 5})
+    summary = run_study(made(), tmp_path, executor, runner=RUNNER)
+    executor.close()
+    assert summary.complete
+    assert contents(tmp_path) == whole
+
+
+@contextlib.contextmanager
+def ray_head() -> Iterator[str]:
+    """A cluster of this machine alone, in a process group of its own; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="r")  # Ray's sockets need a short path
+    command = ["start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--node-ip-address=127.0.0.1",
+               "--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000",
+               f"--temp-dir={folder}"]  # fmt: skip
+    head = subprocess.Popen(
+        [str(Path(sys.executable).parent / "ray"), *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert head.poll() is None, "ray start ended"
+            time.sleep(0.3)
+        yield f"127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            head.wait(timeout=20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.ray
+def test_ray_loses_a_worker_and_gives_the_same_ledger(tmp_path: Path, whole: dict[str, object]) -> None:
+    from softprompt.study.executors import RayExecutor
+
+    log = tmp_path / "steps.log"
+    killed: list[int] = []
+
+    def observe(progress: RunProgress) -> None:
+        lines = log.read_text().splitlines() if log.exists() else []
+        if not killed and len(lines) > 6:
+            killed.append(int(lines[-1].split()[2]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    with ray_head() as address:
+        executor = RayExecutor(workers=2, cpus=1, address=address)
+        try:
+            summary = run_study(
+                made(), tmp_path / "ledger", executor, runner=RUNNER,
+                runner_options={"pause": 0.1, "log": str(log)}, observer=observe,
+            )  # fmt: skip
+        finally:
+            executor.close()
+    assert killed
+    assert (summary.complete, summary.lost >= 1) == (True, True)
+    assert contents(tmp_path / "ledger") == whole

@@ -1,0 +1,61 @@
+"""Counts of tuned parameters, against loaded models and the papers' statements."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.models import tiny_backbone
+
+from softprompt.baselines.counts import (
+    T5_SIZES,
+    BackboneShape,
+    count,
+    peak_memory_bytes,
+    shape_of,
+    t5_v1_1_parameters,
+)
+from softprompt.errors import UsageError
+
+
+def test_t5_is_counted_as_transformers_counts_it() -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=100, d_model=24, d_kv=8, d_ff=40, num_layers=3, num_decoder_layers=3, num_heads=4,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(config)
+    head = 0 if model.lm_head.weight is not model.shared.weight else 100 * 24
+    assert t5_v1_1_parameters(100, 24, 40, 3, 4, 8) == sum(p.numel() for p in model.parameters()) + head
+
+
+def test_the_papers_ratio_is_computed() -> None:
+    """SPoT: 410K tuned parameters against 11B, "27,000 times fewer" for T5 XXL."""
+    xxl = T5_SIZES["t5-xxl"]
+    prompt, model = count("prompt-tuning", xxl), count("model-tuning", xxl)
+    assert prompt.tuned == 409_600
+    assert model.tuned == 11_135_332_352
+    assert round(prompt.fewer_times(model), -3) == 27_000
+    assert prompt.stored_bytes == 4 * 409_600
+
+
+def test_counts_of_every_method_for_any_backbone() -> None:
+    backbone = tiny_backbone("t5")
+    shape = shape_of(backbone)
+    assert shape.parameters == backbone.parameter_count
+    h = backbone.hidden_size
+    sharpt = count("sharpt", shape, prompt_length=3, skill_count=7, encoder_width=5)
+    assert (sharpt.tuned, sharpt.shared) == (3 * h + 5 * h + h + h * h + h, 35)
+    assert count("model-tuning", shape).percent == 100
+    assert count("prompt-design", shape).tuned == 0
+    assert count("prompt-design", shape).fewer_times(sharpt) == float("inf")
+    assert count("lora", shape, lora_parameters=12).stored_bytes == 48
+    with pytest.raises(UsageError, match="skill_count and encoder_width"):
+        count("sharpt", shape)
+    with pytest.raises(UsageError, match="'adapters'"):
+        count("adapters", BackboneShape(name="x", parameters=1, hidden_size=1))
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    assert 10_000_000 < peak_memory_bytes(torch.device("cpu")) < 1 << 40

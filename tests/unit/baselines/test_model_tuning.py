@@ -1,0 +1,323 @@
+"""Model tuning against plain PyTorch, its resume, its restore, and multi-task model tuning."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.models import KINDS, random_batch, tiny_backbone
+from tests.unit.sharpt.small_tasks import small_data
+
+from softprompt.baselines.adafactor import Adafactor, factored
+from softprompt.baselines.live_model import LiveModel
+from softprompt.baselines.model_tuning import evaluate_tuned, tune_model, tune_multitask
+from softprompt.baselines.tune_settings import RECIPES, TuneSettings, tune_recipe
+from softprompt.baselines.tuned import ModelState, load_tuned
+from softprompt.baselines.tuning_loop import TokenStream
+from softprompt.errors import UnknownNameError, UsageError
+from softprompt.inference.evaluate import EvalJob
+from softprompt.training.data import mixture_run
+from softprompt.training.loop import Progress
+
+SETTINGS = TuneSettings(
+    steps=4, batch_tokens=60, eval_every=2, eval_rows=0, max_input_tokens=32, max_target_tokens=8, learning_rate=0.01
+)
+
+
+def a_run(backbone: Any, name: str = "animals", seed: int = 0) -> Any:
+    return small_data(backbone, name).run(name, seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_are_the_backbones_own(kind: str) -> None:
+    """The live model's loss and the frozen backbone's are two implementations of one number."""
+    backbone = tiny_backbone(kind)
+    batch = random_batch(backbone, 5)
+    frozen = backbone.example_losses(batch, None)
+    live = LiveModel(backbone)
+    live.module.eval()
+    found = live.losses(batch)
+    torch.testing.assert_close(found.nll_B.detach(), frozen.nll_B, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.log_z_sq_B.detach(), frozen.log_z_sq_B, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["t5", "t5-gated-untied", "encdec", "gpt2"])
+def test_one_step_equals_plain_pytorch(kind: str) -> None:
+    """Same weights, same rows: transformers' own loss, plain autograd, and Adafactor written out."""
+    backbone = tiny_backbone(kind)
+    run = a_run(backbone)
+    settings = TuneSettings(
+        steps=1, batch_tokens=60, dropout=0.0, z_loss=0.0, eval_every=1, max_input_tokens=32, max_target_tokens=8,
+        micro_batch_tokens=25,
+    )  # fmt: skip
+    plain = copy.deepcopy(backbone.hf_model).train()
+    plain.requires_grad_(True)
+    for module in plain.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    picks = TokenStream(run, 60).take()
+    assert len(picks) >= 2
+    losses, tokens = [], 0
+    for part, row in picks:
+        inputs = torch.tensor(run.train[part].inputs(row)).long()
+        targets = torch.tensor(run.train[part].targets(row)).long()
+        if backbone.kind == "causal":
+            labels = torch.cat([torch.full_like(inputs, -100), targets])[None]
+            loss = plain(input_ids=torch.cat([inputs, targets])[None], labels=labels).loss
+        else:
+            decoder = torch.cat([torch.tensor([backbone.start_id]), targets[:-1]])[None]
+            logits = plain(input_ids=inputs[None], decoder_input_ids=decoder).logits[0]
+            loss = torch.nn.functional.cross_entropy(logits, targets)
+        losses.append(loss * len(targets))
+        tokens += len(targets)
+    (torch.stack(losses).sum() / tokens).backward()
+    expected = {}
+    for name, p in plain.named_parameters():
+        g = torch.zeros_like(p) if p.grad is None else p.grad
+        update = g / (g.square() + 1e-30).sqrt()  # the first step's second moment is the squared gradient itself
+        update = update / max(1.0, float(update.square().mean().sqrt()))
+        size = max(1e-3, float(p.detach().square().mean().sqrt()))
+        expected[name] = p.detach() - 0.001 * size * update
+    found = tune_model(backbone, run, settings, keep_final=True)
+    assert found.final is not None
+    grads = {name: p.grad for name, p in plain.named_parameters()}
+    for name, weight in found.final.weights.items():
+        gradient = grads[name]
+        # Where a gradient is rounding noise its sign, and so the first step's direction, is noise as well.
+        sure = torch.ones_like(weight, dtype=torch.bool) if gradient is None else gradient.abs() > 1e-6
+        torch.testing.assert_close(
+            weight[sure], expected[name][sure], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+        assert (weight - expected[name]).abs().max() <= 0.0021 * max(1e-3, float(expected[name].square().mean().sqrt()))
+
+
+def test_adafactor_matches_transformers() -> None:
+    """Factored and unfactored tensors over several steps against the published implementation."""
+    optimization = pytest.importorskip("transformers.optimization")
+    if not hasattr(optimization, "Adafactor"):
+        pytest.skip("this transformers has no Adafactor")
+    torch.manual_seed(0)
+    ours = {"matrix": torch.randn(130, 140), "vector": torch.randn(150)}
+    theirs = [torch.nn.Parameter(t.clone()) for t in ours.values()]
+    reference = optimization.Adafactor(
+        theirs,
+        lr=0.01,
+        scale_parameter=True,
+        relative_step=False,
+        warmup_init=False,
+        clip_threshold=1.0,
+        weight_decay=0.0,
+    )
+    optimizer = Adafactor(ours, rate=0.01)
+    assert [factored(t) for t in ours.values()] == [True, False]
+    for step in range(5):
+        gradients = {name: torch.randn_like(t) * (step + 1) for name, t in ours.items()}
+        for parameter, gradient in zip(theirs, gradients.values(), strict=True):
+            parameter.grad = gradient.clone()
+        reference.step()
+        optimizer.step(step, gradients)
+        for tensor, parameter in zip(ours.values(), theirs, strict=True):
+            torch.testing.assert_close(tensor, parameter.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["t5", "encdec", "llama"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_backbone_is_not_touched(kind: str, dtype: torch.dtype) -> None:
+    backbone = tiny_backbone(kind, dtype=dtype)
+    before = backbone.weights_digest()
+    rates = [m.p for m in backbone.hf_model.modules() if isinstance(m, torch.nn.Dropout)]
+    result = tune_model(backbone, a_run(backbone), SETTINGS)
+    assert backbone.weights_digest() == before
+    assert [m.p for m in backbone.hf_model.modules() if isinstance(m, torch.nn.Dropout)] == rates
+    assert not any(p.requires_grad or p.grad is not None for p in backbone.hf_model.parameters())
+    assert not backbone.hf_model.training
+    assert result.status == "done"
+    assert result.tuned_parameters == backbone.parameter_count
+    assert all(t.dtype == torch.float32 for t in result.best.values())
+    changed = [
+        not torch.equal(t, dict(backbone.hf_model.named_parameters())[n].float()) for n, t in result.best.items()
+    ]
+    assert sum(changed) > len(changed) // 2
+
+
+def test_masters_keep_what_bfloat16_loses() -> None:
+    """Steps far smaller than bfloat16's spacing add up in float32 masters."""
+    backbone = tiny_backbone("t5", dtype=torch.bfloat16)
+    settings = SETTINGS.having(steps=8, learning_rate=1e-4, eval_every=8)
+    result = tune_model(backbone, a_run(backbone), settings)
+    start = {n: p.detach().float() for n, p in backbone.hf_model.named_parameters()}
+    moved = {n: (t - start[n]).abs().max() for n, t in result.best.items()}
+    assert all(0 < m < 2e-3 for m in moved.values())
+    rounded = {n: t.to(torch.bfloat16).float() for n, t in result.best.items()}
+    assert any(not torch.equal(t, rounded[n]) for n, t in result.best.items())
+
+
+@pytest.mark.parametrize("kind", ["t5", "encdec"])
+def test_tuned_weights_reach_the_evaluator(kind: str) -> None:
+    """The backbone that evaluates computes what the tuned model does, and the frozen one is not touched."""
+    backbone = tiny_backbone(kind)
+    batch = random_batch(backbone, 3)
+    before = backbone.example_losses(batch, None).nll_B
+    live = LiveModel(backbone)
+    for _ in range(2):  # the second time, tuning has gone on from the first evaluation
+        live.load({n: m + 0.05 * torch.randn_like(m) for n, m in live.copies().items()})
+        with live.evaluating() as other:
+            tuned = other.example_losses(batch, None).nll_B
+        torch.testing.assert_close(tuned, live.losses(batch).nll_B.detach(), rtol=1e-4, atol=1e-4)
+        assert (tuned - before).abs().max() > 1e-3
+        assert all(p.requires_grad for p in live.module.parameters())
+    assert torch.equal(backbone.example_losses(batch, None).nll_B, before)
+
+
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+def test_checkpointing_and_micro_batches_change_nothing(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    run = a_run(backbone)
+    results = []
+    for checkpointing, micro in ((False, 0), (True, 0), (False, 20)):
+        settings = SETTINGS.having(checkpointing=checkpointing, micro_batch_tokens=micro, dropout=0.0, steps=2)
+        results.append(tune_model(backbone, run, settings, keep_final=True).final)
+    for other in results[1:]:
+        for name, weight in results[0].weights.items():
+            # one odd sign of a tiny gradient moves an entry by two steps
+            assert (weight - other.weights[name]).abs().mean() < 1e-4, name
+
+
+def test_dropout_with_checkpointing_draws_the_same_masks() -> None:
+    backbone = tiny_backbone("t5")
+    run = a_run(backbone)
+    plain = tune_model(backbone, run, SETTINGS.having(steps=2, dropout=0.3), keep_final=True)
+    again = tune_model(backbone, run, SETTINGS.having(steps=2, dropout=0.3, checkpointing=True), keep_final=True)
+    assert plain.curve[-1]["loss"] == pytest.approx(again.curve[-1]["loss"], rel=1e-4)
+
+
+def test_resume_is_bit_exact(tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise StopError
+
+    backbone = tiny_backbone("t5", dtype=torch.bfloat16)
+    run = a_run(backbone)
+    whole = tune_model(backbone, run, SETTINGS, tmp_path / "whole", keep_final=True)
+    with pytest.raises(StopError):
+        tune_model(backbone, run, SETTINGS, tmp_path / "part", keep_final=True, observer=stop)
+    digest = backbone.weights_digest()
+    resumed = tune_model(backbone, run, SETTINGS, tmp_path / "part", keep_final=True, resume=True)
+    assert backbone.weights_digest() == digest
+    assert whole.final is not None
+    assert resumed.final is not None
+    for name, weight in whole.final.weights.items():
+        assert torch.equal(weight, resumed.final.weights[name])
+    for name, moment in whole.final.moments.items():
+        assert torch.equal(moment, resumed.final.moments[name])
+    assert whole.scores == resumed.scores
+    assert [r["loss"] for r in whole.curve] == [r["loss"] for r in resumed.curve]
+    assert not (tmp_path / "part" / "checkpoints").exists()
+    loaded = load_tuned(tmp_path / "part")
+    assert loaded.plain() == resumed.plain()
+    job = EvalJob(run=0, task=run.task, split=run.validation)
+    assert evaluate_tuned(backbone, loaded.best, [job], max_target_tokens=8)[0].scores == loaded.scores
+    assert backbone.weights_digest() == digest
+
+
+def test_multitask_with_one_task_equals_single_task() -> None:
+    backbone = tiny_backbone("t5")
+    data = small_data(backbone)
+    alone = tune_model(backbone, data.run("animals", 0), SETTINGS, keep_final=True)
+    mixture = mixture_run("animals", 0, [data], [1.0], validated_on=data)
+    first, _ = tune_multitask(backbone, mixture, [], SETTINGS, SETTINGS)
+    assert alone.final is not None
+    assert first.final is not None
+    for name, weight in alone.final.weights.items():
+        assert torch.equal(weight, first.final.weights[name])
+
+
+@pytest.mark.parametrize("carry", [True, False])
+def test_multitask_goes_on_from_the_mixture(carry: bool, tmp_path: Path) -> None:
+    backbone = tiny_backbone("t5")
+    parts = [small_data(backbone, "animals"), small_data(backbone, "birds")]
+    mixture = mixture_run("mix", 0, parts, [2.0, 1.0], validated_on=parts[0])
+    target = a_run(backbone, "fish")
+    first, (tuned,) = tune_multitask(
+        backbone, mixture, [target], SETTINGS, SETTINGS, tmp_path / "multi", carry_optimizer=carry
+    )
+    assert first.final is not None
+    start = first.final if carry else ModelState(weights=first.final.weights)
+    again = tune_model(backbone, target, SETTINGS, start=start)
+    for name, weight in again.best.items():
+        assert torch.equal(weight, tuned.best[name])
+    other = tune_model(
+        backbone, target, SETTINGS, start=ModelState(weights=first.final.weights) if carry else first.final
+    )
+    assert any(not torch.equal(weight, other.best[name]) for name, weight in again.best.items())
+
+
+def test_batches_are_counted_in_tokens() -> None:
+    backbone = tiny_backbone("t5")
+    run = a_run(backbone)
+    stream = TokenStream(run, 60)
+    seen = []
+    for _ in range(12):
+        picks = stream.take()
+        size = sum(int(run.train[p].input_lengths[r] + run.train[p].target_lengths[r]) for p, r in picks)
+        assert 0 < size <= 60
+        seen.append(picks)
+    again = TokenStream(run, 60)
+    for picks in seen[:5]:
+        assert again.take() == picks
+    later = TokenStream(run, 60)
+    later.load(again.state())
+    assert [later.take() for _ in range(7)] == seen[5:]
+    rows = [pick for picks in seen for pick in picks]
+    assert sorted(rows[: len(run.train[0])]) == [(0, i) for i in range(len(run.train[0]))]
+
+
+def test_bad_requests_are_refused(tmp_path: Path) -> None:
+    backbone = tiny_backbone("t5")
+    run = a_run(backbone)
+    longest = int(np.max(run.train[0].input_lengths + run.train[0].target_lengths))
+    with pytest.raises(UsageError, match=f"a batch of {longest - 1} tokens was asked for, and row animals/train/"):
+        tune_model(backbone, run, SETTINGS.having(batch_tokens=longest - 1))
+    tune_model(backbone, run, SETTINGS, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"already holds another run \(settings.learning_rate"):
+        tune_model(backbone, run, SETTINGS.having(learning_rate=0.5), tmp_path / "run", resume=True)
+    with pytest.raises(UnknownNameError, match="learning_rate"):
+        SETTINGS.having(learning_rat=1)
+    with pytest.raises(UsageError, match="dropout must be in"):
+        TuneSettings(steps=1, dropout=1.0)
+    with pytest.raises(UnknownNameError, match="model-tuning"):
+        tune_recipe("model_tuning")
+
+
+def test_resume_from_another_methods_run_is_refused(tmp_path: Path) -> None:
+    from tests.unit.sharpt.small_tasks import SETTINGS as PROMPT_SETTINGS
+
+    from softprompt.prompts.stack import PromptStack
+    from softprompt.training.loop import train_prompts
+
+    backbone = tiny_backbone("t5")
+    run = a_run(backbone)
+    prompts = PromptStack(torch.randn(1, 3, backbone.hidden_size), tuned=True)
+    train_prompts(backbone, prompts, [run], PROMPT_SETTINGS.having(steps=1, eval_every=1), tmp_path / "run")
+    with pytest.raises(UsageError, match="method is None, asked for 'model tuning'"):
+        tune_model(backbone, run, SETTINGS, tmp_path / "run", resume=True)
+
+
+def test_recipes_say_what_the_paper_says() -> None:
+    paper = RECIPES["model-tuning"]()
+    assert (paper.batch_tokens, paper.learning_rate, paper.dropout, paper.parameter_scaling) == (
+        65536,
+        0.001,
+        0.1,
+        True,
+    )
+    assert (paper.steps, RECIPES["model-tuning-30k"]().steps) == (262_144, 30_000)

@@ -1,0 +1,142 @@
+"""Push and pull against a Hub in memory that keeps commits as the real one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
+from softprompt.interop.hub import HubError, pull, push
+from softprompt.library.manifest import PromptRecord
+from softprompt.library.store import Library
+
+
+class FakeHub:
+    """Repositories as lists of commits, each the whole tree; the methods of ``HfApi`` that are used."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.commits: dict[str, list[dict[str, bytes]]] = {}
+        self.private: dict[str, bool] = {}
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
+        assert exist_ok
+        self.private.setdefault(repo_id, private)
+        self.commits.setdefault(repo_id, [{}])
+
+    def repo_info(self, repo_id: str, revision: str | None = None) -> Any:
+        if repo_id not in self.commits:
+            raise ConnectionError("401 Client Error.\nRepository Not Found")
+        return SimpleNamespace(sha=revision or f"c{len(self.commits[repo_id]) - 1}")
+
+    def _tree(self, repo_id: str, revision: str) -> dict[str, bytes]:
+        return self.commits[repo_id][int(revision.removeprefix("c"))]
+
+    def list_repo_files(self, repo_id: str, *, revision: str) -> list[str]:
+        return sorted(self._tree(repo_id, revision))
+
+    def hf_hub_download(self, repo_id: str, path: str, *, revision: str) -> str:
+        local = self.cache / revision / path
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local.write_bytes(self._tree(repo_id, revision)[path])
+        return str(local)
+
+    def create_commit(self, repo_id: str, *, operations: list[Any], commit_message: str, parent_commit: str) -> Any:
+        assert parent_commit == f"c{len(self.commits[repo_id]) - 1}"
+        tree = dict(self.commits[repo_id][-1])
+        for operation in operations:
+            if type(operation).__name__ == "CommitOperationDelete":
+                del tree[operation.path_in_repo]
+            else:
+                tree[operation.path_in_repo] = operation.path_or_fileobj
+        self.commits[repo_id].append(tree)
+        return SimpleNamespace(oid=f"c{len(self.commits[repo_id]) - 1}")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> FakeHub:
+    return FakeHub(tmp_path / "hub-cache")
+
+
+def filled(folder: Path, *tasks: str, embedding: bool = True) -> Library:
+    library = Library(folder)
+    for task in tasks:
+        prompt = torch.randn(3, 4)
+        library.add(
+            PromptRecord(
+                task=task,
+                prompt=prompt,
+                task_embedding=prompt if embedding else None,
+                backbone_name="tiny",
+                backbone_fingerprint="f" * 64,
+                backbone_kind="t5",
+            )
+        )
+    return library
+
+
+def test_there_and_back_is_bitwise(tmp_path: Path, hub: FakeHub) -> None:
+    library = filled(tmp_path / "a", "mnli", "sst2")
+    commit = push(library, "me/prompts", api=hub)
+    assert commit == "c1"
+    assert hub.private == {"me/prompts": True}
+    assert len(hub.commits["me/prompts"]) == 2, "one commit for everything"
+    other = Library(tmp_path / "b")
+    found, added = pull(other, "me/prompts", api=hub)
+    assert found == "c1"
+    assert [prompt.name for prompt in added] == ["mnli@0", "sst2@0"]
+    for name in ("mnli@0", "sst2@0"):
+        assert other.get(name).files() == library.get(name).files()
+    assert "| mnli@0 | mnli | tiny |" in hub.commits["me/prompts"][-1]["README.md"].decode()
+    assert pull(other, "me/prompts", api=hub)[1] == [], "what is there is not fetched again"
+    assert push(library, "me/prompts", api=hub) == "c1", "nothing new, no commit"
+
+
+def test_other_content_under_a_name_is_not_overwritten_unasked(tmp_path: Path, hub: FakeHub) -> None:
+    push(filled(tmp_path / "a", "mnli", "sst2"), "me/prompts", api=hub)
+    changed = filled(tmp_path / "b", "mnli", embedding=False)
+    with pytest.raises(UsageError, match="already holds other prompts named mnli@0"):
+        push(changed, "me/prompts", api=hub)
+    push(changed, "me/prompts", replace=True, api=hub)
+    tree = hub.commits["me/prompts"][-1]
+    assert "mnli@0/task_embedding.safetensors" not in tree, "nothing of the old one is left"
+    assert "sst2@0/manifest.json" in tree
+    pinned, _ = pull(Library(tmp_path / "old"), "me/prompts", revision="c1", api=hub)
+    assert pinned == "c1"
+    assert Library(tmp_path / "old").get("mnli@0").manifest.has_task_embedding
+    pull(Library(tmp_path / "old"), "me/prompts", ["mnli@0"], replace=True, api=hub)
+    assert not Library(tmp_path / "old").get("mnli@0").manifest.has_task_embedding
+
+
+def test_what_arrives_is_checked(tmp_path: Path, hub: FakeHub) -> None:
+    push(filled(tmp_path / "a", "mnli"), "me/prompts", api=hub)
+    tree = hub.commits["me/prompts"][-1]
+    good = tree["mnli@0/adapter_model.safetensors"]
+    tree["mnli@0/adapter_model.safetensors"] = good[:-1] + bytes([good[-1] ^ 1])
+    other = Library(tmp_path / "b")
+    with pytest.raises(CorruptArtifactError, match="not what was written"):
+        pull(other, "me/prompts", api=hub)
+    assert other.names() == []
+    tree["mnli@0/adapter_model.safetensors"] = good
+    tree["../evil/manifest.json"] = tree["mnli@0/manifest.json"]
+    tree["evil.dot/manifest.json"] = tree["mnli@0/manifest.json"]
+    with pytest.raises(UsageError, match="cannot be a folder"):
+        pull(other, "me/prompts", api=hub)
+    tree["renamed/manifest.json"] = tree["mnli@0/manifest.json"]
+    with pytest.raises(CorruptArtifactError, match="that of prompt 'mnli@0'"):
+        pull(other, "me/prompts", ["renamed"], api=hub)
+    assert other.names() == []
+
+
+def test_failures_are_one_sentence(tmp_path: Path, hub: FakeHub) -> None:
+    with pytest.raises(HubError, match=r"pull from me/gone failed \(401 Client Error\.\).*network"):
+        pull(Library(tmp_path / "b"), "me/gone", api=hub)
+    push(filled(tmp_path / "a", "mnli"), "me/prompts", api=hub)
+    with pytest.raises(UnknownNameError, match="did you mean mnli@0"):
+        pull(Library(tmp_path / "b"), "me/prompts", ["mnli@1"], api=hub)
+    with pytest.raises(UsageError, match="no prompt to push"):
+        push(Library(tmp_path / "empty"), "me/prompts", api=hub)

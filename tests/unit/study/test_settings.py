@@ -1,0 +1,100 @@
+"""Study files: the ready ones load, unknown keys and bad values are refused, resolved settings read back."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from softprompt.errors import DataError, SoftpromptError, UnknownNameError, UsageError
+from softprompt.study.grid import build_grid, unresolved_facts
+from softprompt.study.settings import load_study, ready_studies, study_of
+from softprompt.tasks.catalog import task_names
+from softprompt.tasks.mixture import MIXTURES
+
+BASE = {"name": "x", "sources": ["a"], "targets": ["b"]}
+
+
+@pytest.mark.parametrize("name", sorted(ready_studies()))
+def test_ready_studies_load_and_name_known_tasks(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    assert set(study.all_tasks) <= set(task_names()), set(study.all_tasks) - set(task_names())
+    assert dataclasses.asdict(study_of(study.plain())) == study.plain()
+
+
+def test_there_are_the_promised_studies() -> None:
+    assert {
+        "paper",
+        "sharpt",
+        "cross-category",
+        "small",
+        "demo",
+        "generic-spot",
+        "generic-spot-30k",
+        "stability",
+    } <= set(ready_studies())
+
+
+def test_the_paper_study_is_the_papers() -> None:
+    study = load_study("paper")
+    assert (len(study.sources), len(study.targets), len(study.seeds)) == (16, 10, 3)
+    assert (study.source.steps, study.target.steps, study.embedding.step) == (262_144, 100_000, 10_000)
+    assert study.source.batch_size == 32
+    grid = build_grid(study, unresolved_facts(study))
+    assert len(grid.of_kind("source")) == 48
+    assert len(grid.of_kind("transfer")) == 480
+    assert len(grid.of_kind("baseline")) == 30
+    assert set(load_study("sharpt").sources) == set(study.sources) - {"c4"}
+    generic = load_study("generic-spot")
+    assert (generic.source.steps, load_study("generic-spot-30k").target.steps) == (262_144, 30_000)
+    assert generic.tasks_of("glue") == MIXTURES["glue"].tasks
+    assert len(load_study("stability").seeds) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sorces": ["a"]}, r"unknown key .* 'sorces': did you mean sources"),
+        ({"source": {"recipe": "spot", "step": 3}}, r"\[source\] 'step': did you mean steps"),
+        ({"target": {"recipe": "spott"}}, "did you mean spot"),
+        ({"strategies": {"best_of_topk": [1]}}, "best_of_top_k"),
+        ({"strategies": {"similarities": ["per-token"]}}, "per_token"),
+        ({"strategies": {"best_of_top_k": 3}}, "wrong kind"),
+        ({"embedding": {"step": 0}}, "at least 1"),
+        ({"protocol": "halfs"}, "halves"),
+        ({"sources": []}, "names no source"),
+        ({"targets": "rte"}, "a list is needed"),
+        ({"seeds": [0, 0]}, "twice"),
+        ({"seeds": 3}, "a list is needed"),
+        ({"group": "many"}, "whole number"),
+        ({"name": "../x"}, "cannot be a folder"),
+        ({"source": {"recipe": "spot", "prompt_length": 20}}, "keeps its length"),
+        ({"source": {"recipe": "spot", "steps": 0}}, "at least 1"),
+        ({"mixtures": {"a": []}}, "has no tasks"),
+    ],
+)
+def test_bad_values_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(SoftpromptError, match=message):
+        study_of({**BASE, **change})
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text('name = "x"\nsources = a\n')
+    with pytest.raises(DataError, match="line"):
+        load_study(path)
+    with pytest.raises(UnknownNameError, match="did you mean paper"):
+        load_study("papr")
+    path.write_text('name = "x"\ntargets = ["b"]\n')
+    with pytest.raises(UsageError, match="has no 'sources'"):
+        load_study(path)
+
+
+def test_source_mixtures() -> None:
+    assert not set(MIXTURES) & set(task_names())  # a source's name means one thing
+    study = study_of({**BASE, "sources": ["mix", "nli", "mnli"], "mixtures": {"mix": ["a", "b"]}})
+    assert study.tasks_of("mix") == ("a", "b")
+    assert study.tasks_of("nli") == MIXTURES["nli"].tasks
+    assert study.tasks_of("mnli") == ("mnli",)
+    assert study.all_tasks[:2] == ("a", "b")
+    assert study_of({**BASE, "seeds": [1, 4], "scratch_seeds": 3}).further_seeds == (0, 2, 3)
