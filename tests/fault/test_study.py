@@ -180,10 +180,14 @@ def ray_head() -> Iterator[str]:
             head.wait(timeout=20)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.ray
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # Ray leaves processes and sockets to the collector
 def test_ray_loses_a_worker_and_gives_the_same_ledger(tmp_path: Path, whole: dict[str, object]) -> None:
     from softprompt.study.executors import RayExecutor
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.models import random_batch, tiny_backbone
 
-from softprompt.errors import CorruptArtifactError, DataError, NonFiniteError
+from softprompt.errors import CorruptArtifactError, DataError, NonFiniteError, UsageError
 from softprompt.interop.peft import import_peft, read_peft, write_peft
 from softprompt.library.manifest import ADAPTER_CONFIG, ADAPTER_MODEL, PromptRecord
 from softprompt.library.store import Library
@@ -125,6 +125,8 @@ def test_our_own_folders_come_whole(tmp_path: Path) -> None:
     stored = Library(tmp_path / "a").add(record)
     copied = import_peft(Library(tmp_path / "b"), stored.place)
     assert copied.manifest == stored.manifest
+    with pytest.raises(UsageError, match="brings its own manifest"):
+        import_peft(Library(tmp_path / "b"), stored.place, "other")
     (Path(copied.place) / "manifest.json").unlink()  # what PEFT's own tools would leave of it
     again = import_peft(Library(tmp_path / "c"), copied.place)
     assert (again.name, again.task, again.manifest.seed, again.manifest.verified) == ("mnli@3", "mnli", 3, False)

@@ -23,7 +23,9 @@ from softprompt.cli.output import Answer, put
 from softprompt.errors import SoftpromptError
 
 # Where each group of commands lives, in the order of `softprompt --help`.
-GROUPS = ("training", "transferring", "sharpt", "library", "exchange", "tasks", "doctor")
+GROUPS = (
+    "quickstart", "training", "transferring", "sharpt", "study", "baselines", "library", "exchange", "tasks", "doctor",
+)  # fmt: skip
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

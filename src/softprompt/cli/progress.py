@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 # Plain lines come at most this often (seconds) where nothing else is worth telling.
 QUIET_SECONDS = 15.0
+# What the phases of a transfer and of the quickstart are called.
+PHASES = {
+    "sources": "source prompts",
+    "first": "scratch and task embeddings",
+    "mixture": "mixtures",
+    "transfer": "transfer",
+    "race": "race",
+}
 
 
 def say(text: str) -> None:
@@ -70,17 +78,13 @@ def _loss(record: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def phases(titles: Mapping[str, str]) -> Iterator[Callable[[str, int], Callable[[Progress], None]]]:
-    """A function that opens the bar of a phase (its name, its number of runs) and closes the one before it.
-
-    Args:
-        titles: what to call a phase, by its name.
-    """
+def phases() -> Iterator[Callable[[str, int], Callable[[Progress], None]]]:
+    """A function that opens the bar of a phase (its name, its number of runs) and closes the one before it."""
     with ExitStack() as opened:
 
         def begin(phase: str, runs: int) -> Callable[[Progress], None]:
             opened.close()
-            title = titles.get(phase, phase)
+            title = PHASES.get(phase, phase)
             say(f"{title}: {runs} run(s) in one batch")
             return opened.enter_context(training(title))
 

@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from softprompt.training.settings import TrainSettings
     from softprompt.transfer.settings import TargetReport, TransferSettings
 
-PHASES = {
-    "sources": "source prompts",
-    "first": "scratch and task embeddings",
-    "mixture": "mixtures",
-    "transfer": "transfer",
-    "race": "race",
-}
-
 
 @command(app, "embed")
 def embed(
@@ -214,7 +206,7 @@ def transfer(
     targets = o.encode(model, tasks, train, train_rows, validation_rows)
     folder = out or Path("runs") / f"transfer-{'+'.join(t.name for t in tasks)}"
     mixture = _mixture_data(model, store, train, data, tasks) if "multitask_mixture" in settings.strategies else None
-    with phases(PHASES) as observe:
+    with phases() as observe:
         reports = transfer_targets(
             model, store, targets, settings, folder=folder, resume=resume, mixture_data=mixture, observe=observe
         )

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from softprompt import artifacts
-from softprompt.errors import DataError
+from softprompt.errors import DataError, UsageError
 from softprompt.library.adapter import adapter_config
 from softprompt.library.manifest import (
     ADAPTER_CONFIG,
@@ -26,7 +26,6 @@ from softprompt.library.manifest import (
     PROMPT_TENSOR,
     PromptRecord,
     check_prompt,
-    default_name,
 )
 from softprompt.library.store import Library, StoredPrompt
 
@@ -135,6 +134,11 @@ def import_peft(
     """
     root = Path(folder)
     if (root / MANIFEST).is_file():
+        if task is not None or any(value is not None for value in more.values()):
+            raise UsageError(
+                f"{root} brings its own manifest, with task, name and licence: import it without saying any, or remove "
+                f"{MANIFEST} to have it taken as a bare, unverified adapter."
+            )
         return library.copy_from(Library(root.parent).get(root.name), replace=replace)
     found = re.fullmatch(r"(.+)@(\d+)", root.resolve().name)  # our own naming, <task>@<seed>
     if found and task is None:
@@ -167,8 +171,3 @@ def write_peft(
         ADAPTER_MODEL: artifacts.tensor_bytes({PROMPT_TENSOR: prompt}),
     }
     artifacts.write_folder(folder, files, replace=replace)
-
-
-def adapter_name(task: str, seed: int = 0) -> str:
-    """A name that PEFT accepts for an adapter (no dot): the library's ``<task>@<seed>``."""
-    return default_name(task, seed)

@@ -225,32 +225,31 @@ def scatter(
 
 
 def dendrogram(
-    linkage: Sequence[Sequence[float]], leaves: int, order: Sequence[int], row: float, top: float, width: float = 120
+    linkage: Sequence[Sequence[float]], leaves: int, order: Sequence[int], row: str, width: float = 110
 ) -> str:
-    """A tree whose leaves stand at the rows of a table at its right.
+    """A tree whose leaves stand at the rows of a table at its right, bottom beside bottom.
 
     Args:
         linkage: scipy's linkage matrix.
         leaves: how many.
         order: leaf numbers from top to bottom.
-        row: height of a table row, CSS pixels.
-        top: height above the first row, CSS pixels.
+        row: CSS height of a table row, e.g. ``1.75rem``.
         width: of the drawing, CSS pixels.
     """
     if leaves < 2:
         return ""
-    place = {leaf: (width, top + (i + 0.5) * row) for i, leaf in enumerate(order)}
+    place = {leaf: (width, i + 0.5) for i, leaf in enumerate(order)}
     highest = max(float(merge[2]) for merge in linkage) or 1.0
     paths = []
     for i, merge in enumerate(linkage):
         (x1, y1), (x2, y2) = place[int(merge[0])], place[int(merge[1])]
         x = (1.0 - float(merge[2]) / highest) * (width - 8) + 4
-        paths.append(f"M{x1:.1f} {y1:.1f}H{x:.1f}V{y2:.1f}H{x2:.1f}")
+        paths.append(f"M{x1:.1f} {y1:.3f}H{x:.1f}V{y2:.3f}H{x2:.1f}")
         place[leaves + i] = (x, (y1 + y2) / 2)
-    height = top + leaves * row
     return (
-        f'<svg class="tree" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" role="img" '
-        f'aria-label="Dendrogram: rows that join further right are more alike"><path class="branch" d="{"".join(paths)}"/></svg>'
+        f'<svg class="tree" style="width:{width:g}px;height:calc({leaves}*{row})" viewBox="0 0 {width:g} {leaves}" '
+        'preserveAspectRatio="none" role="img" aria-label="Dendrogram: rows that join further right are more alike">'
+        f'<path class="branch" vector-effect="non-scaling-stroke" d="{"".join(paths)}"/></svg>'
     )
 
 

@@ -185,7 +185,7 @@ def heatmap(
     ends = (legend[0] if bar == "bar" else f"{middle:g}", legend[1])
     return (
         f'<div class="heatbox" id="{name}"><h3 id="{name}-h">{escape(caption)}</h3>{tools}<div class="scroll">'
-        f'<div class="map">{before}<table class="heat {size}" aria-labelledby="{name}-h"><thead><tr><td></td>{heads}</tr></thead>'
+        f'<div class="map{" tied" if before else ""}">{before}<table class="heat {size}" aria-labelledby="{name}-h"><thead><tr><td></td>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div></div>"
         f'<div class="legend" aria-hidden="true"><span>{escape(ends[0])}</span><span class="{bar}"></span>'
         f"<span>{escape(ends[1])}</span></div>"
@@ -205,7 +205,9 @@ def _heat_cell(cell: HeatCell, r: int, c: int, full: float, middle: float, digit
     away = cell.value - middle
     strength = round(min(abs(away) / full, 1.0) * 100)
     sign = "pos" if away >= 0 else "neg"
-    text = f"{cell.value:.{digits}f}"
+    text = f"{cell.value:.{digits}f}".replace("-", "−")
+    if digits == 2:  # a similarity: the zero before the point says nothing
+        text = text.replace("0.", ".", 1)
     return (
         f'<td class="{sign} {cell.mark}" style="--m:{strength}" data-c="{c}" data-v="{cell.value!r}" tabindex="{tab}" '
         f'aria-label="{label}">{text}</td>'

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -286,7 +286,15 @@ def _gains(results: Results) -> str:
         scale=colour_limit(mean),
     )  # fmt: skip
     notes = "The best source of each target is bold; dotted underlines mark cells with unfinished runs."
-    return f'{heat}<p class="soft">{notes}</p>{downloads(gain_table(results))}{table_html(positive_transfers(results))}'
+    return f'{heat}<p class="soft">{notes}</p>{downloads(gain_table(results))}{_positive(results)}'
+
+
+def _positive(results: Results, shown: int = 12) -> str:
+    table = positive_transfers(results)
+    if len(table.rows) <= shown:
+        return table_html(table)
+    more = f"<details><summary>All {len(table.rows)} of them</summary>{table_html(table)}</details>"
+    return table_html(replace(table, rows=table.rows[:shown]), save=False) + more
 
 
 def _scores(results: Results) -> str:
@@ -321,11 +329,9 @@ def _clustered(name: str, found: SimilarityMap, caption: str) -> str:
         for a, row in zip(names, matrix, strict=True)
     ]
     tiny = len(names) > LARGE
-    row_height = 11.0 if tiny else 26.25
-    tree = dendrogram(found.linkage.tolist(), len(names), order, row_height, 0.0, 110)
-    tree = f'<div class="treebox{" tiny" if tiny else ""}">{tree}</div>'
+    tree = dendrogram(found.linkage.tolist(), len(names), order, "11px" if tiny else "1.75rem")
     return heatmap(
-        name, names, names, cells, caption=caption, scale=1.0, digits=2, size="tiny" if tiny else "small", sortable=False,
+        name, names, names, cells, caption=caption, digits=2, size="tiny" if tiny else "small", sortable=False,
         before=tree, legend=("opposite", "alike"),
     )  # fmt: skip
 
@@ -334,7 +340,7 @@ def _correlation(results: Results) -> str:
     parts = []
     for kind, words in SIMILARITIES.items():
         found = correlations(results, kind)
-        charts = []
+        charts: list[str] = []
         for c in found:
             note = f"r = {c.r:.3f}, p = {c.p:.2g}" if c.r is not None and c.p is not None else "no correlation yet"
             points = [

@@ -44,7 +44,7 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6p
 .numbers span { color: var(--soft); font-size: .86rem; }
 .scroll { overflow-x: auto; padding-bottom: .3rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-caption { text-align: left; color: var(--soft); padding: .2rem 0 .45rem; font-size: .9rem; caption-side: top; }
+caption { text-align: left; color: var(--soft); padding: .2rem 0 .45rem; font-size: .9rem; caption-side: top; white-space: nowrap; }
 table.plain th, table.plain td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; white-space: nowrap; }
 table.plain th:first-child, table.plain td:first-child, table.plain .text { text-align: left; }
@@ -80,8 +80,8 @@ table.heat tbody th { text-align: right; font-weight: 500; padding: 0 .55rem 0 0
 table.heat thead th { font-weight: 500; vertical-align: bottom; padding: 0 0 .35rem; }
 table.heat thead th.slant { height: 6.2rem; }
 table.heat thead th.slant > * { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; }
-table.heat.small td { width: 1.75rem; min-width: 1.75rem; font-size: .68rem; padding: 0; }
-.treebox { padding-top: 6.2rem; } .treebox svg { display: block; max-width: none; }
+table.heat.small td { width: 1.85rem; min-width: 1.85rem; font-size: .7rem; padding: 0; }
+.map.tied { align-items: flex-end; } svg.tree { max-width: none; }
 table.heat.small td, table.heat.small tbody th { height: 1.75rem; }
 table.heat.tiny td { width: 11px; min-width: 11px; height: 11px; border: 0; font-size: 0; padding: 0; }
 table.heat.tiny tbody th { height: 11px; font-size: 9px; line-height: 11px; padding-right: 4px; }

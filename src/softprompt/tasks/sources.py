@@ -61,8 +61,40 @@ def _open(path: Path) -> IO[bytes]:
             import zstandard
         except ImportError:
             raise DataError(f"{path}: reading .zst needs the package zstandard; install softprompt[data].") from None
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True))
+        return io.BufferedReader(_ZstdFile(path.open("rb"), zstandard.ZstdDecompressor()))
     return path.open("rb")
+
+
+class _ZstdFile(io.RawIOBase):
+    """A zst file that says where it is cut short, as gzip does; zstandard's own reader ends silently."""
+
+    def __init__(self, file: IO[bytes], decompressor: Any) -> None:
+        self._file = file
+        self._decompressor = decompressor
+        self._frame: Any = None
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._left:
+            packed = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
+            packed = packed or self._file.read(io.DEFAULT_BUFFER_SIZE)
+            if not packed:
+                if self._frame is not None and not self._frame.eof:
+                    raise EOFError
+                return 0
+            if self._frame is None or self._frame.eof:
+                self._frame = self._decompressor.decompressobj()
+            self._left = self._frame.decompress(packed)
+        count = min(len(buffer), len(self._left))
+        buffer[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _damaged(path: Path, line: int, error: Exception) -> DataError:
@@ -114,8 +146,10 @@ def _jsonl(path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             value = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            what = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            if "\\u" in text:  # an escape may stand for half a character, which no tokenizer takes
+                json.dumps(value, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            what = _json_problem(error)
             cut = "" if text.endswith("\n") else " and the line has no end: the file may be cut short"
             bad.record(DataError(f"{path}, line {number}: is not one JSON object ({what}){cut}."))
             continue
@@ -123,6 +157,14 @@ def _jsonl(path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
             bad.record(DataError(f"{path}, line {number}: holds a {type(value).__name__}, not a JSON object."))
             continue
         yield number, value
+
+
+def _json_problem(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    if isinstance(error, UnicodeEncodeError):
+        return "an escape like \\ud83d stands for half a character"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
 
 
 def _table(path: Path, bad: BadRows, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -171,7 +213,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for values in batch.to_pylist():
                 number += 1
                 yield number, values
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: texts that are not UTF-8
         reason = str(error).split("\n")[0]
         raise DataError(f"{path}, row {number + 1}: is not a whole parquet file ({reason}).") from error
 

@@ -1,6 +1,7 @@
 """The user's own tasks: a csv, a folder with or without a few lines of TOML, or one decorated function.
 
     reviews.csv                                       text and label columns; nothing else to write
+    hf:owner/name or hf:owner/name:config             the same from the Hugging Face hub
     my_task/{train,validation}.jsonl                  the same, split by hand
     my_task/task.toml                                 inputs = "question: {question}", targets = "{answer}", ...
     my_task.py                                        one function under @task
@@ -44,6 +45,9 @@ TOML_KEYS = (
     "licence",
     "note",
     "id",
+    "hub",
+    "config",
+    "revision",
     "train",
     "validation",
     "test",

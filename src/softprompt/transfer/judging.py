@@ -166,7 +166,8 @@ class Combination:
 
     def predict(self, features_SF: npt.ArrayLike) -> Floats:
         """Float [S], comparable within the target: predicted gain over the mean candidate, points."""
-        return _standard(np.asarray(features_SF, np.float64), self.by_rank) @ np.asarray(self.weights_F)
+        found: Floats = _standard(np.asarray(features_SF, np.float64), self.by_rank) @ np.asarray(self.weights_F)
+        return found
 
 
 def fit_combination(

@@ -32,7 +32,7 @@ from softprompt.library.similarity import Metric, similarity_matrix
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import EncodedSplit
 
-ROWS = 128  # training rows a loss is estimated on; 0.7 % of the paper's smallest source tuning at batch 32
+ROWS = 128  # training rows a loss is estimated on
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,7 +15,9 @@ from softprompt.tasks.catalog import declared, task_names
 from softprompt.tasks.task import Example
 
 
-def answers(task: str, predictions: list[str], *, idx: list[Any] | None = None, targets: list[str] | None = None) -> Answers:
+def answers(
+    task: str, predictions: list[str], *, idx: list[Any] | None = None, targets: list[str] | None = None
+) -> Answers:
     rows = [
         Example(
             key=f"{task}/test/{i}",
@@ -79,13 +81,19 @@ def test_wsc_multirc_and_record(tmp_path: Path) -> None:
 
 
 def test_glue_files(tmp_path: Path) -> None:
-    assert written(tmp_path / "a", answers("sst2", ["positive", "negative"]), "glue") == ["index\tprediction", "0\t1", "1\t0"]
+    assert written(tmp_path / "a", answers("sst2", ["positive", "negative"]), "glue") == [
+        "index\tprediction",
+        "0\t1",
+        "1\t0",
+    ]
     assert written(tmp_path / "b", answers("mnli", ["neutral"]), "glue") == ["index\tprediction", "0\tneutral"]
     assert written(tmp_path / "c", answers("stsb", ["3.4", "9", "what"]), "glue")[1:] == ["0\t3.4", "1\t5.0", "2\t0.0"]
 
 
 def test_invalid_answers_are_written_as_the_first_label_and_counted(tmp_path: Path) -> None:
-    report = write_submission(tmp_path / "out", "superglue", [answers("rte", ["perhaps", "entailment"])], complete=False)
+    report = write_submission(
+        tmp_path / "out", "superglue", [answers("rte", ["perhaps", "entailment"])], complete=False
+    )
     assert report == {"RTE.jsonl": {"rows": 2, "invalid": 1}}
 
 
@@ -156,12 +164,17 @@ def test_wrong_calls(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has 1 rows, the test set has 3,000"):
         write_submission(tmp_path / "a", "superglue", [answers("rte", ["entailment"])])
     assert not (tmp_path / "a").exists()
+    two = answers("rte", ["entailment", "entailment"])
+    short = Answers(task="rte", labels=two.labels, examples=two.examples, predictions=["entailment"])
     with pytest.raises(UsageError, match="1 predictions for 2 examples"):
-        one = answers("rte", ["entailment", "entailment"])
-        write_submission(tmp_path / "a", "superglue", [Answers(task="rte", labels=one.labels, examples=one.examples, predictions=["entailment"])])
+        write_submission(tmp_path / "a", "superglue", [short])
     bare = Example(key="rte/test/0", inputs="x", targets="<unk>", extra={"label": None})
     with pytest.raises(UsageError, match="without an idx"):
-        write_submission(tmp_path / "a", "superglue", [Answers(task="rte", labels=declared("rte").labels, examples=[bare], predictions=["entailment"])])
+        write_submission(
+            tmp_path / "a",
+            "superglue",
+            [Answers(task="rte", labels=declared("rte").labels, examples=[bare], predictions=["entailment"])],
+        )
     (tmp_path / "no.zip").write_text("x")
     with pytest.raises(DataError, match="neither a folder nor a zip"):
         check_submission(tmp_path / "no.zip", "superglue")

@@ -13,7 +13,7 @@ from softprompt.tasks import catalog
 from softprompt.tasks.catalog import load_task, names_in_folder, task_names
 from softprompt.tasks.chat import Chat, with_chat
 from softprompt.tasks.check import check_task, gold_answers
-from softprompt.tasks.contamination import content, contamination
+from softprompt.tasks.contamination import contamination, content
 from softprompt.tasks.declarations import DECLARED, PINS
 from softprompt.tasks.metrics import METRICS
 from softprompt.tasks.show import describe, list_mixtures, list_tasks
@@ -87,7 +87,9 @@ def test_unknown_and_absent_tasks(data: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_generated_tasks_come_first(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
-    made = catalog.make(catalog.declared("sst2"), MemorySource(splits={"train": [{"sentence": "x", "label": 1, "idx": 0}]}))
+    made = catalog.make(
+        catalog.declared("sst2"), MemorySource(splits={"train": [{"sentence": "x", "label": 1, "idx": 0}]})
+    )
     monkeypatch.setattr(catalog, "generated", lambda: {"tiny_sentiment": lambda: made})
     assert task_names()[0] == "tiny_sentiment"
     assert load_task("tiny_sentiment") == made
@@ -118,7 +120,15 @@ def test_check_reports_what_is_wrong(data: Path) -> None:
 
 
 def test_check_finds_metrics_that_do_not_undo_the_form() -> None:
-    task = catalog.make(catalog.declared("cola"), MemorySource(splits={"train": [], "validation": [{"sentence": "x", "label": 1, "idx": 0}, {"sentence": "y", "label": 0, "idx": 1}]}))
+    task = catalog.make(
+        catalog.declared("cola"),
+        MemorySource(
+            splits={
+                "train": [],
+                "validation": [{"sentence": "x", "label": 1, "idx": 0}, {"sentence": "y", "label": 0, "idx": 1}],
+            }
+        ),
+    )
     from dataclasses import replace
 
     odd = replace(task, metrics=("accuracy",), labels=("acceptable", "unacceptable"))
@@ -226,7 +236,10 @@ class Tokenizer:
 
 def test_chat_renders_turns_keeps_the_last_newline_and_goes_on_record(data: Path) -> None:
     task = with_chat(load_task("rte", data), Chat(system="Be brief."), Tokenizer())
-    assert task.split("train").examples[0].inputs == "[system]Be brief.\n[user]rte hypothesis: H. premise: P0.\n[assistant]\n"
+    assert (
+        task.split("train").examples[0].inputs
+        == "[system]Be brief.\n[user]rte hypothesis: H. premise: P0.\n[assistant]\n"
+    )
     assert task.chat is not None
     assert task.chat["system"] == "Be brief."
     assert task.chat["place"] == "before_bos"

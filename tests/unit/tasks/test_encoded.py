@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.models import tiny_backbone
 
 from softprompt.errors import UsageError
 from softprompt.tasks import encoded
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.task import Example, Split
-from tests.models import tiny_backbone
 
 TEXTS = ["the cat", "", "a red house by the river and a green tree", "yes", "dog " * 30]
 
@@ -23,7 +23,9 @@ def backbone():  # type: ignore[no-untyped-def]
 
 
 def split(texts: Sequence[str] = TEXTS) -> Split:
-    rows = [Example(key=f"t/train/{i}", inputs=text, targets=text[:7], extra={"label": 0}) for i, text in enumerate(texts)]
+    rows = [
+        Example(key=f"t/train/{i}", inputs=text, targets=text[:7], extra={"label": 0}) for i, text in enumerate(texts)
+    ]
     return Split.of("train", rows, skipped=2)
 
 

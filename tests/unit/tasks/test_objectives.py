@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.models import tiny_backbone
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.tasks.objectives import chunks, noise_mask, prefix_lm, span_corruption
 from softprompt.tasks.preprocessors import prefix_lm as prefix_lm_form
-from softprompt.tasks.rows import BadRows
 from softprompt.tasks.sources import MemorySource
 from softprompt.tasks.streaming import stream_examples, stream_objective
 from softprompt.tasks.task import Task
-from tests.models import tiny_backbone
 
 SENTINELS = list(range(999, 899, -1))
 
@@ -93,7 +92,14 @@ SOURCE = MemorySource(splits={"train": documents}, what="documents")
 
 
 def test_a_stream_of_examples_goes_on_from_any_row() -> None:
-    made = Task(name="c4", category="x", labels=None, metrics=("exact_text",), source=SOURCE, form=lambda r: prefix_lm_form(r, prefix=None))
+    made = Task(
+        name="c4",
+        category="x",
+        labels=None,
+        metrics=("exact_text",),
+        source=SOURCE,
+        form=lambda r: prefix_lm_form(r, prefix=None),
+    )
     whole = list(stream_examples(made))
     assert len(whole) == 50
     start = whole[19][0]
@@ -124,4 +130,3 @@ def test_wrong_objectives() -> None:
         next(stream_objective(SOURCE, tiny_backbone("t5"), "prefixlm"))
     with pytest.raises(UsageError, match="sentinels"):
         next(stream_objective(SOURCE, tiny_backbone("gpt2"), "span_corruption"))
-    assert list(SOURCE.rows("train", BadRows()))[0].where == "documents, split train"

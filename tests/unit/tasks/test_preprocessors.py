@@ -28,7 +28,12 @@ def pair(name: str, values: dict[str, Any], **more: Any) -> tuple[str, str]:
 
 
 CLASSIFICATION = [
-    ("cola", {"sentence": "They drank the pub.", "label": 0, "idx": 4}, "cola sentence: They drank the pub.", "unacceptable"),
+    (
+        "cola",
+        {"sentence": "They drank the pub.", "label": 0, "idx": 4},
+        "cola sentence: They drank the pub.",
+        "unacceptable",
+    ),
     ("sst2", {"sentence": "it 's charming", "label": 1, "idx": 0}, "sst2 sentence: it 's charming", "positive"),
     (
         "mrpc",
@@ -54,10 +59,30 @@ CLASSIFICATION = [
         "mnli hypothesis: H. premise: P.",
         "neutral",
     ),
-    ("qnli", {"question": "Q?", "sentence": "S.", "label": 0, "idx": 0}, "qnli question: Q? sentence: S.", "entailment"),
-    ("rte", {"premise": "P.", "hypothesis": "H.", "label": 1, "idx": 0}, "rte hypothesis: H. premise: P.", "not_entailment"),
-    ("axb", {"sentence1": "P.", "sentence2": "H.", "label": 0, "idx": 0}, "rte hypothesis: H. premise: P.", "entailment"),
-    ("boolq", {"question": "is it", "passage": "It is.", "label": 1, "idx": 0}, "boolq passage: It is. question: is it", "True"),
+    (
+        "qnli",
+        {"question": "Q?", "sentence": "S.", "label": 0, "idx": 0},
+        "qnli question: Q? sentence: S.",
+        "entailment",
+    ),
+    (
+        "rte",
+        {"premise": "P.", "hypothesis": "H.", "label": 1, "idx": 0},
+        "rte hypothesis: H. premise: P.",
+        "not_entailment",
+    ),
+    (
+        "axb",
+        {"sentence1": "P.", "sentence2": "H.", "label": 0, "idx": 0},
+        "rte hypothesis: H. premise: P.",
+        "entailment",
+    ),
+    (
+        "boolq",
+        {"question": "is it", "passage": "It is.", "label": 1, "idx": 0},
+        "boolq passage: It is. question: is it",
+        "True",
+    ),
     ("cb", {"premise": "P", "hypothesis": "H", "label": 1, "idx": 0}, "cb hypothesis: H premise: P", "contradiction"),
     (
         "copa",
@@ -72,7 +97,12 @@ CLASSIFICATION = [
         "False",
     ),
     ("snli", {"premise": "P  p.", "hypothesis": "H.", "label": 0}, "snli hypothesis: H. premise: P p.", "entailment"),
-    ("doc_nli", {"premise": "P.", "hypothesis": "H.", "label": "entailment"}, "doc_nli hypothesis: H. premise: P.", "entailment"),
+    (
+        "doc_nli",
+        {"premise": "P.", "hypothesis": "H.", "label": "entailment"},
+        "doc_nli hypothesis: H. premise: P.",
+        "entailment",
+    ),
     (
         "anli",
         {"premise": "P.", "hypothesis": "H.", "label": 1, "uid": "u", "round": "dev_r2"},
@@ -120,18 +150,34 @@ def test_empty_and_foreign_texts_stay() -> None:
 
 def test_multirc_drops_tags_and_groups_by_question() -> None:
     idx = {"paragraph": 5, "question": 11, "answer": 2}
-    values = {"paragraph": "<b>Sent 1: </b>A.<br><b>Sent 2: </b>B.", "question": "Q?", "answer": "<b>x", "label": 1, "idx": idx}
+    values = {
+        "paragraph": "<b>Sent 1: </b>A.<br><b>Sent 2: </b>B.",
+        "question": "Q?",
+        "answer": "<b>x",
+        "label": 1,
+        "idx": idx,
+    }
     [one] = formed("multirc", values)
     assert one.inputs == "multirc question: Q? answer: x paragraph: Sent 1: A. Sent 2: B."
     assert one.targets == "True"
     assert one.extra["group"] == [5, 11]
-    with pytest.raises(DataError, match="should hold {paragraph, question, answer}"):
+    with pytest.raises(DataError, match=r"should hold {paragraph, question, answer}"):
         formed("multirc", {**values, "idx": 3})
 
 
 @pytest.mark.parametrize(
     ("score", "target"),
-    [(5.0, "5.0"), (0, "0.0"), (4.75, "4.8"), (3.8, "3.8"), (2.5, "2.4"), (0.1, "0.0"), (0.3, "0.4"), (3.3, "3.2"), ("2.2", "2.2")],
+    [
+        (5.0, "5.0"),
+        (0, "0.0"),
+        (4.75, "4.8"),
+        (3.8, "3.8"),
+        (2.5, "2.4"),
+        (0.1, "0.0"),
+        (0.3, "0.4"),
+        (3.3, "3.2"),
+        ("2.2", "2.2"),
+    ],
 )
 def test_stsb_rounds_to_fifths_with_halves_to_even(score: object, target: str) -> None:
     [one] = formed("stsb", {"sentence1": "A", "sentence2": "B", "label": score, "idx": 1})
@@ -147,7 +193,16 @@ def test_stsb_missing_and_impossible_scores() -> None:
 
 
 def wsc(text: str, pronoun: str, index: int, label: int = 1, **more: Any) -> dict[str, Any]:
-    return {"text": text, "span1_text": "Tom", "span1_index": 2, "span2_text": pronoun, "span2_index": index, "label": label, "idx": 0, **more}
+    return {
+        "text": text,
+        "span1_text": "Tom",
+        "span1_index": 2,
+        "span2_text": pronoun,
+        "span2_index": index,
+        "label": label,
+        "idx": 0,
+        **more,
+    }
 
 
 def test_wsc_marks_the_pronoun_and_asks_for_the_referent() -> None:
@@ -177,7 +232,9 @@ def test_wsc_texts_that_t5_repairs() -> None:
 
 
 def test_wsc_other_texts() -> None:
-    assert pair("wsc", wsc("Tom said: 'take it,' and it fell", "it", 3))[0] == "wsc: Tom said: 'take *it* ,' and it fell"
+    assert (
+        pair("wsc", wsc("Tom said: 'take it,' and it fell", "it", 3))[0] == "wsc: Tom said: 'take *it* ,' and it fell"
+    )
     assert pair("wsc", wsc("it and it and it", "it", 3))[0] == "wsc: it and *it* and it"
     assert pair("wsc", wsc("He ran", "he", 0))[0] == "wsc: *he* ran"
     assert pair("wsc", wsc("so they themselves went", "they themselves", 1))[0] == "wsc: so *they themselves* went"
@@ -199,8 +256,10 @@ RECORD = {
 def test_record_makes_one_training_pair_per_answer() -> None:
     pairs = formed("record", RECORD, split="train")
     assert [p.targets for p in pairs] == ["penguin", "pigeon"]
-    assert pairs[0].inputs == pairs[1].inputs == (
-        "record query: A @placeholder is a bird. entities: penguin, potato, pigeon passage: First. Second. Third"
+    assert (
+        pairs[0].inputs
+        == pairs[1].inputs
+        == ("record query: A @placeholder is a bird. entities: penguin, potato, pigeon passage: First. Second. Third")
     )
     [one] = formed("record", RECORD)
     assert one.extra["answers"] == ["penguin", "pigeon"]
@@ -215,7 +274,12 @@ def test_record_without_answers() -> None:
 
 
 def test_squad_spaces_punctuation() -> None:
-    values = {"id": "x", "question": "Who's  Élan?", "context": "It was A.B. (1999)\n- 日本。", "answers": {"text": ["A.B.", "AB"]}}
+    values = {
+        "id": "x",
+        "question": "Who's  Élan?",
+        "context": "It was A.B. (1999)\n- 日本。",
+        "answers": {"text": ["A.B.", "AB"]},
+    }
     [one] = formed("squad", values)
     assert one.inputs == "question: Who ' s Élan ? context: It was A . B . ( 1999 ) - 日本。"
     assert one.targets == "A . B ."
@@ -225,7 +289,12 @@ def test_squad_spaces_punctuation() -> None:
 def test_mrqa_names_the_set_and_drop_reads_spans() -> None:
     values = {"qid": "x", "question": "Q?", "context": "C.", "answers": ["a", "b"], "subset": "SQuAD"}
     assert pair("mrqa_squad", values) == ("squad question: Q ? context: C .", "a")
-    drop = {"query_id": "x", "question": "How many?", "passage": "Ten.", "answers_spans": {"spans": ["10"], "types": ["number"]}}
+    drop = {
+        "query_id": "x",
+        "question": "How many?",
+        "passage": "Ten.",
+        "answers_spans": {"spans": ["10"], "types": ["number"]},
+    }
     assert pair("drop", drop) == ("drop question: How many ? context: Ten .", "10")
     with pytest.raises(DataError, match="holds no answer"):
         formed("mrqa_squad", {**values, "answers": []})
@@ -248,7 +317,16 @@ def test_mrqa_names_the_set_and_drop_reads_spans() -> None:
         ),
         (
             "cosmos_qa",
-            {"id": "1", "context": "C", "question": "Q", "answer0": "a", "answer1": "b", "answer2": "c", "answer3": "d", "label": 0},
+            {
+                "id": "1",
+                "context": "C",
+                "question": "Q",
+                "answer0": "a",
+                "answer1": "b",
+                "answer2": "c",
+                "answer3": "d",
+                "label": 0,
+            },
             "cosmos_qa choice1: a choice2: b choice3: c choice4: d context: C question: Q",
             "choice1",
         ),
@@ -267,7 +345,13 @@ def test_mrqa_names_the_set_and_drop_reads_spans() -> None:
         ),
         (
             "race_middle",
-            {"example_id": "middle/1.txt", "article": "A", "question": "Q", "options": ["a", "b", "c", "d"], "answer": "C"},
+            {
+                "example_id": "middle/1.txt",
+                "article": "A",
+                "question": "Q",
+                "options": ["a", "b", "c", "d"],
+                "answer": "C",
+            },
             "race choice1: a choice2: b choice3: c choice4: d article: A question: Q",
             "choice3",
         ),
@@ -288,8 +372,15 @@ def test_multiple_choice_with_wrong_answers() -> None:
 
 def test_race_is_split_by_level() -> None:
     rows = [{"example_id": "high/1.txt"}, {"example_id": "middle/2.txt"}]
-    kept = {name: [r["example_id"] for r in rows if (declared(name).keep or (lambda _: True))(r)] for name in ("race", "race_middle", "race_high")}
-    assert kept == {"race": ["high/1.txt", "middle/2.txt"], "race_middle": ["middle/2.txt"], "race_high": ["high/1.txt"]}
+    kept = {
+        name: [r["example_id"] for r in rows if (declared(name).keep or (lambda _: True))(r)]
+        for name in ("race", "race_middle", "race_high")
+    }
+    assert kept == {
+        "race": ["high/1.txt", "middle/2.txt"],
+        "race_middle": ["middle/2.txt"],
+        "race_high": ["high/1.txt"],
+    }
 
 
 def test_generation_forms() -> None:

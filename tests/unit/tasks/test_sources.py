@@ -14,7 +14,7 @@ from softprompt.tasks import sources
 from softprompt.tasks.rows import BadRows, Row
 from softprompt.tasks.sources import FileSource, HubSource, MemorySource, read_rows
 
-ROWS = [{"text": "good, \"very\" good", "label": 1}, {"text": "schön — 日本語", "label": 0}, {"text": "", "label": 1}]
+ROWS = [{"text": 'good, "very" good', "label": 1}, {"text": "schön — 日本語", "label": 0}, {"text": "", "label": 1}]
 
 
 def read(path: Path, allowed: int = 0) -> list[dict[str, Any]]:
@@ -134,6 +134,72 @@ def test_compressed_files_that_are_not_or_are_cut(tmp_path: Path, name: str) -> 
         assert "fetch" in message(path)
 
 
+def test_a_zst_cut_at_the_end_of_a_line_is_noticed(tmp_path: Path) -> None:
+    import zstandard
+
+    line = json.dumps({"a": "x" * 1014}) + "\n"
+    assert len(line) == 1024
+    compressor = zstandard.ZstdCompressor().compressobj()
+    whole = b""
+    for _ in range(4):
+        whole += compressor.compress(line.encode() * 64) + compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(whole + compressor.flush())
+    assert len(read(path)) == 256
+    path.write_bytes(whole)
+    assert "line 257: the compressed file is cut short" in message(path)
+    frames = zstandard.compress(b'{"a": 1}\n') + zstandard.compress(b'{"a": 2}\n')
+    path.write_bytes(frames)
+    assert read(path) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\ud83d"}', '{"a": ' + "9" * 5000 + "}", "[" * 100_000])
+def test_json_that_parses_to_nothing_usable(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.jsonl").write_text(text + "\n")
+    assert "line 1: is not one JSON object" in message(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_text('{"a": "\\ud83d\\ude00"}\n')
+    assert read(tmp_path / "a.jsonl") == [{"a": "😀"}]
+
+
+def whole_files() -> dict[str, bytes]:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import zstandard
+
+    table, buffer = "text,label\n" + 'some "text, here",1\n' * 20, io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS * 10), buffer)
+    return {
+        "a.jsonl": jsonl(ROWS * 10),
+        "a.csv": table.encode(),
+        "a.tsv": table.replace(",", "\t").encode(),
+        "a.jsonl.gz": gzip.compress(jsonl(ROWS * 10)),
+        "a.csv.zst": zstandard.compress(table.encode()),
+        "a.parquet": buffer.getvalue(),
+    }
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.jsonl.gz", "a.csv.zst", "a.parquet"])
+def test_a_damaged_file_gives_rows_or_one_sentence(tmp_path: Path, name: str) -> None:
+    import random
+
+    rng = random.Random(name)
+    whole, path = whole_files()[name], tmp_path / name
+    refused: list[str] = []
+    for _ in range(200):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
+        try:
+            read(path)
+        except DataError as error:
+            refused.append(str(error))
+    assert len(refused) > 20
+    assert all(str(path) in text and "\n" not in text for text in refused)
+
+
 def test_parquet_that_is_not(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1 but not really")
@@ -185,7 +251,19 @@ def row(**values: Any) -> Row:
 
 @pytest.mark.parametrize(
     ("value", "index"),
-    [(1, 1), ("1", 1), (True, 1), (1.0, 1), ("yes", 1), ("YES", 1), (0, 0), (-1, None), ("-1", None), (None, None), ("", None)],
+    [
+        (1, 1),
+        ("1", 1),
+        (True, 1),
+        (1.0, 1),
+        ("yes", 1),
+        ("YES", 1),
+        (0, 0),
+        (-1, None),
+        ("-1", None),
+        (None, None),
+        ("", None),
+    ],
 )
 def test_labels_are_cast_to_their_index(value: object, index: int | None) -> None:
     assert row(label=value).label(("no", "yes")) == index
@@ -251,7 +329,9 @@ class FakeHub:
 
 def test_the_hub_is_read_at_its_pin(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = FakeHub(monkeypatch)
-    source = HubSource(repo="a/b", config="c", revision="d" * 40, splits={"validation": ("dev_r1", "dev_r2")}, tag="round")
+    source = HubSource(
+        repo="a/b", config="c", revision="d" * 40, splits={"validation": ("dev_r1", "dev_r2")}, tag="round"
+    )
     rows = list(source.rows("validation", BadRows()))
     assert [r.values["round"] for r in rows] == ["dev_r1", "dev_r2"]
     assert [r.line for r in rows] == [1, 2]
@@ -264,7 +344,7 @@ def test_an_unpinned_hub_commit_is_looked_up_and_recorded(monkeypatch: pytest.Mo
     source = HubSource(repo="a/b", config="plain", branch="refs/convert/parquet")
     assert len(list(source.rows("train", BadRows()))) == 1
     assert source.describe()["revision"] == "c" * 40
-    (args, settings), = hub.asked
+    ((args, settings),) = hub.asked
     assert args == ("parquet",)
     assert settings["data_files"] == {"rows": f"hf://datasets/a/b@{'c' * 40}/default/train/*.parquet"}
 
@@ -276,5 +356,7 @@ def test_a_hub_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         raise ConnectionError("no network\nand a trace")
 
     monkeypatch.setattr(datasets, "load_dataset", broken)
-    with pytest.raises(DataError, match=r"split 'train' of 'a/b' could not be read \(ConnectionError: no network\); check"):
+    with pytest.raises(
+        DataError, match=r"split 'train' of 'a/b' could not be read \(ConnectionError: no network\); check"
+    ):
         list(HubSource(repo="a/b").rows("train", BadRows()))

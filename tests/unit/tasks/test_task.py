@@ -64,7 +64,9 @@ def test_unknown_split_and_bad_counts() -> None:
 
 def test_duplicate_ids_name_both_lines() -> None:
     rows = [*ROWS[:3], {"text": "again", "label": 0, "idx": 1}]
-    with pytest.raises(DataError, match=r"memory, split train, line 4: idx 1 is already that of line 2; make ids unique"):
+    with pytest.raises(
+        DataError, match=r"memory, split train, line 4: idx 1 is already that of line 2; make ids unique"
+    ):
         task(rows, id_column="idx").split("train")
     assert len(task(rows).split("train")) == 4
     skipped = task(rows, id_column="idx", skip_bad=1).split("train")
@@ -77,13 +79,20 @@ def test_bad_rows_raise_or_are_counted() -> None:
         task(rows).split("train")
     split = task(rows).with_skip_bad(2).split("train")
     assert (len(split), split.skipped) == (3, 2)
-    with pytest.raises(DataError, match="line 5: .*More than the 1 bad rows"):
+    with pytest.raises(DataError, match=r"line 5: .*More than the 1 bad rows"):
         task(rows).with_skip_bad(1).split("train")
 
 
 def test_a_bad_line_and_a_bad_label_share_one_budget(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"text": "a", "label": 1}\nnot json\n{"text": "b", "label": 5}\n')
-    made = Task(name="t", category="c", labels=("no", "yes"), metrics=("accuracy",), source=FileSource(folder=tmp_path), form=form)
+    made = Task(
+        name="t",
+        category="c",
+        labels=("no", "yes"),
+        metrics=("accuracy",),
+        source=FileSource(folder=tmp_path),
+        form=form,
+    )
     with pytest.raises(DataError, match="line 2"):
         made.split("train")
     with pytest.raises(DataError, match="line 3"):
@@ -105,7 +114,9 @@ def test_a_streamed_task_reads_only_what_is_asked_for() -> None:
             yield {"text": str(i), "label": 0}
 
     source = MemorySource(splits={"train": endless})
-    made = Task(name="t", category="c", labels=("no", "yes"), metrics=("accuracy",), source=source, form=form, streamed=True)
+    made = Task(
+        name="t", category="c", labels=("no", "yes"), metrics=("accuracy",), source=source, form=form, streamed=True
+    )
     assert [e.inputs for e in made.split("train", max_rows=3).examples] == ["t text: 0", "t text: 1", "t text: 2"]
     assert len(read) == 3
     with pytest.raises(UsageError, match="is streamed; say how many rows"):

@@ -30,7 +30,9 @@ def test_a_csv_needs_no_code(tmp_path: Path) -> None:
 def test_a_folder_of_files_needs_no_code(tmp_path: Path) -> None:
     folder = tmp_path / "intents"
     folder.mkdir()
-    (folder / "train.jsonl").write_text('{"a": "x", "b": "y", "label": 2, "id": 1}\n{"a": "z", "b": "", "label": 10, "id": 2}\n')
+    (folder / "train.jsonl").write_text(
+        '{"a": "x", "b": "y", "label": 2, "id": 1}\n{"a": "z", "b": "", "label": 10, "id": 2}\n'
+    )
     (folder / "validation.csv").write_text("a,b,label,id\nq,r,10,1\n")
     for task in (load_task(str(folder)), load_task("intents", tmp_path)):
         assert task.labels == ("2", "10")
@@ -130,13 +132,13 @@ def test_a_template_with_an_unknown_column(tmp_path: Path) -> None:
         load_task(f"{tmp_path}/").split("train")
 
 
-FUNCTION = '''
+FUNCTION = """
 from softprompt.tasks.user import task
 
 @task(labels=["no", "yes"])
 def is_answer(row):
     return f"question: {row['question']} answer: {row['answer']}", row["good"]
-'''
+"""
 
 
 def test_one_decorated_function(tmp_path: Path) -> None:

@@ -348,15 +348,23 @@ static void configure(void) {
 
 /* C[M, N] = A[M, K] B. A is row-major; B holds pairs of its rows interleaved: [K / 2][N] words of two bfloat16.
  * M and N are multiples of 16, K of 32. */
-static void gemm(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb, float *C, int64_t ldc, int M, int N, int K) {
+static inline __attribute__((always_inline)) void product(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb,
+                                                           float *C, int64_t ldc, int M, int N, int K, int add) {
     int m = 0;
     for (; m + 32 <= M; m += 32) {
         int n = 0;
         for (; n + 32 <= N; n += 32) {
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_zero(2);
-            _tile_zero(3);
+            if (add) {
+                _tile_loadd(0, C + m * ldc + n, ldc * 4);
+                _tile_loadd(1, C + m * ldc + n + 16, ldc * 4);
+                _tile_loadd(2, C + (m + 16) * ldc + n, ldc * 4);
+                _tile_loadd(3, C + (m + 16) * ldc + n + 16, ldc * 4);
+            } else {
+                _tile_zero(0);
+                _tile_zero(1);
+                _tile_zero(2);
+                _tile_zero(3);
+            }
             for (int k = 0; k < K; k += 32) {
                 _tile_loadd(4, A + m * lda + k, lda * 2);
                 _tile_loadd(6, B + (k / 2) * ldb + n, ldb * 4);
@@ -373,8 +381,13 @@ static void gemm(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb, flo
             _tile_stored(3, C + (m + 16) * ldc + n + 16, ldc * 4);
         }
         for (; n < N; n += 16) {
-            _tile_zero(0);
-            _tile_zero(2);
+            if (add) {
+                _tile_loadd(0, C + m * ldc + n, ldc * 4);
+                _tile_loadd(2, C + (m + 16) * ldc + n, ldc * 4);
+            } else {
+                _tile_zero(0);
+                _tile_zero(2);
+            }
             for (int k = 0; k < K; k += 32) {
                 _tile_loadd(4, A + m * lda + k, lda * 2);
                 _tile_loadd(5, A + (m + 16) * lda + k, lda * 2);
@@ -388,7 +401,8 @@ static void gemm(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb, flo
     }
     for (; m < M; m += 16)
         for (int n = 0; n < N; n += 16) {
-            _tile_zero(0);
+            if (add) _tile_loadd(0, C + m * ldc + n, ldc * 4);
+            else _tile_zero(0);
             for (int k = 0; k < K; k += 32) {
                 _tile_loadd(4, A + m * lda + k, lda * 2);
                 _tile_loadd(6, B + (k / 2) * ldb + n, ldb * 4);
@@ -396,6 +410,16 @@ static void gemm(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb, flo
             }
             _tile_stored(0, C + m * ldc + n, ldc * 4);
         }
+}
+
+static void gemm(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb, float *C, int64_t ldc, int M, int N, int K) {
+    product(A, lda, B, ldb, C, ldc, M, N, K, 0);
+}
+
+/* C += A B. */
+static void gemm_add(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb, float *C, int64_t ldc, int M, int N,
+                     int K) {
+    product(A, lda, B, ldb, C, ldc, M, N, K, 1);
 }
 
 /* Transpose a 16 x 16 block of 32-bit words held in registers. */
@@ -440,6 +464,7 @@ static void copy_rows(const bf16 *from, int64_t stride, const float *keep, int64
     for (int i = 0; i < L; i++) {
         const bf16 *f = from + i * stride;
         bf16 *t = to + i * Kp;
+        for (int j = 0; j < K; j += 32) _mm_prefetch((const char *)(f + 12 * stride + j), _MM_HINT_T0);
         if (keep) {
             float k = keep[i * A];
 #pragma omp simd
@@ -549,22 +574,15 @@ void attend(const bf16 *qkv, const float *keep, const float *bias, int64_t reach
 static void store_transposed(const float *from, int Lp, const float *keep, int64_t A, bf16 *to, int64_t stride, int L,
                              int K) {
     __m512i block[16];
-    float row[16];
     for (int k = 0; k < L; k += 16)
         for (int d = 0; d < K; d += 16) {
             for (int a = 0; a < 16; a++) block[a] = _mm512_loadu_si512(from + (int64_t)(d + a) * Lp + k);
             transpose16(block);
-            int rows = L - k < 16 ? L - k : 16, columns = K - d < 16 ? K - d : 16;
+            int rows = L - k < 16 ? L - k : 16;
+            __mmask16 columns = lanes(d, K);
             for (int a = 0; a < rows; a++) {
-                float c = keep ? keep[(k + a) * A] : 1.0f;
-                _mm512_storeu_si512(row, block[a]);
-                bf16 *t = to + (k + a) * stride + d;
-                if (columns == 16) {
-#pragma omp simd
-                    for (int j = 0; j < 16; j++) t[j] = narrow(c * row[j]);
-                } else {
-                    for (int j = 0; j < columns; j++) t[j] = narrow(c * row[j]);
-                }
+                __m512 v = _mm512_mul_ps(_mm512_castsi512_ps(block[a]), _mm512_set1_ps(keep ? keep[(k + a) * A] : 1.0f));
+                _mm256_mask_storeu_epi16(to + (k + a) * stride + d, columns, narrow16(v));
             }
         }
 }
@@ -657,6 +675,170 @@ void attend_backward(const bf16 *qkv, const float *keep, const float *bias, int6
             store_transposed(wide, Lp, 0, A, dbase + D, stride, L, K);
             gemm((bf16 *)got, Lp, pv, Lp, wide, Lp, Kp, Lp, Lp);
             store_transposed(wide, Lp, keep_h, A, dbase + 2 * D, stride, L, K);
+        }
+        _tile_release();
+        free(scratch);
+    }
+}
+
+/* ---- cross-attention of few queries ------------------------------------------------------------------------------- */
+
+/* What all decoder layers read: the source of each row [L, H] as words transposed, [H / 2][Lp], and with pairs of rows
+ * interleaved, [Lp / 2][H]. Row b begins at place[b] * H / 2 words; Lp is L up to a multiple of 32, H a multiple of 32. */
+void pack_source(const bf16 *x, const int32_t *start, const int32_t *length, const int32_t *place, uint32_t *words,
+                 uint32_t *pairs, int64_t B, int64_t H, int threads) {
+    int most = up_to(longest(length, B), 32);
+#pragma omp parallel num_threads(threads)
+    {
+        bf16 *rows = aligned_alloc(64, (int64_t)most * H * 2 + 64);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t b = 0; b < B; b++) {
+            int L = length[b], Lp = up_to(L, 32);
+            if (!L) continue;
+            memcpy(rows, x + start[b] * H, L * H * sizeof(bf16));
+            memset(rows + L * H, 0, (Lp - L) * H * sizeof(bf16));
+            transpose_words((uint32_t *)rows, H / 2, words + place[b] * H / 2, Lp, Lp, (int)H / 2);
+            interleave(rows, pairs + place[b] * H / 2, Lp, (int)H);
+        }
+        free(rows);
+    }
+}
+
+/* queries [B, Q, H] carried through the key projection, Q = decoder positions x heads (head = q % A); weights
+ * [Qp * place] keeps the softmax, Qp is Q up to a multiple of 32; mixed [B, Q, H] = (weights * keep) source; share [B, Q]
+ * is the sum of weights * keep. */
+void attend_source(const bf16 *queries, const uint32_t *words, const uint32_t *pairs, const int32_t *start,
+                   const int32_t *length, const int32_t *place, const float *keep, bf16 *weights, bf16 *mixed,
+                   float *share, int64_t B, int64_t Q, int64_t H, int64_t A, float scale, int threads) {
+    int most = up_to(longest(length, B), 32), Qp = up_to((int)Q, 32);
+    int64_t bytes = (int64_t)Qp * H * 6 + (int64_t)Qp * most * 6 + 4096;
+#pragma omp parallel num_threads(threads)
+    {
+        char *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        configure();
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t b = 0; b < B; b++) {
+            int L = length[b], Lp = up_to(L, 32);
+            if (!L) {
+                memset(mixed + b * Q * H, 0, Q * H * sizeof(bf16));
+                memset(share + b * Q, 0, Q * sizeof(float));
+                continue;
+            }
+            char *at = scratch;
+            bf16 *q = carve(&at, (int64_t)Qp * H * 2), *p = carve(&at, (int64_t)Qp * Lp * 2);
+            float *score = carve(&at, (int64_t)Qp * Lp * 4), *o = carve(&at, (int64_t)Qp * H * 4);
+            bf16 *w = weights + (int64_t)place[b] * Qp;
+            copy_rows(queries + b * Q * H, H, 0, 1, q, (int)Q, Qp, (int)H, (int)H);
+            gemm(q, H, words + place[b] * H / 2, Lp, score, Lp, Qp, Lp, (int)H);
+            for (int i = 0; i < Qp; i++) {
+                float *s = score + i * (int64_t)Lp;
+                if (i >= Q) {
+                    memset(w + i * (int64_t)Lp, 0, Lp * 2);
+                    memset(p + i * (int64_t)Lp, 0, Lp * 2);
+                    continue;
+                }
+                __m512 most16 = _mm512_set1_ps(-INFINITY), total16 = _mm512_setzero_ps(), kept16 = total16;
+                for (int k = 0; k < L; k += 16)
+                    most16 = _mm512_mask_max_ps(most16, lanes(k, L), most16, _mm512_loadu_ps(s + k));
+                float top = _mm512_reduce_max_ps(most16);
+                for (int k = 0; k < Lp; k += 16) {
+                    __m512 e = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + k), _mm512_set1_ps(top)), _mm512_set1_ps(scale));
+                    e = _mm512_maskz_mov_ps(lanes(k, L), exp16(e));
+                    total16 = _mm512_add_ps(total16, e);
+                    _mm512_storeu_ps(s + k, e);
+                }
+                __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(total16));
+                const float *kh = keep ? keep + (int64_t)start[b] * A + i % A : 0;
+                __m512i step = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+                                                  _mm512_set1_epi32((int)A));
+                for (int k = 0; k < Lp; k += 16) {
+                    __m512 e = _mm512_mul_ps(_mm512_loadu_ps(s + k), inverse);
+                    _mm256_storeu_si256((__m256i *)(w + i * (int64_t)Lp + k), narrow16(e));
+                    if (kh)
+                        e = _mm512_mul_ps(
+                            e, _mm512_mask_i32gather_ps(_mm512_setzero_ps(), lanes(k, L), step, kh + (int64_t)k * A, 4));
+                    kept16 = _mm512_add_ps(kept16, e);
+                    _mm256_storeu_si256((__m256i *)(p + i * (int64_t)Lp + k), narrow16(e));
+                }
+                share[b * Q + i] = _mm512_reduce_add_ps(kept16);
+            }
+            gemm(p, Lp, pairs + place[b] * H / 2, H, o, H, Qp, (int)H, Lp);
+            bf16 *to = mixed + b * Q * H;
+#pragma omp simd
+            for (int64_t i = 0; i < Q * H; i++) to[i] = narrow(o[i]);
+        }
+        _tile_release();
+        free(scratch);
+    }
+}
+
+/* d_queries [B, Q, H]; d_source float [sum of Lp, H] is added to. d_share may be NULL. */
+void attend_source_backward(const bf16 *queries, const uint32_t *words, const uint32_t *pairs, const int32_t *start,
+                            const int32_t *length, const int32_t *place, const float *keep, const bf16 *weights,
+                            const bf16 *d_mixed, const float *d_share, bf16 *d_queries, float *d_source, int64_t B,
+                            int64_t Q, int64_t H, int64_t A, float scale, int threads) {
+    int most = up_to(longest(length, B), 32), Qp = up_to((int)Q, 32);
+    int64_t bytes = (int64_t)Qp * H * 12 + (int64_t)Qp * most * 16 + 8192;
+#pragma omp parallel num_threads(threads)
+    {
+        char *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        configure();
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t b = 0; b < B; b++) {
+            int L = length[b], Lp = up_to(L, 32);
+            if (!L) {
+                memset(d_queries + b * Q * H, 0, Q * H * sizeof(bf16));
+                continue;
+            }
+            char *at = scratch;
+            bf16 *g = carve(&at, (int64_t)Qp * H * 2), *q = carve(&at, (int64_t)Qp * H * 2);
+            uint32_t *rows = carve(&at, (int64_t)Qp * H * 2);
+            float *dq = carve(&at, (int64_t)Qp * H * 4), *dp = carve(&at, (int64_t)Qp * Lp * 4);
+            bf16 *ds = carve(&at, (int64_t)Qp * Lp * 2), *pk = carve(&at, (int64_t)Qp * Lp * 2);
+            uint32_t *mixed_words = carve(&at, (int64_t)Qp * Lp * 2), *turned = carve(&at, (int64_t)Qp * Lp * 2);
+            const bf16 *w = weights + (int64_t)place[b] * Qp;
+            copy_rows(d_mixed + b * Q * H, H, 0, 1, g, (int)Q, Qp, (int)H, (int)H);
+            copy_rows(queries + b * Q * H, H, 0, 1, q, (int)Q, Qp, (int)H, (int)H);
+            gemm(g, H, words + place[b] * H / 2, Lp, dp, Lp, Qp, Lp, (int)H);
+            __m512i step = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+                                              _mm512_set1_epi32((int)A));
+            for (int i = 0; i < Qp; i++) {
+                float *d = dp + i * (int64_t)Lp;
+                const bf16 *wi = w + i * (int64_t)Lp;
+                if (i >= Q) {
+                    memset(ds + i * (int64_t)Lp, 0, Lp * 2);
+                    memset(pk + i * (int64_t)Lp, 0, Lp * 2);
+                    continue;
+                }
+                const float *kh = keep ? keep + (int64_t)start[b] * A + i % A : 0;
+                __m512 extra = _mm512_set1_ps(d_share ? d_share[b * Q + i] : 0.0f), dot16 = _mm512_setzero_ps();
+                for (int k = 0; k < Lp; k += 16) {
+                    __m512 m = _mm512_maskz_mov_ps(lanes(k, L), _mm512_set1_ps(1.0f)), e = widen16(wi + k);
+                    if (kh) m = _mm512_mask_i32gather_ps(m, lanes(k, L), step, kh + (int64_t)k * A, 4);
+                    __m512 v = _mm512_mul_ps(_mm512_add_ps(_mm512_loadu_ps(d + k), extra), m);
+                    _mm512_storeu_ps(d + k, v);
+                    dot16 = _mm512_fmadd_ps(v, e, dot16);
+                    _mm256_storeu_si256((__m256i *)(pk + i * (int64_t)Lp + k), narrow16(_mm512_mul_ps(e, m)));
+                }
+                __m512 dot = _mm512_set1_ps(_mm512_reduce_add_ps(dot16));
+                for (int k = 0; k < Lp; k += 16) {
+                    __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(d + k), dot), widen16(wi + k));
+                    _mm256_storeu_si256((__m256i *)(ds + i * (int64_t)Lp + k), narrow16(_mm512_mul_ps(v, _mm512_set1_ps(scale))));
+                }
+            }
+            gemm(ds, Lp, pairs + place[b] * H / 2, H, dq, H, Qp, (int)H, Lp);
+            bf16 *to = d_queries + b * Q * H;
+#pragma omp simd
+            for (int64_t i = 0; i < Q * H; i++) to[i] = narrow(dq[i]);
+            float *into = d_source + (int64_t)place[b] * H;
+            interleave(ds, mixed_words, Qp, Lp);
+            transpose_words(mixed_words, Lp, turned, Qp / 2, Qp / 2, Lp);
+            interleave(q, rows, Qp, (int)H);
+            gemm_add((bf16 *)turned, Qp, rows, H, into, H, Lp, (int)H, Qp);
+            interleave(pk, mixed_words, Qp, Lp);
+            transpose_words(mixed_words, Lp, turned, Qp / 2, Qp / 2, Lp);
+            interleave(g, rows, Qp, (int)H);
+            gemm_add((bf16 *)turned, Qp, rows, H, into, H, Lp, (int)H, Qp);
         }
         _tile_release();
         free(scratch);

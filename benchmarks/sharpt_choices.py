@@ -1,0 +1,242 @@
+"""Measure what the SharPT paper leaves open: K, the start of E, revival, metric, mixing, residual, ablations.
+
+    python benchmarks/sharpt_choices.py --data DATA --out runs/sharpt_choices.jsonl          # run what is missing
+    python benchmarks/sharpt_choices.py --out runs/sharpt_choices.jsonl --summary            # print the table
+
+One JSON line a variant and seed; what the file holds is not run again, so the script can be stopped at any time. All
+variants share sources, targets, seeds, steps and rows; plain prompt tuning at the targets' steps stands beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softprompt import artifacts
+from softprompt.backbones.load import load_backbone
+from softprompt.prompts.init import default_init, initial_prompts
+from softprompt.prompts.stack import PromptStack
+from softprompt.sharpt.cache import CachedEncoder
+from softprompt.sharpt.encoders import load_encoder
+from softprompt.sharpt.recipes import SharPTRecipe, sharpt_recipe
+from softprompt.sharpt.start import StartSettings
+from softprompt.sharpt.train import adapt, train_space, tuned_share, untrained_space
+from softprompt.tasks.catalog import load_task
+from softprompt.training.data import TaskData, task_data
+from softprompt.training.loop import train_prompts
+
+Change = Callable[[SharPTRecipe], SharPTRecipe]
+
+
+def _start(**changes: Any) -> Change:
+    return lambda recipe: replace(recipe, start=replace(recipe.start, **changes))
+
+
+def _latent(**changes: Any) -> Change:
+    return lambda recipe: replace(recipe, latent=replace(recipe.latent, **changes))
+
+
+VARIANTS: Mapping[str, Change] = {
+    "default": lambda recipe: recipe,
+    "k-8": _start(skill_count=8),
+    "k-16": _start(skill_count=16),
+    "k-128": _start(skill_count=128),
+    "k-256": _start(skill_count=256),
+    "k-1024": _start(skill_count=1024),
+    "start-sampled": _start(skill_init="sampled"),
+    "start-normal": _start(skill_init="normal"),
+    "no-revival": lambda recipe: replace(recipe, revive=False),
+    "start-normal-no-revival": lambda recipe: replace(_start(skill_init="normal")(recipe), revive=False),
+    "normalised": _latent(metric="normalised"),
+    "no-entropy-into-skills": _latent(skill_gradient=False),
+    "top-4": _latent(top_n=4),
+    "soft": lambda recipe: replace(recipe, latent=replace(recipe.latent, top_n=recipe.start.skill_count)),
+    "residual": _start(task_prompt=True),
+    "not-standardised": _start(standardise=False),
+    "not-balanced": _start(balanced=False),
+    "paper-start": lambda recipe: replace(
+        recipe,
+        revive=False,
+        start=StartSettings(skill_count=recipe.start.skill_count, skill_init="normal", generator_init="linear",
+                            standardise=False, balanced=False),
+    ),
+    "best-source-checkpoint": lambda recipe: replace(recipe, source_checkpoint="best"),
+    "no-latent-space": lambda recipe: recipe.ablated("no-latent-space"),
+    "no-source-training": lambda recipe: recipe,
+}  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument(
+        "--data", help="folder with tasks/<name>/{train,validation}.*; generated tasks or the hub otherwise"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
+    parser.add_argument("--summary", action="store_true", help="print the table of what --out holds and stop")
+    parser.add_argument("--variants", help="commas between; all where not given")
+    parser.add_argument("--sources", default="mnli,qqp,qnli,sst2,squad,multirc,winogrande,race")
+    parser.add_argument("--targets", default="cb,rte,cr,mrpc,copa,wic")
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--backbone", default="builtin")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument(
+        "--encoder", default="backbone", help="one of sharpt.encoders; a variant of its own in the file"
+    )
+    parser.add_argument("--source-steps", type=int)
+    parser.add_argument("--target-steps", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--skill-count", type=int)
+    parser.add_argument("--train-rows", type=int, default=4000)
+    parser.add_argument("--validation-rows", type=int, default=400)
+    return parser.parse_args()
+
+
+def recipe_of(options: argparse.Namespace) -> SharPTRecipe:
+    recipe = sharpt_recipe(options.recipe)
+    source, target = recipe.source, recipe.target
+    if options.source_steps:
+        source = source.having(steps=options.source_steps, eval_every=options.source_steps)
+    if options.target_steps:
+        target = target.having(steps=options.target_steps)
+    if options.learning_rate:
+        source, target = (s.having(learning_rate=options.learning_rate) for s in (source, target))
+    recipe = replace(recipe, source=source, target=target)
+    return recipe if options.skill_count is None else _start(skill_count=options.skill_count)(recipe)
+
+
+class Bench:
+    """Everything the variants share, and the file they go to."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.recipe = recipe_of(options)
+        self.seeds = [int(s) for s in options.seeds.split(",")]
+        self.backbone = load_backbone(options.backbone, dtype=options.dtype)
+        self.encoder = CachedEncoder(load_encoder(options.encoder, self.backbone), options.out.parent / "encodings")
+        self.sources = [self.data(name, self.recipe.source) for name in options.sources.split(",")]
+        self.targets = [self.data(name, self.recipe.target) for name in options.targets.split(",")]
+        shared = {
+            "backbone": self.backbone.fingerprint,
+            "encoder": self.encoder.fingerprint,
+            "data": [d.train.fingerprint for d in (*self.sources, *self.targets)],
+            "validation": [d.validation.fingerprint for d in self.targets],
+            "recipe": asdict(self.recipe),
+        }
+        self.setting = artifacts.sha256_bytes(artifacts.json_bytes(shared))[:16]
+
+    def data(self, name: str, settings: Any) -> TaskData:
+        return task_data(
+            self.backbone, load_task(name, self.options.data), settings, train_rows=self.options.train_rows,
+            validation_rows=self.options.validation_rows,
+        )  # fmt: skip
+
+    def done(self) -> set[tuple[str, int]]:
+        if not self.options.out.exists():
+            return set()
+        records = artifacts.read_json_lines(self.options.out)
+        return {(r["variant"], r["seed"]) for r in records if r["setting"] == self.setting}
+
+    def write(self, variant: str, seed: int, scores: Mapping[str, float], started: float, **more: Any) -> None:
+        record = {
+            "variant": variant, "seed": seed, "score": float(np.mean(list(scores.values()))), "scores": dict(scores),
+            "seconds": round(time.perf_counter() - started, 1), "setting": self.setting, "backbone": self.options.backbone,
+            "encoder": self.options.encoder, "sources": self.options.sources, "targets": self.options.targets,
+            "source_steps": self.recipe.source.steps, "target_steps": self.recipe.target.steps,
+            "train_rows": self.options.train_rows, "validation_rows": self.options.validation_rows, **more,
+        }  # fmt: skip
+        artifacts.append_json_line(self.options.out, record, durable=True)
+        print(f"{variant} seed {seed}: {record['score']:.1f} ({record['seconds']} s)", flush=True)
+
+    def prompt_tuning(self, seed: int) -> None:
+        """The same targets and steps without SharPT: one prompt each, from class labels."""
+        started = time.perf_counter()
+        settings = self.recipe.target
+        starts = [
+            initial_prompts(
+                self.backbone, default_init("scratch", labels=t.task.labels), settings.prompt_length, [seed]
+            )[0]
+            for t in self.targets
+        ]
+        runs = [target.run(target.task.name, seed) for target in self.targets]
+        found = train_prompts(self.backbone, PromptStack.of(starts, tuned=True), runs, settings)
+        self.write("prompt-tuning", seed, {r.name: r.scores["score"] for r in found}, started)
+
+    def variant(self, name: str, seed: int) -> None:
+        started = time.perf_counter()
+        recipe = VARIANTS[name](self.recipe)
+        more: dict[str, Any] = {}
+        if name == "no-source-training":
+            space = untrained_space(self.backbone, self.encoder, self.sources, recipe, seed=seed)
+        else:
+            (trained,) = train_space(self.backbone, self.encoder, self.sources, recipe, seeds=[seed])
+            space = trained.space
+            more = {"source_scores": trained.result.scores, "source_seconds": round(time.perf_counter() - started, 1)}
+            if trained.use is not None:
+                more["skill_use"] = trained.use.plain()
+                more["revived"] = sum(r["revived"] for r in trained.history)
+        adapted = adapt(self.backbone, self.encoder, space, self.targets, recipe.target, seeds=[seed])
+        scores = {a.task: a.result.scores["score"] for a in adapted}
+        self.write(name, seed, scores, started, tuned=tuned_share(space, self.backbone), **more)
+
+
+def summary(path: Path) -> None:
+    records = artifacts.read_json_lines(path)
+    for setting in dict.fromkeys(r["setting"] for r in records):
+        own = [r for r in records if r["setting"] == setting]
+        first = own[0]
+        print(f"\n{first['backbone']}, encoder {first['encoder']}, sources {first['sources']}, targets {first['targets']}, "
+              f"{first['source_steps']} + {first['target_steps']} steps [{setting}]")  # fmt: skip
+        base = _by_seed(own, "default")
+        print(f"{'variant':26}{'mean':>7}{'sd':>7}{'vs default':>12}{'used':>7}{'perpl.':>8}{'seconds':>9}")
+        for variant in dict.fromkeys(r["variant"] for r in own):
+            mine = [r for r in own if r["variant"] == variant]
+            scores = _by_seed(own, variant)
+            paired = [scores[s] - base[s] for s in scores if s in base]
+            use = [r["skill_use"] for r in mine if "skill_use" in r]
+            print(
+                f"{variant:26}{np.mean(list(scores.values())):7.2f}{_deviation(list(scores.values())):7.2f}"
+                f"{(np.mean(paired) if paired else float('nan')):+12.2f}"
+                f"{(np.mean([u['used'] for u in use]) if use else float('nan')):7.0f}"
+                f"{(np.mean([u['perplexity'] for u in use]) if use else float('nan')):8.1f}"
+                f"{np.mean([r['seconds'] for r in mine]):9.0f}"
+            )
+
+
+def _by_seed(records: Sequence[Mapping[str, Any]], variant: str) -> dict[int, float]:
+    return {r["seed"]: r["score"] for r in records if r["variant"] == variant}
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def main() -> None:
+    options = arguments()
+    if options.summary:
+        summary(options.out)
+        return
+    names = options.variants.split(",") if options.variants else ["prompt-tuning", *VARIANTS]
+    unknown = [name for name in names if name not in VARIANTS and name != "prompt-tuning"]
+    if unknown:
+        raise SystemExit(f"unknown variant {unknown[0]!r}; known: prompt-tuning, {', '.join(VARIANTS)}")
+    bench = Bench(options)
+    done = bench.done()
+    for seed in bench.seeds:  # all variants at one seed first: a table early, more certainty later
+        for name in names:
+            if (name, seed) in done:
+                continue
+            if name == "prompt-tuning":
+                bench.prompt_tuning(seed)
+            else:
+                bench.variant(name, seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""``softprompt quickstart``: the main job end to end, in minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import app, command
+from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.progress import phases
+
+if TYPE_CHECKING:
+    from softprompt.quickstart import QuickstartResult
+
+
+@command(app, "quickstart")
+def quickstart(
+    data: o.Data = None,
+    sources: Annotated[str | None, typer.Option("--sources", help="Source tasks; built-in ones if not given.")] = None,
+    targets: Annotated[str | None, typer.Option("--targets", help="Target tasks; built-in ones if not given.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Library, runs and report.")] = Path("softprompt-quickstart"),
+    resume: o.Resume = False,
+    seed: o.Seed = 1,
+    k: Annotated[int, typer.Option("--k", help="Source prompts of best_of_top_k.")] = 2,
+    recipe: o.Recipe = "quick",
+    steps: o.Steps = None,
+    batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None,
+    prompt_length: o.PromptLength = None,
+    max_input_tokens: o.MaxInputTokens = None,
+    set_: o.Set = None,
+    target_rows: Annotated[int, typer.Option("--target-rows", help="Training rows of a target; 0 for all.", min=0)] = 0,
+    validation_rows: Annotated[int, typer.Option("--validation-rows", help="Of every task; 0 for all.", min=0)] = 400,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """The main job end to end, with a report, in minutes."""
+    from softprompt.quickstart import QuickstartSettings
+    from softprompt.quickstart import quickstart as run_quickstart
+
+    o.check_folder(data)
+    train = o.train_settings(
+        recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
+        max_input_tokens=max_input_tokens,
+    )  # fmt: skip
+    from softprompt.tasks.generated import DEMO_SOURCES, DEMO_TARGETS
+
+    settings = QuickstartSettings(
+        out=out,
+        sources=o.words(sources, "--sources") if sources is not None else tuple(DEMO_SOURCES),
+        targets=o.words(targets, "--targets") if targets is not None else tuple(DEMO_TARGETS),
+        data=data,
+        source_train=train,
+        target_train=train,
+        k=k,
+        target_rows=target_rows,
+        validation_rows=validation_rows,
+        seed=seed,
+        resume=resume,
+        command=o.command_line(),
+    )
+    o.open_tasks([*settings.sources, *settings.targets], data)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    with phases() as observe:
+        result = run_quickstart(model, settings, phases=observe)
+    return Answer(data=result.plain(), show=_shown(result))
+
+
+def _shown(result: QuickstartResult) -> Any:
+    columns = list(dict.fromkeys(key for row in result.table for key in row))
+    shown = table([c.replace("_", " ") for c in columns], [[row.get(c) for c in columns] for row in result.table])
+    verdicts = [f"{report.target}: {report.verdict}" for report in result.reports]
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
+    places = [f"{name:<9} {place}" for name, place in result.files.items()]
+    after = [f"  {line}" for line in result.next]
+    return both(shown, lines(*verdicts, "", f"time: {seconds}", "", *places, "", "next:", *after))

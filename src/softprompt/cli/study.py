@@ -1,0 +1,147 @@
+"""``softprompt study``: which task helps which, as one resumable grid."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import command, group
+from softprompt.cli.output import Answer, console, lines
+from softprompt.cli.progress import QUIET_SECONDS, say
+from softprompt.errors import SoftpromptError
+
+if TYPE_CHECKING:
+    from softprompt.study.run import RunProgress, RunSummary
+    from softprompt.study.settings import Study
+
+study = group("study", "Which task helps which: one resumable grid.")
+
+StudyName = Annotated[str, typer.Argument(help="Study file (.toml) or ready study, e.g. demo, small, paper.")]
+Ledger = Annotated[Path, typer.Argument(help="Ledger folder of a study.", show_default=False)]
+Which = Annotated[str | None, typer.Option("--study", help="Its name, where the ledger holds several.")]
+Executor = Annotated[Literal["serial", "processes", "ray", "slurm"], typer.Option("--executor", help="Who trains.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Workers of processes, ray or slurm.", min=1)]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
+
+
+@command(study, "plan")
+def plan(
+    name: StudyName,
+    out: Annotated[Path | None, typer.Option("--out", help="Its ledger, for what is finished already.")] = None,
+    look: Annotated[bool, typer.Option("--look", help="Read data and backbone first: finds what is missing.")] = False,
+    rate: Annotated[float | None, typer.Option("--rate", help="Measured training positions a second here.")] = None,
+    device: Device = "auto",
+) -> Answer:
+    """Count cells, steps, time, memory and storage before anything runs."""
+    from softprompt.study.plan import plan_study
+
+    loaded = _load(name)
+    facts = None
+    if look:
+        from softprompt.study.runner import DEFAULT_RUNNER, make_runner
+
+        facts = make_runner(DEFAULT_RUNNER, {"device": device}).facts(loaded)
+    made = plan_study(loaded, out, facts=facts, rate=rate)
+    data = {
+        "study": loaded.name,
+        "cells": made.cells,
+        "steps_left": made.steps_left,
+        "rows": made.rows,
+        "estimates": made.estimates,
+        "contamination": made.contamination,
+        "notes": made.notes,
+        "problems": made.problems,
+    }
+    return Answer(data=data, show=lines(made.to_text()))
+
+
+@command(study, "run")
+def run(
+    name: StudyName,
+    out: Annotated[
+        Path, typer.Option("--out", help="Ledger folder; several studies may share one.", show_default=False)
+    ],
+    executor: Executor = "serial",
+    workers: Workers = None,
+    device: Device = "auto",
+) -> Answer:
+    """Make every cell that the ledger lacks."""
+    return _conduct(_load(name), out, executor, workers, device)
+
+
+@command(study, "resume")
+def resume(
+    ledger: Ledger,
+    which: Which = None,
+    executor: Executor = "serial",
+    workers: Workers = None,
+    device: Device = "auto",
+) -> Answer:
+    """Go on with a study from its ledger alone."""
+    from softprompt.study.run import open_study
+
+    o.quiet_transformers()
+    loaded, _, _ = open_study(ledger, which)
+    return _conduct(loaded, ledger, executor, workers, device)
+
+
+def _load(name: str) -> Study:
+    from softprompt.study.settings import load_study
+
+    o.quiet_transformers()
+    return load_study(name)
+
+
+def _conduct(loaded: Study, ledger: Path, executor: str, workers: int | None, device: str) -> Answer:
+    from softprompt.study.run import run_study
+
+    options = {} if workers is None or executor == "serial" else {"workers": workers}
+    with _cells() as observer:
+        summary = run_study(
+            loaded, ledger, executor, runner_options={"device": device}, executor_options=options, observer=observer
+        )
+    if summary.failed:
+        raise SoftpromptError(_failures(summary, ledger))
+    told = f"{summary.done} of {summary.cells} cells finished, {summary.made} now, {summary.seconds:.0f} s; ledger {ledger}"
+    return Answer(data={"study": loaded.name, "ledger": ledger, **_plain(summary)}, show=lines(told))
+
+
+def _plain(summary: RunSummary) -> dict[str, Any]:
+    return {key: getattr(summary, key) for key in ("cells", "done", "made", "failed", "seconds", "lost")}
+
+
+def _failures(summary: RunSummary, ledger: Path) -> str:
+    return (
+        f"{summary.done} of {summary.cells} cells finished in {ledger}, {len(summary.failed)} pack(s) cannot be made: "
+        f"{'; '.join(why.rstrip('.') for why in summary.failed)}. Mend that and run the same command again."
+    )
+
+
+@contextmanager
+def _cells() -> Iterator[Callable[[RunProgress], None]]:
+    """An observer for `run_study`: one live line on a terminal; elsewhere a line for each event and now and then."""
+    import time
+
+    if sys.stderr.isatty():
+        with console(stderr=True).status("starting") as status:
+
+            def show(progress: RunProgress) -> None:
+                status.update(progress.line())
+
+            yield show
+        return
+    last = time.monotonic()
+
+    def tell(progress: RunProgress) -> None:
+        nonlocal last
+        if progress.event or time.monotonic() - last >= QUIET_SECONDS:
+            last = time.monotonic()
+            say(progress.line())
+
+    yield tell

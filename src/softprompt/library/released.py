@@ -1,0 +1,49 @@
+"""The library that ships in the package: source prompts with task embeddings for the embedded backbone.
+
+Made by ``recipes/build_released_library.py``; what is in it, and under which licences, is in docs/builtin-tasks.md.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from softprompt.errors import UsageError
+from softprompt.library.store import Library
+
+FOLDER = Path(__file__).parent / "released"
+
+
+def find_released(folder: Path = FOLDER) -> Library | None:
+    """The released library, or None where this installation has none (or an empty one).
+
+    Its caches go to the user's cache folder, never into the installed package.
+    """
+    if not folder.is_dir():
+        return None
+    library = Library(folder)
+    library.folders.index_folder = _cache() / "released"
+    return library if library.folders.scan() else None
+
+
+def released_library(folder: Path = FOLDER) -> Library:
+    """The released library.
+
+    Raises:
+        UsageError: this installation has none.
+    """
+    library = find_released(folder)
+    if library is None:
+        raise UsageError(
+            f"this installation has no released library ({folder} holds no prompt): make one with "
+            "recipes/build_released_library.py, or open a library of your own."
+        )
+    return library
+
+
+def _cache() -> Path:
+    named = os.environ.get("SOFTPROMPT_CACHE")
+    if named:
+        return Path(named) / "index"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "softprompt" / "index"

@@ -1,0 +1,52 @@
+"""Data-parallel model tuning equals one process, to float tolerance: two real gloo processes on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from tests.models import save_tiny
+from tests.unit.sharpt.small_tasks import small_data
+
+from softprompt.backbones.load import load_backbone
+from softprompt.baselines.model_tuning import tune_model
+from softprompt.baselines.tune_settings import TuneSettings
+from softprompt.baselines.tuned import TunedModel
+
+SETTINGS = TuneSettings(
+    steps=2, batch_tokens=100, eval_every=2, eval_rows=0, max_input_tokens=32, max_target_tokens=8, dropout=0.0,
+    micro_batch_tokens=40, learning_rate=0.01,
+)  # fmt: skip
+
+
+def tuned(model: Path, folder: Path | None = None) -> TunedModel:
+    torch.set_num_threads(1)
+    backbone = load_backbone(str(model), dtype="float32")
+    return tune_model(backbone, small_data(backbone).run("animals", 0), SETTINGS, folder, keep_final=True)
+
+
+def worker(rank: int, processes: int, folder: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes
+    )
+    result = tuned(folder / "model", folder / "run")
+    assert result.final is not None
+    torch.save(dict(result.final.weights), folder / f"rank-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    alone = tuned(save_tiny("t5", tmp_path / "model"))
+    mp.start_processes(worker, args=(2, tmp_path), nprocs=2, start_method="spawn")
+    assert alone.final is not None
+    for rank in range(2):
+        found = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True)
+        for name, weight in alone.final.weights.items():
+            # an entry whose gradient is rounding noise may take its first step the other way
+            assert (found[name] - weight).abs().mean() < 1e-4, name
+    first, second = (torch.load(tmp_path / f"rank-{r}.pt", weights_only=True) for r in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (tmp_path / "run" / "result.json").exists()
