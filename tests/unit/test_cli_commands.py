@@ -226,16 +226,16 @@ def test_transfer_compares_with_scratch_and_keeps_what_it_delivers(
 
 def test_tasks_are_listed_shown_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "tasks", "ls", "--data", "data", "--json")
-    listed = {row["task"]: row["data"] for row in json.loads(out)["tasks"]}
+    listed = {row["task"]: row["source"] for row in json.loads(out)["tasks"]}
     assert code == 0
     assert listed["films"] == "data folder"
     assert "sst2" in listed
     code, out, _ = call(capsys, "tasks", "show", "films", "--data", "data")
     assert code == 0
-    assert "  inputs   text: " in out
+    assert "inputs   text: " in out
     code, out, _ = call(capsys, "tasks", "check", "films", "music", "--data", "data", "--json")
     assert code == 0
-    assert [row["train"] for row in json.loads(out)["tasks"]] == [12, 12]
+    assert [report["splits"]["train"]["rows"] for report in json.loads(out)["tasks"]] == [12, 12]
 
 
 @pytest.mark.parametrize(

@@ -4,29 +4,38 @@ Letters: B rows, D decoder positions of the longest row, R packed decoder positi
 row, S packed source positions, H width, A heads, K head width.
 """
 
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from softprompt.backbones.layers import Linear
+from softprompt.backbones.native.library import library
+from softprompt.backbones.ops import kernels_for
 from softprompt.backbones.packing import Layout
 
 
-@dataclass(frozen=True, eq=False)
 class Memory:
-    """What the decoder cross-attends to.
+    """What the decoder's layers cross-attend to.
 
     Attributes:
-        memory_SH: the encoder's output, packed by ``layout``.
+        memory_SH: the encoder's output, packed by ``layout``. Layers read it one after the other through a chain: each
+            leaves a view of it for the next, so that their gradients meet in one place without extra passes.
+        unread: whether no layer has read it yet.
     """
 
-    memory_SH: Tensor
-    layout: Layout
+    def __init__(self, memory_SH: Tensor, layout: Layout) -> None:
+        self.memory_SH = memory_SH
+        self.layout = layout
+        self.unread = True
+        self._packed: PackedSource | None = None
 
     @cached_property
     def padded_BLH(self) -> Tensor:
@@ -38,9 +47,105 @@ class Memory:
         """Additive [B, 1, 1, L], or None where nothing is hidden."""
         return self.layout.key_mask(self.memory_SH.dtype)
 
+    def packed(self) -> PackedSource | None:
+        """The source as the kernels read it; None where they do not apply."""
+        lib = kernels_for(self.memory_SH)
+        if lib is None or not lib.tiles or self.memory_SH.shape[1] % 32:
+            return None
+        if self._packed is None:
+            self._packed = PackedSource.of(self.memory_SH.detach(), self.layout)
+        return self._packed
+
     def padded_keep(self, keep_SA: Tensor) -> Tensor:
         """float32 [B, A, L] of dropout scales [S, A]."""
         return self.layout.pad(keep_SA).transpose(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedSource:
+    """A source in the kernels' two orders, made once and read by every layer.
+
+    Attributes:
+        words: int32, each row's [L, H] as words transposed.
+        pairs: int32, each row's [L, H] with pairs of positions interleaved.
+        place32: int32 [B], where each row begins, counted in positions of rows filled up to multiples of 32.
+        filled: positions of all rows so filled up.
+        d_source: float32 [filled, H] while gradients are being added up, by layer from last to first.
+    """
+
+    layout: Layout
+    words: Tensor
+    pairs: Tensor
+    place32: Tensor
+    filled: int
+    d_source: list[Tensor]
+
+    @classmethod
+    def of(cls, memory_SH: Tensor, layout: Layout) -> PackedSource:
+        """Pack a source [S, H], bfloat16."""
+        memory_SH = memory_SH.contiguous()
+        filled_B = (layout.length_B + 31) // 32 * 32
+        place32 = (filled_B.cumsum(0) - filled_B).to(torch.int32)
+        filled, width = int(filled_B.sum()), memory_SH.shape[1]
+        words = torch.empty(filled * width // 2, dtype=torch.int32)
+        pairs = torch.empty_like(words)
+        lib = kernels_for(memory_SH)
+        assert lib is not None
+        lib.call("pack_source", memory_SH, *layout.spans32, place32, words, pairs, layout.rows, width)
+        return cls(layout, words, pairs, place32, filled, [])
+
+    def unfill(self, x: Tensor) -> Tensor:
+        """[filled, ...] -> [S, ...]."""
+        return x[self.place32.to(torch.int64)[self.layout.row_S] + self.layout.position_S]
+
+
+class _AttendSource(torch.autograd.Function):
+    """Queries over a packed source; the source's gradient is handed back by the first layer alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries_BQH: Tensor,
+        memory_SH: Tensor,
+        source: PackedSource,
+        keep_SA: Tensor | None,
+        heads: int,
+        scale: float,
+        first: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        lib = library()
+        assert lib is not None
+        rows, count, width = queries_BQH.shape
+        weights = queries_BQH.new_empty(source.filled * ((count + 31) // 32 * 32))
+        mixed, share = torch.empty_like(queries_BQH), torch.empty(rows, count, dtype=torch.float32)
+        spans = source.layout.spans32
+        lib.call(
+            "attend_source", queries_BQH, source.words, source.pairs, *spans, source.place32, keep_SA, weights, mixed, share,
+            rows, count, width, heads, scale,
+        )  # fmt: skip
+        ctx.save_for_backward(queries_BQH, keep_SA, weights)
+        ctx.source, ctx.heads, ctx.scale, ctx.first = source, heads, scale, first
+        ctx.set_materialize_grads(False)
+        return mixed, share, memory_SH.view_as(memory_SH)
+
+    @staticmethod
+    def backward(ctx: Any, d_mixed: Tensor, d_share: Tensor | None, _chain: Tensor | None) -> tuple[Tensor | None, ...]:
+        lib = library()
+        assert lib is not None
+        queries, keep, weights = ctx.saved_tensors
+        source: PackedSource = ctx.source
+        rows, count, width = queries.shape
+        if not source.d_source:
+            source.d_source.append(torch.zeros(source.filled, width, dtype=torch.float32))
+        d_queries = torch.empty_like(queries)
+        spans, place = source.layout.spans32, source.place32
+        d_mixed, d_share = d_mixed.contiguous(), None if d_share is None else d_share.contiguous()
+        lib.call(
+            "attend_source_backward", queries, source.words, source.pairs, *spans, place, keep, weights, d_mixed, d_share,
+            d_queries, source.d_source[0], rows, count, width, ctx.heads, ctx.scale,
+        )  # fmt: skip
+        d_memory = source.unfill(source.d_source.pop()).to(queries.dtype) if ctx.first else None
+        return d_queries, d_memory, None, None, None, None, None
 
 
 def attend_causal(
@@ -83,6 +188,9 @@ def attend_memory(
     """
     width = q_RD.shape[1] // heads
     if 2 * layout.longest <= width:
+        source = memory.packed()
+        if source is not None:
+            return layout.unpad(_attend_packed(layout.pad(q_RD), kv, memory, source, keep_SA, heads, scale))
         keep_BAL = None if keep_SA is None else memory.padded_keep(keep_SA)
         q_BDX = layout.pad(q_RD)
         return layout.unpad(attend_absorbed(q_BDX, kv, memory.padded_BLH, memory.mask, keep_BAL, heads, scale))
@@ -93,6 +201,44 @@ def attend_memory(
     k, v = (memory.layout.pad(t).transpose(1, 2) for t in (k, v))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=memory.mask, scale=scale)
     return layout.unpad(out.transpose(1, 2).flatten(2))
+
+
+def _attend_packed(
+    q_BDX: Tensor, kv: Linear, memory: Memory, source: PackedSource, keep_SA: Tensor | None, heads: int, scale: float
+) -> Tensor:
+    """``attend_absorbed`` by the kernels, over exact lengths."""
+    rows, depth, _ = q_BDX.shape
+    first = memory.unread
+    memory.unread = False
+    mixed, share, memory.memory_SH = _AttendSource.apply(
+        _carry(q_BDX, kv, heads), memory.memory_SH, source, keep_SA, heads, scale, first
+    )
+    return _values(mixed, share if keep_SA is not None else None, kv, rows, depth, heads)
+
+
+def _carry(q_BDX: Tensor, kv: Linear, heads: int) -> Tensor:
+    """Queries through the key projection: [B, D * A, H]."""
+    rows, depth, _ = q_BDX.shape
+    hidden = kv.weight.shape[1]
+    key_AKH = kv.weight.view(2, heads, -1, hidden)[0]
+    q_ARK = q_BDX.reshape(rows * depth, heads, -1).transpose(0, 1)
+    carried = torch.bmm(q_ARK, key_AKH).view(heads, rows, depth, hidden).permute(1, 2, 0, 3)
+    return carried.reshape(rows, depth * heads, hidden)
+
+
+def _values(mixed_BQH: Tensor, share_BQ: Tensor | None, kv: Linear, rows: int, depth: int, heads: int) -> Tensor:
+    """Mixed source positions through the value projection: [B, D, A * K].
+
+    Weights sum to one but for dropout (``share_BQ``), and the value bias is weighted as the values are.
+    """
+    hidden = kv.weight.shape[1]
+    value_AKH = kv.weight.view(2, heads, -1, hidden)[1]
+    mixed = mixed_BQH.view(rows * depth, heads, hidden).transpose(0, 1)
+    out = torch.bmm(mixed, value_AKH.transpose(1, 2)).transpose(0, 1)
+    if kv.bias is not None:
+        bias = kv.bias.view(2, heads, -1)[1]
+        out = out + (bias if share_BQ is None else (share_BQ.view(rows * depth, heads, 1) * bias).to(out.dtype))
+    return out.reshape(rows, depth, -1)
 
 
 def attend_absorbed(
@@ -113,12 +259,7 @@ def attend_absorbed(
         keep_BAL: float32 dropout scales; None for none.
     """
     rows, depth, _ = q_BDX.shape
-    hidden = kv.weight.shape[1]
-    width = q_BDX.shape[2] // heads
-    key_AKH, value_AKH = kv.weight.view(2, heads, width, hidden).unbind(0)
-    q_ARK = q_BDX.reshape(rows * depth, heads, width).transpose(0, 1)
-    carried = torch.bmm(q_ARK, key_AKH).view(heads, rows, depth, hidden).permute(1, 2, 0, 3)
-    carried = carried.reshape(rows, depth * heads, hidden)
+    carried = _carry(q_BDX, kv, heads)
     scores = torch.bmm(carried, source_BLH.transpose(1, 2)).view(rows, depth, heads, -1)
     scores = (scores if scores.dtype == torch.float64 else scores.float()) * scale
     if mask is not None:
@@ -127,13 +268,8 @@ def attend_absorbed(
     if keep_BAL is not None:
         weights = weights * keep_BAL[:, None]
     weights_BQL = weights.to(q_BDX.dtype).view(rows, depth * heads, -1)
-    mixed = torch.bmm(weights_BQL, source_BLH).view(rows * depth, heads, hidden).transpose(0, 1)
-    out = torch.bmm(mixed, value_AKH.transpose(1, 2)).transpose(0, 1)
-    if kv.bias is not None:
-        # Weights sum to one but for dropout, and the value bias is weighted as the values are.
-        share = weights.sum(-1).to(q_BDX.dtype).view(rows * depth, heads, 1)
-        out = out + share * kv.bias.view(2, heads, width)[1]
-    return out.reshape(rows, depth, heads * width)
+    share_BQ = None if keep_BAL is None else weights.sum(-1).view(rows, depth * heads)
+    return _values(torch.bmm(weights_BQL, source_BLH), share_BQ, kv, rows, depth, heads)
 
 
 def attend_step(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:

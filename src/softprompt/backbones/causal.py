@@ -173,9 +173,10 @@ class CausalBackbone(Backbone):
         if bool((first_B < whole.start_B).any()):
             raise UsageError("a row with neither prompt nor input tokens cannot be scored by a causal model.")
         from_here = int(first_B.min())
-        with self._dropped(dropout, whole):
+        masks = Masks(dropout, self.device)
+        with self._dropped(masks):
             out = self._model(
-                inputs_embeds=whole.embedded_BLH,
+                inputs_embeds=_drop(whole.embedded_BLH, masks.channels(0, self.hidden_size)),
                 attention_mask=whole.mask_BL,
                 position_ids=whole.position_BL,
                 use_cache=False,
@@ -205,23 +206,18 @@ class CausalBackbone(Backbone):
         return self._target_logits(batch, prompts, None)
 
     @contextmanager
-    def _dropped(self, dropout: Dropout | None, whole: _Whole) -> Iterator[None]:
+    def _dropped(self, masks: Masks) -> Iterator[None]:
         """Own dropout on what each attention and feed-forward part adds to the residual stream, for one forward pass."""
-        masks = Masks(dropout, self.device)
-        if not masks.active:
-            yield
-            return
-        hooks = []
-        site = 0
-        for name, module in self._model.named_modules():
-            parent, _, part = name.rpartition(".")
-            if part in _DROPOUT_PARTS and parent.rpartition(".")[2].isdigit():
-                site += 1
-                hooks.append(module.register_forward_hook(_hook(masks.channels(site, self.hidden_size))))
-        whole_mask = masks.channels(0, self.hidden_size)
-        assert whole_mask is not None
-        embedded = whole.embedded_BLH
-        object.__setattr__(whole, "embedded_BLH", (embedded * whole_mask[:, None, :]).to(embedded.dtype))
+        parts = []
+        if masks.active:
+            for name, module in self._model.named_modules():
+                parent, _, part = name.rpartition(".")
+                if part in _DROPOUT_PARTS and parent.rpartition(".")[2].isdigit():
+                    parts.append(module)
+        hooks = [
+            module.register_forward_hook(_hook(masks.channels(site, self.hidden_size)))
+            for site, module in enumerate(parts, start=1)
+        ]
         try:
             yield
         finally:
@@ -319,13 +315,15 @@ def _pad_left(x_APK: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(x_APK, (0, 0, length - x_APK.shape[1], 0))
 
 
-def _hook(mask_BH: Tensor | None) -> Any:
-    assert mask_BH is not None
+def _drop(x_BLH: Tensor, mask_BH: Tensor | None) -> Tensor:
+    return x_BLH if mask_BH is None else (x_BLH * mask_BH[:, None, :]).to(x_BLH.dtype)
 
+
+def _hook(mask_BH: Tensor | None) -> Any:
     def drop(module: Any, args: Any, out: Any) -> Any:
         if isinstance(out, tuple):
-            return ((out[0] * mask_BH[:, None, :]).to(out[0].dtype), *out[1:])
-        return (out * mask_BH[:, None, :]).to(out.dtype)
+            return (_drop(out[0], mask_BH), *out[1:])
+        return _drop(out, mask_BH)
 
     return drop
 

@@ -28,9 +28,8 @@ _TIED_SUFFIXES = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embe
 _BUFFER = 1 << 22
 
 
-def _tensor_bytes(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().to("cpu").contiguous().view(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+def _tensor_bytes(tensor: Tensor) -> Any:
+    return tensor.detach().to("cpu").contiguous().view(-1).view(torch.uint8).numpy()
 
 
 def digest_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:

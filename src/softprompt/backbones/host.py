@@ -24,7 +24,11 @@ def keep_freed_memory() -> bool:
         return False
     try:
         libc = ctypes.CDLL(None)
-        told = [libc.mallopt(_M_MMAP_MAX, 0), libc.mallopt(_M_TRIM_THRESHOLD, _KEEP), libc.mallopt(_M_TOP_PAD, _GROW_BY)]
+        told = [
+            libc.mallopt(_M_MMAP_MAX, 0),
+            libc.mallopt(_M_TRIM_THRESHOLD, _KEEP),
+            libc.mallopt(_M_TOP_PAD, _GROW_BY),
+        ]
     except (OSError, AttributeError):
         return False
     return all(told)

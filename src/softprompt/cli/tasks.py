@@ -34,7 +34,7 @@ def ls(data: o.Data = None) -> Answer:
     rows += [{"task": name, "source": "data folder"} for name in local if name not in known]
     mixtures = list_mixtures()
     shown = table(
-        ["task", "category", "metrics", "train", "source"],
+        ["task", "category", "metrics", "published rows", "source"],
         [[r["task"], r.get("category"), ", ".join(r.get("metrics", ())), r.get("train"), r["source"]] for r in rows],
     )
     end = lines(f"{len(rows)} tasks; mixtures: {', '.join(m['mixture'] for m in mixtures)}")

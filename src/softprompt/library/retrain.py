@@ -112,7 +112,8 @@ def _from_neighbours(rows_PH: Tensor, old_SH: Tensor, new_SG: Tensor, count: int
     near_PK = cosine_PS.topk(min(count, len(old_SH)), dim=1).indices
     basis_PHK = old_SH[near_PK].transpose(1, 2)
     weights_PK1 = torch.linalg.lstsq(basis_PHK, rows_PH[:, :, None], driver="gelsd").solution
-    return (weights_PK1 * new_SG[near_PK]).sum(1)
+    carried_PG: Tensor = (weights_PK1 * new_SG[near_PK]).sum(1)
+    return carried_PG
 
 
 def _mean_norm(table: Tensor) -> float:
@@ -255,7 +256,7 @@ def retrain(
         if item.name in into and not replace:
             continue
         records: dict[Literal["cold", "warm"], PromptRecord] = {}
-        problems = []
+        problems: list[str] = []
         if cold:
             _attempt(records, problems, "cold", lambda item=item: train(item, None))  # type: ignore[misc]
         if recycled is not None:

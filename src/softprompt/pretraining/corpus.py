@@ -22,7 +22,7 @@ from softprompt.errors import DataError
 SUFFIXES = (".txt", ".xz", ".gz", ".zst")
 HELD_OUT_EVERY = 200
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[A-Z\"'(])")
-_WORD_RANGE = (4, 28)
+_WORD_RANGE = (4, 20)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +114,7 @@ class Corpus:
 
 
 def split_sentences(text: str, *, drop_ends: bool = False) -> list[str]:
-    """Sentences of four to 36 words; ``drop_ends`` leaves out the first and last, which a cut may have broken."""
+    """Sentences of four to 20 words; ``drop_ends`` leaves out the first and last, which a cut may have broken."""
     parts = _SENTENCE_END.split(text)
     if drop_ends:
         parts = parts[1:-1]

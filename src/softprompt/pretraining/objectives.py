@@ -18,10 +18,10 @@ from softprompt.pretraining.wording import BINARY, NEGATIVE, POSITIVE, TERNARY
 TELLING = ("copy", "restore", "masked", "first", "last", "after", "continue", "next", "lookup", "shorten")
 SETS_PER_KIND = 4
 NO_SLOT = -1
-SLOTTED = 0.3
+SLOTTED = 0.5
 _QUESTION_WEIGHTS = {
-    "paraphrase": 3, "likeness": 3, "inference": 4, "sentiment": 4, "acceptable": 2,
-    "contains": 1, "neighbours": 1, "answers": 2, "choice": 2, "style": 1,
+    "paraphrase": 4, "likeness": 4, "inference": 5, "sentiment": 3, "acceptable": 2,
+    "contains": 1, "neighbours": 1, "answers": 3, "choice": 2, "style": 0.5,
 }  # fmt: skip
 _TELLING_WEIGHTS = {
     "copy": 2, "restore": 2, "masked": 4, "first": 1, "last": 1, "after": 2, "continue": 1, "next": 1, "lookup": 3, "shorten": 1,
@@ -77,7 +77,7 @@ def settle(rng: random.Random, question: Question, score: float) -> Question | E
         prefix = "" if slotted else pick(rng, ("how alike are they from 0.0 to 5.0: ", "grade the likeness: ", "score "))
         slot = _SLOTS["likeness/3"] if slotted else NO_SLOT
         return Example(inputs=prefix + shown, targets=graded, kind="grade", slot=slot)
-    return replace(question, label=int(score < 0.65))
+    return replace(question, label=int(score < 0.7))
 
 
 def ask(rng: random.Random, question: Question) -> Example:

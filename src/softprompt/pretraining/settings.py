@@ -35,7 +35,8 @@ class PretrainSettings:
         steps: optimiser steps.
         batch: examples a step, over all processes.
         micro_batch: examples a forward pass.
-        inputs_tokens: most input tokens in the end; the first third of the run stops at half of it.
+        inputs_tokens: most input tokens in the end; ``short_share`` of the steps stop at half of it.
+        short_share: share of the steps, at the beginning, with short inputs.
         targets_tokens: most target tokens.
         telling: share of examples that tell something; the rest are questions.
         adapt: share of the steps, at the end, that are prefix LM (``span`` only).
@@ -77,6 +78,7 @@ class PretrainSettings:
     batch: int = 256
     micro_batch: int = 64
     inputs_tokens: int = 112
+    short_share: float = 0.33
     targets_tokens: int = 24
     telling: float = 0.4
     adapt: float = 0.2

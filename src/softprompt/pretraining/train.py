@@ -86,7 +86,7 @@ class Run:
         settings, (rank, _) = self.settings, self.place
         rng = random.Random(f"{settings.seed}:{name}:{step}:{rank}")
         progress = step / settings.steps
-        limit = settings.inputs_tokens if progress >= 1 / 3 else max(16, settings.inputs_tokens // 2)
+        limit = settings.inputs_tokens if progress >= settings.short_share else max(16, settings.inputs_tokens // 2)
         coder = Coder(
             tokenizer=self.tokenizer, inputs_limit=limit, targets_limit=settings.targets_tokens,
             slot_rows=settings.slot_rows if self.trainee.slots is not None else 0,

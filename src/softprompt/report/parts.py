@@ -39,10 +39,10 @@ def page(title: str, subtitle: str, sections: Sequence[tuple[str, str, str]], fo
 <style>{CSS}</style>
 </head>
 <body>
-<a class="skip" href="#{sections[0][0] if sections else ""}">Skip to content</a>
+<a class="skip" href="#content">Skip to content</a>
 <header class="top"><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>
 <nav class="contents" aria-label="Contents">{links}</nav>
-<main>
+<main id="content" tabindex="-1">
 {body}
 </main>
 <footer>{escape(footer)}</footer>
@@ -61,13 +61,17 @@ def table_html(table: Table, *, sortable: bool = False, lead_rows: int = 0, save
         lead_rows: first rows that stay on top when sorting (a baseline).
         save: whether the CSV and LaTeX links are given.
     """
+    worded = [_is_text([row[i] for row in table.rows]) for i in range(len(table.columns))]
     head = "".join(
-        f'<th scope="col">{f"<button type=button>{escape(name)}</button>" if sortable else escape(name)}</th>'
-        for name in table.columns
+        f'<th scope="col"{" class=text" if text else ""}>'
+        f"{f'<button type=button>{escape(name)}</button>' if sortable else escape(name)}</th>"
+        for name, text in zip(table.columns, worded, strict=True)
     )
     rows = []
     for i, row in enumerate(table.rows):
-        cells = f'<th scope="row">{escape(show(row[0]))}</th>' + "".join(_cell(value) for value in row[1:])
+        cells = f'<th scope="row">{escape(show(row[0]))}</th>' + "".join(
+            _cell(value, text) for value, text in zip(row[1:], worded[1:], strict=True)
+        )
         rows.append(f"<tr{' class=lead' if i < lead_rows else ''}>{cells}</tr>")
     notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
     kind = "plain sortable" if sortable else "plain"
@@ -77,7 +81,24 @@ def table_html(table: Table, *, sortable: bool = False, lead_rows: int = 0, save
     )
 
 
-def _cell(value: str | float | Cell | None) -> str:
+def _is_text(values: Sequence[str | float | Cell | None]) -> bool:
+    """Whether a column is words, to be read from the left."""
+    words = [v for v in values if isinstance(v, str) and v not in ("", "–", PENDING)]
+    return (
+        bool(words)
+        and all(_as_number(v) is None for v in words)
+        and len(words) == len([v for v in words if v[:1].isalpha()])
+    )
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text.removesuffix("%").removeprefix("<"))
+    except ValueError:
+        return None
+
+
+def _cell(value: str | float | Cell | None, worded: bool = False) -> str:
     if isinstance(value, Cell):
         if value.value is None:
             return f'<td><span class="pending">{escape(value.text())}</span></td>'
@@ -90,12 +111,9 @@ def _cell(value: str | float | Cell | None) -> str:
         return '<td><span class="pending">pending</span></td>'
     if isinstance(value, (int, float)):
         return f'<td data-v="{value!r}">{escape(text)}</td>'
-    number = text.rstrip("%")
-    try:
-        sort = f' data-v="{float(number)!r}"'
-    except ValueError:
-        sort = ""
-    return f"<td{sort}{'' if sort or not text[:1].isalpha() else ' class=text'}>{escape(text)}</td>"
+    number = _as_number(text)
+    sort = "" if number is None else f' data-v="{number!r}"'
+    return f"<td{sort}{' class=text' if worded else ''}>{escape(text)}</td>"
 
 
 def downloads(table: Table) -> str:

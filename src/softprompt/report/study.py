@@ -293,7 +293,7 @@ def _positive(results: Results, shown: int = 12) -> str:
     table = positive_transfers(results)
     if len(table.rows) <= shown:
         return table_html(table)
-    more = f"<details><summary>All {len(table.rows)} of them</summary>{table_html(table)}</details>"
+    more = f"<details data-print><summary>All {len(table.rows)} of them</summary>{table_html(table)}</details>"
     return table_html(replace(table, rows=table.rows[:shown]), save=False) + more
 
 
@@ -357,7 +357,7 @@ def _correlation(results: Results) -> str:
         if kind == "average":
             parts.append(f"<h3>{escape(words.capitalize())}</h3><p>One point is one source prompt.</p>{grid}")
         else:
-            parts.append(f"<details><summary>{escape(words.capitalize())}</summary>{grid}</details>")
+            parts.append(f"<details data-print><summary>{escape(words.capitalize())}</summary>{grid}</details>")
     if results.other_embeddings:
         parts.append(table_html(embedding_ablation(results)))
     return "".join(parts)

@@ -10,12 +10,12 @@ CSS = """
   color-scheme: light dark;
   --bg: #ffffff; --surface: #ffffff; --panel: #f5f6f8; --ink: #1b1f24; --soft: #59626d; --line: #d5d9df;
   --pos: #f2a24b; --neg: #74a9dc; --accent: #0b5cad; --focus: #0b5cad; --seq: #f2a24b;
-  --s0: #0072b2; --s1: #d55e00; --s2: #007a5a; --s3: #a8467c; --s4: #8a6d00; --s5: #2c7fb8; --s6: #555555;
+  --s0: #0072b2; --s1: #b84f00; --s2: #007a5a; --s3: #a8467c; --s4: #806500; --s5: #2a73a8; --s6: #555555;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --bg: #14171b; --surface: #14171b; --panel: #1d2127; --ink: #e8eaed; --soft: #a4adb8; --line: #363c45;
-    --pos: #a65c09; --neg: #2565a3; --accent: #79b8ff; --focus: #79b8ff; --seq: #a65c09;
+    --pos: #985205; --neg: #2565a3; --accent: #79b8ff; --focus: #79b8ff; --seq: #985205;
     --s0: #56b4e9; --s1: #f08a4b; --s2: #2fc79a; --s3: #e79bc4; --s4: #e6c23a; --s5: #9ecae1; --s6: #c0c0c0;
   }
 }
@@ -111,15 +111,15 @@ footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line)
 @media (max-width: 640px) { body { padding: 1rem .8rem 3rem; } html { font-size: 14px; } }
 @media print {
   :root { color-scheme: light; --bg: #fff; --surface: #fff; --panel: #fff; --ink: #000; --soft: #444; --line: #bbb;
-    --pos: #f2a24b; --neg: #74a9dc; --accent: #000; --seq: #f2a24b; --s0: #0072b2; --s1: #d55e00; --s2: #007a5a;
-    --s3: #a8467c; --s4: #8a6d00; --s5: #2c7fb8; --s6: #555; }
+    --pos: #f2a24b; --neg: #74a9dc; --accent: #000; --seq: #f2a24b; --s0: #0072b2; --s1: #b84f00; --s2: #007a5a;
+    --s3: #a8467c; --s4: #806500; --s5: #2a73a8; --s6: #555; }
   @page { size: A4 landscape; margin: 12mm; }
   html { font-size: 10.5px; } body { max-width: none; padding: 0; }
   nav.contents, .tools, .detail, .skip, a.save { display: none !important; }
   .scroll { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   h2, h3, caption, figcaption { break-after: avoid; } tr, figure { break-inside: avoid; }
-  details > summary { list-style: none; color: var(--ink); }
+  details:not([open]) { display: none; } details > summary { list-style: none; color: var(--ink); }
   section { margin-top: 1.4rem; }
 }
 """
@@ -203,7 +203,7 @@ for (const table of document.querySelectorAll('table.sortable')) {
 }
 let opened = [];
 addEventListener('beforeprint', () => {
-  opened = [...document.querySelectorAll('details:not([open])')]; opened.forEach(d => { d.open = true; });
+  opened = [...document.querySelectorAll('details[data-print]:not([open])')]; opened.forEach(d => { d.open = true; });
 });
 addEventListener('afterprint', () => opened.forEach(d => { d.open = false; }));
 """

@@ -20,6 +20,9 @@ SIMILARITIES = {
 }
 """The two similarities of SPoT section 3.2, and the papers' names for them."""
 
+SHORT_NAMES = {"average": "average tokens", "per_token": "per token"}
+"""For legends."""
+
 
 def similarity_NN(embeddings: Sequence[Floats], kind: str = "average") -> Floats:
     """Float [N, N], similarity of every two task embeddings.

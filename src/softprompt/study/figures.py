@@ -15,7 +15,14 @@ import numpy as np
 from softprompt import artifacts
 from softprompt.errors import UsageError
 from softprompt.study.analysis import Gains
-from softprompt.study.embeddings import SIMILARITIES, SimilarityMap, correlations, run_similarities, task_similarities
+from softprompt.study.embeddings import (
+    SHORT_NAMES,
+    SIMILARITIES,
+    SimilarityMap,
+    correlations,
+    run_similarities,
+    task_similarities,
+)
 from softprompt.study.records import Floats, Results
 from softprompt.study.retrieval import StrategyRow
 from softprompt.study.tables import show
@@ -253,7 +260,7 @@ def cost_series(rows: Sequence[StrategyRow]) -> dict[str, list[tuple[float, floa
     for row in rows:
         if row.strategy in ("baseline", "oracle") or row.average.value is None or not row.average.complete:
             continue
-        ranking = SIMILARITIES.get(row.ranking, row.ranking)
+        ranking = SHORT_NAMES.get(row.ranking, row.ranking)
         # Strategies with one tuning differ in k, not in cost: they are told apart by name.
         label = row.strategy if row.tunings == row.k else f"{row.strategy}, k = {row.k}"
         name = f"{label}, {ranking}" if ranking else label

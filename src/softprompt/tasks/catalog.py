@@ -73,7 +73,8 @@ def load_task(name: str, data: str | Path | None = None, *, prefix: bool = True,
     """A task by name, or the user's own by path.
 
     Args:
-        name: a name of `task_names`, of a folder in ``data``, or a path to a user's task (folder, .toml, .py, .csv, .tsv).
+        name: a name of `task_names`, of a folder in ``data``, ``hf:owner/name``, or a path to a user's task (folder,
+            .toml, .py, .csv, .tsv).
         data: a folder with ``tasks/<name>/{train,validation}.*`` or ``<name>/{train,validation}.*``; where None, a
             generated task, the folder that $SOFTPROMPT_DATA names, or the Hugging Face hub.
         prefix: keep the task's name in front of the inputs where the form has one.
@@ -83,6 +84,10 @@ def load_task(name: str, data: str | Path | None = None, *, prefix: bool = True,
         UnknownNameError: with the nearest names.
         DataError: where ``data`` does not hold the task.
     """
+    if name.startswith("hf:"):
+        from softprompt.tasks.user import load_hub_task
+
+        return load_hub_task(name.removeprefix("hf:")).with_skip_bad(skip_bad)
     if _is_path(name):
         from softprompt.tasks.user import load_user_task
 
@@ -136,7 +141,7 @@ def _canonical_name(name: str) -> str:
 
 
 def _is_path(name: str) -> bool:
-    return os.sep in name or name.endswith((".py", ".toml", ".csv", ".tsv", ".csv.gz", ".tsv.gz"))
+    return os.sep in name or ".py:" in name or name.endswith((".py", ".toml", ".csv", ".tsv", ".csv.gz", ".tsv.gz"))
 
 
 def task_folder(name: str, root: Path) -> Path | None:

@@ -7,122 +7,24 @@ the data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from softprompt.tasks import preprocessors as form
-from softprompt.tasks.rows import Formed
-
-CONVERTED = "refs/convert/parquet"
-
-PINS: Mapping[str, str] = {
-    "nyu-mll/glue": "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-    "aps/super_glue": "3de24cf8022e94f4ee4b9d55a6f539891524d646",
-    "rajpurkar/squad": "7b6d24c440a36b6815f21b70d25016731768db1f",
-    "mrqa-workshop/mrqa": "f3178d9888471dfb2b67c93de14f0ddf499a8d9f",
-    "stanfordnlp/snli": "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
-    "facebook/anli": "8e4813d81f46d313dac7892e1c28076917cfcdf9",
-    "google-research-datasets/go_emotions": "add492243ff905527e67aeb8b80c082af02207c3",
-    "fancyzhx/yelp_polarity": "bbf1c97a1f0cf005e5aded43839fd814654a1557",
-    "ucinlp/drop": "95cda593fae71b60b5b19f82de3fcf3298c1239c",
-    "ehovy/race": "2fec9fd81f1dc971569a9b729c43f2f0e6436637",
-    "Rowan/hellaswag": "218ec52e09a7e7462a5400043bb9a69a41d06b76",
-    "allenai/winogrande": "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
-    "lighteval/piqa": "41782e6bf0ef7de82a2ca8a9feb1dca042837fae",
-    "wmt/wmt14": "b199e406369ec1b7634206d3ded5ba45de2fe696",
-    "FiscalNote/billsum": "3d8510441c06a3d9dfb32eb0d7f80151730bcc4f",
-    "abisee/cnn_dailymail": "96df5e686bee6baa90b8bee7c28b81fa3fa6223d",
-    "EdinburghNLP/xsum": "7d4d486c2f8ef850b1a11aead99b894ff3dd7da9",
-    "allenai/c4": "1588ec454efa1a09f29cd18ddd04fe05fc8653a2",
-}
-"""Commits of ``main`` at which these data sets are parquet (C4: gzipped JSON lines)."""
-
-NLI3 = ("entailment", "neutral", "contradiction")
-NLI2 = ("entailment", "not_entailment")
-FALSE_TRUE = ("False", "True")
-SENTIMENT = ("negative", "positive")
-ROUGE = ("rouge1", "rouge2", "rougeLsum")
-QA = ("exact_match", "answer_f1")
-GO_EMOTIONS = (
-    "admiration",
-    "amusement",
-    "anger",
-    "annoyance",
-    "approval",
-    "caring",
-    "confusion",
-    "curiosity",
-    "desire",
-    "disappointment",
-    "disapproval",
-    "disgust",
-    "embarrassment",
-    "excitement",
-    "fear",
-    "gratitude",
-    "grief",
-    "joy",
-    "love",
-    "nervousness",
-    "optimism",
-    "pride",
-    "realization",
-    "relief",
-    "remorse",
-    "sadness",
-    "surprise",
-    "neutral",
+from softprompt.tasks.declaration import (
+    CONVERTED,
+    FALSE_TRUE,
+    GO_EMOTIONS,
+    NLI2,
+    NLI3,
+    OWN_FORM,
+    PINS,
+    QA,
+    SENTIMENT,
+    Declared,
 )
-OWN_FORM = "The papers do not publish this task's text form; ours follows the nearest published one."
-RESEARCH = "research use, see the data set"
+from softprompt.tasks.declarations_generation import GEM, SUMMARIZATION, TRANSLATION, UNSUPERVISED
 
-
-@dataclass(frozen=True, kw_only=True)
-class Declared:
-    """A task as declared.
-
-    Attributes:
-        name: of the task, and of its folder where ``folder`` is not given.
-        category: family of tasks.
-        form: a function of `softprompt.tasks.preprocessors`.
-        settings: its keyword settings, without ``prefix`` and ``labels``.
-        labels: label words by index; given to the form where ``takes_labels``.
-        metrics: names whose mean is the score.
-        hub: repository, configuration and branch; None where the data is not on the hub as parquet.
-        splits: hub splits that stand for ours, where names differ or a split is missing.
-        rename: hub or file column -> column of the form.
-        keep: which rows of the source belong to the task.
-        folder: of local files.
-        prefix: what the prefix switch puts in front; the task's name where None, nothing where empty.
-        tag: column naming the hub split a row came from.
-        id_column: column whose values must be unique.
-        size: (train, validation) rows as published, None where not stated.
-        streamed: too large to read whole.
-        takes_labels: whether the form wants ``labels``.
-        remedy: how to get data that is not on the hub.
-    """
-
-    name: str
-    category: str
-    form: Callable[..., Sequence[Formed]]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    labels: tuple[str, ...] | None = None
-    metrics: tuple[str, ...] = ("accuracy",)
-    hub: tuple[str, str | None, str] | None = None
-    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    rename: Mapping[str, str] = field(default_factory=dict)
-    keep: Callable[[Mapping[str, Any]], bool] | None = None
-    folder: str | None = None
-    prefix: str | None = None
-    tag: str = ""
-    id_column: str | None = None
-    size: tuple[int | None, int | None] = (None, None)
-    streamed: bool = False
-    takes_labels: bool = True
-    licence: str = RESEARCH
-    note: str = ""
-    remedy: str = ""
+__all__ = ["DECLARED", "PINS", "Declared"]
 
 
 def _text(name: str, category: str, columns: str, labels: tuple[str, ...], **more: Any) -> Declared:
@@ -161,30 +63,6 @@ def _mrqa(name: str, subset: str) -> Declared:
         hub=("mrqa-workshop/mrqa", None, "main"),
         keep=lambda row: row.get("subset") in (None, subset),
         id_column="qid",
-    )
-
-
-def _summary(name: str, source: str, target: str, **more: Any) -> Declared:
-    settings = {"source": source, "target": target, "command": "summarize:", **more.pop("settings", {})}
-    return Declared(name=name, category="summarization", form=form.generate, settings=settings, metrics=ROUGE, **more)
-
-
-def _gem(name: str, repo: str, source: str, *, config: str | None = None, **more: Any) -> Declared:
-    settings = {"source": source, "target": "target", "references": "references", **more.pop("settings", {})}
-    more = {"metrics": ("bleu",), "note": OWN_FORM + " BLEU is ours too.", **more}
-    hub = (f"GEM/{repo}", config or repo, CONVERTED)
-    return Declared(name=f"gem_{name}", category="generation", form=form.generate, settings=settings, hub=hub, **more)
-
-
-def _wmt(name: str, year: str, config: str, code: str, language: str) -> Declared:
-    return Declared(
-        name=name,
-        category="translation",
-        form=form.translate,
-        settings={"source": ("en", "English"), "target": (code, language)},
-        metrics=("bleu",),
-        hub=(f"wmt/wmt{year}", config, "main" if year != "15" else CONVERTED),
-        prefix="",
     )
 
 
@@ -540,76 +418,6 @@ RAINBOW = (
         hub=("allenai/winogrande", "winogrande_xl", "main"),
         size=(40398, 1267),
         licence="CC BY",
-    ),
-)
-
-TRANSLATION = (
-    _wmt("wmt_en_de", "14", "de-en", "de", "German"),
-    _wmt("wmt_en_fr", "15", "fr-en", "fr", "French"),
-    _wmt("wmt_en_ro", "16", "ro-en", "ro", "Romanian"),
-)
-
-SUMMARIZATION = (
-    _summary("aeslc", "email_body", "subject_line", hub=("Yale-LILY/aeslc", "default", CONVERTED)),
-    _summary(
-        "billsum",
-        "text",
-        "summary",
-        hub=("FiscalNote/billsum", None, "main"),
-        splits={"validation": ("test",)},
-        note="There is no validation split; the test split stands in.",
-    ),
-    _summary("cnn_dailymail", "article", "highlights", hub=("abisee/cnn_dailymail", "3.0.0", "main"), id_column="id"),
-    _summary(
-        "wiki_lingua",
-        "source",
-        "target",
-        hub=("GEM/wiki_lingua", "en", CONVERTED),
-        note="English; read from GEM's copy, which has one row per article.",
-    ),
-    _summary("gigaword", "document", "summary", hub=("Harvard/gigaword", "default", CONVERTED)),
-    _summary("multi_news", "document", "summary", hub=("alexfabbri/multi_news", "default", CONVERTED)),
-    _summary(
-        "newsroom",
-        "text",
-        "summary",
-        remedy="task 'newsroom' may not be redistributed: ask for it at lil.nlp.cornell.edu/newsroom, name its files "
-        "newsroom/train.jsonl.gz and newsroom/validation.jsonl.gz, and give the folder with --data.",
-    ),
-    _summary(
-        "samsum",
-        "dialogue",
-        "summary",
-        hub=("knkarthick/samsum", "default", CONVERTED),
-        licence="CC BY-NC-ND 4.0",
-        note="A maintained copy; the original repository was closed.",
-    ),
-    _summary("xsum", "document", "summary", hub=("EdinburghNLP/xsum", None, "main"), id_column="id"),
-)
-
-GEM = (
-    _gem("common_gen", "common_gen", "concepts", licence="MIT"),
-    _gem("dart", "dart", "tripleset", licence="MIT"),
-    _gem("e2e", "e2e_nlg", "meaning_representation", licence="CC BY-SA 4.0"),
-    _gem("sgd", "schema_guided_dialog", "dialog_acts", licence="CC BY-SA 4.0"),
-    _gem("web_nlg", "web_nlg", "input", config="en", licence="CC BY-NC-SA 4.0"),
-    _gem("wiki_auto", "wiki_auto_asset_turk", "source", config="train"),
-    _gem("xsum", "xsum", "document", metrics=ROUGE, settings={"command": "summarize:"}, prefix="gem_xsum"),
-    _gem("wiki_lingua", "wiki_lingua", "source", config="en", metrics=ROUGE, settings={"command": "summarize:"}),
-)
-
-UNSUPERVISED = (
-    Declared(
-        name="c4",
-        category="language_modeling",
-        form=form.prefix_lm,
-        metrics=ROUGE,
-        hub=("allenai/c4", "en", "main"),
-        prefix="",
-        streamed=True,
-        size=(364868892, 364608),
-        licence="ODC-BY",
-        note="Prefix language modelling, streamed; ask for a number of rows.",
     ),
 )
 

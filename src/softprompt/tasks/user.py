@@ -25,7 +25,7 @@ from typing import Any
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.tasks.metrics import METRICS
 from softprompt.tasks.rows import UNKNOWN_TARGET, BadRows, Form, Formed, Row, RowSource
-from softprompt.tasks.sources import FileSource
+from softprompt.tasks.sources import FileSource, HubSource
 from softprompt.tasks.task import Task
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "sentiment", "intent")
@@ -65,9 +65,11 @@ def load_user_task(path: Path) -> Task:
         UsageError: where the TOML or the function is wrong.
     """
     text = str(path)
-    if ".py" in text and (text.endswith(".py") or ".py:" in text):
-        file, _, function = text.partition(".py")
-        return _from_python(Path(file + ".py"), function.removeprefix(":"))
+    if text.endswith(".py"):
+        return _from_python(path, "")
+    if ".py:" in text:
+        file, _, function = text.rpartition(".py:")
+        return _from_python(Path(file + ".py"), function)
     if path.suffix == ".toml":
         return _from_toml(path)
     if path.is_file():
@@ -75,8 +77,20 @@ def load_user_task(path: Path) -> Task:
     if (path / "task.toml").is_file():
         return _from_toml(path / "task.toml")
     if path.is_dir():
-        return _classification(path.name, FileSource(folder=path))
+        return _classification(path.resolve().name, FileSource(folder=path))
     raise DataError(f"{path}: no such file or folder; give a csv, a folder with train.jsonl, a .toml or a .py file.")
+
+
+def load_hub_task(address: str) -> Task:
+    """A classification data set of the Hugging Face hub as a task: ``owner/name`` or ``owner/name:config``.
+
+    Its label column is found as in a csv. For label words, another text form or a pinned commit write a task.toml with
+    ``hub = "owner/name"``.
+    """
+    repo, _, config = address.partition(":")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", repo):
+        raise UsageError(f"hub data set {repo!r} should be owner/name.")
+    return _classification(repo.replace("/", "_"), HubSource(repo=repo, config=config or None))
 
 
 def task(
@@ -187,10 +201,7 @@ def _from_toml(path: Path) -> Task:
     wrong = [k for k, v in settings.items() if k not in lists and not isinstance(v, str)]
     if wrong:
         raise UsageError(f"{path}: {', '.join(wrong)} should be text in quotes.")
-    files: dict[str, Path] = {
-        split: path.parent / settings[split] for split in ("train", "validation", "test") if split in settings
-    }
-    source = FileSource(folder=path.parent, files=files)
+    source = _toml_source(path.parent, settings)
     name = settings.get("name", path.parent.resolve().name)
     if "inputs" not in settings:
         return _classification(name, source, label=settings.get("label"), labels=settings.get("labels"))
@@ -208,6 +219,17 @@ def _from_toml(path: Path) -> Task:
         note=settings.get("note", ""),
         id_column=settings.get("id"),
     )
+
+
+def _toml_source(folder: Path, settings: Mapping[str, str]) -> FileSource | HubSource:
+    """Files beside the TOML, or a data set of the hub; train, validation and test name files or the hub's splits."""
+    named = {split: settings[split] for split in ("train", "validation", "test") if split in settings}
+    if "hub" not in settings:
+        files: dict[str, Path] = {split: folder / file for split, file in named.items()}
+        return FileSource(folder=folder, files=files)
+    splits: dict[str, tuple[str, ...]] = {split: (name,) for split, name in named.items()}
+    config, revision = settings.get("config"), settings.get("revision")
+    return HubSource(repo=settings["hub"], config=config, revision=revision, splits=splits)
 
 
 def _template(row: Row, *, inputs: str, targets: str, labels: tuple[str, ...] | None) -> list[Formed]:
@@ -306,8 +328,9 @@ def _classification(
     if not texts:
         raise first.error(f"no text column beside {column!r}; it has {', '.join(first.values)}.")
     words = tuple(labels) if labels else _label_words(first, rows, column)
+    cast = labels is not None  # declared words may be meant by their index, inferred ones are the values themselves
     id_column = next((c for c in ID_COLUMNS if c in first.values), None)
-    form = partial(_columns, texts=tuple(texts), label=column, labels=words)
+    form = partial(_columns, texts=tuple(texts), label=column, labels=words, cast=cast)
     return _user_task(name, form, source, labels=words, note=note, id_column=id_column)
 
 
@@ -333,11 +356,14 @@ def _label_words(first: Row, rest: Iterator[Row], column: str) -> tuple[str, ...
     return tuple(sorted(words, key=int if numeric else str))
 
 
-def _columns(row: Row, *, texts: tuple[str, ...], label: str, labels: tuple[str, ...]) -> list[Formed]:
+def _columns(row: Row, *, texts: tuple[str, ...], label: str, labels: tuple[str, ...], cast: bool) -> list[Formed]:
     inputs = " ".join(f"{column}: {row.text(column)}" for column in texts)
-    value = row.values.get(label) if not row.labelled else row.get(label)
-    word = None if value is None or value == "" else str(value)
-    if word is not None and word not in labels:
-        raise row.error(f"label {word!r} in column {label!r} is none of {', '.join(labels)}.")
-    index = None if word is None else labels.index(word)
-    return [Formed(inputs, word if word is not None else UNKNOWN_TARGET, {"label": index})]
+    if cast:
+        index = row.label(labels, label)
+    else:
+        value = row.values.get(label) if not row.labelled else row.get(label)
+        word = None if value is None or value == "" else str(value)
+        if word is not None and word not in labels:
+            raise row.error(f"label {word!r} in column {label!r} is none of {', '.join(labels)}.")
+        index = None if word is None else labels.index(word)
+    return [Formed(inputs, UNKNOWN_TARGET if index is None else labels[index], {"label": index})]

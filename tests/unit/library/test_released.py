@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from tests.models import tiny_backbone
 
 from softprompt.errors import UsageError
 from softprompt.library.released import FOLDER, find_released, released_library
@@ -17,7 +18,6 @@ from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task
 from softprompt.tasks.generated import DEMO_SOURCES
 from softprompt.training.recipes import recipe
-from tests.models import tiny_backbone
 
 
 @pytest.fixture(scope="module")

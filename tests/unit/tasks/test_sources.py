@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from softprompt.errors import DataError
-from softprompt.tasks import sources
+from softprompt.tasks import readers
+from softprompt.tasks.readers import read_rows
 from softprompt.tasks.rows import BadRows, Row
-from softprompt.tasks.sources import FileSource, HubSource, MemorySource, read_rows
+from softprompt.tasks.sources import FileSource, HubSource, MemorySource
 
 ROWS = [{"text": 'good, "very" good', "label": 1}, {"text": "schön — 日本語", "label": 0}, {"text": "", "label": 1}]
 
@@ -100,7 +101,7 @@ def test_invalid_utf8_names_line_and_byte(tmp_path: Path) -> None:
 
 
 def test_a_line_longer_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 100)
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n' + json.dumps({"a": "x" * 500}) + '\n{"a": 3}\n')
     assert "line 2: longer than 100 bytes" in message(path)
@@ -345,7 +346,7 @@ def test_an_unpinned_hub_commit_is_looked_up_and_recorded(monkeypatch: pytest.Mo
     assert len(list(source.rows("train", BadRows()))) == 1
     assert source.describe()["revision"] == "c" * 40
     ((args, settings),) = hub.asked
-    assert args == ("parquet",)
+    assert args == ("parquet", None)
     assert settings["data_files"] == {"rows": f"hf://datasets/a/b@{'c' * 40}/default/train/*.parquet"}
 
 
@@ -360,3 +361,30 @@ def test_a_hub_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         DataError, match=r"split 'train' of 'a/b' could not be read \(ConnectionError: no network\); check"
     ):
         list(HubSource(repo="a/b").rows("train", BadRows()))
+
+
+def test_a_hub_that_breaks_off_half_way_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def rows() -> Any:
+        yield {"text": "x"}
+        raise ConnectionError("reset")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **settings: rows())
+    with pytest.raises(DataError, match=r"'train' of 'a/b' could not be read \(ConnectionError: reset\)"):
+        list(HubSource(repo="a/b").rows("train", BadRows()))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_datasets_library_gives_the_same_rows_as_the_file(tmp_path: Path, streamed: bool) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"text": "a", "label": 1, "answers": {"text": ["x", "y"]}, "idx": {"paragraph": 1, "question": 2}}]
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / "train.parquet")
+    source = HubSource(repo=str(tmp_path / "set"), streamed=streamed)
+    assert [dict(r.values) for r in source.rows("train", BadRows())] == rows
+    assert [dict(r.values) for r in FileSource(folder=tmp_path / "set").rows("train", BadRows())] == rows
+    with pytest.raises(DataError, match=r"split 'test' of .* could not be read"):
+        list(source.rows("test", BadRows()))

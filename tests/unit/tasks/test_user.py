@@ -196,3 +196,34 @@ def test_bad_rows_of_a_users_task_can_be_skipped(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train.jsonl, line 7"):
         load_task(f"{tmp_path}/").split("train")
     assert load_task(f"{tmp_path}/", skip_bad=1).split("train").skipped == 1
+
+
+def test_declared_labels_are_meant_by_index_too(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,0\nb,1\n")
+    (tmp_path / "validation.jsonl").write_text('{"text": "c", "label": "good"}\n')
+    (tmp_path / "task.toml").write_text('name = "mood"\nlabels = ["bad", "good"]\n')
+    task = load_task(f"{tmp_path}/")
+    assert [e.targets for e in task.split("train").examples] == ["bad", "good"]
+    assert task.split("validation").examples[0].targets == "good"
+
+
+def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = []
+
+    def load_dataset(*args: object, **settings: object) -> list[dict[str, object]]:
+        asked.append((args, settings["split"], settings["revision"]))
+        return [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    task = load_task("hf:owner/moods:small")
+    assert (task.name, task.labels) == ("owner_moods", ("0", "1"))
+    assert asked[-1] == (("owner/moods", "small"), "train", None)
+    toml = 'name = "mood"\nhub = "owner/moods"\nrevision = "abc"\nlabels = ["bad", "good"]\nvalidation = "test"\n'
+    (tmp_path / "task.toml").write_text(toml)
+    made = load_task(str(tmp_path / "task.toml"))
+    assert made.split("validation").examples[1].targets == "good"
+    assert asked[-1] == (("owner/moods", None), "test", "abc")
+    with pytest.raises(UsageError, match="should be owner/name"):
+        load_task("hf:../x")

@@ -46,6 +46,44 @@ static inline float exp_(float x) {
     return p * scale;
 }
 
+#if defined(__AVX512BF16__) && defined(__AVX512VL__) && defined(__AVX512BW__)
+#include <immintrin.h>
+#define WIDE 1
+
+/* e^x on 16 lanes, relative error below 1e-5: far below what bfloat16 keeps. NaN stays NaN: max and min return their second
+ * operand where one is NaN. */
+static inline __m512 exp16(__m512 x) {
+    x = _mm512_min_ps(_mm512_set1_ps(88.0f), _mm512_max_ps(_mm512_set1_ps(-87.0f), x));
+    __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f));
+    __m512 n = _mm512_roundscale_ps(t, 8), f = _mm512_sub_ps(t, n);
+    __m512 p = _mm512_set1_ps(1.3333558e-3f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6181291e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
+/* 1 / x to 28 bits. */
+static inline __m512 inverse16(__m512 x) {
+    __m512 r = _mm512_rcp14_ps(x);
+    return _mm512_mul_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(2.0f)));
+}
+
+static inline __m256i narrow16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+
+static inline __m512 widen16(const bf16 *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+
+static inline void store16(bf16 *p, __m512 x) { _mm256_storeu_si256((__m256i *)p, narrow16(x)); }
+
+/* Lanes of the 16 from k on that lie below L. */
+static inline __mmask16 lanes(int k, int L) { return L - k >= 16 ? 0xffff : (L <= k ? 0 : (__mmask16)((1u << (L - k)) - 1)); }
+
+#endif
+
 /* ---- norms -------------------------------------------------------------------------------------------------------- */
 
 /* sum = x + keep[row] * o (o may be NULL: sum = x and is not written); y = sum * rstd * w. */
@@ -264,6 +302,83 @@ FORWARD(gelu_tanh, gelu_tanh)
 FORWARD(gelu_erf, gelu_erf)
 FORWARD(silu, silu)
 
+#ifdef WIDE
+/* f(x) and f'(x) on 16 lanes. */
+static inline __attribute__((always_inline)) void act16(int64_t kind, __m512 x, __m512 *f, __m512 *d) {
+    const __m512 one = _mm512_set1_ps(1.0f);
+    if (kind == RELU) {
+        __mmask16 on = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);
+        *f = _mm512_maskz_mov_ps(on, x);
+        *d = _mm512_maskz_mov_ps(on, one);
+    } else if (kind == GELU) {
+        __m512 z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f));
+        __m512 e = exp16(_mm512_fnmadd_ps(z, z, _mm512_setzero_ps()));
+        __m512 t = inverse16(_mm512_fmadd_ps(z, _mm512_set1_ps(0.3275911f), one));
+        __m512 p = _mm512_set1_ps(1.061405429f);
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
+        __m512 tail = _mm512_mul_ps(_mm512_mul_ps(p, t), _mm512_mul_ps(e, _mm512_set1_ps(0.5f)));
+        __mmask16 low = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+        __m512 phi = _mm512_mask_mov_ps(_mm512_sub_ps(one, tail), low, tail);
+        *f = _mm512_mul_ps(x, phi);
+        *d = _mm512_fmadd_ps(_mm512_mul_ps(x, e), _mm512_set1_ps(0.39894228f), phi);
+    } else {
+        __m512 u = x, du = one;
+        if (kind == GELU_TANH) {
+            __m512 xx = _mm512_mul_ps(x, x);
+            u = _mm512_mul_ps(x, _mm512_fmadd_ps(xx, _mm512_set1_ps(0.071354816f), _mm512_set1_ps(1.5957691f)));
+            du = _mm512_fmadd_ps(xx, _mm512_set1_ps(0.21406445f), _mm512_set1_ps(1.5957691f));
+        }
+        __m512 s = inverse16(_mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), u))));
+        *f = _mm512_mul_ps(x, s);
+        *d = _mm512_fmadd_ps(_mm512_mul_ps(*f, du), _mm512_sub_ps(one, s), s);
+    }
+}
+
+static inline __attribute__((always_inline)) void forward16(int64_t kind, const bf16 *gate, const bf16 *value,
+                                                            const float *k, bf16 *out, int64_t F) {
+    for (int64_t i = 0; i < F; i += 16) {
+        __m512 f, d;
+        act16(kind, widen16(gate + i), &f, &d);
+        if (value) f = _mm512_mul_ps(f, widen16(value + i));
+        if (k) f = _mm512_mul_ps(f, _mm512_loadu_ps(k + i));
+        store16(out + i, f);
+    }
+}
+
+static inline __attribute__((always_inline)) void backward16(int64_t kind, const bf16 *gate, const bf16 *value,
+                                                             const float *k, const bf16 *dout, bf16 *dgate, bf16 *dvalue,
+                                                             int64_t F) {
+    for (int64_t i = 0; i < F; i += 16) {
+        __m512 f, d, g = widen16(dout + i);
+        if (k) g = _mm512_mul_ps(g, _mm512_loadu_ps(k + i));
+        act16(kind, widen16(gate + i), &f, &d);
+        if (value) {
+            store16(dvalue + i, _mm512_mul_ps(g, f));
+            g = _mm512_mul_ps(g, widen16(value + i));
+        }
+        store16(dgate + i, _mm512_mul_ps(g, d));
+    }
+}
+
+#define WIDE_KIND(KIND)                                                                                                 \
+    if (kind == KIND) {                                                                                                 \
+        if (forward) forward16(KIND, gate, value, k, to, F);                                                            \
+        else backward16(KIND, gate, value, k, dout, to, dvalue, F);                                                     \
+        return;                                                                                                         \
+    }
+
+static void wide_row(int forward, int64_t kind, const bf16 *gate, const bf16 *value, const float *k, const bf16 *dout,
+                     bf16 *to, bf16 *dvalue, int64_t F) {
+    WIDE_KIND(RELU)
+    WIDE_KIND(GELU_TANH)
+    WIDE_KIND(GELU)
+    WIDE_KIND(SILU)
+}
+#endif
+
 /* out = keep[row] * act(gate) * value; up is [S, 2F] gate and value side by side, or [S, F] gate alone. */
 void activate(const bf16 *up, const float *keep, const int32_t *row, bf16 *out, int64_t S, int64_t F, int64_t kind,
               int64_t gated, int threads) {
@@ -272,6 +387,12 @@ void activate(const bf16 *up, const float *keep, const int32_t *row, bf16 *out, 
         const bf16 *gate = up + s * F * (gated ? 2 : 1), *value = gated ? gate + F : 0;
         const float *k = keep ? keep + (int64_t)row[s] * F : 0;
         bf16 *to = out + s * F;
+#ifdef WIDE
+        if (F % 16 == 0) {
+            wide_row(1, kind, gate, value, k, 0, to, 0, F);
+            continue;
+        }
+#endif
         if (kind == RELU) relu_forward(gate, value, k, to, F);
         else if (kind == GELU_TANH) gelu_tanh_forward(gate, value, k, to, F);
         else if (kind == GELU) gelu_erf_forward(gate, value, k, to, F);
@@ -287,6 +408,12 @@ void activate_backward(const bf16 *up, const float *keep, const int32_t *row, co
         const bf16 *gate = up + at, *value = gated ? gate + F : 0, *g = dout + s * F;
         const float *k = keep ? keep + (int64_t)row[s] * F : 0;
         bf16 *dg = dup + at, *dv = dg + F;
+#ifdef WIDE
+        if (F % 16 == 0) {
+            wide_row(0, kind, gate, value, k, g, dg, dv, F);
+            continue;
+        }
+#endif
         if (kind == RELU) relu_backward(gate, value, k, g, dg, dv, F);
         else if (kind == GELU_TANH) gelu_tanh_backward(gate, value, k, g, dg, dv, F);
         else if (kind == GELU) gelu_erf_backward(gate, value, k, g, dg, dv, F);
@@ -296,36 +423,9 @@ void activate_backward(const bf16 *up, const float *keep, const int32_t *row, co
 
 /* ---- attention within packed rows, on matrix tiles ---------------------------------------------------------------- */
 
-#if defined(__AMX_BF16__) && defined(__AVX512F__)
-#include <immintrin.h>
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512VL__)
 #include <sys/syscall.h>
 #include <unistd.h>
-
-/* The same e^x on 16 lanes. */
-static inline __m512 exp16(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x); /* max and min return their second operand where one is NaN */
-    x = _mm512_min_ps(_mm512_set1_ps(88.0f), x);
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 8);
-    __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-0.693359375f), x);
-    r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
-    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
-    return _mm512_scalef_ps(p, n);
-}
-
-static inline __m256i narrow16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
-
-static inline __m512 widen16(const bf16 *p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
-}
-
-/* Lanes of the 16 from k on that lie below L. */
-static inline __mmask16 lanes(int k, int L) { return L - k >= 16 ? 0xffff : (L <= k ? 0 : (__mmask16)((1u << (L - k)) - 1)); }
 
 /* Ask the kernel for the tile registers; 0 where they may be used. */
 int tiles_allowed(void) { return (int)syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18); }

@@ -1,0 +1,140 @@
+"""The real runner on a tiny random T5: cells come from the trainer and the evaluator, resumed and regrouped alike."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.models import save_tiny
+
+from softprompt.errors import DataError
+from softprompt.report.study import report_study
+from softprompt.study.grid import build_grid
+from softprompt.study.ledger import Ledger
+from softprompt.study.run import collect, facts_of, open_study, run_study
+from softprompt.study.runner import PromptRunner, contamination, content
+from softprompt.study.settings import Study, study_of
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny("t5", tmp_path_factory.mktemp("models") / "tiny")
+
+
+def made(backbone: Path, **changes: object) -> Study:
+    train = {
+        "recipe": "quick", "steps": 4, "batch_size": 4, "prompt_length": 4, "eval_every": 2, "max_input_tokens": 24,
+        "warmup_steps": 0, "eval_rows": 8,
+    }  # fmt: skip
+    values = {
+        "name": "real",
+        "backbone": str(backbone),
+        "dtype": "float32",
+        "sources": ["gen_sentiment_film", "pair"],
+        "targets": ["gen_sentiment_hotel"],
+        "mixtures": {"pair": ["gen_sentiment_film", "gen_paraphrase_sentence"]},
+        "seeds": [0, 1],
+        "train_rows": 32,
+        "validation_rows": 16,
+        "source": train,
+        "target": train,
+        "embedding": {"step": 2, "other_steps": [1]},
+        "strategies": {"weighted_average": [2], "multitask_mixture": [1], "best_of_top_k": [1]},
+        **changes,
+    }
+    return study_of(values)
+
+
+@pytest.fixture(scope="module")
+def finished(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ledgers") / "together"
+    summary = run_study(made(backbone), folder)
+    assert summary.complete, summary.failed
+    return folder
+
+
+def test_every_kind_of_cell_is_made(backbone: Path, finished: Path, tmp_path: Path) -> None:
+    study, ledger, noted = open_study(finished)
+    facts = facts_of(study, noted)
+    results = collect(study, ledger, facts)
+    assert not np.isnan(results.transfers_STR()).any()
+    assert not np.isnan(results.baselines_TR()).any()
+    assert {s.strategy for s in results.strategies} == {"weighted_average", "multitask_mixture"}
+    assert len(results.embeddings) == 3 * 2
+    assert all(e.shape == (4, 16) or e.shape[0] == 4 for e in results.embeddings.values())
+    grid = build_grid(study, facts)
+    record = ledger.read("transfer", grid.of_kind("transfer")[0].key)
+    assert record.result["status"] == "done"
+    assert record.provenance["study"] == "real"
+    assert record.provenance["evidence"]["report_rows"] == 16
+    evaluation = ledger.read("evaluation", grid.of_kind("evaluation")[0].key).result
+    assert len(evaluation["predictions"]) == 16
+    assert evaluation["rows"] == [8, 8]
+    report = report_study(finished, tmp_path / "report", figures=False)
+    assert "pending" not in report.page.read_text().split("How sure is this")[0].split("Scores")[1][:2000]
+
+
+def test_embeddings_and_starts_are_what_they_say(finished: Path) -> None:
+    study, ledger, noted = open_study(finished)
+    grid = build_grid(study, facts_of(study, noted))
+    early = ledger.tensors("embedding", grid.named("embedding", "source:gen_sentiment_film.0@1").key)["prompt"]
+    later = ledger.tensors("embedding", grid.named("embedding", "source:gen_sentiment_film.0@2").key)["prompt"]
+    source = ledger.tensors("source", grid.named("source", "gen_sentiment_film.0").key)
+    assert not torch.equal(early, later)
+    assert set(source) == {"best", "final"}
+    # A mixture is not validated: its final checkpoint is its prompt.
+    assert set(ledger.tensors("source", grid.named("source", "pair.0").key)) == {"final"}
+
+
+def test_one_by_one_gives_the_same_scores(backbone: Path, finished: Path, tmp_path: Path) -> None:
+    alone = made(backbone, group=1, strategies={"best_of_top_k": [1]}, embedding={"step": 2})
+    assert run_study(alone, tmp_path).complete
+    study, ledger, noted = open_study(finished)
+    together = collect(study, ledger, facts_of(study, noted))
+    single = collect(alone, Ledger(tmp_path), facts_of(study, noted))
+    assert np.allclose(together.transfers_STR(), single.transfers_STR(), atol=7.0)  # one of 16 answers may tip
+    for key, prompt in single.embeddings.items():
+        assert np.allclose(prompt, together.embeddings[key], atol=1e-4), key
+
+
+def test_evaluations_can_be_made_on_their_own(finished: Path) -> None:
+    import shutil
+
+    study, ledger, noted = open_study(finished)
+    grid = build_grid(study, facts_of(study, noted))
+    cell = next(cell for cell in grid.of_kind("evaluation") if cell.name.startswith("transfer:"))
+    before = ledger.read("evaluation", cell.key).result
+    shutil.rmtree(ledger.path("evaluation", cell.key))
+    assert run_study(study, finished).made == 1
+    after = ledger.read("evaluation", cell.key).result
+    assert (after["score"], after["halves"], after["predictions"]) == (
+        before["score"],
+        before["halves"],
+        before["predictions"],
+    )
+
+
+def test_halves_protocol_chooses_on_one_half(backbone: Path, tmp_path: Path) -> None:
+    study = made(
+        backbone, protocol="halves", sources=["gen_sentiment_film"], seeds=[0], strategies={}, embedding={"step": 2}
+    )
+    assert run_study(study, tmp_path).complete
+    results = collect(study, Ledger(tmp_path), PromptRunner().facts(study))
+    assert all(run.halves is not None and run.score == run.halves[1] for run in results.runs)
+
+
+def test_a_task_without_data_is_refused_before_anything_starts(backbone: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    study = made(backbone, sources=["rte"], data=str(tmp_path / "data"))
+    with pytest.raises(DataError, match="rte"):
+        run_study(study, tmp_path / "ledger")
+    assert not (tmp_path / "ledger" / "cells").exists()
+
+
+def test_contamination_is_found_across_forms() -> None:
+    assert content("rte", "rte hypothesis: A dog, premise: Barks!") == content(
+        "mnli", "mnli hypothesis: a dog premise: barks"
+    )
+    study = study_of({"name": "x", "sources": ["s", "m"], "targets": ["t"], "mixtures": {"m": ["s", "u"]}})
+    train = {"s": {"one"}, "u": {"two", "three"}, "t": set()}
+    assert contamination(study, train, {"t": ["one", "two", "four"]}) == [("t", "s", 1), ("t", "m", 2)]

@@ -1,0 +1,65 @@
+"""The README's Python runs as it stands, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from softprompt.cli import app
+
+
+def blocks(repo: Path, language: str) -> list[str]:
+    text = (repo / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_python_blocks_run(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As printed, on the embedded backbone; the quick recipe is shortened so that it takes seconds."""
+    from softprompt.training import recipes
+
+    short = recipes.quick().having(steps=6, embedding_step=3, eval_every=3, eval_rows=8, batch_size=4)
+    monkeypatch.setitem(recipes.RECIPES, "quick", lambda: short)
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(repo, "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 13
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    out = capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "prompts").iterdir() if not p.name.startswith(".")} == {
+        "gen_sentiment_film@1", "gen_entailment_scene@1",
+    }  # fmt: skip
+    assert "gen_sentiment_film@1: " in out
+    assert "delivered" in out
+
+
+def test_the_first_thing_is_two_commands_that_exist(repo: Path) -> None:
+    first = blocks(repo, "")[0]
+    commands = [line.split()[0] for line in first.splitlines()]
+    assert commands == ["./quickstart", "./check"]
+    for name in commands:
+        assert (repo / name).stat().st_mode & 0o111
+
+
+def test_every_command_of_the_table_exists_and_every_command_is_in_it(repo: Path) -> None:
+    program = typer.main.get_command(app.load_commands())
+    rows = re.findall(r"^\| (`.*?) \|", (repo / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named: set[str] = set()
+    for row in rows:
+        names = re.findall(r"`([^`]+)`", row)
+        group = names[0].split()[0] if " " in names[0] else ""
+        named |= {name if " " in name or not group else f"{group} {name}" for name in names}
+    existing: set[str] = set()
+    for name, command in program.commands.items():
+        inner = getattr(command, "commands", None)
+        existing |= {f"{name} {sub}" for sub in inner} if inner else {name}
+    assert named == existing
+
+
+def test_every_link_to_a_file_leads_somewhere(repo: Path) -> None:
+    for page in [repo / "README.md", repo / "CONTRIBUTING.md", *sorted((repo / "docs").glob("*.md"))]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
