@@ -99,7 +99,9 @@ class Bench:
                 input_ids=previous, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
             ).logits
             return logits
-        hidden = model.decoder(input_ids=previous, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False)[0]
+        hidden = model.decoder(
+            input_ids=previous, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+        )[0]
         lm: Tensor = model.lm_head(hidden)
         return lm
 
@@ -128,7 +130,9 @@ class Bench:
                 told = torch.cat([told, self.logits(states, mask, told)[:, -1].argmax(-1, keepdim=True)], 1)
             end = int(self.model.config.eos_token_id)
             for row, ids_D in zip(part, told[:, 1:].tolist(), strict=True):
-                answer = self.tokenizer.decode(ids_D[: ids_D.index(end)] if end in ids_D else ids_D, skip_special_tokens=True)
+                answer = self.tokenizer.decode(
+                    ids_D[: ids_D.index(end)] if end in ids_D else ids_D, skip_special_tokens=True
+                )
                 said[answer] += 1
                 right += answer == wanted[row[1]]
         return 100 * right / len(rows), said
@@ -254,13 +258,22 @@ def measure(task: str, options: argparse.Namespace) -> dict[str, Any]:
             score, said = bench.accuracy(held, prompt)
             seconds = round((time.monotonic() - start) / len(options.rate))
             if score > result.get("prompt", -1.0):
-                result |= {"prompt": round(score, 1), "prompt_rate": rate, "prompt_seconds": seconds, "prompt_said": said.most_common(4)}
+                result |= {
+                    "prompt": round(score, 1),
+                    "prompt_rate": rate,
+                    "prompt_seconds": seconds,
+                    "prompt_said": said.most_common(4),
+                }
             result.setdefault("prompt_by_rate", {})[str(rate)] = round(score, 1)
     if "full" in options.parts:
         bench, start = load(torch.float32, options.folder), time.monotonic()
         tune_model(bench, task, train, options, options.full_rate)
         score, _ = bench.accuracy(held, None)
-        result |= {"full": round(score, 1), "full_rate": options.full_rate, "full_seconds": round(time.monotonic() - start)}
+        result |= {
+            "full": round(score, 1),
+            "full_rate": options.full_rate,
+            "full_seconds": round(time.monotonic() - start),
+        }
     if "prompt" in result and "full" in result and result["full"] > result["majority"]:
         result["share"] = round((result["prompt"] - result["majority"]) / (result["full"] - result["majority"]), 3)
     return result
@@ -289,7 +302,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for task in options.tasks:
         result = measure(task, options)
         shown = ("majority", "bag_of_words", "linear_probe", "prompt", "full", "share")
-        print(json.dumps(result) if options.json else f"{task}: " + ", ".join(f"{k} {result.get(k)}" for k in shown), flush=True)
+        print(
+            json.dumps(result) if options.json else f"{task}: " + ", ".join(f"{k} {result.get(k)}" for k in shown),
+            flush=True,
+        )
     return 0
 
 

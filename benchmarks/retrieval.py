@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -38,14 +39,19 @@ PROMPT_LENGTH = 100
 
 
 def milliseconds(call: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Median and worst of some repeats after one that warms up, in ms."""
+    """Median and worst of some repeats after one that warms up, in ms; and processor time, which other load disturbs less."""
     call()
-    times = []
+    times, spent = [], []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        begun, begun_cpu = time.perf_counter(), time.process_time()
         call()
         times.append(1e3 * (time.perf_counter() - begun))
-    return {"median_ms": round(statistics.median(times), 2), "worst_ms": round(max(times), 2)}
+        spent.append(1e3 * (time.process_time() - begun_cpu))
+    return {
+        "median_ms": round(statistics.median(times), 2),
+        "worst_ms": round(max(times), 2),
+        "median_processor_ms": round(statistics.median(spent), 2),
+    }
 
 
 def pieces(count: int, width: int, seed: int) -> Iterator[Tensor]:
@@ -195,6 +201,7 @@ def main() -> None:
         "machine": platform.processor() or platform.machine(),
         "threads": options.threads,
         "torch": torch.__version__,
+        "load_average": os.getloadavg()[0],
     }
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         if options.prompts:

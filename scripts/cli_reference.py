@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from softprompt.cli.app import load_commands
+from softprompt.cli.app import load_commands, run
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 HEAD = """# Commands
@@ -36,17 +36,29 @@ def paths(program: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
-    for path in paths():
-        result = subprocess.run(
-            [sys.executable, "-m", "softprompt", *path, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "COLUMNS": "120", "TERMINAL_WIDTH": "120"},
-        )
-        heading = "#" * (min(len(path), 2) + 2)
-        parts.append(f"{heading} {' '.join(('softprompt', *path))}\n\n```text\n{result.stdout.strip()}\n```\n")
+    with _width("120"):
+        for path in paths():
+            heading = "#" * (min(len(path), 2) + 2)
+            parts.append(f"{heading} {' '.join(('softprompt', *path))}\n\n```text\n{_help(path)}\n```\n")
     return "\n".join(parts)
+
+
+def _help(path: tuple[str, ...]) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        run([*path, "--help"])
+    return out.getvalue().strip()
+
+
+@contextlib.contextmanager
+def _width(columns: str) -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = columns
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 if __name__ == "__main__":

@@ -88,11 +88,14 @@ def total_pack_steps() -> int:
     return 2 * 12 + 2 * 8 + 3 * 8
 
 
-def test_a_stop_signal_is_obeyed_and_resumable(tmp_path: Path, repo: Path, whole: dict[str, object]) -> None:
+@pytest.mark.parametrize(("executor", "number"), [("serial", signal.SIGINT), ("processes", signal.SIGTERM)])
+def test_a_stop_signal_is_obeyed_and_resumable(
+    tmp_path: Path, repo: Path, whole: dict[str, object], executor: str, number: int
+) -> None:
     folder = tmp_path / "ledger"
-    process = start(folder, "serial", repo)
+    process = start(folder, executor, repo)
     wait_for_steps(folder, 15, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(timeout=30) != 0
     run(made(), folder)
     assert contents(folder) == whole

@@ -42,6 +42,12 @@ def test_a_real_task_passes_its_check(name: str, real_data: Path, stated: Mappin
             assert found["labels"] == {task.labels[int(index)]: count for index, count in expected.items()}
 
 
+def test_glue_rte_is_rte_in_another_form(real_data: Path) -> None:
+    ours, other = (load_task(name, real_data).split("validation").examples for name in ("rte", "glue_rte"))
+    assert [e.targets for e in ours] == [e.targets for e in other]
+    assert other[0].inputs.startswith("rte sentence1: ")
+
+
 def test_race_is_its_two_levels(real_data: Path) -> None:
     sizes = {name: len(load_task(name, real_data).split("validation")) for name in ("race", "race_middle", "race_high")}
     assert sizes["race"] == sizes["race_middle"] + sizes["race_high"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -11,21 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.cli import call, make_tasks
 from tests.models import save_tiny
-
-from softprompt.cli import app
 
 SMALL = ("--steps", "4", "--batch-size", "2", "--prompt-length", "2", "--set", "eval_every=2", "--set", "embedding_step=2",
          "--set", "eval_rows=4", "--dtype", "float32")  # fmt: skip
-SENTENCES = [
-    "good film",
-    "bad film",
-    "great story",
-    "poor plot",
-    "the actor likes music",
-    "not a great film",
-    "bad music",
-]
 
 
 @pytest.fixture(scope="module")
@@ -35,27 +24,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny("t5", root / "t5", width=16, layers=1)
     save_tiny("t5", root / "other", width=16, layers=1, seed=3)
     save_tiny("t5", root / "wide", width=32, layers=1)
-    for task in ("films", "stories", "music"):
-        folder = root / "data" / task
-        folder.mkdir(parents=True)
-        for split, rows in (("train", 12), ("validation", 8)):
-            with (folder / f"{split}.csv").open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["text", "label"])
-                for i in range(rows):
-                    writer.writerow([f"{SENTENCES[i % 7]} {task}", ("positive", "negative")[i % 2]])
+    make_tasks(root / "data", "films", "stories", "music")
     return root
 
 
 @pytest.fixture(autouse=True)
 def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = app.run(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

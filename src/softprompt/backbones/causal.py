@@ -229,7 +229,7 @@ class CausalBackbone(Backbone):
         text = batch.input_length_B.tolist()
         lengths = [0] * batch.size if prompts is None else [prompts.length_U[u] for u in prompts.which_B.tolist()]
         self._check(prompts, max((p + t for p, t in zip(lengths, text, strict=True)), default=0) + max_new_tokens)
-        cache, mask_BP = self._prompt_cache(prompts)
+        cache, mask_BP = self._prompt_cache(prompts, batch.size)
         width = batch.input_BT.shape[1]
         shift_B = width - batch.input_length_B
         place = torch.arange(width, device=self.device)[None, :] - shift_B[:, None]
@@ -264,13 +264,13 @@ class CausalBackbone(Backbone):
             mask_BL = torch.cat([mask_BL[rows], mask_BL.new_ones(len(rows), 1)], 1)
         return out
 
-    def _prompt_cache(self, prompts: PromptBatch | None) -> tuple[Any, Tensor]:
+    def _prompt_cache(self, prompts: PromptBatch | None, rows: int) -> tuple[Any, Tensor]:
         """A cache that holds each row's prompt, padded on the left, and its mask int64 [B, P]."""
         from transformers import DynamicCache
 
         cache = DynamicCache()
         if prompts is None:
-            return cache, torch.zeros(0, 0, dtype=torch.int64, device=self.device)
+            return cache, torch.zeros(rows, 0, dtype=torch.int64, device=self.device)
         which = prompts.which_B.tolist()
         found = {u: self._prompt_key_values(prompts, u) for u in dict.fromkeys(which)}
         longest = max(prompts.length_U[u] for u in found)

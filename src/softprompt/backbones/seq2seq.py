@@ -137,7 +137,7 @@ class Seq2SeqBackbone(Backbone):
     ) -> ExampleLosses:
         hidden_RH, target_R, layout = self._teacher_forced(batch, prompts, dropout)
         nll_R, log_z_sq_R = token_losses(hidden_RH, self._project, target_R)
-        zero_B = torch.zeros(layout.rows, dtype=torch.float32, device=layout.device)
+        zero_B = torch.zeros(layout.rows, dtype=nll_R.dtype, device=layout.device)
         return ExampleLosses(
             nll_B=zero_B.index_add(0, layout.row_S, nll_R),
             log_z_sq_B=zero_B.index_add(0, layout.row_S, log_z_sq_R),

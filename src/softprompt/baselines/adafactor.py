@@ -7,7 +7,7 @@ square of the tensor. This is not the optimiser of prompts (``training.optim``),
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -42,11 +42,23 @@ class Adafactor:
         self.rate, self.step_offset, self.parameter_scaling = rate, step_offset, parameter_scaling
         self.moments: dict[str, Tensor] = {}
         for name, tensor in self.parameters.items():
-            if factored(tensor):
+            if factored(self.shape(name)):
                 self.moments[f"row.{name}"] = tensor.new_zeros(tensor.shape[:-1])
                 self.moments[f"column.{name}"] = tensor.new_zeros((*tensor.shape[:-2], tensor.shape[-1]))
             else:
                 self.moments[f"full.{name}"] = torch.zeros_like(tensor)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of the whole tensor."""
+        return tuple(self.parameters[name].shape)
+
+    def mean_square(self, name: str, tensor: Tensor) -> Tensor:
+        """Over all entries of the tensor of that name; a process may hold a part of it."""
+        return tensor.square().mean()
+
+    def mean_rows(self, name: str, tensor: Tensor, axis: int) -> Tensor:
+        """The mean over a matrix's rows, which lie along ``axis`` of ``tensor``."""
+        return tensor.mean(axis)
 
     @torch.no_grad()
     def step(self, step: int, gradients: Mapping[str, Tensor]) -> None:
@@ -60,9 +72,11 @@ class Adafactor:
         for name, gradient in gradients.items():
             tensor = self.parameters[name]
             update = self._direction(name, gradient, decay)
-            update.div_((update.square().mean().sqrt() / CLIP).clamp_min(1.0))
-            scale = tensor.square().mean().sqrt().clamp_min(EPSILON_PARAMETER) if self.parameter_scaling else 1.0
-            tensor.sub_(update * (self.rate * scale))
+            update.div_((self.mean_square(name, update).sqrt() / CLIP).clamp_min(1.0))
+            rate: Tensor | float = self.rate
+            if self.parameter_scaling:
+                rate = self.rate * self.mean_square(name, tensor).sqrt().clamp_min(EPSILON_PARAMETER)
+            tensor.sub_(update * rate)
 
     def _direction(self, name: str, gradient: Tensor, decay: float) -> Tensor:
         square = gradient.square().add_(EPSILON_GRADIENT)
@@ -70,8 +84,8 @@ class Adafactor:
             full = self.moments[f"full.{name}"].mul_(decay).add_(square, alpha=1.0 - decay)
             return gradient * full.rsqrt()
         row = self.moments[f"row.{name}"].mul_(decay).add_(square.mean(-1), alpha=1.0 - decay)
-        column = self.moments[f"column.{name}"].mul_(decay).add_(square.mean(-2), alpha=1.0 - decay)
-        row_factor = (row / row.mean(-1, keepdim=True)).rsqrt()
+        column = self.moments[f"column.{name}"].mul_(decay).add_(self.mean_rows(name, square, -2), alpha=1.0 - decay)
+        row_factor = (row / self.mean_rows(name, row, -1).unsqueeze(-1)).rsqrt()
         return gradient * row_factor[..., None] * column.rsqrt()[..., None, :]
 
     def state(self) -> dict[str, Tensor]:
@@ -124,6 +138,6 @@ class AdamW:
             moment.copy_(state[name])
 
 
-def factored(tensor: Tensor) -> bool:
-    """Whether a tensor's second moment is kept as rows and columns."""
-    return tensor.dim() >= 2 and min(tensor.shape[-2:]) >= MIN_FACTORED
+def factored(shape: Sequence[int]) -> bool:
+    """Whether the second moment of a tensor of this shape is kept as rows and columns."""
+    return len(shape) >= 2 and min(shape[-2:]) >= MIN_FACTORED

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from softprompt.backbones.base import Backbone, ExampleLosses, TokenBatch
 from softprompt.backbones.load import wrap
+from softprompt.baselines.adafactor import Adafactor
 
 
 class LiveModel:
@@ -30,6 +31,9 @@ class LiveModel:
         parameters: what is tuned, by name, tied ones once; in the model's dtype.
         masters: float32 values of the same; what the optimiser changes.
     """
+
+    sharded = False
+    loss_scale = 1.0
 
     def __init__(self, backbone: Backbone, *, dropout: float = 0.0, checkpointing: bool = False) -> None:
         self.backbone = backbone
@@ -73,9 +77,29 @@ class LiveModel:
             master.copy_(values[name])
         self.publish()
 
+    def optimizer(self, rate: float, step_offset: int, parameter_scaling: bool) -> Adafactor:
+        """Adafactor over the masters."""
+        return Adafactor(self.masters, rate=rate, step_offset=step_offset, parameter_scaling=parameter_scaling)
+
+    def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """The gradient's norm over all tensors."""
+        return torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+
+    def full(self) -> dict[str, Tensor]:
+        """The masters, whole; on every process of a sharded tuning."""
+        return dict(self.masters)
+
+    def gathered(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """An optimiser's moments, whole; on every process of a sharded tuning."""
+        return dict(moments)
+
+    def own(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This process's part of whole moments."""
+        return dict(moments)
+
     def copies(self) -> dict[str, Tensor]:
         """The masters, copied to the CPU."""
-        return {name: master.to("cpu", copy=True) for name, master in self.masters.items()}
+        return {name: master.to("cpu", copy=True) for name, master in self.full().items()}
 
     def collect_gradients(self) -> None:
         """Add the parameters' gradients to float32 sums and clear them; to be called after each micro-batch."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from softprompt import artifacts
 from softprompt.backbones.base import Backbone
 from softprompt.baselines.live_model import LiveModel
+from softprompt.baselines.sharded import ShardedModel
 from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.baselines.tuned import ModelState, TunedModel, digest_of, load_tuned
 from softprompt.baselines.tuning_loop import Tuning, check_budget
@@ -59,8 +60,9 @@ def tune_model(
         NonFiniteError: a loss that is not finite; the best checkpoint so far is in the folder.
         Interrupted: stopped by a signal; the folder can be resumed.
     """
+    opened = ShardedModel if settings.sharded else LiveModel
     return tuned_with(
-        lambda: LiveModel(backbone, dropout=settings.dropout, checkpointing=settings.checkpointing),
+        lambda: opened(backbone, dropout=settings.dropout, checkpointing=settings.checkpointing),
         backbone, run, settings, folder, method="model tuning", start=start, keep_final=keep_final, resume=resume,
         observer=observer,
     )  # fmt: skip

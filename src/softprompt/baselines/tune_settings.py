@@ -33,6 +33,7 @@ class TuneSettings:
         max_target_tokens: targets are cut to this many, and answers generated up to it.
         micro_batch_tokens: most padded input positions in one forward pass; 0 chooses for the device.
         checkpointing: recompute activations in the backward pass.
+        sharded: weights, gradients and moments lie in shards on the processes of torchrun (FSDP2); ``adafactor`` alone.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class TuneSettings:
     max_target_tokens: int = 64
     micro_batch_tokens: int = 0
     checkpointing: bool = False
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_tokens", "eval_every", "max_target_tokens"):
@@ -67,6 +69,8 @@ class TuneSettings:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.optimizer not in ("adafactor", "adamw"):
             raise UnknownNameError("optimizer", self.optimizer, ("adafactor", "adamw"))
+        if self.sharded and self.optimizer != "adafactor":
+            raise UsageError("sharded model tuning has Adafactor alone; set optimizer to adafactor.")
         if not 0.0 <= self.dropout < 1.0:
             raise UsageError(f"dropout must be in [0, 1), got {self.dropout}.")
         if not self.learning_rate > 0:

@@ -107,19 +107,14 @@ class Tuning:
         settings = self.settings
         if settings.optimizer == "adamw":
             return AdamW(self.live.masters, rate=settings.learning_rate, step_offset=offset)
-        return Adafactor(
-            self.live.masters,
-            rate=settings.learning_rate,
-            step_offset=offset,
-            parameter_scaling=settings.parameter_scaling,
-        )
+        return self.live.optimizer(settings.learning_rate, offset, settings.parameter_scaling)
 
     def begin(self, start: ModelState) -> None:
         device = self.backbone.device
         self.live.load({name: start.weights[name].to(device) for name in self.live.masters})
         if start.moments:
             self.optimizer = self._make_optimizer(self.settings.adafactor_step_offset + start.step)
-            self.optimizer.load({name: t.to(device) for name, t in start.moments.items()})
+            self.optimizer.load(self.live.own({name: t.to(device) for name, t in start.moments.items()}))
 
     def train(self, directory: RunDir | None, observer: Observer | None, stopped: Any) -> None:
         settings, result = self.settings, self.result
@@ -157,7 +152,7 @@ class Tuning:
                 if not is_out_of_memory(error):
                     raise
                 self._halve()
-        norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+        norm = self.live.norm(gradients)
         if not np.isfinite(loss) or not bool(torch.isfinite(norm)):
             raise NonFiniteError(
                 f"Run '{self.run.name}' met loss {loss} and gradient norm {float(norm)} at step {self.result.steps + 1} of "
@@ -182,13 +177,16 @@ class Tuning:
             own = rows[rank::processes]
             if len(own):
                 total += self._micro_batch([picks[int(i)] for i in own], number, max(1, targets))
+            elif self.live.sharded:  # gathering weights takes every process, with rows or without
+                self._micro_batch([picks[int(rows[0])]], number, max(1, targets), weight=0.0)
         gradients = self.live.take_gradients()
-        if processes > 1:  # a process whose share was empty takes part with zeros
+        parallel.sum_over_processes([total])
+        if processes > 1 and not self.live.sharded:  # a process whose share was empty takes part with zeros
             gradients = {n: gradients.get(n, torch.zeros_like(m)) for n, m in self.live.masters.items()}
-            parallel.sum_over_processes([total, *gradients.values()])
+            parallel.sum_over_processes(gradients.values())
         return float(total), gradients
 
-    def _micro_batch(self, picks: Sequence[Pick], number: int, targets: int) -> Tensor:
+    def _micro_batch(self, picks: Sequence[Pick], number: int, targets: int, weight: float = 1.0) -> Tensor:
         batch = TokenBatch.of(
             [self.run.train[p].inputs(r).tolist() for p, r in picks],
             [self.run.train[p].targets(r).tolist() for p, r in picks],
@@ -199,7 +197,7 @@ class Tuning:
             losses = self.live.losses(batch)
             loss = (losses.nll_B + self.settings.z_loss * losses.log_z_sq_B).sum() / targets
             # Inside the block: with activation checkpointing the backward pass draws the same dropout again.
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss * (weight * self.live.loss_scale)).backward()  # type: ignore[no-untyped-call]
         self.live.collect_gradients()
         return loss.detach()
 
@@ -245,8 +243,10 @@ class Tuning:
     def _keep_best(self) -> None:
         if self.folder is None:
             self.result.best = self.live.copies()
-        elif parallel.is_main():
-            artifacts.write_tensors(self.folder / "best.safetensors", self.live.masters)
+            return
+        weights = self.live.full()
+        if parallel.is_main():
+            artifacts.write_tensors(self.folder / "best.safetensors", weights)
 
     def _stale(self) -> bool:
         since = [r for r in self.result.curve if r["step"] > self.result.best_step]
@@ -256,8 +256,7 @@ class Tuning:
         """Measure the best checkpoint on its reporting rows and write what there is to write."""
         result = self.result
         if keep_final:
-            final = {**{f"weight.{n}": m for n, m in self.live.masters.items()},
-                     **{f"moment.{n}": m for n, m in self.optimizer.state().items()}}  # fmt: skip
+            final, _ = self.state()
             result.final = state_of({n: t.to("cpu", copy=True) for n, t in final.items()}, result.steps)
             if self.folder is not None and parallel.is_main():
                 artifacts.write_tensors(self.folder / "final.safetensors", final)
@@ -285,8 +284,8 @@ class Tuning:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain JSON from which ``load`` continues bit for bit."""
         tensors = {
-            **{f"weight.{n}": m for n, m in self.live.masters.items()},
-            **{f"moment.{n}": m for n, m in self.optimizer.state().items()},
+            **{f"weight.{n}": m for n, m in self.live.full().items()},
+            **{f"moment.{n}": m for n, m in self.live.gathered(self.optimizer.state()).items()},
         }
         plain = {"step": self.result.steps, "rows": self.rows.state(), "losses": self.losses, "result": self.result.plain(),
                  "micro_tokens": self.micro_tokens}  # fmt: skip
@@ -296,7 +295,8 @@ class Tuning:
         """Continue from a state."""
         device = self.backbone.device
         self.live.load({n: tensors[f"weight.{n}"].to(device) for n in self.live.masters})
-        self.optimizer.load({n: tensors[f"moment.{n}"].to(device) for n in self.optimizer.state()})
+        moments = {n: tensors[f"moment.{n}"].to(device) for n in self.optimizer.state()}
+        self.optimizer.load(self.live.own(moments))
         self.rows.load(plain["rows"])
         self.losses = list(plain["losses"])
         self.micro_tokens = int(plain["micro_tokens"])

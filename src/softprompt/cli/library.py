@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 library = group("library", "Prompts kept with what made them.")
 
-Place = Annotated[str, typer.Argument(help="Library: a folder or URL.", show_default=False)]
+Place = Annotated[str, typer.Argument(help="Library: a folder, a URL, or `released`.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="Name of the prompt.", show_default=False)]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace a prompt of the same name.")]
 

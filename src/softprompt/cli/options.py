@@ -30,7 +30,10 @@ Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16."
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch of a hub backbone.")]
 LibraryPlace = Annotated[
-    str, typer.Option("--library", help="Prompt library: a folder or URL (s3://, hf://).", show_default=False)
+    str,
+    typer.Option(
+        "--library", help="Prompt library: a folder, a URL (s3://, hf://), or `released`.", show_default=False
+    ),
 ]
 Recipe = Annotated[str, typer.Option("--recipe", help="Training settings by name, e.g. quick, spot, spot-30k.")]
 Set = Annotated[
@@ -49,6 +52,8 @@ Seeds = Annotated[str, typer.Option("--seeds", help="Seeds, with commas between.
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the run directory holds.")]
 SkipBad = Annotated[int, typer.Option("--skip-bad", help="Bad rows a split may leave out.", min=0)]
 Metric = Annotated[Literal["per_token", "average"], typer.Option("--metric", help="Similarity that ranks.")]
+
+RELEASED = "released"
 
 
 class Having(Protocol):
@@ -185,13 +190,17 @@ def encode(
 
 
 def open_library(place: str, *, must_exist: bool = True) -> Library:
-    """A library by folder or URL.
+    """A library by folder or URL; ``released`` is the one that ships in the package, where no such folder stands.
 
     Raises:
         UsageError: there is none at a local folder.
     """
     from softprompt.library.store import Library
 
+    if place == RELEASED and must_exist and not Path(place).is_dir():
+        from softprompt.library.released import released_library
+
+        return released_library()
     if must_exist and "://" not in place and not Path(place).expanduser().is_dir():
         raise UsageError(
             f"there is no library at {place}: name another folder, or make one with `softprompt train --library {place}`."

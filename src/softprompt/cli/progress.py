@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Plain lines come at most this often (seconds) where nothing else is worth telling.
 QUIET_SECONDS = 15.0
+# Up to this many runs are told one by one.
+FEW_RUNS = 4
 # What the phases of a transfer and of the quickstart are called.
 PHASES = {
     "sources": "source prompts",
@@ -67,10 +69,14 @@ def training(title: str) -> Iterator[Callable[[Progress], None]]:
 
 
 def validation_line(records: Sequence[Mapping[str, Any]]) -> str:
-    """The validation of one step in words."""
-    shown = [f"{record['run']} {_loss(record)}score {record['score']:.1f}" for record in records[:6]]
-    more = [f"and {len(records) - 6} more"] if len(records) > 6 else []
-    return "; ".join([*shown, *more])
+    """The validation of one step in words: each run where there are few, else their means and ranges."""
+    if len(records) <= FEW_RUNS:
+        return "; ".join(f"{record['run']} {_loss(record)}score {record['score']:.1f}" for record in records)
+    scores = [record["score"] for record in records]
+    losses = [record["loss"] for record in records if record.get("loss") is not None]
+    loss = f"mean loss {sum(losses) / len(losses):.3f}, " if losses else ""
+    mean = sum(scores) / len(scores)
+    return f"{len(records)} runs: {loss}mean score {mean:.1f} ({min(scores):.1f} to {max(scores):.1f})"
 
 
 def _loss(record: Mapping[str, Any]) -> str:

@@ -40,6 +40,7 @@ def quickstart(
     revision: o.Revision = None,
 ) -> Answer:
     """The main job end to end, with a report, in minutes."""
+    from softprompt.library.released import find_released
     from softprompt.quickstart import QuickstartSettings
     from softprompt.quickstart import quickstart as run_quickstart
 
@@ -67,7 +68,7 @@ def quickstart(
     o.open_tasks([*settings.sources, *settings.targets], data)
     model = o.open_backbone(backbone, dtype, device, revision)
     with phases() as observe:
-        result = run_quickstart(model, settings, phases=observe)
+        result = run_quickstart(model, settings, released=find_released() if data is None else None, phases=observe)
     return Answer(data=result.plain(), show=_shown(result))
 
 

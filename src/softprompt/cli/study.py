@@ -91,6 +91,24 @@ def resume(
     return _conduct(loaded, ledger, executor, workers, device)
 
 
+@command(study, "report")
+def report(
+    ledger: Ledger,
+    out: Annotated[Path | None, typer.Option("--out", help="Where it goes; LEDGER/report if not given.")] = None,
+    which: Which = None,
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Draw figures (needs the report extra).")
+    ] = True,
+) -> Answer:
+    """Write tables, figures and a page of what is finished."""
+    from softprompt.report.study import report_study
+
+    made = report_study(ledger, out or ledger / "report", which, figures=figures)
+    told = [f"page     {made.page}", f"tables   {len(made.tables)} in {made.page.parent / 'tables'}"]
+    told += [f"figures  {len(made.figures)} in {made.page.parent / 'figures'}"] if made.figures else []
+    return Answer(data={"report": made}, show=lines(*told, *(f"left out: {why}" for why in made.left_out)))
+
+
 def _load(name: str) -> Study:
     from softprompt.study.settings import load_study
 

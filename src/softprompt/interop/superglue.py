@@ -66,6 +66,7 @@ GLUE: Mapping[str, File] = {
     "qnli": File(name="QNLI.tsv", rows=5463, words=_NLI2),
     "qqp": File(name="QQP.tsv", rows=390965, words=(0, 1)),
     "rte": File(name="RTE.tsv", rows=3000, words=_NLI2),
+    "glue_rte": File(name="RTE.tsv", rows=3000, words=_NLI2),
 }
 
 _BENCHMARKS: Mapping[str, Mapping[str, File]] = {"glue": GLUE, "superglue": SUPERGLUE}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from softprompt.errors import CorruptArtifactError, DataError, UsageError
 from softprompt.library.manifest import MANIFEST
 
 INDEX_FOLDER = ".index"
+_SETTLED_NS = 2_000_000_000
 
 
 class Folders(ABC):
@@ -34,7 +36,7 @@ class Folders(ABC):
 
     @abstractmethod
     def scan(self) -> dict[str, str]:
-        """The names present, each with a version that changes when the folder is replaced."""
+        """The names present, each with a version that changes when the folder is replaced; not to be changed."""
 
     @abstractmethod
     def read(self, name: str, file: str) -> bytes:
@@ -66,10 +68,16 @@ class LocalFolders(Folders):
         self.root = root
         self.location = str(root)
         self.index_folder = root / INDEX_FOLDER
+        self._seen: tuple[tuple[int, int], dict[str, str]] | None = None
 
     def scan(self) -> dict[str, str]:
         found: dict[str, str] = {}
         try:
+            now, before = time.time_ns(), os.stat(self.root)
+            # Every addition, replacement and removal renames something in the directory and so changes its time.
+            state = (before.st_mtime_ns, before.st_ino)
+            if self._seen is not None and self._seen[0] == state:
+                return self._seen[1]
             names = os.listdir(self.root)
         except FileNotFoundError:
             return found
@@ -82,6 +90,8 @@ class LocalFolders(Folders):
             except OSError:
                 continue  # not a prompt folder
             found[name] = f"{stat.st_mtime_ns:x}-{stat.st_ino:x}-{stat.st_size:x}"
+        # A directory changed a moment ago may change again without its (coarse) time showing it: look again next time.
+        self._seen = (state, found) if now - before.st_mtime_ns > _SETTLED_NS else None
         return found
 
     def read(self, name: str, file: str) -> bytes:

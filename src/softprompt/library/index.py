@@ -80,6 +80,8 @@ class LibraryIndex:
         self.folders = folders
         self.problems: dict[str, str] = {}
         self._facts: dict[str, tuple[str, Entry]] | None = None
+        self._present: dict[str, str] | None = None
+        self._found: dict[tuple[int, Metric], list[tuple[VectorTable, list[int]]]] = {}
         # By width and metric: the table on the disk, and what was read since and is not worth a rewrite yet.
         self._tables: dict[tuple[int, Metric], tuple[VectorTable | None, VectorTable | None]] = {}
 
@@ -94,6 +96,8 @@ class LibraryIndex:
             self._facts = self._load_facts()
         known = self._facts
         present = self.folders.scan()
+        if present is self._present:
+            return known
         self.problems = {}
         current: dict[str, tuple[str, Entry]] = {}
         fresh = 0
@@ -108,7 +112,8 @@ class LibraryIndex:
                 current[name] = (version, entry)
                 fresh += 1
         stale = sum(1 for name in known if name not in current)
-        self._facts = current
+        self._facts, self._present = current, present
+        self._found.clear()
         if _worth_rewriting(fresh + stale, len(current)):
             self._save_facts(current)
         return current
@@ -146,6 +151,9 @@ class LibraryIndex:
     def tables(self, width: int, metric: Metric) -> tuple[dict[str, Entry], list[tuple[VectorTable, list[int]]]]:
         """The entries, and the vector tables that hold all prompts of a width, each with the rows that are current."""
         current = self._current()
+        entries = {name: entry for name, (_, entry) in current.items()}
+        if (width, metric) in self._found:
+            return entries, self._found[width, metric]
         versions = {name: version for name, (version, entry) in current.items() if entry.width == width}
         stored, overlay = self._tables.get((width, metric)) or (self._open(width, metric), None)
         stored_rows = _current_rows(stored, versions)
@@ -175,7 +183,8 @@ class LibraryIndex:
         found = [(stored, stored_rows)] if stored else []
         if overlay is not None:
             found.append((overlay, list(range(len(overlay)))))
-        return {name: entry for name, (_, entry) in current.items()}, found
+        self._found[width, metric] = found
+        return entries, found
 
     def _open(self, width: int, metric: Metric) -> VectorTable | None:
         table = try_open(self._table_folder(width, metric))
@@ -216,7 +225,7 @@ class LibraryIndex:
         """Throw the caches away and derive them anew from the folders."""
         if self.folders.index_folder.is_dir():
             artifacts.remove_folder(self.folders.index_folder)
-        self._facts, self._tables = None, {}
+        self._facts, self._present, self._tables = None, None, {}
         current = self._current()
         self._save_facts(current)
         for width in {entry.width for _, entry in current.values()}:

@@ -17,7 +17,9 @@ from softprompt.pretraining.settings import PretrainSettings
 
 def parser() -> argparse.ArgumentParser:
     """Flags by the names of the settings."""
-    made = argparse.ArgumentParser(prog="python -m softprompt.pretraining", description="Pre-train a backbone on plain text.")
+    made = argparse.ArgumentParser(
+        prog="python -m softprompt.pretraining", description="Pre-train a backbone on plain text."
+    )
     hints = typing.get_type_hints(PretrainSettings)
     for field in dataclasses.fields(PretrainSettings):
         flag, required = "--" + field.name.replace("_", "-"), field.default is dataclasses.MISSING

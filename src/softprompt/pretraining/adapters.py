@@ -35,7 +35,9 @@ class LowRank(nn.Module):
 def adapt(encoder: Any, rank: int) -> None:
     """Replace the adapted matrices of a frozen encoder by themselves plus a low-rank part."""
     generator = torch.Generator().manual_seed(rank)
-    places = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear) and name.endswith(ADAPTED)]
+    places = [
+        name for name, module in encoder.named_modules() if isinstance(module, nn.Linear) and name.endswith(ADAPTED)
+    ]
     for name in places:
         parent, _, last = name.rpartition(".")
         holder = encoder.get_submodule(parent)

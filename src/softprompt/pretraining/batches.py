@@ -93,7 +93,9 @@ def reading_batches(
                 extra = rng.choice(_SLOT_ROWS) if slotted else rng.choice(_FREE_ROWS)
                 prompt = coder.slot_rows + extra if slotted and coder.slot_rows else extra if coder.slot_rows else 0
                 slots = [examples[at].slot for at in rows]
-                batch = pad([inputs[at] for at in rows], [targets[at] for at in rows], coder, slots, prompt, rng.getrandbits(31))
+                batch = pad(
+                    [inputs[at] for at in rows], [targets[at] for at in rows], coder, slots, prompt, rng.getrandbits(31)
+                )
                 batch = dataclasses.replace(batch, slots_learn=slotted and rng.random() < learn)
                 batches.append((batch, [examples[at].kind for at in rows]))
     return batches
@@ -112,7 +114,9 @@ def span_batches(
         start = int(rng.random() * max(1, len(ids) - length))
         part = ids[start : start + length - 1]
         if len(part) > 8:
-            source, target = prefix_lm(rng, part) if prefix else span_corruption(rng, part, sentinels=sentinels, noise=noise)
+            source, target = (
+                prefix_lm(rng, part) if prefix else span_corruption(rng, part, sentinels=sentinels, noise=noise)
+            )
             pairs.append(([*source, end], [*target, end][: coder.targets_limit]))
     batches = []
     for at in range(0, len(pairs), micro):
@@ -123,7 +127,12 @@ def span_batches(
 
 
 def pad(
-    inputs: Sequence[list[int]], targets: Sequence[list[int]], coder: Coder, slots: list[int], prompt_rows: int, seed: int
+    inputs: Sequence[list[int]],
+    targets: Sequence[list[int]],
+    coder: Coder,
+    slots: list[int],
+    prompt_rows: int,
+    seed: int,
 ) -> TokenBatch:
     """Right-padded tensors; the input length rounded up to a multiple of eight."""
     width = -(-max(map(len, inputs)) // 8) * 8
@@ -140,7 +149,9 @@ def pad(
     )
 
 
-def candidate_words(batches: Sequence[TokenBatch], always: Tensor, vocabulary: int, extra: int, seed: int) -> Tensor | None:
+def candidate_words(
+    batches: Sequence[TokenBatch], always: Tensor, vocabulary: int, extra: int, seed: int
+) -> Tensor | None:
     """The words [C] that targets are scored against: those of the batches, ``always``, and ``extra`` drawn ones."""
     if extra <= 0:
         return None

@@ -28,7 +28,9 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / "tensors.safetensors")
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / "tensors.safetensors"
+    )
     (fresh / "facts.json").write_text(json.dumps(dict(facts), indent=1), encoding="utf-8")
     for path in (fresh / "tensors.safetensors", fresh / "facts.json", fresh):
         _fsync(path)
@@ -47,7 +49,9 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         place = folder / name
         if (place / "facts.json").exists():
             try:
-                return load_file(place / "tensors.safetensors"), json.loads((place / "facts.json").read_text(encoding="utf-8"))
+                return load_file(place / "tensors.safetensors"), json.loads(
+                    (place / "facts.json").read_text(encoding="utf-8")
+                )
             except Exception as error:
                 raise CorruptArtifactError(
                     f"{place} is not the state that was written ({error}): delete it to start anew."

@@ -131,7 +131,9 @@ def _open(path: Path) -> IO[str]:
         try:
             import zstandard
         except ImportError as error:
-            raise DataError(f'{path.name} is packed with Zstandard: pip install zstandard, or use .xz or .gz.') from error
+            raise DataError(
+                f"{path.name} is packed with Zstandard: pip install zstandard, or use .xz or .gz."
+            ) from error
         return io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(path.open("rb")), encoding="utf-8")
     return path.open(encoding="utf-8")
 

@@ -46,7 +46,9 @@ class TokenBatch:
     slots_learn: bool = False
 
 
-def compose(encoder: PreTrainedModel, *, layers: int, positions: int, feed_forward: int, heads: int) -> EncoderDecoderModel:
+def compose(
+    encoder: PreTrainedModel, *, layers: int, positions: int, feed_forward: int, heads: int
+) -> EncoderDecoderModel:
     """A frozen ``encoder`` with a fresh decoder of its width, vocabulary and word vectors."""
     from transformers import BertConfig, BertLMHeadModel
 
@@ -117,7 +119,9 @@ class Trainee(nn.Module):
         """Decoder states [M, H] at the targets that count, ready for the output matrix."""
         model: Any = self.model
         start = model.config.decoder_start_token_id
-        previous = torch.roll(batch.labels_BD, 1, dims=1).masked_fill(batch.labels_BD == IGNORED, model.config.pad_token_id)
+        previous = torch.roll(batch.labels_BD, 1, dims=1).masked_fill(
+            batch.labels_BD == IGNORED, model.config.pad_token_id
+        )
         previous = previous.masked_fill(previous == IGNORED, model.config.pad_token_id)
         previous[:, 0] = start
         counts = batch.labels_BD != IGNORED

@@ -74,7 +74,9 @@ def settle(rng: random.Random, question: Question, score: float) -> Question | E
     if rng.random() < 0.4:
         shown = _show(question.fields)
         slotted = rng.random() < SLOTTED
-        prefix = "" if slotted else pick(rng, ("how alike are they from 0.0 to 5.0: ", "grade the likeness: ", "score "))
+        prefix = (
+            "" if slotted else pick(rng, ("how alike are they from 0.0 to 5.0: ", "grade the likeness: ", "score "))
+        )
         slot = _SLOTS["likeness/3"] if slotted else NO_SLOT
         return Example(inputs=prefix + shown, targets=graded, kind="grade", slot=slot)
     return replace(question, label=int(score < 0.7))

@@ -71,7 +71,7 @@ def swap_content(rng: random.Random, sentence: str, other: str, count: int) -> s
     places, fresh = content_words(words), content_words(others)
     for place in rng.sample(places, min(count, len(places))):
         if fresh:
-            words[place] = others[pick(rng, fresh)].strip(",.;:()\"")
+            words[place] = others[pick(rng, fresh)].strip(',.;:()"')
     return " ".join(words)
 
 
@@ -82,7 +82,9 @@ def contradict(rng: random.Random, sentence: str) -> str | None:
     digits = [at for at, word in enumerate(words) if word.strip(",.()").isdigit()]
     if digits and (not places or rng.random() < 0.3):
         at = pick(rng, digits)
-        words[at] = words[at].replace(words[at].strip(",.()"), str(int(words[at].strip(",.()")[:9]) + 1 + int(rng.random() * 40)))
+        words[at] = words[at].replace(
+            words[at].strip(",.()"), str(int(words[at].strip(",.()")[:9]) + 1 + int(rng.random() * 40))
+        )
     elif places:
         at = pick(rng, places)
         words[at] = OPPOSITES[words[at]]
@@ -152,7 +154,9 @@ def _inference(rng: random.Random, corpus: Corpus) -> Question:
             hypothesis, label = clause(rng, premise), 0
     elif label == 1:
         others = [sentence for sentence in passage.sentences if sentence is not premise] or [premise[::-1]]
-        hypothesis = pick(rng, others) if rng.random() < 0.5 else swap_content(rng, hypothesis or premise, pick(rng, others), 2)
+        hypothesis = (
+            pick(rng, others) if rng.random() < 0.5 else swap_content(rng, hypothesis or premise, pick(rng, others), 2)
+        )
     assert hypothesis is not None
     fields = (("hypothesis", hypothesis), ("premise", premise))
     if rng.random() < 0.3:
@@ -242,7 +246,9 @@ def _neighbours(rng: random.Random, corpus: Corpus) -> Question:
     first, second = passage.sentences[at], passage.sentences[min(at + 1, len(passage.sentences) - 1)]
     if label:
         second = pick(rng, corpus.passage(rng, at_least=1).sentences)
-    keys = pick(rng, (("question", "sentence"), ("passage", "sentence"), ("sentence1", "sentence2"), ("premise", "hypothesis")))
+    keys = pick(
+        rng, (("question", "sentence"), ("passage", "sentence"), ("sentence1", "sentence2"), ("premise", "hypothesis"))
+    )
     return Question(
         kind="neighbours", fields=((keys[0], first), (keys[1], second)), label=label,
         conditions=(("both are of one passage", "the second goes on from the first", "they belong together"),

@@ -103,7 +103,16 @@ class PretrainSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot run, before anything starts."""
-        for name in ("steps", "batch", "micro_batch", "layers", "inputs_tokens", "targets_tokens", "validate_every", "save_every"):
+        for name in (
+            "steps",
+            "batch",
+            "micro_batch",
+            "layers",
+            "inputs_tokens",
+            "targets_tokens",
+            "validate_every",
+            "save_every",
+        ):
             if getattr(self, name) < 1:
                 raise UsageError(f"pretrain: {name} is {getattr(self, name)}; it must be at least 1.")
         if self.architecture not in ("encoder-decoder", "t5") or self.objective not in ("reading", "span"):
@@ -114,7 +123,9 @@ class PretrainSettings:
         if self.architecture == "encoder-decoder" and self.objective == "span":
             raise UsageError("pretrain: span corruption needs sentinels, which only the t5 architecture has.")
         if self.targets_tokens >= self.positions and self.architecture == "encoder-decoder":
-            raise UsageError(f"pretrain: {self.targets_tokens} target tokens need more than {self.positions} positions.")
+            raise UsageError(
+                f"pretrain: {self.targets_tokens} target tokens need more than {self.positions} positions."
+            )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; folders by their last name only, so that no machine's paths are kept."""

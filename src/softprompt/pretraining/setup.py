@@ -29,15 +29,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-
 def build(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]:
     """The model in training and its tokenizer."""
     torch.manual_seed(settings.seed)
     if settings.architecture == "t5":
         return _build_t5(settings, corpus)
-    encoder, tokenizer = builtin.load_encoder(None if settings.encoder == "builtin" else Path(settings.encoder), torch.bfloat16)
+    encoder, tokenizer = builtin.load_encoder(
+        None if settings.encoder == "builtin" else Path(settings.encoder), torch.bfloat16
+    )
     model = compose(
-        encoder, layers=settings.layers, positions=settings.positions, feed_forward=settings.feed_forward, heads=settings.heads
+        encoder,
+        layers=settings.layers,
+        positions=settings.positions,
+        feed_forward=settings.feed_forward,
+        heads=settings.heads,
     )
     if settings.initial is not None:
         load_decoder(cast("Any", model).decoder, settings.initial / DECODER_FILE)
@@ -108,7 +113,9 @@ def teacher(trainee: Trainee, tokenizer: Any, settings: PretrainSettings) -> Tea
     """Cosines of the untouched encoder's mean-pooled sentence vectors: the measure of likeness it was made for."""
     encoder: Any = trainee.model.get_encoder()
     if settings.rank:
-        encoder = builtin.load_encoder(None if settings.encoder == "builtin" else Path(settings.encoder), torch.bfloat16)[0]
+        encoder = builtin.load_encoder(
+            None if settings.encoder == "builtin" else Path(settings.encoder), torch.bfloat16
+        )[0]
         encoder.to(settings.device)
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -163,4 +170,3 @@ def export(trainee: Trainee, tokenizer: Any, settings: PretrainSettings, folder:
     save_file(shipped, folder / DECODER_FILE, metadata={"format": "pt"})
     config = model.decoder.config.to_dict()
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-

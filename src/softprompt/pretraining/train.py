@@ -55,7 +55,14 @@ class Run:
     """The state of a run and what is done to it; no method but ``one_step`` changes a weight."""
 
     def __init__(
-        self, *, settings: PretrainSettings, trainee: Trainee, tokenizer: Any, corpus: Corpus, held_out: Corpus, log: Log | None
+        self,
+        *,
+        settings: PretrainSettings,
+        trainee: Trainee,
+        tokenizer: Any,
+        corpus: Corpus,
+        held_out: Corpus,
+        log: Log | None,
     ) -> None:
         self.settings, self.trainee, self.tokenizer, self.log = settings, trainee.to(settings.device), tokenizer, log
         self.corpus, self.held_out, self.step, self.seconds, self.tokens = corpus, held_out, 0, 0.0, 0
@@ -64,9 +71,16 @@ class Run:
         matrices, rest, vectors = split_parameters(trainee)
         self.trained = [*matrices, *rest, *vectors]
         muon = torch.optim.Muon(
-            matrices, lr=settings.matrix_rate, momentum=0.95, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
+            matrices,
+            lr=settings.matrix_rate,
+            momentum=0.95,
+            weight_decay=settings.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
         )
-        groups: list[dict[str, Any]] = [{"params": rest, "lr": settings.rest_rate}, {"params": vectors, "lr": settings.vector_rate}]
+        groups: list[dict[str, Any]] = [
+            {"params": rest, "lr": settings.rest_rate},
+            {"params": vectors, "lr": settings.vector_rate},
+        ]
         adam = torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.98), weight_decay=0.0)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"muon": muon, "adam": adam}
         self.rates = {name: [group["lr"] for group in each.param_groups] for name, each in self.optimisers.items()}
@@ -93,7 +107,9 @@ class Run:
         )  # fmt: skip
         if settings.objective == "span":
             prefix = progress >= 1 - settings.adapt
-            return span_batches(rng, coder, corpus, count, micro=settings.micro_batch, prefix=prefix, noise=settings.noise)
+            return span_batches(
+                rng, coder, corpus, count, micro=settings.micro_batch, prefix=prefix, noise=settings.noise
+            )
         examples = reading_examples(
             rng, corpus, self.teacher, count, telling=settings.telling, short=min(1.0, 2 * progress)
         )
@@ -108,7 +124,11 @@ class Run:
         candidates = None
         if not whole:
             drawn = candidate_words(
-                [batch for batch, _ in batches], self.always, len(self.tokenizer), settings.candidates, settings.seed + self.step
+                [batch for batch, _ in batches],
+                self.always,
+                len(self.tokenizer),
+                settings.candidates,
+                settings.seed + self.step,
             )
             candidates = None if drawn is None else drawn.to(settings.device)
         weights = [target_weights(batch) for batch in on_device]
@@ -126,7 +146,9 @@ class Run:
         self.tokens += world * sum(int(b.mask_BT.sum()) + int((b.labels_BD >= 0).sum()) for b in on_device)
         self.recent.append((total, time.monotonic() - start))
         if not total == total or total == float("inf"):
-            raise NonFiniteError(f"pretrain: the loss at step {self.step} is {total}; lower the rates, or resume the saved state.")
+            raise NonFiniteError(
+                f"pretrain: the loss at step {self.step} is {total}; lower the rates, or resume the saved state."
+            )
         if self.step % 20 == 0:
             self._write(loss=sum(t for t, _ in self.recent) / len(self.recent), part="train", whole_vocabulary=whole)
             self.recent.clear()
@@ -203,6 +225,11 @@ class Run:
         folder = self.settings.folder / "model"
         if self.place[0] == 0:
             setup.export(self.trainee, self.tokenizer, self.settings, folder)
-            facts = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "held_out": self.last_validation}
+            facts = {
+                "step": self.step,
+                "tokens": self.tokens,
+                "seconds": self.seconds,
+                "held_out": self.last_validation,
+            }
             card.write(folder, self.settings, files, facts)
         return folder

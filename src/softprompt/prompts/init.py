@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -75,7 +75,22 @@ class InitSettings:
             shown["text"] = self.text
         if self.origin:
             shown["origin"] = self.origin
+        if self.kind != "prompt" and self.sampled_ids != SAMPLED_IDS:
+            shown["sampled_ids"] = self.sampled_ids
+        if self.kind == "uniform" and self.uniform_scale != UNIFORM_SCALE:
+            shown["uniform_scale"] = self.uniform_scale
         return shown
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> InitSettings | None:
+        """The settings a record was made from; None where it does not say enough (a start from another prompt)."""
+        known = {f.name for f in fields(cls)} - {"prompt"}
+        if record.get("kind") == "prompt" or not set(record) <= known or "kind" not in record:
+            return None
+        try:
+            return cls(**record)
+        except (UsageError, TypeError):
+            return None
 
 
 def default_init(

@@ -8,14 +8,17 @@ Letters: P prompt tokens, H width, V vocabulary, C a piece of the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import IncompatibleBackboneError, UsageError
+from softprompt.prompts.init import InitSettings, initial_prompt
 
 _PIECE = 16_384  # vocabulary rows compared at once
 
@@ -85,8 +88,7 @@ def read_prompt(
     Args:
         backbone: gives the embeddings [V, H] and the tokenizer.
         prompt_PH: float [P, H].
-        initial_PH: float [P, H], where it started (`softprompt.prompts.init.initial_prompt` makes it again from the
-            settings and the seed); None where not known.
+        initial_PH: float [P, H], where it started (see `start_again`); None where not known.
         neighbours: tokens a row, at least 1.
 
     Raises:
@@ -133,6 +135,26 @@ def read_prompt(
         distance_from_initial=None if moved_P is None else float(moved_P.mean()),
         text=" ".join(str(row.nearest[0].token).lstrip("▁Ġ") for row in rows),
     )
+
+
+def start_again(backbone: Backbone, init: Mapping[str, Any], prompt_length: int, seed: int) -> Tensor | None:
+    """Where a prompt started, float32 [P, H], made again from what its manifest says of it.
+
+    Args:
+        backbone: the one it was tuned on.
+        init: `softprompt.prompts.init.InitSettings.record`, as manifests keep it.
+        prompt_length: P.
+        seed: of its run.
+
+    Returns:
+        None where the record does not say enough: an import, or a start from another prompt.
+    """
+    settings = InitSettings.of_record(init)
+    if settings is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # labels that did not fit were told when it was tuned
+        return initial_prompt(backbone, settings, prompt_length, seed)
 
 
 def _nearest(rows_PH: Tensor, table_VH: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from softprompt import artifacts
-from softprompt.errors import UsageError
 from softprompt.report.charts import Line, dendrogram, lines, scatter
 from softprompt.report.parts import HeatCell, downloads, headline, heatmap, key_values, page, table_html
 from softprompt.study.analysis import (
@@ -33,12 +32,12 @@ from softprompt.study.embeddings import (
     cluster,
     correlations,
     run_similarities,
-    similarity_NN,
     task_similarities,
 )
-from softprompt.study.figures import colour_limit, cost_series
-from softprompt.study.records import Results
-from softprompt.study.retrieval import StrategyRow, strategy_rows, strategy_table
+from softprompt.study.figures import colour_limit, cost_series, relation_pair
+from softprompt.study.judged import predictor_table, with_combination
+from softprompt.study.records import Floats, Results
+from softprompt.study.retrieval import StrategyRow, by_target_table, strategy_rows, strategy_table
 from softprompt.study.settings import Study
 from softprompt.study.statistics import (
     compare_sources,
@@ -83,12 +82,13 @@ def report_study(folder: str | Path, out: str | Path, name: str | None = None, *
     Raises:
         UsageError: the ledger holds no such study.
     """
-    from softprompt.study.run import collect, facts_of, open_study
+    from softprompt.study.run import collect, facts_of, open_study, skill_relations
 
     study, ledger, noted = open_study(folder, name)
-    results = collect(study, ledger, facts_of(study, noted))
+    results = with_combination(collect(study, ledger, facts_of(study, noted)))
     provenance = {**provenance_of(study, noted), "ledger": str(folder)}
-    return write_report(results, out, study=study, provenance=provenance, noted=noted, figures=figures)
+    skills = skill_relations(study, ledger, facts_of(study, noted))
+    return write_report(results, out, study=study, provenance=provenance, noted=noted, skills=skills, figures=figures)
 
 
 def write_report(
@@ -99,6 +99,7 @@ def write_report(
     study: Study | None = None,
     provenance: Mapping[str, Any] | None = None,
     noted: Mapping[str, Any] | None = None,
+    skills: tuple[Sequence[str], Floats] | None = None,
     figures: bool = True,
 ) -> StudyReport:
     """Write a report of plain records; see `report_study`."""
@@ -106,7 +107,7 @@ def write_report(
 
     folder = Path(out)
     rows = strategy_rows(results, study.strategies.best_of_top_k if study is not None else (1, 3, 6, 9, 12, 15))
-    html = study_page(results, rows, title=title, study=study, provenance=provenance, noted=noted)
+    html = study_page(results, rows, title=title, study=study, provenance=provenance, noted=noted, skills=skills)
     artifacts.write_bytes(folder / "report.html", html.encode())
     tables = []
     for table in all_tables(results, rows):
@@ -115,6 +116,9 @@ def write_report(
             artifacts.write_bytes(path, text.encode(), durable=False)
             tables.append(path)
     drawn, left_out = draw_all(results, rows, folder / "figures") if figures else ([], [])
+    pair = prompts_and_skills(results, skills) if figures else None
+    if pair is not None:
+        drawn += [relation_pair(*pair, folder / "figures" / f"task_relations.{kind}") for kind in ("png", "svg")]
     return StudyReport(
         page=folder / "report.html", tables=tuple(tables), figures=tuple(drawn), left_out=tuple(left_out)
     )
@@ -129,8 +133,10 @@ def all_tables(results: Results, rows: Sequence[StrategyRow]) -> list[Table]:
         best_table(results),
         stability_table(results),
         strategy_table(rows, len(results.targets)),
+        by_target_table(rows, results),
         *(correlation_table(results, kind) for kind in (SIMILARITIES if results.embeddings else ())),
         *([embedding_ablation(results)] if results.other_embeddings else []),
+        *([judged] if (judged := predictor_table(results)) is not None else []),
         halves_table(results),
         excess_table(results),
         comparison_table(compare_sources(results), "sources_tested", "Each source task against tuning from scratch"),
@@ -182,6 +188,7 @@ def study_page(
     study: Study | None = None,
     provenance: Mapping[str, Any] | None = None,
     noted: Mapping[str, Any] | None = None,
+    skills: tuple[Sequence[str], Floats] | None = None,
 ) -> str:
     """The page of a study.
 
@@ -192,6 +199,7 @@ def study_page(
         study: its settings.
         provenance: shown as a table.
         noted: the facts of the ledger (contamination).
+        skills: tasks and their relations by SharPT's shared skills, float [N, N].
 
     Returns:
         HTML that needs nothing else.
@@ -200,7 +208,7 @@ def study_page(
         ("summary", "", _summary(results, noted)),
         ("gains", "Who helps whom", _gains(results)),
         ("scores", "Scores", _scores(results)),
-        ("embeddings", "Task space", _space(results)),
+        ("embeddings", "Task space", _space(results, skills)),
         ("correlation", "Similarity against gain", _correlation(results)),
         ("strategies", "Choosing source prompts", _strategies(results, rows)),
         ("statistics", "How sure is this", _statistics(results)),
@@ -237,6 +245,16 @@ def _summary(results: Results, noted: Mapping[str, Any] | None) -> str:
         parts.append(
             f'<p class="warn">{planned - done} of {planned} transfer runs are not finished. They are shown as pending, and '
             "an average over them is given only where all of its parts are there.</p>"
+        )
+    diverged = [run for run in results.runs if run.diverged]
+    if diverged:
+        names = ", ".join(
+            f"{run.source[0] if run.source else 'scratch'} to {run.target}, seed {run.seed}" for run in diverged[:6]
+        )
+        more = ", ..." if len(diverged) > 6 else ""
+        parts.append(
+            f'<p class="warn">{len(diverged)} runs met a loss that is not finite ({escape(names)}{more}); '
+            "their last good checkpoints count.</p>"
         )
     interval = gain_interval(results)
     if not np.isnan(interval.mean):
@@ -307,13 +325,35 @@ def _scores(results: Results) -> str:
     )
 
 
-def _space(results: Results) -> str:
+def prompts_and_skills(
+    results: Results, skills: tuple[Sequence[str], Floats] | None
+) -> tuple[SimilarityMap, Floats] | None:
+    """SPoT's task similarities and SharPT's relations of the same tasks in the same order; None where one is missing."""
+    if skills is None or not results.embeddings:
+        return None
+    names, matrix = skills
+    own = task_similarities(results.embeddings)
+    shared = [name for name in own.names if name in names]
+    if len(shared) < 2:
+        return None
+    mine, theirs = [own.names.index(name) for name in shared], [list(names).index(name) for name in shared]
+    return cluster(shared, own.matrix_NN[np.ix_(mine, mine)]), matrix[np.ix_(theirs, theirs)]
+
+
+def _space(results: Results, skills: tuple[Sequence[str], Floats] | None = None) -> str:
     if not results.embeddings:
         return '<p class="pending">No task embedding is finished yet.</p>'
     parts = ["<p>Tasks that stand together have prompts that point the same way early in tuning.</p>"]
     for kind, words in SIMILARITIES.items():
         found = task_similarities(results.embeddings, kind)
         parts.append(_clustered(f"space-{kind}", found, f"{words.capitalize()}, averaged over pairs of runs"))
+    pair = prompts_and_skills(results, skills)
+    if pair is not None:
+        spot, sharpt = pair
+        beside = SimilarityMap(names=spot.names, matrix_NN=sharpt, order=spot.order, linkage=np.zeros((0, 4)))
+        parts.append(
+            _clustered("space-skills", beside, "The same tasks by SharPT's shared skills, in the order of prompts")
+        )
     runs = run_similarities(results.embeddings, "average")
     inner = _clustered("space-runs", runs, "Every run: cosine similarity of average tokens")
     parts.append(f"<details><summary>Every run on its own ({len(runs.names)} rows)</summary>{inner}</details>")
@@ -329,7 +369,11 @@ def _clustered(name: str, found: SimilarityMap, caption: str) -> str:
         for a, row in zip(names, matrix, strict=True)
     ]
     tiny = len(names) > LARGE
-    tree = dendrogram(found.linkage.tolist(), len(names), order, "11px" if tiny else "1.75rem")
+    tree = (
+        dendrogram(found.linkage.tolist(), len(names), order, "11px" if tiny else "1.75rem")
+        if len(found.linkage)
+        else ""
+    )
     return heatmap(
         name, names, names, cells, caption=caption, digits=2, size="tiny" if tiny else "small", sortable=False,
         before=tree, legend=("opposite", "alike"),
@@ -373,7 +417,12 @@ def _strategies(results: Results, rows: Sequence[StrategyRow]) -> str:
         "cost", series, title="Cost against gain", x_name="prompt tunings on the target",
         y_name="average score (percent)",
     )  # fmt: skip
-    return table_html(strategy_table(rows, len(results.targets)), lead_rows=2) + chart
+    judged = predictor_table(results)
+    return (
+        table_html(strategy_table(rows, len(results.targets)), lead_rows=2)
+        + chart
+        + (table_html(judged) if judged else "")
+    )
 
 
 def _statistics(results: Results) -> str:
@@ -402,29 +451,6 @@ def provenance_of(study: Study, noted: Mapping[str, Any]) -> dict[str, Any]:
             for task, row in noted["data"].items()
         },
     }
-
-
-def task_relations(names: Sequence[str], embeddings: Sequence[Any], other: Any, path: str | Path) -> Path:
-    """SPoT's task similarities beside another relation of the same tasks (SharPT's skill overlap), as one figure.
-
-    Args:
-        names: tasks.
-        embeddings: one task embedding [P, H] a task.
-        other: float [N, N], the other relation.
-        path: the file, .png or .svg.
-
-    Raises:
-        UsageError: the shapes do not fit.
-    """
-    from softprompt.study.figures import relation_pair
-
-    ours = similarity_NN([np.asarray(e, dtype=np.float64) for e in embeddings])
-    theirs = np.asarray(other, dtype=np.float64)
-    if theirs.shape != ours.shape or len(names) != len(ours):
-        raise UsageError(
-            f"{len(names)} tasks need relations of {len(names)} x {len(names)}, got {ours.shape} and {theirs.shape}."
-        )
-    return relation_pair(cluster(names, ours), theirs, path)
 
 
 def text_summary(results: Results) -> str:

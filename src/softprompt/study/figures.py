@@ -6,7 +6,7 @@ the missing ones hatched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,7 @@ def cost_series(rows: Sequence[StrategyRow]) -> dict[str, list[tuple[float, floa
             continue
         ranking = SHORT_NAMES.get(row.ranking, row.ranking)
         # Strategies with one tuning differ in k, not in cost: they are told apart by name.
-        label = row.strategy if row.tunings == row.k else f"{row.strategy}, k = {row.k}"
+        label = row.strategy if row.tunings == row.k or not row.k else f"{row.strategy}, k = {row.k}"
         name = f"{label}, {ranking}" if ranking else label
         series.setdefault(name, []).append((float(row.tunings), row.average.value))
     return {name: sorted(points) for name, points in series.items()}
@@ -295,7 +295,7 @@ def strategies_figure(rows: Sequence[StrategyRow], path: str | Path) -> Path:
     return _save(figure, path)
 
 
-def score_against_size(series: dict[str, Sequence[tuple[float, float, float | None]]], path: str | Path) -> Path:
+def score_against_size(series: Mapping[str, Sequence[tuple[float, float, float | None]]], path: str | Path) -> Path:
     """Score against the backbone's parameters, one line a method (SPoT Figure 1, SharPT Figure 2).
 
     Args:

@@ -10,8 +10,12 @@ Kinds of cells:
 | `transfer`         | tuning a target from a source prompt                           | source                           |
 | `evaluation`       | a target prompt on both halves of validation                   | baseline, transfer, ...          |
 | `weighted_average` | tuning a target from the top-k source prompts' weighted average | sources, embeddings              |
+| `prediction`       | what further predictors say of every source prompt on a target | sources                          |
 | `mixture`          | source tuning on the top-k tasks and the target                | embeddings                       |
 | `mixture_transfer` | tuning a target from a mixture's prompt                        | mixture                          |
+| `latent_space`     | SharPT's source training on all sources                        |                                  |
+| `latent_transfer`  | SharPT's generator tuned on a target                           | latent_space                     |
+| `model_tuning`     | all weights tuned on a target                                  |                                  |
 
 A cell's key is the sha256 of its identity, which holds everything its result depends on and the keys of its parents: a
 changed setting changes the keys of exactly what it touches.
@@ -24,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from softprompt.study.ledger import Ledger, key_of
-from softprompt.study.settings import Study
+from softprompt.study.settings import FEW_STEPS, Study
 from softprompt.training.settings import TrainSettings
 
 VERSION = 1
@@ -32,6 +36,8 @@ VERSION = 1
 
 TARGET_KINDS = ("baseline", "transfer", "weighted_average", "mixture_transfer")
 TRAINED_KINDS = ("source", "mixture", *TARGET_KINDS)
+ARM_STRATEGIES = {"latent_transfer": "sharpt", "model_tuning": "model_tuning"}
+"""Kinds of other methods' cells, and the names they have in the tables."""
 # What cannot change a training's result beyond float tolerance, or is no part of the training.
 _NOT_TRAINING = ("embedding_step", "micro_batch_tokens")
 # What cannot change the prompt at an early step.
@@ -76,6 +82,7 @@ class Facts:
         fingerprint: of the backbone.
         dtype: of its weights.
         data: by task.
+        parameters: stored in the backbone; 0 while unknown. No part of any key.
         resolved: False where the data and the backbone were not looked at: the grid can be counted, not run.
         contamination: target, source and how many of the target's validation inputs stand among the source's
             training inputs.
@@ -85,6 +92,7 @@ class Facts:
     fingerprint: str
     dtype: str
     data: Mapping[str, DataFacts]
+    parameters: int = 0
     resolved: bool = True
     contamination: tuple[tuple[str, str, int], ...] = ()
 
@@ -256,8 +264,50 @@ def build_grid(study: Study, facts: Facts) -> Grid:
                 name = f"{source}.{seed}>{target}.{seed}"
                 start = {"source": parent.key}
                 _target(grid, "transfer", name, target, seed, start, [parent], {"source": source, "source_seed": seed})
+    _predictions(grid)
     _tuned_strategies(grid)
+    _arms(grid)
     return grid
+
+
+def _arms(grid: Grid) -> None:
+    from softprompt.study.arms import identity_of, model_tuning_settings, sharpt_settings
+
+    study = grid.study
+    tasks = list(dict.fromkeys(task for source in study.sources for task in study.tasks_of(source)))
+    for seed in study.seeds if "sharpt" in study.methods else ():
+        recipe, own = sharpt_settings(study), identity_of(study, "latent_space")
+        # The relations of all tasks are part of the result, hence the targets' data.
+        data = {"data": _data(grid, tasks), "targets": _data(grid, study.targets, validated=False), "seed": seed}
+        space = grid.add(
+            "latent_space", f"space.{seed}", {**data, **own}, steps=recipe.source.steps, spec={"seed": seed}
+        )
+        for target in study.targets:
+            identity = {**identity_of(study, "latent_transfer"), "space": space.key}
+            name = f"sharpt>{target}.{seed}"
+            _target(grid, "latent_transfer", name, target, seed, identity, [space], {}, steps=recipe.target.steps)
+    for seed in study.seeds if "model_tuning" in study.methods else ():
+        for target in study.targets:
+            identity = identity_of(study, "model_tuning")
+            steps = model_tuning_settings(study).steps
+            _target(grid, "model_tuning", f"model>{target}.{seed}", target, seed, identity, [], {}, steps=steps)
+
+
+def _predictions(grid: Grid) -> None:
+    study = grid.study
+    sources = [grid.named("source", f"{source}.{seed}") for source in study.sources for seed in study.seeds]
+    for target in study.targets if study.strategies.predictors else ():
+        few = "few-step-loss" in study.strategies.predictors
+        identity = {
+            "data": _data(grid, [target], validated=False),
+            "sources": [cell.key for cell in sources],
+            "predictors": list(study.strategies.predictors),
+            "settings": _plain(study.target, _NOT_EMBEDDING),
+        }
+        names = [[cell.spec["source"], cell.spec["seed"]] for cell in sources]
+        spec = {"target": target, "sources": identity["sources"], "names": names, "seed": 0}
+        steps = FEW_STEPS * len(sources) if few else 0
+        grid.add("prediction", target, identity, parents=sources, steps=steps, spec=spec)
 
 
 def _plain(settings: TrainSettings, without: Sequence[str]) -> dict[str, Any]:
@@ -314,6 +364,8 @@ def _target(
     start: Mapping[str, Any],
     parents: Sequence[StudyCell],
     spec: Mapping[str, Any],
+    *,
+    steps: int | None = None,
 ) -> StudyCell:
     study = grid.study
     identity = {
@@ -324,7 +376,12 @@ def _target(
         **start,
     }
     cell = grid.add(
-        kind, name, identity, parents=parents, steps=study.target.steps, spec={**spec, "target": target, "seed": seed}
+        kind,
+        name,
+        identity,
+        parents=parents,
+        steps=study.target.steps if steps is None else steps,
+        spec={**spec, "target": target, "seed": seed},
     )
     validation = grid.facts.data[target].validation
     grid.add(
@@ -411,6 +468,8 @@ def packs(grid: Grid, cells: Sequence[StudyCell], size: int) -> list[Pack]:
     for cell in cells:
         # Embeddings of another step, or of the other role, train with other settings.
         together = (cell.kind, cell.spec.get("step"), cell.spec.get("role"))
+        if cell.kind in ("latent_space", "latent_transfer", "model_tuning"):
+            together = (cell.kind, cell.spec["seed"], cell.key if cell.kind == "model_tuning" else "")
         kinds.setdefault(together, []).append(cell)
     out = []
     for group in kinds.values():

@@ -188,8 +188,19 @@ class Ledger:
         result: Mapping[str, Any],
         tensors: Mapping[str, Tensor] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        *,
+        files: Mapping[str, bytes] | None = None,
     ) -> bool:
         """Record a finished cell, complete or not at all.
+
+        Args:
+            kind: of cell.
+            key: `key_of` the identity.
+            identity: everything the result depends on.
+            result: plain JSON.
+            tensors: what it gave, if any.
+            provenance: who made it.
+            files: further files by relative name.
 
         Returns:
             False where the cell was finished already: the first result stays, this one is dropped.
@@ -200,11 +211,10 @@ class Ledger:
         """
         if key != key_of(identity):
             raise UsageError(f"cell key {key[:12]} is not that of its identity: it was not recorded.")
-        files = {}
-        hashes = {}
+        files = dict(files or {})
         if tensors:
             files["tensors.safetensors"] = artifacts.tensor_bytes(tensors)
-            hashes["tensors.safetensors"] = artifacts.sha256_bytes(files["tensors.safetensors"])
+        hashes = {name: artifacts.sha256_bytes(data) for name, data in files.items()}
         record = {
             "kind": kind,
             "key": key,

@@ -35,6 +35,7 @@ class RunScore:
         halves: scores on the two halves of validation; None where they were not measured.
         seconds: of training.
         steps: prompt tuning steps taken.
+        diverged: whether it met a loss that is not finite; its last good checkpoint counts then.
     """
 
     target: str
@@ -44,6 +45,7 @@ class RunScore:
     halves: tuple[float, float] | None = None
     seconds: float = 0.0
     steps: int = 0
+    diverged: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

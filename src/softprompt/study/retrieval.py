@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softprompt.study.analysis import Gains, relative_error_reduction
-from softprompt.study.embeddings import SIMILARITIES, target_similarities
+from softprompt.study.embeddings import SHORT_NAMES, SIMILARITIES, target_similarities
 from softprompt.study.records import Floats, Results
 from softprompt.study.tables import Cell, Table, summary
 
@@ -188,4 +188,24 @@ def strategy_table(rows: Sequence[StrategyRow], targets: int) -> Table:
             "Changes are against tuning from scratch with the same seed; spread over the target's runs.",
             "Best-of rows choose and report on the same validation data, as the papers do; random is the exact expectation.",
         ),
+    )
+
+
+def by_target_table(rows: Sequence[StrategyRow], results: Results) -> Table:
+    """Methods by target: from scratch, oracle, retrieval with one try, and whatever tuned on its own (SharPT Table 1)."""
+    chosen = [row for row in rows if row.strategy != "random" and (row.strategy != "best_of_top_k" or row.k == 1)]
+    body: list[tuple[str | float | Cell | None, ...]] = []
+    for row in chosen:
+        ranking = SHORT_NAMES.get(row.ranking, row.ranking)
+        details = ", ".join(
+            part for part in (f"k = {row.k}" if row.k and row.strategy != "oracle" else "", ranking) if part
+        )
+        name = f"{row.strategy} ({details})" if details else row.strategy
+        body.append((name, *(summary(scores) for scores in row.score_TR), row.average))
+    return Table(
+        name="methods",
+        title="Methods by target task (percent)",
+        columns=("method", *results.targets, "average"),
+        rows=tuple(body),
+        notes=("The oracle searches every source prompt on the data it is reported on.",),
     )

@@ -20,7 +20,7 @@ import numpy as np
 from softprompt import artifacts
 from softprompt.errors import Interrupted, UsageError
 from softprompt.study.executors import Executor, Order, Outcome, make_executor
-from softprompt.study.grid import CellId, Facts, Grid, Pack, StudyCell, build_grid, packs
+from softprompt.study.grid import ARM_STRATEGIES, CellId, Facts, Grid, Pack, StudyCell, build_grid, packs
 from softprompt.study.ledger import Ledger
 from softprompt.study.records import Floats, PromptId, Results, RunScore, StrategyScore
 from softprompt.study.runner import DEFAULT_RUNNER, make_runner
@@ -218,6 +218,7 @@ def _note(ledger: Ledger, study: Study, facts: Facts) -> None:
             "backbone": facts.backbone,
             "fingerprint": facts.fingerprint,
             "dtype": facts.dtype,
+            "parameters": facts.parameters,
             "data": {
                 name: {**data.identity(), "validation_rows": data.validation_rows} for name, data in facts.data.items()
             },
@@ -227,8 +228,14 @@ def _note(ledger: Ledger, study: Study, facts: Facts) -> None:
 
 
 def _sweep(ledger: Ledger) -> None:
+    """Remove what killed writers left, and packs whose members are all recorded (made one by one after a failure)."""
     for kind in ledger.kinds():
         artifacts.sweep(ledger.folder / "cells" / kind)
+    folder = ledger.folder / "packs"
+    for path in folder.glob("*/pack.json") if folder.is_dir() else ():
+        pack = Pack.of_plain(artifacts.read_json(path)["pack"])
+        if all(ledger.has(*cell.id) for cell in pack.cells):
+            artifacts.remove_folder(path.parent)
 
 
 def _conduct(state: _State) -> RunSummary:
@@ -251,6 +258,7 @@ def _conduct(state: _State) -> RunSummary:
             f"study '{state.study.name}' was stopped with {done} of {len(state.grid.cells)} cells finished; everything is "
             f"kept in {state.ledger.folder}: run the same study again to go on."
         ) from error
+    _sweep(state.ledger)
     done = len(state.grid.cells) - len(state.grid.missing(state.ledger))
     return RunSummary(
         cells=len(state.grid.cells),
@@ -414,16 +422,17 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
                     halves=_pair(evaluation["halves"]),
                     seconds=float(training["seconds"]),
                     steps=int(training["steps"]),
+                    diverged=training["status"] == "non_finite",
                 )
             )
         else:
-            name = "weighted_average" if of_kind == "weighted_average" else "multitask_mixture"
+            names = {"weighted_average": "weighted_average", "mixture_transfer": "multitask_mixture", **ARM_STRATEGIES}
+            similarity, k = str(parent.spec.get("similarity", "")), int(parent.spec.get("k", 0))
             strategies.append(
                 StrategyScore(
-                    strategy=name, similarity=str(parent.spec["similarity"]), k=int(parent.spec["k"]), target=target,
-                    seed=seed, score=score,
+                    strategy=names[of_kind], similarity=similarity, k=k, target=target, seed=seed, score=score
                 )
-            )  # fmt: skip
+            )
     embeddings, others = _embeddings(study, grid, ledger, held)
     return Results(
         sources=study.sources,
@@ -433,9 +442,21 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
         embeddings=embeddings,
         other_embeddings=others,
         strategies=tuple(strategies),
-        predictors=_predictors(study, facts),
+        predictors=_predictors(study, facts, grid, ledger, held),
         report_half=1 if study.protocol == "halves" else None,
     )
+
+
+def skill_relations(study: Study, ledger: Ledger, facts: Facts) -> tuple[list[str], Floats] | None:
+    """SharPT's relations of tasks by shared skills, averaged over finished spaces; None without one."""
+    cells = build_grid(study, facts).of_kind("latent_space")
+    found = [
+        ledger.read(cell.kind, cell.key).result.get("relations") for cell in cells if ledger.has(cell.kind, cell.key)
+    ]
+    known = [relation for relation in found if relation]
+    if not known:
+        return None
+    return list(known[0]["tasks"]), np.mean([np.asarray(relation["cosine"]) for relation in known], axis=0)
 
 
 def _score(study: Study, evaluation: Mapping[str, Any]) -> float | None:
@@ -474,17 +495,29 @@ def _embeddings(
     return main, others
 
 
-def _predictors(study: Study, facts: Facts) -> dict[str, dict[PromptId, dict[str, float]]]:
-    """Rankings that need no tuning: the number of training rows of the source (larger is better)."""
+def _predictors(
+    study: Study, facts: Facts, grid: Grid, ledger: Ledger, held: Mapping[str, set[str]]
+) -> dict[str, dict[PromptId, dict[str, float]]]:
+    """Further rankings: the sources' sizes, which cost nothing, and what the study measured."""
+    found: dict[str, dict[PromptId, dict[str, float]]] = {}
     rows = {source: sum(facts.data[task].train_rows for task in study.tasks_of(source)) for source in study.sources}
-    if not any(rows.values()):
-        return {}
-    size = {
-        (source, seed): dict.fromkeys(study.targets, float(rows[source]))
-        for source in study.sources
-        for seed in study.seeds
-    }
-    return {"training rows of the source": size}
+    if any(rows.values()):
+        found["data-size"] = {
+            (source, seed): dict.fromkeys(study.targets, float(rows[source]))
+            for source in study.sources
+            for seed in study.seeds
+        }
+    for cell in grid.of_kind("prediction"):
+        if cell.key not in held["prediction"]:
+            continue
+        values = ledger.read("prediction", cell.key).result["values"]
+        for name, by_prompt in values.items():
+            table = found.setdefault(name, {})
+            for source, seed in cell.spec["names"]:
+                value = by_prompt[f"{source}.{seed}"]
+                if value is not None:
+                    table.setdefault((source, int(seed)), {})[str(cell.spec["target"])] = float(value)
+    return found
 
 
 def facts_of(study: Study, noted: Mapping[str, Any]) -> Facts:
@@ -506,6 +539,7 @@ def facts_of(study: Study, noted: Mapping[str, Any]) -> Facts:
         backbone=noted["backbone"],
         fingerprint=noted["fingerprint"],
         dtype=noted["dtype"],
+        parameters=int(noted["parameters"]),
         data=data,
         contamination=tuple((t, s, int(n)) for t, s, n in noted["contamination"]),
     )

@@ -6,7 +6,6 @@ A runner is named by text (``module:factory``), so that worker processes and oth
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,20 +13,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from softprompt.errors import NonFiniteError, SoftpromptError, UsageError
+from softprompt.study.arms import ARM_KINDS, make_arm
 from softprompt.study.embeddings import similarity_NN
 from softprompt.study.grid import TARGET_KINDS, DataFacts, Facts, Pack, StudyCell
 from softprompt.study.ledger import Ledger
-from softprompt.study.settings import Study
+from softprompt.study.settings import FEW_STEPS, Study
 from softprompt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from softprompt.backbones.base import Backbone
+    from softprompt.tasks.encoded import EncodedSplit
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
     from softprompt.training.runs import Run, RunResult
 
+TEXTS = 500
+"""Inputs of each task that text predictors look at."""
 DEFAULT_RUNNER = "softprompt.study.runner:PromptRunner"
 Tell = Callable[[int, int], None]
 """Called with steps done and steps in all of the pack at work."""
@@ -78,6 +81,7 @@ class PromptRunner:
         self.device = device
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._data: dict[tuple[Any, ...], TaskData] = {}
+        self.encoders: dict[tuple[str, str, str], Any] = {}
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -116,14 +120,15 @@ class PromptRunner:
                 metrics=tuple(task.metrics),
                 labels=tuple(task.labels or ()),
             )
-            train_texts[name] = {content(name, example.inputs) for example in train.examples}
+            train_texts[name] = {content(example.inputs) for example in train.examples}
             if name in study.targets:
-                held_out[name] = [content(name, example.inputs) for example in validation.examples]
+                held_out[name] = [content(example.inputs) for example in validation.examples]
         return Facts(
             backbone=study.backbone,
             fingerprint=backbone.fingerprint,
             dtype=str(backbone.dtype).removeprefix("torch."),
             data=data,
+            parameters=backbone.parameter_count,
             contamination=tuple(contamination(study, train_texts, held_out)),
         )
 
@@ -158,6 +163,13 @@ class PromptRunner:
         if pack.kind == "evaluation":
             for cell in pack.cells:
                 self._evaluate(study, cell, ledger, provenance)
+            return
+        if pack.kind == "prediction":
+            for cell in pack.cells:
+                self._predict(study, cell, ledger, provenance)
+            return
+        if pack.kind in ARM_KINDS:
+            make_arm(self, study, pack, ledger, folder, provenance, tell)
             return
         settings = settings_of(study, pack)
         runs, prompts = [], []
@@ -224,7 +236,7 @@ class PromptRunner:
             else:
                 init = default_init("transfer", prompt=self._given(study, cell, ledger), origin=cell.name)
             prompt = initial_prompt(backbone, init, settings.prompt_length, seed)
-            select = _selecting(study, len(data.validation))
+            select = selecting_rows(study, len(data.validation))
             return data.run(name, seed, select_rows=select, validated=cell.kind != "embedding"), prompt
         tasks = self._mixed(study, cell, ledger) if cell.kind == "mixture" else [str(task) for task in spec["tasks"]]
         parts = [self.data(study, task, settings) for task in tasks]
@@ -287,7 +299,7 @@ class PromptRunner:
             if child.kind == "embedding" and result.embedding is not None:
                 self._write(ledger, child, {"steps": child.spec["step"]}, {"prompt": result.embedding["prompt"]}, story)
             if child.kind == "evaluation" and result.predictions:
-                self._write(ledger, child, self._halves(study, run, result.predictions), {}, story)
+                self._write(ledger, child, self.halves(study, run, result.predictions), {}, story)
         if cell.kind == "embedding":
             if result.embedding is None:
                 raise NonFiniteError(f"the task embedding {cell.name} was not reached: {result.note or result.status}.")
@@ -309,7 +321,7 @@ class PromptRunner:
     ) -> None:
         ledger.write(cell.kind, cell.key, cell.identity, result, tensors, story)
 
-    def _halves(self, study: Study, run: Run, predictions: Sequence[str]) -> dict[str, Any]:
+    def halves(self, study: Study, run: Run, predictions: Sequence[str]) -> dict[str, Any]:
         """Scores of predictions on all of validation and on its two seeded halves."""
         from softprompt.inference.evaluate import canonical_text, halves
 
@@ -334,6 +346,10 @@ class PromptRunner:
         from softprompt.prompts.stack import PromptStack
 
         kind, key = cell.spec["of"]
+        if kind in ARM_KINDS:
+            raise UsageError(
+                f"the answers of {cell.name} were not recorded: delete {ledger.path(kind, key)} to make it again."
+            )
         backbone = self.backbone(study)
         data = self.data(study, str(cell.spec["target"]), study.target)
         prompt = _value(ledger, kind, key, cell.name).to(backbone.device)
@@ -341,7 +357,73 @@ class PromptRunner:
         settings = study.target
         (found,) = evaluate(backbone, PromptStack(prompt[None]), [job], max_target_tokens=settings.max_target_tokens)
         run = data.run("evaluation", 0)
-        self._write(ledger, cell, self._halves(study, run, found.predictions), {}, {**provenance, "cell": cell.name})
+        self._write(ledger, cell, self.halves(study, run, found.predictions), {}, {**provenance, "cell": cell.name})
+
+    def _predict(self, study: Study, cell: StudyCell, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
+        """What the study's predictors say of every source prompt on one target."""
+        from softprompt.transfer import predictors as known
+
+        backbone, target = self.backbone(study), str(cell.spec["target"])
+        data = self.data(study, target, study.target)
+        makers = {
+            "zero-shot-loss": lambda: known.ZeroShotLoss(backbone),
+            "few-step-loss": lambda: known.FewStepLoss(backbone, self._few_steps(study, data), steps=FEW_STEPS),
+            "text-similarity": known.TextSimilarity,
+            "data-size": known.DataSize,
+        }
+        chosen = [makers[name]() for name in study.strategies.predictors]
+        candidates: list[known.Candidate] = []
+        texts: dict[str, list[str]] = {}
+        for (source, seed), key in zip(cell.spec["names"], cell.spec["sources"], strict=True):
+            parts = [self.data(study, task, study.source).train for task in study.tasks_of(source)]
+            texts.setdefault(source, [e.inputs for part in parts for e in part.examples[:TEXTS]])
+            candidates.append(
+                known.Candidate(
+                    name=f"{source}.{seed}",
+                    task=source,
+                    prompt=_value(ledger, "source", key, cell.name),
+                    train_rows=sum(len(part) for part in parts),
+                    texts=texts[source],
+                )
+            )
+        wanted = known.TransferTarget(
+            name=target, train=data.train, texts=[e.inputs for e in data.train.examples[:TEXTS]]
+        )
+        found = known.predict_all(chosen, wanted, candidates)
+        result = {
+            "values": {
+                name: dict(zip((c.name for c in candidates), p.values, strict=True)) for name, p in found.items()
+            },
+            "forward_tokens": {name: p.forward_tokens for name, p in found.items()},
+        }
+        self._write(ledger, cell, result, {}, {**provenance, "cell": cell.name})
+
+    def _few_steps(self, study: Study, data: TaskData) -> Callable[[Tensor, EncodedSplit, int], tuple[Tensor, int]]:
+        import torch
+
+        from softprompt.prompts.stack import PromptStack
+        from softprompt.training.loop import train_prompts
+        from softprompt.training.runs import Run
+
+        def tune(prompts_SPH: Tensor, split: EncodedSplit, steps: int) -> tuple[Tensor, int]:
+            settings = study.target.having(steps=steps, eval_every=steps, embedding_step=0, patience=0)
+            runs = [
+                Run(
+                    name=f"candidate-{i}",
+                    seed=0,
+                    train=(split,),
+                    task=data.task,
+                    validation=data.validation,
+                    validated=False,
+                )
+                for i in range(len(prompts_SPH))
+            ]
+            stack = PromptStack(prompts_SPH.to(self.backbone(study).device), tuned=True)
+            results = train_prompts(self.backbone(study), stack, runs, settings)
+            # A tuning step goes forward and back: twice the work of a position.
+            return torch.stack([r.final["prompt"] for r in results]), 2 * sum(r.tokens for r in results)
+
+        return tune
 
 
 def settings_of(study: Study, pack: Pack) -> TrainSettings:
@@ -356,7 +438,8 @@ def settings_of(study: Study, pack: Pack) -> TrainSettings:
     return settings.having(embedding_step=wanted)
 
 
-def _selecting(study: Study, rows: int) -> np.ndarray[Any, Any] | None:
+def selecting_rows(study: Study, rows: int) -> np.ndarray[Any, Any] | None:
+    """The validation rows that choose checkpoints of target runs; None for all."""
     if study.protocol == "paper":
         return None
     from softprompt.inference.evaluate import halves
@@ -372,13 +455,11 @@ def _value(ledger: Ledger, kind: str, key: str, wanted_by: str) -> Tensor:
     return tensors.get("best", tensors.get("final"))  # type: ignore[return-value]
 
 
-_KEY_WORD = re.compile(r"\b\w+:")
-
-
-def content(task: str, inputs: str) -> str:
+def content(inputs: str) -> str:
     """What an input says, without its task's name, field names, case and punctuation: for comparing across tasks."""
-    text = inputs.removeprefix(task)
-    return " ".join(re.findall(r"\w+", _KEY_WORD.sub(" ", text).lower()))
+    from softprompt.tasks.contamination import content as pieces
+
+    return "\n".join(sorted(pieces(inputs)))
 
 
 def contamination(

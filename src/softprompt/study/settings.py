@@ -37,6 +37,10 @@ from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
 
 Protocol = Literal["paper", "halves"]
+PREDICTORS = ("zero-shot-loss", "few-step-loss", "text-similarity", "data-size")
+"""Predictors of transfer beyond task similarity; see `softprompt.transfer.predictors`."""
+FEW_STEPS = 20
+"""Tuning steps of each source prompt for ``few-step-loss``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,7 @@ class StrategySettings:
         weighted_average: values of k; one tuning a target and seed each.
         multitask_mixture: values of k; one source tuning and one target tuning a target and seed each.
         tuned_similarity: the ranking that the last two use.
+        predictors: further predictors of `PREDICTORS`, measured for every source prompt and target.
     """
 
     similarities: tuple[str, ...] = tuple(SIMILARITIES)
@@ -76,14 +81,56 @@ class StrategySettings:
     weighted_average: tuple[int, ...] = ()
     multitask_mixture: tuple[int, ...] = ()
     tuned_similarity: str = "per_token"
+    predictors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (*self.similarities, self.tuned_similarity):
             if name not in SIMILARITIES:
                 raise UnknownNameError("similarity", name, SIMILARITIES)
+        for name in self.predictors:
+            if name not in PREDICTORS:
+                raise UnknownNameError("predictor", name, PREDICTORS)
         for k in (*self.best_of_top_k, *self.weighted_average, *self.multitask_mixture):
             if not isinstance(k, int) or k < 1:
                 raise UsageError(f"k must be a whole number of at least 1, got {k!r}.")
+
+
+METHODS = ("sharpt", "model_tuning")
+"""Other methods that a study can compare transfer with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharPTChoice:
+    """SharPT as an arm of a study.
+
+    Attributes:
+        recipe: ``paper``, ``balanced`` or ``quick``.
+        encoder: instance encoder, as `softprompt.sharpt.encoders.load_encoder` takes it.
+        skills: K; 0 for the recipe's.
+        prompt_length: P; 0 for the recipe's.
+        source_steps: steps of source training; 0 for the recipe's.
+        target_steps: steps on a target; 0 for the recipe's.
+    """
+
+    recipe: str = "paper"
+    encoder: str = "auto"
+    skills: int = 0
+    prompt_length: int = 0
+    source_steps: int = 0
+    target_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTuningChoice:
+    """Model tuning as an arm of a study.
+
+    Attributes:
+        recipe: a name that `softprompt.baselines.tune_settings.tune_recipe` knows.
+        steps: 0 for the recipe's.
+    """
+
+    recipe: str = "model-tuning"
+    steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +156,9 @@ class Study:
         target: settings of tuning from scratch and from source prompts.
         embedding: task embeddings.
         strategies: what is compared.
+        methods: other methods to compare with: ``sharpt``, ``model_tuning``.
+        sharpt: SharPT's settings, where it is among the methods.
+        model_tuning: those of model tuning.
         mixtures: tasks of each source mixture, mixed examples-proportionally (K = 2^19).
     """
 
@@ -129,6 +179,9 @@ class Study:
     target: TrainSettings
     embedding: EmbeddingSettings
     strategies: StrategySettings = field(default_factory=StrategySettings)
+    methods: tuple[str, ...] = ()
+    sharpt: SharPTChoice = field(default_factory=SharPTChoice)
+    model_tuning: ModelTuningChoice = field(default_factory=ModelTuningChoice)
     mixtures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -141,6 +194,14 @@ class Study:
                 raise UsageError(f"study '{self.name}' names {what} {', '.join(twice)} twice: name each once.")
         if self.protocol not in get_args(Protocol):
             raise UnknownNameError("protocol", self.protocol, get_args(Protocol))
+        for name in self.methods:
+            if name not in METHODS:
+                raise UnknownNameError("method", name, METHODS)
+        if "sharpt" in self.methods and self.protocol == "halves":
+            raise UsageError(
+                f"study '{self.name}' asks for SharPT with protocol 'halves', but its adaptation chooses checkpoints on all "
+                "of validation: use protocol 'paper' or leave SharPT out."
+            )
         if self.source.prompt_length != self.target.prompt_length:
             raise UsageError(
                 f"study '{self.name}' tunes source prompts of {self.source.prompt_length} tokens and target prompts of "
@@ -190,13 +251,17 @@ def study_of(data: Mapping[str, Any], where: str = "the study") -> Study:
     for name in ("name", "sources", "targets"):
         if name not in values:
             raise UsageError(f"{where} has no '{name}': add it.")
-    made: dict[str, Any] = {name: _tuple(values[name]) for name in ("sources", "targets", "seeds") if name in values}
+    made: dict[str, Any] = {
+        name: _tuple(values[name]) for name in ("sources", "targets", "seeds", "methods") if name in values
+    }
     made |= {name: value for name, value in values.items() if name not in made}
     made["source"] = _training(values.get("source", {}), "spot", f"{where}, [source]")
     made["target"] = _training(values.get("target", {}), "spot-target", f"{where}, [target]")
     embedding = {"step": made["target"].embedding_step, **values.get("embedding", {})}
     made["embedding"] = _section(EmbeddingSettings, embedding, f"{where}, [embedding]")
     made["strategies"] = _section(StrategySettings, values.get("strategies", {}), f"{where}, [strategies]")
+    made["sharpt"] = _section(SharPTChoice, values.get("sharpt", {}), f"{where}, [sharpt]")
+    made["model_tuning"] = _section(ModelTuningChoice, values.get("model_tuning", {}), f"{where}, [model_tuning]")
     made["mixtures"] = {name: _tuple(tasks) for name, tasks in values.get("mixtures", {}).items()}
     for name in ("name", "title", "backbone", "dtype", "data", "protocol"):
         if name in made and not isinstance(made[name], str):

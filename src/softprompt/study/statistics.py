@@ -315,14 +315,26 @@ def gain_interval(results: Results) -> Interval:
 
 
 def stability_table(results: Results) -> Table:
-    """Mean and spread over seeds of the average score, by start: does transfer make tuning steadier (Table 1)?"""
+    """Mean and spread over seeds of average scores, by start: source tasks and mixtures, and how steady tuning is (Table 1).
+
+    Where all tasks of GLUE or SuperGLUE are among the targets, their averages stand in columns of their own.
+    """
+    from softprompt.tasks.mixture import MIXTURES
+
     gains = Gains.of(results)
-    rows = [("from scratch", summary(gains.base_TR.mean(axis=0)))]
-    rows += [(source, summary(gains.scores_STR[s].mean(axis=0))) for s, source in enumerate(results.sources)]
+    groups = {"all targets": list(range(len(results.targets)))}
+    for name, words in (("glue", "GLUE"), ("superglue", "SuperGLUE")):
+        tasks = MIXTURES[name].tasks
+        if set(tasks) <= set(results.targets):
+            groups[words] = [results.targets.index(task) for task in tasks]
+    starts = [("from scratch", gains.base_TR), *zip(results.sources, gains.scores_STR, strict=True)]
+    rows: list[tuple[str | float | Cell | None, ...]] = []
+    for name, scores_TR in starts:
+        rows.append((name, *(summary(scores_TR[chosen].mean(axis=0)) for chosen in groups.values())))
     return Table(
         name="mixtures",
         title="Average score over the target tasks, by source (mean and spread over seeds)",
-        columns=("source", "average score"),
+        columns=("source", *groups),
         rows=tuple(rows),
     )
 

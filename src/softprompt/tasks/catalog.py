@@ -44,7 +44,7 @@ ALIASES: Mapping[str, str] = {
     "art": "alpha_nli",
 }
 
-_BY_NAME: Mapping[str, Declared] = {declared.name: declared for declared in DECLARED}
+DECLARATIONS: Mapping[str, Declared] = {declared.name: declared for declared in DECLARED}
 
 
 def generated() -> Mapping[str, Callable[[], Task]]:
@@ -59,14 +59,14 @@ def generated() -> Mapping[str, Callable[[], Task]]:
 
 def task_names() -> list[str]:
     """All names `load_task` knows without a folder of the user's: generated tasks first, then the catalog."""
-    return [*generated(), *_BY_NAME]
+    return [*generated(), *DECLARATIONS]
 
 
 def declared(name: str) -> Declared:
     """The catalog's row of a task."""
-    if name not in _BY_NAME:
-        raise UnknownNameError("task", name, _BY_NAME, "`softprompt tasks ls` lists them.")
-    return _BY_NAME[name]
+    if name not in DECLARATIONS:
+        raise UnknownNameError("task", name, DECLARATIONS, "`softprompt tasks ls` lists them.")
+    return DECLARATIONS[name]
 
 
 def load_task(name: str, data: str | Path | None = None, *, prefix: bool = True, skip_bad: int = 0) -> Task:
@@ -104,9 +104,9 @@ def load_task(name: str, data: str | Path | None = None, *, prefix: bool = True,
     root = os.environ.get(DATA_VARIABLE)
     task = _from_folder(known, Path(root), prefix) if root else None
     if task is None:
-        if known not in _BY_NAME:
+        if known not in DECLARATIONS:
             raise UnknownNameError("task", name, task_names(), "`softprompt tasks ls` lists them.")
-        task = make(_BY_NAME[known], _hub_source(_BY_NAME[known]), prefix=prefix)
+        task = make(DECLARATIONS[known], _hub_source(DECLARATIONS[known]), prefix=prefix)
     return task.with_skip_bad(skip_bad)
 
 
@@ -132,7 +132,7 @@ def make(declared: Declared, source: RowSource, *, prefix: bool = True) -> Task:
 
 def _canonical_name(name: str) -> str:
     folded = name.lower().replace("-", "_")
-    known = {*_BY_NAME, *generated()}
+    known = {*DECLARATIONS, *generated()}
     if name in known:
         return name
     if folded in known:
@@ -155,7 +155,7 @@ def task_folder(name: str, root: Path) -> Path | None:
 
 
 def _from_folder(name: str, root: Path, prefix: bool) -> Task | None:
-    declared = _BY_NAME.get(name)
+    declared = DECLARATIONS.get(name)
     folder = task_folder(declared.folder or name if declared else name, root)
     if folder is None:
         return None
@@ -169,7 +169,7 @@ def _from_folder(name: str, root: Path, prefix: bool) -> Task | None:
 
 def _not_in_folder(name: str, root: Path) -> DataError | UnknownNameError:
     there = names_in_folder(root)
-    if name not in _BY_NAME:
+    if name not in DECLARATIONS:
         return UnknownNameError("task", name, [*there, *generated()], f"{root} holds {', '.join(there) or 'none'}.")
     holds = f"it holds {', '.join(there)}" if there else "it holds no task (a folder with train and validation files)"
     return DataError(f"{root} has no folder for task {name!r}; {holds}.")

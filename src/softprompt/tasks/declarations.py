@@ -120,6 +120,18 @@ GLUE = (
         size=(392702, 9832),
     ),
     _glue("qnli", "nli", "question sentence", NLI2, size=(104743, 5463), licence="CC BY-SA 4.0"),
+    _glue(
+        "glue_rte",
+        "nli",
+        "sentence1 sentence2",
+        NLI2,
+        hub=("nyu-mll/glue", "rte", "main"),
+        rename={"premise": "sentence1", "hypothesis": "sentence2"},
+        folder="rte",
+        prefix="rte",
+        size=(2490, 277),
+        note="The rows of SuperGLUE's rte in GLUE's text form.",
+    ),
 )
 
 SUPERGLUE = (

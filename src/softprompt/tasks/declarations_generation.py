@@ -27,7 +27,7 @@ def _wmt(name: str, year: str, config: str, code: str, language: str) -> Declare
         form=form.translate,
         settings={"source": ("en", "English"), "target": (code, language)},
         metrics=("bleu",),
-        hub=(f"wmt/wmt{year}", config, "main" if year != "15" else CONVERTED),
+        hub=(f"wmt/wmt{year}", config, "main"),
         prefix="",
     )
 

@@ -13,7 +13,7 @@ from softprompt.errors import UnknownNameError, UsageError
 K = 2**19
 """The papers' artificial limit on a task's size."""
 
-_GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
+_GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "glue_rte")
 _SUPERGLUE = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
 _NLI = ("anli", "cb", "doc_nli", "mnli", "qnli", "rte", "snli")
 _SIMILARITY = ("cxc", "mrpc", "qqp", "stsb")
@@ -163,7 +163,8 @@ MIXTURES: Mapping[str, Mixture] = {
         Mixture(name="translation", tasks=_TRANSLATION),
         Mixture(name="summarization", tasks=_SUMMARIZATION),
         Mixture(name="gem", tasks=_GEM),
-        Mixture(name="all", tasks=_unique([("c4",), *_FAMILIES])),
+        # RTE is one data set in two text forms: GLUE's own, and SuperGLUE's, which stands for both here.
+        Mixture(name="all", tasks=tuple(t for t in _unique([("c4",), *_FAMILIES]) if t != "glue_rte")),
         Mixture(name="spot_sources", tasks=_SPOT_SOURCES),
         Mixture(name="spot_targets", tasks=_SPOT_TARGETS),
         Mixture(name="sharpt_sources", tasks=_SPOT_SOURCES[1:], limit=None),

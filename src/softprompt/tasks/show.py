@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from softprompt.errors import DataError
-from softprompt.tasks.catalog import _BY_NAME, generated, task_names
+from softprompt.tasks.catalog import DECLARATIONS, generated, task_names
 from softprompt.tasks.mixture import MIXTURES
 from softprompt.tasks.rows import BadRows
 from softprompt.tasks.task import Task
@@ -65,7 +65,7 @@ def _other_sizes(task: Task, split: str) -> dict[str, int | None]:
 
 def published_sizes(name: str) -> dict[str, int | None] | None:
     """Rows of train and validation as published; None where the task is not of the catalog."""
-    declared = _BY_NAME.get(name)
+    declared = DECLARATIONS.get(name)
     return None if declared is None else {"train": declared.size[0], "validation": declared.size[1]}
 
 
@@ -74,7 +74,7 @@ def list_tasks() -> list[dict[str, Any]]:
     made: Mapping[str, Any] = generated()
     rows: list[dict[str, Any]] = []
     for name in task_names():
-        declared = _BY_NAME.get(name)
+        declared = DECLARATIONS.get(name)
         if declared is None:
             task = made[name]()
             rows.append({"task": name, "category": task.category, "metrics": list(task.metrics), "source": "built in"})

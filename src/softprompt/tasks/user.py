@@ -288,14 +288,22 @@ class HeldOutSource:
     def rows(self, split: str, bad: BadRows) -> Iterator[Row]:
         if split == "test":
             raise DataError(f"{self.source.files['train']}: is one file without a test split; use validation.")
-        for row in self.source.rows("train", bad):
-            content = json.dumps(dict(row.values), sort_keys=True, default=str).encode("utf-8", "surrogatepass")
-            held_out = int.from_bytes(hashlib.sha256(content).digest()[:8], "little") % self.share == 0
-            if held_out == (split != "train"):
+        rows = [(_content_key(row), row) for row in self.source.rows("train", bad)]
+        keys = sorted({key for key, _ in rows})
+        held_out = {key for key in keys if key % self.share == 0} or set(keys[:1])
+        if len(held_out) == len(keys):
+            held_out.discard(keys[-1])  # a file of a few rows keeps at least one on each side
+        for key, row in rows:
+            if (key in held_out) == (split != "train"):
                 yield Row(values=row.values, line=row.line, where=row.where, train=split == "train")
 
     def describe(self) -> dict[str, Any]:
         return {**self.source.describe(), "held_out": f"1 in {self.share}"}
+
+
+def _content_key(row: Row) -> int:
+    content = json.dumps(dict(row.values), sort_keys=True, default=str).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
 
 
 def _from_table(path: Path) -> Task:

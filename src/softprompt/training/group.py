@@ -157,7 +157,7 @@ class Group:
         if prompts.aux_loss_B is not None:
             row_B = row_B + prompts.aux_loss_B / settings.batch_size
         row_B.sum().backward()
-        return torch.zeros(len(self.active), device=device).index_add_(0, run_B, row_B.detach())
+        return torch.zeros(len(self.active), device=device).index_add_(0, run_B, row_B.detach().float())
 
     def _dropout(self, picks: Sequence[tuple[int, int, int]]) -> Dropout | None:
         if not self.settings.dropout:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -21,26 +23,35 @@ SETTINGS = TuneSettings(
 )  # fmt: skip
 
 
-def tuned(model: Path, folder: Path | None = None) -> TunedModel:
+def tuned(model: Path, folder: Path | None = None, sharded: bool = False, resume: bool = False) -> TunedModel:
     torch.set_num_threads(1)
     backbone = load_backbone(str(model), dtype="float32")
-    return tune_model(backbone, small_data(backbone).run("animals", 0), SETTINGS, folder, keep_final=True)
+    return tune_model(
+        backbone,
+        small_data(backbone).run("animals", 0),
+        SETTINGS.having(sharded=sharded),
+        folder,
+        keep_final=True,
+        resume=resume,
+    )
 
 
-def worker(rank: int, processes: int, folder: Path) -> None:
+def worker(rank: int, processes: int, folder: Path, sharded: bool) -> None:
+    warnings.filterwarnings("ignore")
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes
     )
-    result = tuned(folder / "model", folder / "run")
+    result = tuned(folder / "model", folder / "run", sharded)
     assert result.final is not None
     torch.save(dict(result.final.weights), folder / f"rank-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    alone = tuned(save_tiny("t5", tmp_path / "model"))
-    mp.start_processes(worker, args=(2, tmp_path), nprocs=2, start_method="spawn")
+@pytest.mark.parametrize("sharded", [False, True], ids=["replicated", "sharded"])
+def test_two_processes_equal_one(tmp_path: Path, sharded: bool) -> None:
+    alone = tuned(save_tiny("t5", tmp_path / "model", width=128))  # wide enough for factored moments
+    mp.start_processes(worker, args=(2, tmp_path, sharded), nprocs=2, start_method="spawn")
     assert alone.final is not None
     for rank in range(2):
         found = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True)
@@ -49,4 +60,6 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             assert (found[name] - weight).abs().mean() < 1e-4, name
     first, second = (torch.load(tmp_path / f"rank-{r}.pt", weights_only=True) for r in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    scores = json.loads((tmp_path / "run" / "result.json").read_text())["scores"]
+    assert scores["score"] == pytest.approx(alone.scores["score"])
     assert (tmp_path / "run" / "result.json").exists()

@@ -176,3 +176,47 @@ def test_a_stop_stops_and_a_failure_does_not(tmp_path: Path) -> None:
         retrain(retrain_plan(library, Identity()), into, stop)
     with pytest.raises(UsageError, match="needs a start"):
         retrain(retrain_plan(library, Identity()), into, fail, cold=False)
+
+
+def test_a_real_retraining_from_manifests_alone(tmp_path: Path) -> None:
+    """Prompts of a tiny T5 made again on a tiny Llama: same tasks, recipes and seeds, cold and recycled."""
+    from softprompt.api import tune_tasks
+    from softprompt.prompts.init import InitSettings, default_init
+    from softprompt.tasks.catalog import load_task
+    from softprompt.training.data import task_data
+    from softprompt.training.recipes import recipe
+    from softprompt.training.settings import TrainSettings
+
+    old, new = tiny_backbone("t5"), tiny_backbone("llama", width=32)
+    rows = {"train_rows": 16, "validation_rows": 6}
+    settings = recipe("quick", steps=4, batch_size=4, prompt_length=3, eval_every=2, eval_rows=6, embedding_step=2)
+    library, into = Library(tmp_path / "old"), Library(tmp_path / "new")
+    for made in tune_tasks(
+        old, [task_data(old, load_task("gen_topic_question"), settings, **rows)], settings, seeds=[3]
+    ):
+        library.add(made)
+    plan = retrain_plan(library, new)
+
+    def train(item: RetrainItem, start: Tensor | None) -> PromptRecord:
+        again = TrainSettings(**{key: value for key, value in item.recipe.items() if key in TrainSettings.names()})
+        init = InitSettings.of_record(item.init) or default_init("source")
+        if start is not None:
+            init = InitSettings(kind="prompt", prompt=start, origin=f"recycled {item.name}")
+        data = task_data(new, load_task(item.task), again, **rows)
+        return tune_tasks(new, [data], again, seeds=[item.seed], init=init)[0]
+
+    pairs = shared_tokens(old.tokenizer, new.tokenizer)
+
+    def carried(item: RetrainItem) -> Tensor:
+        return recycle(item.old.prompt(), old.embedding_table(), new.embedding_table(), pairs)
+
+    (result,) = retrain(plan, into, train, carried)
+    assert result.problem == ""
+    assert None not in (result.before, result.cold, result.warm)
+    stored = into.get(result.name)
+    assert stored.manifest.seed == 3
+    assert stored.manifest.recipe["steps"] == 4
+    assert into.load(result.name, new).shape == (3, 32)
+    assert stored.manifest.has_task_embedding
+    with pytest.raises(IncompatibleBackboneError):
+        into.load(result.name, old)

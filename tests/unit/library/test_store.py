@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -349,3 +350,22 @@ def test_distance_from_the_start_is_kept(tmp_path: Path) -> None:
     moved[0, 0], moved[1, 1] = 3.0, 4.0
     stored = Library(tmp_path / "p").add(make(prompt=moved, task_embedding=None, initial=start))
     assert stored.manifest.facts == {"mean_row_norm": 3.5, "distance_from_initial": 3.5}
+
+
+def test_a_full_disk_is_one_sentence_and_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library(tmp_path / "p")
+    library.add(make())
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(artifacts.StorageError, match="the disk is full"):
+            library.add(make("sst2"))
+        with pytest.raises(artifacts.StorageError, match="the disk is full"):
+            library.add(make(length=9), replace=True)
+    assert library.names() == ["mnli@0"]
+    assert library.get("mnli@0").prompt().shape == (5, 8)
+    assert library.verify() == {}
+    assert os.listdir(tmp_path / "p") == ["mnli@0"]

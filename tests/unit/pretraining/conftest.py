@@ -17,7 +17,8 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng, folder = random.Random(3), tmp_path_factory.mktemp("text")
     lines = [
         " ".join(
-            "The " + " ".join(rng.choices(_WORDS, k=6)) + " was in the " + " ".join(rng.choices(_WORDS, k=3)) + "." for _ in range(10)
+            "The " + " ".join(rng.choices(_WORDS, k=6)) + " was in the " + " ".join(rng.choices(_WORDS, k=3)) + "."
+            for _ in range(10)
         )
         for _ in range(400)
     ]
@@ -41,8 +42,16 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 101), ("[SEP]", 102)])
-    names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 101), ("[SEP]", 102)]
+    )
+    names = {
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "mask_token": "[MASK]",
+    }
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(

@@ -45,7 +45,9 @@ def test_held_out_documents_never_train(tmp_path: Path) -> None:
 
 
 def test_passages_follow_the_generator(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("\n".join(f"{LINE} {LINE} Number {at} ends here now." for at in range(20)), encoding="utf-8")
+    (tmp_path / "a.txt").write_text(
+        "\n".join(f"{LINE} {LINE} Number {at} ends here now." for at in range(20)), encoding="utf-8"
+    )
     corpus = Corpus.load(text_files(tmp_path))
     first = [corpus.passage(random.Random(7)) for _ in range(2)]
     assert first[0] == first[1]
@@ -53,4 +55,7 @@ def test_passages_follow_the_generator(tmp_path: Path) -> None:
 
 
 def test_split_sentences_drops_what_a_cut_broke() -> None:
-    assert split_sentences(LINE, drop_ends=True) == ["Nobody crossed it before the summer came.", "The bridge was built later on."]
+    assert split_sentences(LINE, drop_ends=True) == [
+        "Nobody crossed it before the summer came.",
+        "The bridge was built later on.",
+    ]

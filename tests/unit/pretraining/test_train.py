@@ -44,7 +44,9 @@ def test_resume_equals_never_having_stopped(text_folder: Path, encoder_folder: P
 def test_writes_metrics_card_and_no_paths(text_folder: Path, encoder_folder: Path, tmp_path: Path) -> None:
     lines: list[dict[str, object]] = []
     folder = pretrain(small(text_folder, tmp_path / "run", encoder_folder), log=lines.append)
-    written = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    written = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert written == lines
     held = [line for line in written if line["part"] == "held out"]
     assert [line["step"] for line in held] == [2, 4]
@@ -134,7 +136,9 @@ def test_rate_rises_stays_and_falls(tmp_path: Path) -> None:
 
 
 def test_the_card_s_command_parses(tmp_path: Path) -> None:
-    settings = PretrainSettings(text=tmp_path / "text", folder=tmp_path / "run", names=("a", "b"), steps=7, compile=True)
+    settings = PretrainSettings(
+        text=tmp_path / "text", folder=tmp_path / "run", names=("a", "b"), steps=7, compile=True
+    )
     parsed = vars(parser().parse_args(command(settings).split()[3:]))
     assert parsed["names"] == ["a", "b"]
     assert parsed["steps"] == 7

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from tests.models import tiny_backbone
@@ -9,7 +11,7 @@ from tests.models import tiny_backbone
 from softprompt.errors import IncompatibleBackboneError, UsageError
 from softprompt.prompts import inspect
 from softprompt.prompts.init import InitSettings, initial_prompt
-from softprompt.prompts.inspect import read_prompt
+from softprompt.prompts.inspect import read_prompt, start_again
 
 
 @pytest.mark.parametrize("piece", [7, 16_384])
@@ -65,3 +67,27 @@ def test_misuse() -> None:
         read_prompt(backbone, torch.ones(2, backbone.hidden_size), neighbours=0)
     with pytest.raises(UsageError, match="alike"):
         read_prompt(backbone, torch.ones(2, backbone.hidden_size), initial_PH=torch.ones(3, backbone.hidden_size))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        InitSettings(),
+        InitSettings(sampled_ids=30),
+        InitSettings(kind="uniform", uniform_scale=0.25),
+        InitSettings(kind="text", text="a cat"),
+        InitSettings(kind="class-labels", labels=("yes", "no")),
+    ],
+)
+def test_a_start_is_made_again_from_its_record(settings: InitSettings) -> None:
+    backbone = tiny_backbone("t5")
+    again = start_again(backbone, json.loads(json.dumps(settings.record())), 6, seed=4)
+    assert again is not None
+    assert torch.equal(again, initial_prompt(backbone, settings, 6, seed=4))
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"kind": "prompt", "origin": "mnli@0"}, {"kind": "transfer", "sources": []}, {"kind": "text"}]
+)
+def test_a_start_that_is_not_told_is_none(record: dict[str, object]) -> None:
+    assert start_again(tiny_backbone("t5"), record, 6, seed=4) is None

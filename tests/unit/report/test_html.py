@@ -181,6 +181,25 @@ def test_figures_that_have_no_cells_are_named(tmp_path: Path) -> None:
     assert score_against_size(sizes, tmp_path / "size.png").exists()
 
 
+def test_sizes(tmp_path: Path) -> None:
+    from tests.unit.study.test_run import RUNNER
+
+    from softprompt.errors import UsageError
+    from softprompt.report.sizes import report_sizes
+    from softprompt.study.run import run_study
+
+    for name, parameters in (("big", 2_000_000), ("small", 1000), ("unknown", 0)):
+        options = {"backbone": name, "parameters": parameters}
+        run_study(small_study(), tmp_path / name, runner=RUNNER, runner_options=options)
+    files = report_sizes([tmp_path / "big", tmp_path / "small"], tmp_path / "out")
+    assert {path.name for path in files} == {"sizes.csv", "sizes.tex", "sizes.png", "sizes.svg"}
+    head, scratch = (tmp_path / "out" / "sizes.csv").read_text().splitlines()[:2]
+    assert head.index("(0M)") < head.index("(2M)")
+    assert scratch.startswith("from scratch,")
+    with pytest.raises(UsageError, match="does not say how large"):
+        report_sizes([tmp_path / "unknown"], tmp_path / "out")
+
+
 PROBE = """
 <script>
 addEventListener('load', () => {

@@ -45,12 +45,15 @@ class AnalyticRunner:
         fail: name of a cell that cannot be made.
         backbone: its fingerprint.
         device: ignored.
+        parameters: its size.
     """
 
     def __init__(
-        self, pause: float = 0.0, log: str = "", fail: str = "", backbone: str = "analytic", device: str = ""
-    ) -> None:
+        self, pause: float = 0.0, log: str = "", fail: str = "", backbone: str = "analytic", device: str = "",
+        parameters: int = 1000,
+    ) -> None:  # fmt: skip
         self.pause, self.log, self.fail, self.fingerprint = pause, log, fail, backbone
+        self.parameters = parameters
 
     def facts(self, study: Study) -> Facts:
         data = {
@@ -59,7 +62,9 @@ class AnalyticRunner:
             )
             for task in study.all_tasks
         }
-        return Facts(backbone="analytic", fingerprint=self.fingerprint, dtype="float64", data=data)
+        return Facts(
+            backbone="analytic", fingerprint=self.fingerprint, dtype="float64", data=data, parameters=self.parameters
+        )
 
     def make(
         self,

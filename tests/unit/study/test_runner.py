@@ -1,6 +1,7 @@
 """The real runner on a tiny random T5: cells come from the trainer and the evaluator, resumed and regrouped alike."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from softprompt.errors import DataError
 from softprompt.report.study import report_study
 from softprompt.study.grid import build_grid
 from softprompt.study.ledger import Ledger
-from softprompt.study.run import collect, facts_of, open_study, run_study
+from softprompt.study.run import collect, facts_of, open_study, run_study, skill_relations
 from softprompt.study.runner import PromptRunner, contamination, content
 from softprompt.study.settings import Study, study_of
 
@@ -39,10 +40,15 @@ def made(backbone: Path, **changes: object) -> Study:
         "source": train,
         "target": train,
         "embedding": {"step": 2, "other_steps": [1]},
-        "strategies": {"weighted_average": [2], "multitask_mixture": [1], "best_of_top_k": [1]},
+        "strategies": {
+            "weighted_average": [2],
+            "multitask_mixture": [1],
+            "best_of_top_k": [1],
+            "predictors": ["zero-shot-loss", "few-step-loss", "text-similarity", "data-size"],
+        },
         **changes,
     }
-    return study_of(values)
+    return study_of({**values, "backbone": str(backbone)})
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,8 @@ def test_every_kind_of_cell_is_made(backbone: Path, finished: Path, tmp_path: Pa
     assert len(results.embeddings) == 3 * 2
     assert all(e.shape == (4, 16) or e.shape[0] == 4 for e in results.embeddings.values())
     grid = build_grid(study, facts)
+    assert set(results.predictors) == {"zero-shot-loss", "few-step-loss", "text-similarity", "data-size"}
+    assert set(results.predictors["few-step-loss"]) == set(results.prompts)
     record = ledger.read("transfer", grid.of_kind("transfer")[0].key)
     assert record.result["status"] == "done"
     assert record.provenance["study"] == "real"
@@ -123,6 +131,56 @@ def test_halves_protocol_chooses_on_one_half(backbone: Path, tmp_path: Path) -> 
     assert all(run.halves is not None and run.score == run.halves[1] for run in results.runs)
 
 
+def test_sharpt_and_model_tuning_beside_transfer(backbone: Path, tmp_path: Path) -> None:
+    study = made(
+        backbone,
+        name="arms",
+        sources=["gen_sentiment_film", "gen_paraphrase_sentence"],
+        seeds=[0],
+        strategies={"best_of_top_k": [1]},
+        methods=["sharpt", "model_tuning"],
+        sharpt={
+            "recipe": "quick",
+            "encoder": "backbone",
+            "skills": 4,
+            "prompt_length": 4,
+            "source_steps": 3,
+            "target_steps": 2,
+        },
+        model_tuning={"recipe": "model-tuning-quick", "steps": 2},
+    )
+    summary = run_study(study, tmp_path / "ledger")
+    assert summary.complete, summary.failed
+    study, ledger, noted = open_study(tmp_path / "ledger")
+    facts = facts_of(study, noted)
+    results = collect(study, ledger, facts)
+    assert {s.strategy for s in results.strategies} == {"sharpt", "model_tuning"}
+    found = skill_relations(study, ledger, facts)
+    assert found is not None
+    names, matrix = found
+    assert names == ["gen_sentiment_film", "gen_paraphrase_sentence", "gen_sentiment_hotel"]
+    assert np.allclose(np.diag(matrix), 1.0)
+    report = report_study(tmp_path / "ledger", tmp_path / "report")
+    page = report.page.read_text()
+    assert "SharPT&#x27;s shared skills" in page
+    assert {"methods.csv", "task_relations.png"} <= {path.name for path in (*report.tables, *report.figures)}
+    row = next(
+        line
+        for line in (tmp_path / "report" / "tables" / "methods.csv").read_text().splitlines()
+        if line.startswith("sharpt")
+    )
+    assert float(row.split(",")[1]) >= 0
+    # A changed SharPT recipe redoes SharPT alone.
+    other = made(**{**vars_of(study), "sharpt": {**vars_of(study)["sharpt"], "target_steps": 3}})
+    assert run_study(other, tmp_path / "ledger").made == 2
+
+
+def vars_of(study: Study) -> dict[str, Any]:
+    """The settings of a study as keyword arguments of `made`."""
+    plain = study.plain()
+    return {**plain, "backbone": Path(plain["backbone"])}
+
+
 def test_a_task_without_data_is_refused_before_anything_starts(backbone: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     study = made(backbone, sources=["rte"], data=str(tmp_path / "data"))
@@ -132,9 +190,7 @@ def test_a_task_without_data_is_refused_before_anything_starts(backbone: Path, t
 
 
 def test_contamination_is_found_across_forms() -> None:
-    assert content("rte", "rte hypothesis: A dog, premise: Barks!") == content(
-        "mnli", "mnli hypothesis: a dog premise: barks"
-    )
+    assert content("rte hypothesis: A dog, premise: Barks!") == content("mnli premise: barks hypothesis: a dog")
     study = study_of({"name": "x", "sources": ["s", "m"], "targets": ["t"], "mixtures": {"m": ["s", "u"]}})
     train = {"s": {"one"}, "u": {"two", "three"}, "t": set()}
     assert contamination(study, train, {"t": ["one", "two", "four"]}) == [("t", "s", 1), ("t", "m", 2)]

@@ -27,6 +27,22 @@ def test_a_csv_needs_no_code(tmp_path: Path) -> None:
     assert load_task(str(tmp_path / "mail.csv")).split("validation").fingerprint == validation.fingerprint
 
 
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_even_a_tiny_csv_has_rows_on_both_sides(tmp_path: Path, count: int) -> None:
+    for start in range(20):
+        lines = [f"row {start + i},{i % 2}\n" for i in range(count)]
+        (tmp_path / "tiny.csv").write_text("text,label\n" + "".join(lines))
+        task = load_task(str(tmp_path / "tiny.csv"))
+        assert len(task.split("train")) + len(task.split("validation")) == count
+
+
+def test_equal_rows_stay_on_one_side(tmp_path: Path) -> None:
+    (tmp_path / "twice.csv").write_text("text,label\n" + "a,0\nb,1\nc,0\nd,1\n" * 3)
+    task = load_task(str(tmp_path / "twice.csv"))
+    sides = [{e.inputs for e in task.split(name).examples} for name in ("train", "validation")]
+    assert not sides[0] & sides[1]
+
+
 def test_a_folder_of_files_needs_no_code(tmp_path: Path) -> None:
     folder = tmp_path / "intents"
     folder.mkdir()

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,17 @@ from softprompt.errors import DataError
 from softprompt.tasks.catalog import load_task, task_names
 from softprompt.tasks.generated import DECOYS, DEMO_SOURCES, DEMO_TARGETS, FAMILIES, GENERATED, KINSHIP, RECIPES_BY_NAME
 from softprompt.tasks.generated.draw import Draw, Frames, is_held_out, rows
+from softprompt.tasks.task import Split
 
 NAMES = sorted(GENERATED)
 GOLDEN = Path(__file__).parent / "fingerprints.json"
+
+
+@cache
+def made(name: str, split: str) -> Split:
+    return GENERATED[name]().split(split)
+
+
 PRINT_FINGERPRINTS = (
     "import json, sys; from softprompt.tasks.generated import GENERATED; "
     "print(json.dumps({n: {s: t.split(s).fingerprint for s in ('train', 'validation')} "
@@ -31,8 +40,7 @@ def test_fingerprints_are_those_on_record(name: str) -> None:
     # A change of grammar or words makes other tasks: regenerate the record on purpose, with
     #   python -c "$PRINT_FINGERPRINTS" > fingerprints.json
     recorded = json.loads(GOLDEN.read_text())
-    task = GENERATED[name]()
-    assert {split: task.split(split).fingerprint for split in ("train", "validation")} == recorded[name]
+    assert {split: made(name, split).fingerprint for split in ("train", "validation")} == recorded[name]
 
 
 def test_the_record_names_every_task() -> None:
@@ -52,9 +60,8 @@ def test_another_process_makes_the_same_rows(hash_seed: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_row_occurs_twice_or_in_both_splits(name: str) -> None:
-    task = GENERATED[name]()
-    train = [e.inputs.lower() for e in task.split("train").examples]
-    validation = [e.inputs.lower() for e in task.split("validation").examples]
+    train = [e.inputs.lower() for e in made(name, "train").examples]
+    validation = [e.inputs.lower() for e in made(name, "validation").examples]
     assert len(set(train)) == len(train) == RECIPES_BY_NAME[name].train_rows
     assert len(set(validation)) == len(validation) == 500
     assert not set(train) & set(validation)
@@ -64,8 +71,8 @@ def test_no_row_occurs_twice_or_in_both_splits(name: str) -> None:
 def test_validation_has_its_own_words_and_structures(name: str) -> None:
     recipe = RECIPES_BY_NAME[name]
     used = {split: recipe.rows(split) for split in ("train", "validation")}
-    words = {split: {w for row in made for w in row.words} for split, made in used.items()}
-    structures = {split: {s for row in made for s in row.structures} for split, made in used.items()}
+    words = {split: {w for row in rows_made for w in row.words} for split, rows_made in used.items()}
+    structures = {split: {s for row in rows_made for s in row.structures} for split, rows_made in used.items()}
     assert words["train"]
     assert words["validation"]
     assert not words["train"] & words["validation"]
@@ -87,7 +94,7 @@ def test_a_word_held_out_in_one_task_is_held_out_in_all() -> None:
 def test_labels_are_balanced(name: str) -> None:
     task = GENERATED[name]()
     for split in ("train", "validation"):
-        counts = Counter(e.targets for e in task.split(split).examples)
+        counts = Counter(e.targets for e in made(name, split).examples)
         if task.labels is not None:
             assert set(counts) == set(task.labels)
             assert max(counts.values()) - min(counts.values()) <= 1
@@ -98,7 +105,7 @@ def test_labels_are_balanced(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_gold_targets_score_100(name: str) -> None:
     task = GENERATED[name]()
-    validation = task.split("validation").examples
+    validation = made(name, "validation").examples
     scores = task.score([e.targets for e in validation], validation)
     assert scores["score"] == pytest.approx(100.0)
     assert task.score(["no such answer"] * len(validation), validation)["score"] <= 10.0

@@ -14,7 +14,7 @@ _INTRANSITIVE = phrases(
     "laugh, sleep, arrive, disappear, sneeze, cry, exist, fall, blush, faint, smile, cough, vanish, snore, yawn, hesitate, rise"
 )
 _TRANSITIVE = phrases(
-    """devour, fix, buy, mention, discover, avoid, own, contain, destroy, describe, deserve, require, purchase, possess, damage,
+    """inspect, fix, buy, mention, discover, avoid, own, repair, destroy, describe, admire, borrow, purchase, possess, damage,
     produce, locate"""
 )
 #: (verb, its preposition, a wrong one, what may follow)
@@ -104,7 +104,7 @@ def _argument(draw: Draw) -> Pair:
     return frame.format(c=good), frame.format(c=bad)
 
 
-_ASKING = phrases("wondered, asked, inquired, investigated, wanted to know, tried to find out, was not sure")
+_ASKING = phrases("wondered, asked, inquired, investigated, wanted to know, tried to find out, could not decide")
 _TELLING = phrases("believed, thought, claimed, hoped, feared, insisted, pretended, assumed, suspected")
 _SMALL: tuple[str, ...] = tuple(
     noun.name for noun in of_kind("toy", "piece of jewellery", "fruit", "vegetable", "publication", "flower")

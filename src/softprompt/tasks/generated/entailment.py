@@ -69,10 +69,10 @@ def _traited(draw: Draw, made: Scene, denied: bool) -> str:
 
 
 def entailment_scene(draw: Draw, label: str) -> Mapping[str, str]:
-    """Fields ``hypothesis`` and ``premise``; a quarter of the premises say that nobody does something."""
-    if draw.chance(0.25):
+    """Fields ``hypothesis`` and ``premise``; an eighth of the premises say that nobody does something."""
+    if draw.chance(0.125):
         return _negative_premise(draw, label)
-    denied = draw.chance(0.5)
+    denied = draw.chance(0.4)
     wanted = "open" if label == "neutral" else ("excluded" if (label == "contradiction") != denied else "entailed")
     # A denial about a narrower subject, or one who is described otherwise, would be about somebody else.
     made = scene(draw, wanted, fixed=("subject",) if denied and wanted == "open" else ())
@@ -96,14 +96,13 @@ def _negative_premise(draw: Draw, label: str) -> Mapping[str, str]:
 
 
 def entailment_question(draw: Draw, label: str) -> Mapping[str, str]:
-    """Fields ``passage`` (two scenes, one beside the point) and ``question``."""
+    """Fields ``passage`` (a scene, at times beside another that is beside the point) and ``question``."""
     made = scene(draw, "entailed" if label == "True" else "excluded", fixed=("subject", "adjective"))
-    other = scene(draw, "entailed")
-    while other.subject.premise == made.subject.premise:
+    told = [_fill(draw.frame(_PASSAGES), made, premise=True)]
+    if draw.chance(0.3):
         other = scene(draw, "entailed")
-    told = [
-        _fill(draw.frame(_PASSAGES), made, premise=True),
-        _fill(draw.frame(_PASSAGES), other, premise=True),
-    ]
+        while other.subject.premise == made.subject.premise:
+            other = scene(draw, "entailed")
+        told.append(_fill(draw.frame(_PASSAGES), other, premise=True))
     question = _fill(draw.frame(_QUESTIONS), made, premise=False)
     return {"passage": " ".join(draw.shuffled(told)), "question": question[0].lower() + question[1:]}

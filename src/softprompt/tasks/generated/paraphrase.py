@@ -55,7 +55,7 @@ def _voice(draw: Draw, same: bool) -> tuple[str, str]:
     x, y = people(draw, 2)
     entry = draw.word(PERSON_VERBS)
     when = _time(draw)
-    change = "none" if same else draw.pick(("swap", "swap", "verb"))
+    change = "none" if same else draw.pick(("swap", "verb"))
     other = entry.other if change == "verb" else draw.pick((entry.verb, entry.same))
     sides = [(entry.verb, x, y), (other, *((y, x) if change == "swap" else (x, y)))]
     return tuple(_told(draw, done, who, whom, when) for done, who, whom in sides)  # type: ignore[return-value]
@@ -69,7 +69,7 @@ def _told(draw: Draw, done: Verb, who: str, whom: str, when: str) -> str:
 def _transfer(draw: Draw, same: bool) -> tuple[str, str]:
     x, y = people(draw, 2)
     move, (good, other_good), when = draw.word(TRANSFERS), draw.words_of(GOODS, 2), _time(draw)
-    change = "none" if same else draw.pick(("swap", "swap", "swap", "good"))
+    change = "none" if same else draw.pick(("swap", "good"))
     sides = [(x, y, good), ((y, x, good) if change == "swap" else (x, y, other_good if change == "good" else good))]
     texts = []
     for who, whom, what in sides:
@@ -308,7 +308,7 @@ def _shared(chore: Chore, other: Chore) -> bool:
 def paraphrase_question(draw: Draw, label: str) -> Mapping[str, str]:
     """Fields ``question1`` and ``question2``."""
     while True:
-        maker = _directed if draw.chance(0.4) else _chores
+        maker = _directed if draw.chance(0.25) else _chores
         one, two = maker(draw, label == "duplicate")
         if one != two:
             one, two = (one, two) if draw.chance(0.5) else (two, one)

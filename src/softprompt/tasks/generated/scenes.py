@@ -259,8 +259,8 @@ def _verbs(draw: Draw, activity: Activity, relation: str) -> tuple[Verb, Verb]:
 def scene(draw: Draw, wanted: str, *, fixed: tuple[str, ...] = ()) -> Scene:
     """A scene whose relations give ``wanted``: "entailed", "open" or "excluded".
 
-    Entailed: one to three parts wider, the rest equal. Open: one narrower, perhaps some wider. Excluded: one apart,
-    perhaps some wider.
+    Entailed: one to three parts wider, the rest equal. Open: one or two narrower, perhaps some wider. Excluded: one
+    apart, perhaps some wider.
 
     Args:
         fixed: slots that stay equal, of "subject", "adjective", "verb", "object", "object adjective", "place".
@@ -284,7 +284,9 @@ def scene(draw: Draw, wanted: str, *, fixed: tuple[str, ...] = ()) -> Scene:
         same = {"adjective": "subject", "object adjective": "object"}.get(chosen)
         free = [slot for slot in free if slot != same]
     elif wanted == "open":
-        relation[free.pop()] = NARROWER
+        for slot in free[: 1 + int(draw.chance(0.25))]:
+            relation[slot] = NARROWER
+        free = free[2:]
     least, most = (1, 3) if wanted == "entailed" else (0, 2)
     for slot in free[: least + int(draw.random.random() * (most - least + 1))]:
         relation[slot] = WIDER

@@ -33,7 +33,7 @@ _ORDERS = Frames(
         "the {thing} is big enough for {name} => the {thing} is enough big for {name}",
         "it was such an old {thing} that we sold it => it was an such old {thing} that we sold it",
         "can {who} {base}? => can {base} {who}?",
-        "{name} and {who} {deed} => and {name} {who} {deed}",
+        "{name} and {who} {deed} => {name} {who} and {deed}",
     ),
     held_out=(
         "the {thing} that {who} found was {colour} => the {thing} {who} that found was {colour}",

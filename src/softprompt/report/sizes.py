@@ -1,0 +1,98 @@
+"""Studies on several backbones side by side: score against the backbone's size (SPoT Figure 1 and Table 4; SharPT Figure 2).
+
+Every backbone has a ledger of its own; a study is recognised by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from softprompt import artifacts
+from softprompt.errors import UsageError
+from softprompt.study.records import Floats, Results
+from softprompt.study.retrieval import strategy_rows
+from softprompt.study.tables import Cell, Table, summary
+
+Point = tuple[float, float, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sized:
+    """A study on one backbone.
+
+    Attributes:
+        backbone: name.
+        parameters: stored in it.
+        results: of the study.
+    """
+
+    backbone: str
+    parameters: int
+    results: Results
+
+
+def report_sizes(folders: Sequence[str | Path], out: str | Path, name: str | None = None) -> list[Path]:
+    """Write the table (CSV, LaTeX) and the figure (PNG, SVG) of one study on several backbones.
+
+    Args:
+        folders: ledgers, one a backbone.
+        out: folder for the files.
+        name: of the study; may be left out where each ledger holds one.
+
+    Raises:
+        UsageError: a ledger without the study, or a backbone whose size was not recorded.
+    """
+    from softprompt.study.figures import score_against_size
+    from softprompt.study.run import collect, facts_of, open_study
+
+    studies = []
+    for folder in folders:
+        study, ledger, noted = open_study(folder, name)
+        facts = facts_of(study, noted)
+        if not facts.parameters:
+            raise UsageError(f"{folder} does not say how large {facts.backbone} is: run its study again to record it.")
+        studies.append(
+            Sized(backbone=facts.backbone, parameters=facts.parameters, results=collect(study, ledger, facts))
+        )
+    studies.sort(key=lambda one: one.parameters)
+    table, series = size_table(studies), size_series(studies)
+    files = [Path(out) / f"sizes.{suffix}" for suffix in ("csv", "tex")]
+    for path, text in zip(files, (table.to_csv(), table.to_latex()), strict=True):
+        artifacts.write_bytes(path, text.encode(), durable=False)
+    return files + [score_against_size(series, Path(out) / f"sizes.{suffix}") for suffix in ("png", "svg")]
+
+
+def averages(results: Results) -> dict[str, Cell]:
+    """Average score over targets by method: from scratch, each source task, the best source prompt, other methods."""
+    found = {"from scratch": summary(results.baselines_TR().mean(axis=0))}
+    scores: Floats = results.transfers_STR()
+    found |= {f"from {source}": summary(scores[s].mean(axis=0)) for s, source in enumerate(results.sources)}
+    for row in strategy_rows(results, (1,)):
+        if row.strategy not in ("baseline", "random", "best_of_top_k"):
+            found[f"{row.strategy}, k = {row.k}" if row.k and row.strategy != "oracle" else row.strategy] = row.average
+    return found
+
+
+def size_table(studies: Sequence[Sized]) -> Table:
+    """Methods by backbone, smallest first (SPoT Table 4)."""
+    columns = [averages(one.results) for one in studies]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [(name, *(column.get(name) for column in columns)) for name in names]
+    return Table(
+        name="sizes",
+        title="Average score over the target tasks by backbone (percent)",
+        columns=("method", *(f"{one.backbone} ({one.parameters / 1e6:.0f}M)" for one in studies)),
+        rows=tuple(rows),
+    )
+
+
+def size_series(studies: Sequence[Sized]) -> Mapping[str, list[Point]]:
+    """(parameters, score, standard deviation) by method; finished ones only."""
+    series: dict[str, list[Point]] = {}
+    for one in studies:
+        for name, cell in averages(one.results).items():
+            if cell.value is not None and cell.complete:
+                series.setdefault(name, []).append((float(one.parameters), cell.value, cell.std))
+    return series

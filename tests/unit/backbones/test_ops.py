@@ -1,0 +1,136 @@
+"""Each fused operation against plain PyTorch: the compiled kernels in bfloat16, the fallback in float64 by finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from softprompt.backbones import ops
+from softprompt.backbones.attention import Memory, attend_memory
+from softprompt.backbones.layers import Linear
+from softprompt.backbones.native.library import library
+from softprompt.backbones.packing import Layout
+
+LAYOUT = Layout((7, 33, 64, 1, 50), torch.device("cpu"))
+S, H = LAYOUT.total, 96
+ROUNDING = 0.01  # of bfloat16 results against float32 ones on the same rounded inputs, relative norm
+
+needs_kernels = pytest.mark.skipif(library() is None, reason="no C compiler here")
+needs_tiles = pytest.mark.skipif(library() is None or not library().tiles, reason="no matrix tiles on this CPU")
+
+
+def _run(function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: list[Tensor]) -> list[Tensor]:
+    inputs = [x.clone().requires_grad_(True) for x in inputs]
+    outputs = function(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    seeds = [
+        torch.randn(o.shape, generator=torch.Generator().manual_seed(i)).to(o.dtype) for i, o in enumerate(outputs)
+    ]
+    return [o.detach() for o in outputs] + list(torch.autograd.grad(outputs, inputs, seeds))
+
+
+def _check(function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: list[Tensor]) -> None:
+    rounded = [x.bfloat16() for x in inputs]
+    for fast, plain in zip(_run(function, rounded), _run(function, [x.float() for x in rounded]), strict=True):
+        assert fast.dtype == torch.bfloat16
+        assert float((fast.float() - plain).norm()) <= ROUNDING * float(plain.norm())
+
+
+def _keep(*shape: int) -> Tensor:
+    return (torch.rand(shape) > 0.1).float() / 0.9
+
+
+@needs_kernels
+@pytest.mark.parametrize("dropped", [False, True])
+def test_norm_kernels(dropped: bool) -> None:
+    keep = _keep(5, H) if dropped else None
+    w, b = torch.rand(H) + 0.5, torch.randn(H)
+    two = [torch.randn(S, H), torch.randn(S, H)]
+    _check(lambda x, o: ops.add_rms(x, o, keep, LAYOUT, w.to(x.dtype), 1e-6), two)
+    _check(lambda x: ops.add_rms(x, None, None, LAYOUT, w.to(x.dtype), 1e-6), two[:1])
+    _check(lambda x, o: ops.add_layer_norm(x, o, keep, LAYOUT, w.to(x.dtype), b.to(x.dtype), 1e-6), two)
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["relu", "gelu", "gelu_new", "silu"])
+@pytest.mark.parametrize("width", [96, 37])  # a multiple of the vector width, and not
+def test_activation_kernels(name: str, width: int) -> None:
+    _check(lambda u: ops.activate(u, None, LAYOUT, name, gated=False), [torch.randn(S, width) * 2])
+    keep = _keep(5, width)
+    _check(lambda u: ops.activate(u, keep, LAYOUT, name, gated=True), [torch.randn(S, 2 * width) * 2])
+
+
+@needs_tiles
+@pytest.mark.parametrize(("heads", "width"), [(12, 32), (2, 64), (3, 16), (2, 80)])
+def test_attention_kernel(heads: int, width: int) -> None:
+    inputs = [torch.randn(S, 3 * heads * width)]
+    _check(lambda q: ops.attend_self(q, None, None, LAYOUT, heads, 0.3), inputs)
+    keep, bias = _keep(S, heads), torch.randn(heads, 2 * LAYOUT.longest + 9)
+    _check(lambda q: ops.attend_self(q, keep, bias, LAYOUT, heads, 0.3), inputs)
+
+
+@needs_tiles
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_cross_attention_kernel(biased: bool, dropped: bool) -> None:
+    heads, width, hidden = 4, 32, 96
+    targets = Layout((3, 1, 3, 2, 1), torch.device("cpu"))
+    weight, bias = torch.randn(2 * heads * width, hidden) / hidden**0.5, torch.randn(2 * heads * width)
+    keep = _keep(S, heads) if dropped else None
+
+    def two_layers(q: Tensor, r: Tensor, memory_SH: Tensor) -> tuple[Tensor, Tensor]:
+        kv = Linear(weight.to(q.dtype), bias.to(q.dtype) if biased else None)
+        memory = Memory(memory_SH, LAYOUT)
+        return (
+            attend_memory(q, kv, memory, keep, targets, heads, 0.5),
+            attend_memory(r, kv, memory, keep, targets, heads, 0.5),
+        )
+
+    queries = [torch.randn(targets.total, heads * width) for _ in range(2)]
+    _check(two_layers, [*queries, torch.randn(S, hidden)])
+
+
+def test_carrying_queries_through_the_key_projection_changes_nothing() -> None:
+    heads, width, hidden = 4, 16, 24
+    weight, bias = torch.randn(2 * heads * width, hidden).double(), torch.randn(2 * heads * width).double()
+    keep = _keep(S, heads)
+    memory = torch.randn(S, hidden).double()
+    short = Layout((3, 1, 2, 2, 1), torch.device("cpu"))  # carried
+    long = Layout((3, 1, 20, 2, 1), torch.device("cpu"))  # keys and values projected
+    q = torch.randn(short.total, heads * width).double()
+    padded = torch.cat([q[:6], torch.zeros(18, heads * width).double(), q[6:]])
+    found = [
+        attend_memory(x, Linear(weight, bias), Memory(memory, LAYOUT), keep, layout, heads, 0.5)
+        for x, layout in ((q, short), (padded, long))
+    ]
+    torch.testing.assert_close(found[0], torch.cat([found[1][:6], found[1][24:]]))
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_gradients_of_the_fallback_are_exact(added: bool) -> None:
+    layout = Layout((2, 3), torch.device("cpu"))
+    w, b = torch.rand(4).double(), torch.randn(4).double()
+    keep = torch.tensor([[1.0, 0.0, 2.0, 1.0], [1.0, 1.0, 0.0, 1.0]])
+    x, o = (torch.randn(5, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    if added:
+        assert torch.autograd.gradcheck(lambda x, o: ops.add_rms(x, o, keep, layout, w, 1e-6), (x, o))
+        assert torch.autograd.gradcheck(lambda x, o: ops.add_layer_norm(x, o, keep, layout, w, b, 1e-6), (x, o))
+    else:
+        assert torch.autograd.gradcheck(lambda x: ops.add_rms(x, None, None, layout, w, 1e-6), (x,))
+
+
+@needs_kernels
+def test_what_is_not_finite_stays_so() -> None:
+    for bad in (float("nan"), float("inf")):
+        x = torch.randn(S, 64).bfloat16()
+        x[3, 5] = bad
+        assert not bool(ops.add_rms(x, None, None, LAYOUT, torch.ones(64).bfloat16(), 1e-6)[1].isfinite().all())
+        for name in ("relu", "gelu", "gelu_new", "silu"):
+            out = ops.activate(x, None, LAYOUT, name, gated=False)
+            assert not bool(out.isfinite().all()), name
+        qkv = torch.randn(S, 3 * 64).bfloat16()
+        qkv[3, 5] = bad
+        assert not bool(ops.attend_self(qkv, None, None, LAYOUT, 2, 1.0).isfinite().all())
