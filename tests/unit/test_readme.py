@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -57,6 +60,35 @@ def test_every_command_of_the_table_exists_and_every_command_is_in_it(repo: Path
         inner = getattr(command, "commands", None)
         existing |= {f"{name} {sub}" for sub in inner} if inner else {name}
     assert named == existing
+
+
+def commands_in(page: Path) -> Iterator[tuple[str, str]]:
+    """The command lines in a page's code blocks, with the program's name left out."""
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"^```[a-z]*\n(.*?)^```$|((?:^    .+\n)+)", text, flags=re.MULTILINE | re.DOTALL):
+        for line in "".join(block).splitlines():
+            found = re.match(r"\s*(?:\$ )?(?:softprompt|\./quickstart) (?!.*\|)(.*)", line)
+            if found:
+                yield ("quickstart " if "./quickstart" in line else "") + found[1], line.strip()
+
+
+def test_every_command_on_a_page_exists_with_its_flags(repo: Path) -> None:
+    program = typer.main.get_command(app.load_commands())
+    wrong, seen = [], 0
+    pages = [repo / "README.md", *(page for page in sorted((repo / "docs").glob("*.md")) if page.name != "cli.md")]
+    for page in pages:
+        for text, line in commands_in(page):
+            words = shlex.split(text, comments=True)
+            seen += 1
+            command: Any = program
+            while words and words[0] in getattr(command, "commands", {}):
+                command = command.commands[words.pop(0)]
+            flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+            unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in {*flags, "--help"}]
+            if command is program or hasattr(command, "commands") or unknown:
+                wrong.append(f"{page.name}: {line}")
+    assert seen > 10
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_link_to_a_file_leads_somewhere(repo: Path) -> None:

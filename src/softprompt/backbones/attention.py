@@ -158,7 +158,7 @@ def attend_causal(
         keep_RA: float32 dropout scales of attention weights by key position and head; None for none.
         bias_ADD: added to the scores; None for none.
     """
-    q, k, v = qkv.view(layout.total, 3, heads, -1).unbind(1)
+    q, k, v = qkv.view(layout.total, 3, heads, qkv.shape[1] // 3 // heads).unbind(1)
     if keep_RA is not None:
         v = (v * keep_RA[:, :, None]).to(v.dtype)
     q, k, v = (layout.pad(t).transpose(1, 2) for t in (q, k, v))
@@ -221,7 +221,7 @@ def _carry(q_BDX: Tensor, kv: Linear, heads: int) -> Tensor:
     rows, depth, _ = q_BDX.shape
     hidden = kv.weight.shape[1]
     key_AKH = kv.weight.view(2, heads, -1, hidden)[0]
-    q_ARK = q_BDX.reshape(rows * depth, heads, -1).transpose(0, 1)
+    q_ARK = q_BDX.reshape(rows * depth, heads, q_BDX.shape[2] // heads).transpose(0, 1)
     carried = torch.bmm(q_ARK, key_AKH).view(heads, rows, depth, hidden).permute(1, 2, 0, 3)
     return carried.reshape(rows, depth * heads, hidden)
 
@@ -238,7 +238,7 @@ def _values(mixed_BQH: Tensor, share_BQ: Tensor | None, kv: Linear, rows: int, d
     if kv.bias is not None:
         bias = kv.bias.view(2, heads, -1)[1]
         out = out + (bias if share_BQ is None else (share_BQ.view(rows * depth, heads, 1) * bias).to(out.dtype))
-    return out.reshape(rows, depth, -1)
+    return out.reshape(rows, depth, kv.weight.shape[0] // 2)
 
 
 def attend_absorbed(
@@ -260,14 +260,14 @@ def attend_absorbed(
     """
     rows, depth, _ = q_BDX.shape
     carried = _carry(q_BDX, kv, heads)
-    scores = torch.bmm(carried, source_BLH.transpose(1, 2)).view(rows, depth, heads, -1)
+    scores = torch.bmm(carried, source_BLH.transpose(1, 2)).view(rows, depth, heads, source_BLH.shape[1])
     scores = (scores if scores.dtype == torch.float64 else scores.float()) * scale
     if mask is not None:
         scores = scores + mask
     weights = scores.softmax(-1)
     if keep_BAL is not None:
         weights = weights * keep_BAL[:, None]
-    weights_BQL = weights.to(q_BDX.dtype).view(rows, depth * heads, -1)
+    weights_BQL = weights.to(q_BDX.dtype).view(rows, depth * heads, source_BLH.shape[1])
     share_BQ = None if keep_BAL is None else weights.sum(-1).view(rows, depth * heads)
     return _values(torch.bmm(weights_BQL, source_BLH), share_BQ, kv, rows, depth, heads)
 

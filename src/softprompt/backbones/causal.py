@@ -185,7 +185,8 @@ class CausalBackbone(Backbone):
         depth = torch.arange(batch.target_BD.shape[1], device=self.device)
         index_BD = (first_B[:, None] - from_here + depth[None, :]).clamp(max=out.shape[1] - 1)
         rows = torch.arange(batch.size, device=self.device)[:, None]
-        return out[rows, index_BD].float()  # type: ignore[no-any-return]
+        found = out[rows, index_BD]
+        return found if found.dtype == torch.float64 else found.float()  # type: ignore[no-any-return]
 
     def example_losses(
         self, batch: TokenBatch, prompts: PromptBatch | None, dropout: Dropout | None = None
@@ -195,7 +196,7 @@ class CausalBackbone(Backbone):
         chosen_BD = logits_BDV.gather(2, batch.target_BD[:, :, None])[:, :, 0]
         depth = torch.arange(batch.target_BD.shape[1], device=self.device)
         real_BD = depth[None, :] < batch.target_length_B[:, None]
-        zero = torch.zeros((), device=self.device)
+        zero = log_z_BD.new_zeros(())
         return ExampleLosses(
             nll_B=torch.where(real_BD, log_z_BD - chosen_BD, zero).sum(1),
             log_z_sq_B=torch.where(real_BD, log_z_BD.square(), zero).sum(1),

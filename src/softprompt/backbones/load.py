@@ -16,7 +16,7 @@ import torch
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
 from softprompt.backbones.host import keep_freed_memory
-from softprompt.errors import BackboneError, UnknownNameError, UsageError
+from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError
 
 BUILTIN = "builtin"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -178,6 +178,7 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.devi
 
 
 def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -187,6 +188,8 @@ def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -
                 folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except SafetensorError as error:
+        raise CorruptArtifactError(f"a weight file of backbone {name} is damaged ({error}): fetch it again.") from error
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackboneError(f"backbone {name} could not be loaded: {reason}") from error

@@ -62,8 +62,10 @@ class _AddRMS(torch.autograd.Function):
         return x.view_as(x) if o is None else total, y
 
     @staticmethod
-    def backward(ctx: Any, d_total: Tensor | None, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_total: Tensor | None, dy: Tensor | None) -> tuple[Tensor | None, ...]:
         total, rstd, keep, weight = ctx.saved_tensors
+        if dy is None:
+            dy = torch.zeros_like(total)
         lib = kernels_for(dy)
         if lib is None:
             g, v, r = _wide(dy) * _wide(weight), _wide(total), rstd
@@ -233,7 +235,7 @@ def attend_self(
     lib = kernels_for(qkv)
     if lib is not None and lib.tiles:
         return _Attend.apply(qkv, keep_SA, reach_AR, layout, heads, scale)
-    q, k, v = qkv.view(layout.total, 3, heads, -1).unbind(1)
+    q, k, v = qkv.view(layout.total, 3, heads, qkv.shape[1] // 3 // heads).unbind(1)
     if keep_SA is not None:
         v = (v * keep_SA[:, :, None]).to(v.dtype)
     mask = layout.key_mask(qkv.dtype)

@@ -1,0 +1,1 @@
+"""Serving: many prompts, one frozen backbone, one batch."""

@@ -188,6 +188,7 @@ class ProcessExecutor:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}.")
         self.slots = workers
+        self._stopping = False
         self._devices = list(devices)
         self._threads = threads or max(1, (os.cpu_count() or 1) // workers)
         self._context = multiprocessing.get_context("spawn")  # forked processes and torch threads do not mix
@@ -235,8 +236,11 @@ class ProcessExecutor:
         worker.process.join()
         code = worker.process.exitcode
         outcome = Outcome(key=key, kind="lost", message=f"worker process {worker.process.pid} ended with {code}.")
-        fresh = self._start()
-        worker.process, worker.pipe, worker.order, worker.tell = fresh.process, fresh.pipe, None, None
+        worker.order = worker.tell = None
+        if not self._stopping:
+            worker.pipe.close()
+            fresh = self._start()
+            worker.process, worker.pipe = fresh.process, fresh.pipe
         return outcome
 
     @property
@@ -245,6 +249,7 @@ class ProcessExecutor:
         return [worker.process.pid for worker in self._workers]
 
     def stop(self) -> None:
+        self._stopping = True
         for worker in self._workers:
             if worker.order is not None and worker.process.is_alive():
                 worker.process.terminate()  # the training takes SIGTERM as a request to save and stop

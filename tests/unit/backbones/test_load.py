@@ -40,7 +40,7 @@ def test_float16_is_refused_for_t5(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nosuch", "someone/nosuch", "./no/such/folder"])
 def test_an_unknown_backbone_is_a_usage_error(name: str) -> None:
-    with pytest.raises(UnknownNameError, match="nosuch|no/such"):
+    with pytest.raises(UnknownNameError, match=r"nosuch|no/such"):
         load_backbone(name)
 
 

@@ -247,8 +247,8 @@ static inline void silu(float x, float *f, float *d) {
 }
 
 static inline void relu(float x, float *f, float *d) {
-    *f = x > 0.0f ? x : 0.0f;
-    *d = x > 0.0f ? 1.0f : 0.0f;
+    *f = x <= 0.0f ? 0.0f : x; /* NaN passes */
+    *d = x <= 0.0f ? 0.0f : 1.0f;
 }
 
 #define FORWARD(NAME, FUNCTION)                                                                                         \
@@ -307,7 +307,7 @@ FORWARD(silu, silu)
 static inline __attribute__((always_inline)) void act16(int64_t kind, __m512 x, __m512 *f, __m512 *d) {
     const __m512 one = _mm512_set1_ps(1.0f);
     if (kind == RELU) {
-        __mmask16 on = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);
+        __mmask16 on = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLE_UQ); /* NaN passes */
         *f = _mm512_maskz_mov_ps(on, x);
         *d = _mm512_maskz_mov_ps(on, one);
     } else if (kind == GELU) {
