@@ -67,25 +67,20 @@ def pieces(count: int, width: int, seed: int) -> Iterator[Tensor]:
 
 def vectors(count: int, width: int, top_k: int, repeats: int, folder: Path) -> dict[str, Any]:
     """Search times over many vectors, and whether the answers agree with a float64 scan."""
-    centre = next(pieces(min(count, PIECE), width, 0)).mean(0)
-    radius = 0.0
-
-    def parts() -> Iterator[tuple[Tensor, Tensor]]:
-        nonlocal radius
-        for piece in pieces(count, width, 0):
-            hi, lo, most = split(piece, centre)
-            radius = max(radius, most)
-            yield hi, lo
-
+    plain = torch.empty(count, width)
+    for first, piece in zip(range(0, count, PIECE), pieces(count, width, 0), strict=True):
+        plain[first : first + len(piece)] = piece
+    centre = plain[:PIECE].mean(0)
+    parts = (split(piece, centre) for piece in plain.split(PIECE))
     names = [str(i) for i in range(count)]
     begun = time.perf_counter()
-    # Unit vectors lie within 1 + |centre| of the centre; the table wants its radius before the rows.
-    write_table(folder / "table", names, names, parts(), centre, 1.0 + float(centre.norm()))
+    write_table(folder / "table", names, names, parts, centre)
     built = time.perf_counter() - begun
     table = VectorTable.open(folder / "table")
     generator = torch.Generator().manual_seed(1)
-    base = torch.cat(list(pieces(8, width, 0)))
-    queries = torch.nn.functional.normalize(base + 0.3 * torch.randn(8, width, generator=generator) / width**0.5, dim=1)
+    queries = torch.nn.functional.normalize(
+        plain[:8] + 0.3 * torch.randn(8, width, generator=generator) / width**0.5, dim=1
+    )
     turn = iter(range(10**9))
     found: dict[str, Any] = {
         "prompts": count,
@@ -95,7 +90,6 @@ def vectors(count: int, width: int, top_k: int, repeats: int, folder: Path) -> d
         "build_s": round(built, 1),
         "ours": milliseconds(lambda: table.query(queries[next(turn) % 8], top_k), repeats),
     }
-    plain = torch.cat(list(pieces(count, width, 0)))
     found["float32_product"] = milliseconds(lambda: (plain @ queries[next(turn) % 8]).topk(top_k), repeats)
     found["agreement"] = _agreement(table, plain, queries, top_k)
     found["faiss_flat"] = _faiss(plain, queries, top_k, repeats)
@@ -107,8 +101,8 @@ def vectors(count: int, width: int, top_k: int, repeats: int, folder: Path) -> d
 def _agreement(table: VectorTable, plain: Tensor, queries: Tensor, top_k: int) -> dict[str, float]:
     """Share of the true top k that is found, and the largest error of a similarity, against float64."""
     hits, worst = 0, 0.0
-    for query in queries:
-        exact = torch.cat([part.double() @ query.double() for part in plain.split(PIECE)])
+    all_exact = torch.cat([part.double() @ queries.double().T for part in plain.split(PIECE)])
+    for query, exact in zip(queries, all_exact.T, strict=True):
         best = set(exact.topk(top_k).indices.tolist())
         answer = table.query(query, top_k)
         hits += len(best & {row for row, _ in answer})

@@ -40,8 +40,8 @@ ensure_venv() {
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
         return
     fi
-    echo "installing softprompt[$extras] and its pinned dependencies into $VENV (once; torch is large)"
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+    echo "installing softprompt[$extras] and its pinned dependencies into $VENV (once; some minutes, torch is large)"
+    "$VENV/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt \
         ${SOFTPROMPT_TORCH_INDEX:+--extra-index-url "$SOFTPROMPT_TORCH_INDEX"} --editable ".[$extras]" ||
         fail "the dependencies could not be installed (see above): is the package index reachable and the disk not full?"
     printf '%s\n' "$wanted" >"$stamp"

@@ -1,6 +1,6 @@
-"""Frozen weights as plain values, and the token losses.
+"""Frozen weights as plain values.
 
-Letters: S packed positions, R packed decoder positions, H width, V vocabulary.
+Letters: H width, F feed-forward width.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-any-return"
@@ -8,7 +8,7 @@ Letters: S packed positions, R packed decoder positions, H width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,9 @@ class _Branch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_same: Tensor, d_image: Tensor) -> tuple[Tensor, None, None]:
+        # Both gradients are fresh results of one residual step, and what else read d_same has been computed: in place.
+        if d_same.is_contiguous() and d_image.dtype == d_same.dtype:
+            return d_same.addmm_(d_image, ctx.weight), None, None
         return torch.addmm(d_same, d_image, ctx.weight), None, None
 
 
@@ -132,31 +135,3 @@ def relative_buckets(distance: Tensor, *, bidirectional: bool, buckets: int, max
     log_ratio = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
     far = (exact + (log_ratio * (buckets - exact)).to(torch.int64)).clamp(max=buckets - 1)
     return offset + torch.where(distance < exact, distance, far)
-
-
-_TOKENS_AT_ONCE = 512  # logits of more target tokens than this are not held together
-
-
-def token_losses(hidden_RH: Tensor, project: Callable[[Tensor], Tensor], target_R: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and squared log partition function of each target token, float32 [R] each, in nats.
-
-    Logits of many tokens are computed piece by piece and again in the backward pass, so that [R, V] never exists.
-    """
-    if hidden_RH.shape[0] <= _TOKENS_AT_ONCE:
-        return _losses(hidden_RH, project, target_R)
-    from torch.utils.checkpoint import checkpoint
-
-    parts = [
-        checkpoint(_losses, hidden, project, target, use_reentrant=False)
-        for hidden, target in zip(hidden_RH.split(_TOKENS_AT_ONCE), target_R.split(_TOKENS_AT_ONCE), strict=True)
-    ]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-
-
-def _losses(hidden_RH: Tensor, project: Callable[[Tensor], Tensor], target_R: Tensor) -> tuple[Tensor, Tensor]:
-    logits_RV = project(hidden_RH)
-    if logits_RV.dtype != torch.float64:
-        logits_RV = logits_RV.float()
-    log_z_R = torch.logsumexp(logits_RV, dim=-1)
-    chosen_R = logits_RV.gather(1, target_R[:, None])[:, 0]
-    return log_z_R - chosen_R, log_z_R.square()

@@ -173,6 +173,37 @@ class _Attend(torch.autograd.Function):
         return dqkv, None, None, None, None, None
 
 
+class _TokenLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_RV: Tensor, target_R: Tensor) -> tuple[Tensor, Tensor]:
+        lib = library()
+        assert lib is not None
+        logits_RV = logits_RV.contiguous()
+        log_z = torch.empty(logits_RV.shape[0], dtype=torch.float32)
+        chosen = torch.empty_like(log_z)
+        lib.call("token_losses", logits_RV, target_R, log_z, chosen, *logits_RV.shape)
+        ctx.save_for_backward(logits_RV, target_R, log_z)
+        return log_z, chosen
+
+    @staticmethod
+    def backward(ctx: Any, d_log_z: Tensor, d_chosen: Tensor) -> tuple[Tensor, None]:
+        logits_RV, target_R, log_z = ctx.saved_tensors
+        lib = library()
+        assert lib is not None
+        d_logits = torch.empty_like(logits_RV)
+        gradients = (d_log_z.contiguous(), d_chosen.contiguous())
+        lib.call("token_losses_backward", logits_RV, target_R, log_z, *gradients, d_logits, *logits_RV.shape)
+        return d_logits, None
+
+
+def log_partition(logits_RV: Tensor, target_R: Tensor) -> tuple[Tensor, Tensor]:
+    """log Z and the target's logit of each token, float32 [R] each (float64 for float64 logits)."""
+    if kernels_for(logits_RV) is not None:
+        return _TokenLosses.apply(logits_RV, target_R.contiguous())
+    logits_RV = _wide(logits_RV)
+    return torch.logsumexp(logits_RV, dim=-1), logits_RV.gather(1, target_R[:, None])[:, 0]
+
+
 def add_rms(
     x_SH: Tensor, o_SH: Tensor | None, keep_BH: Tensor | None, layout: Layout, weight: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:

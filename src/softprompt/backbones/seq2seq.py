@@ -18,7 +18,7 @@ from softprompt.backbones.attention import DecodeState, Memory
 from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, TokenBatch
 from softprompt.backbones.dropout import Masks
 from softprompt.backbones.fingerprint import digest_memory
-from softprompt.backbones.layers import token_losses
+from softprompt.backbones.losses import token_losses
 from softprompt.backbones.packing import Layout, pack
 from softprompt.errors import IncompatibleBackboneError, UsageError
 from softprompt.prompts.batch import PromptBatch

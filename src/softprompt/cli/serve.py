@@ -1,9 +1,10 @@
-"""``softprompt serve``: all prompts of a library, and SharPT artifacts, from one backbone over HTTP."""
+"""``softprompt serve``: many prompts on one backbone over HTTP."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import importlib.util
+import socket
+from typing import Annotated
 
 import typer
 
@@ -11,67 +12,50 @@ from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, lines
 from softprompt.cli.progress import say
-from softprompt.errors import UnknownNameError, UsageError
-
-if TYPE_CHECKING:
-    from softprompt.backbones.base import Backbone
-    from softprompt.prompts.batch import Prompter
-    from softprompt.serving.engine import Resolve
+from softprompt.errors import UsageError
 
 
 @command(app, "serve")
 def serve(
-    library: Annotated[str | None, typer.Option("--library", help="Library whose prompts are served.")] = None,
-    space: Annotated[
-        list[Path] | None, typer.Option("--space", help="A SharPT space or adaptation to serve; may be repeated.")
-    ] = None,
+    library: o.LibraryPlace,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port to listen on.", min=1, max=65535)] = 8000,
-    wait_ms: Annotated[
-        float, typer.Option("--wait-ms", help="How long a request waits for others to share its batch.", min=0)
-    ] = 5.0,
+    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    wait_ms: Annotated[float, typer.Option("--wait-ms", help="How long a request waits for others.", min=0.0)] = 5.0,
+    batch_tokens: Annotated[int, typer.Option("--batch-tokens", help="Padded positions in one pass.", min=1)] = 8192,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
-    """Serve all prompts of a library from one backbone."""
-    if library is None and not space:
-        raise UsageError("serve needs prompts: give --library, or --space for SharPT.")
-    try:
-        import uvicorn
+    """Answer requests for different prompts in one batch (HTTP)."""
+    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"serving needs {' and '.join(missing)}: pip install 'softprompt[serve]'.")
+    import uvicorn
 
-        from softprompt.serving.engine import Engine
-        from softprompt.serving.http import make_app
-    except ImportError as error:
-        raise UsageError(f"serve needs the package {error.name}: pip install 'softprompt[serve]'.") from error
-    store = o.open_library(library) if library is not None else None
+    from softprompt.serving.engine import Engine, from_library
+    from softprompt.serving.http import make_app
+
+    store = o.open_library(library)
+    listener = _listen(host, port)
     model = o.open_backbone(backbone, dtype, device, revision)
-    resolve, names = _sources(model, library, space or [])
-    engine = Engine(model, resolve)
-    say(f"serving {len(names)} prompts of {store.location if store else 'SharPT'} on http://{host}:{port}")
-    uvicorn.run(make_app(engine, lambda: names, wait_ms=wait_ms), host=host, port=port, log_level="warning")
-    return Answer(data={"served": names}, show=lines("stopped"))
+
+    def names() -> list[str]:
+        return [entry.name for entry in store.list(backbone=model)]
+
+    engine = Engine(model, from_library(store, model), batch_tokens=batch_tokens)
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    say(f"{len(names())} prompt(s) of {store.location} at {address}; Ctrl-C stops")
+    server = uvicorn.Server(uvicorn.Config(make_app(engine, names, wait_ms=wait_ms), log_level="warning"))
+    server.run(sockets=[listener])
+    return Answer(data={"address": address, "stopped": True}, show=lines("stopped"))
 
 
-def _sources(backbone: Backbone, library: str | None, folders: list[Path]) -> tuple[Resolve, list[str]]:
-    """Where names are looked up: SharPT artifacts first, then the library."""
-    from softprompt.serving.engine import from_library
-
-    spaces: dict[str, Prompter] = {}
-    for folder in folders:
-        from softprompt.sharpt.space import load_prompter
-
-        spaces[folder.name] = load_prompter([folder], backbone)
-    store = o.open_library(library) if library is not None else None
-    in_library = from_library(store, backbone) if store is not None else None
-    names = sorted({*spaces, *(entry.name for entry in store.list(backbone=backbone))} if store else spaces)
-
-    def resolve(name: str) -> tuple[Prompter, int]:
-        if name in spaces:
-            return spaces[name], 0
-        if in_library is None:
-            raise UnknownNameError("prompt", name, names)
-        return in_library(name)
-
-    return resolve, names
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, opened before the backbone is loaded so that a taken port is known at once."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another --port or --host."
+        ) from error

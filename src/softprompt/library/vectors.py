@@ -23,8 +23,9 @@ from softprompt.artifacts import new_folder, read_json
 from softprompt.errors import CorruptArtifactError, SoftpromptError
 
 _FORMAT = "softprompt-vectors/1"
+_PIECE = 16_384
 _MOST_CANDIDATES = 8192
-_ROUNDING = 1.5 * 2.0**-8  # of x, of q, and of the sum, each to bfloat16; relative to |x - m| |q|
+_ROUNDING = 1.01 * 2.0**-9  # of a number to bfloat16, relative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class VectorTable:
         hi_nH: bfloat16 [n, H].
         lo_nH: bfloat16 [n, H].
         centre_H: float32 [H].
-        radius: the largest |x - m|.
+        radius: the largest |hi|.
+        rest: the largest |lo|.
     """
 
     names: Sequence[str]
@@ -46,6 +48,7 @@ class VectorTable:
     lo_nH: Tensor
     centre_H: Tensor
     radius: float
+    rest: float
 
     @classmethod
     def of(
@@ -54,8 +57,16 @@ class VectorTable:
         """A table in memory from float vectors [n, H]; the centre is their mean unless one is given."""
         vectors_nH = vectors_nH.to(torch.float32)
         centre_H = vectors_nH.mean(0) if centre_H is None else centre_H.to(torch.float32)
-        hi_nH, lo_nH, radius = split(vectors_nH, centre_H)
-        return cls(names=names, versions=versions, hi_nH=hi_nH, lo_nH=lo_nH, centre_H=centre_H, radius=radius)
+        hi_nH, lo_nH = split(vectors_nH, centre_H)
+        return cls(
+            names=names,
+            versions=versions,
+            hi_nH=hi_nH,
+            lo_nH=lo_nH,
+            centre_H=centre_H,
+            radius=_largest(hi_nH),
+            rest=_largest(lo_nH),
+        )
 
     def __len__(self) -> int:
         return int(self.hi_nH.shape[0])
@@ -85,16 +96,21 @@ class VectorTable:
         if top_k < 1:
             return []
         query_H = vector_H.to(torch.float32)
-        rough_n = torch.mv(self.hi_nH, query_H.to(torch.bfloat16)).to(torch.float32)
+        narrow_H = query_H.to(torch.bfloat16)
+        rough_n = torch.mv(self.hi_nH, narrow_H).to(torch.float32)
         if keep_n is not None:
             rough_n.masked_fill_(~keep_n, -torch.inf)
-        error = _ROUNDING * self.radius * float(query_H.norm())
+        # What lo leaves out, and what rounding the query does, by Cauchy-Schwarz; rounding the result comes below.
+        error = self.rest * float(query_H.norm()) + self.radius * float((query_H - narrow_H.to(torch.float32)).norm())
         candidates = min(count, max(4 * top_k, 256))
         while True:
             rough, rows = rough_n.topk(candidates)
             exact = self._rows(rows) @ query_H
             best, order = exact.topk(top_k)
-            if candidates >= min(count, _MOST_CANDIDATES) or float(rough[-1]) + error < float(best[-1]):
+            last = float(best[-1])
+            if candidates >= min(count, _MOST_CANDIDATES) or float(rough[-1]) < last - error - _ROUNDING * (
+                abs(last) + error
+            ):
                 break
             candidates = min(count, max(4 * candidates, _MOST_CANDIDATES // 4), _MOST_CANDIDATES)
         offset = float(self.centre_H @ query_H)
@@ -113,6 +129,7 @@ class VectorTable:
             lo_nH=self.lo_nH[index],
             centre_H=self.centre_H,
             radius=self.radius,
+            rest=self.rest,
         )
 
     def joined(self, other: VectorTable) -> VectorTable:
@@ -124,6 +141,7 @@ class VectorTable:
             lo_nH=torch.cat([self.lo_nH, other.lo_nH]),
             centre_H=self.centre_H,
             radius=max(self.radius, other.radius),
+            rest=max(self.rest, other.rest),
         )
 
     def save(self, folder: Path, also: VectorTable | None = None, keep: Sequence[int] | None = None) -> None:
@@ -135,7 +153,6 @@ class VectorTable:
             [version for part in parts for version in part.versions],
             ((part.hi_nH, part.lo_nH) for part in parts),
             self.centre_H,
-            max(part.radius for part in parts),
         )
 
     @classmethod
@@ -149,7 +166,8 @@ class VectorTable:
         try:
             if about["format"] != _FORMAT:
                 raise ValueError("another format")
-            count, width, radius = len(about["names"]), int(about["width"]), float(about["radius"])
+            count, width = len(about["names"]), int(about["width"])
+            radius, rest = float(about["radius"]), float(about["rest"])
             if len(about["versions"]) != count:
                 raise ValueError("names and versions differ in number")
             centre_H = torch.tensor(about["centre"], dtype=torch.float32)
@@ -157,15 +175,23 @@ class VectorTable:
             names, versions = list(about["names"]), list(about["versions"])
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise CorruptArtifactError(f"{folder} is no vector table ({error}); it is derived again.") from error
-        return cls(names=names, versions=versions, hi_nH=hi_nH, lo_nH=lo_nH, centre_H=centre_H, radius=radius)
+        return cls(
+            names=names, versions=versions, hi_nH=hi_nH, lo_nH=lo_nH, centre_H=centre_H, radius=radius, rest=rest
+        )
 
 
-def split(vectors_nH: Tensor, centre_H: Tensor) -> tuple[Tensor, Tensor, float]:
-    """hi, lo (bfloat16 [n, H]) with hi + lo = vectors - centre to about 2^-17, and the largest distance."""
+def split(vectors_nH: Tensor, centre_H: Tensor) -> tuple[Tensor, Tensor]:
+    """hi, lo (bfloat16 [n, H]) with hi + lo = vectors - centre to about 2^-17."""
     centred_nH = vectors_nH.to(torch.float32) - centre_H
     hi_nH = centred_nH.to(torch.bfloat16)
-    lo_nH = (centred_nH - hi_nH.to(torch.float32)).to(torch.bfloat16)
-    return hi_nH, lo_nH, float(centred_nH.norm(dim=1).max()) if len(centred_nH) else 0.0
+    return hi_nH, (centred_nH - hi_nH.to(torch.float32)).to(torch.bfloat16)
+
+
+def _largest(rows_nH: Tensor) -> float:
+    """The largest L2 norm of the rows."""
+    starts = range(0, len(rows_nH), _PIECE)
+    pieces = (rows_nH[first : first + _PIECE].to(torch.float32).norm(dim=1).max() for first in starts)
+    return max((float(norm) for norm in pieces), default=0.0)
 
 
 def write_table(
@@ -174,29 +200,24 @@ def write_table(
     versions: Sequence[str],
     parts: Iterable[tuple[Tensor, Tensor]],
     centre_H: Tensor,
-    radius: float,
 ) -> None:
     """Write a table piece by piece: pairs of hi and lo, bfloat16 [., H], in the order of ``names``.
 
     Raises:
         StorageError: it could not be written.
     """
-    about: dict[str, object] = {
-        "format": _FORMAT,
-        "width": len(centre_H),
-        "radius": radius,
-        "centre": centre_H.tolist(),
-    }
+    radius = rest = 0.0
     with (
         new_folder(folder, replace=True, durable=False, size=4 * len(names) * len(centre_H)) as temporary,
         open(temporary / "hi.bf16", "wb") as hi_file,
         open(temporary / "lo.bf16", "wb") as lo_file,
     ):
         for hi_nH, lo_nH in parts:
+            radius, rest = max(radius, _largest(hi_nH)), max(rest, _largest(lo_nH))
             hi_file.write(hi_nH.contiguous().view(torch.int16).numpy().data)
             lo_file.write(lo_nH.contiguous().view(torch.int16).numpy().data)
-        about |= {"names": list(names), "versions": list(versions)}
-        (temporary / "about.json").write_text(json.dumps(about))
+        about = {"format": _FORMAT, "width": len(centre_H), "radius": radius, "rest": rest, "centre": centre_H.tolist()}
+        (temporary / "about.json").write_text(json.dumps({**about, "names": list(names), "versions": list(versions)}))
 
 
 def _mapped(path: Path, count: int, width: int) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 from softprompt import artifacts
 from softprompt.report.charts import Line, dendrogram, lines, scatter
 from softprompt.report.parts import HeatCell, downloads, headline, heatmap, key_values, page, table_html
+from softprompt.report.tables import all_tables, correlation_table, embedding_ablation
 from softprompt.study.analysis import (
     Gains,
     best_sources,
@@ -37,7 +38,7 @@ from softprompt.study.embeddings import (
 from softprompt.study.figures import colour_limit, cost_series, relation_pair
 from softprompt.study.judged import predictor_table, with_combination
 from softprompt.study.records import Floats, Results
-from softprompt.study.retrieval import StrategyRow, by_target_table, strategy_rows, strategy_table
+from softprompt.study.retrieval import StrategyRow, strategy_rows, strategy_table
 from softprompt.study.settings import Study
 from softprompt.study.statistics import (
     compare_sources,
@@ -47,7 +48,6 @@ from softprompt.study.statistics import (
     halves_table,
     stability_table,
 )
-from softprompt.study.tables import Table
 
 LARGE = 40
 """More rows than this are drawn without numbers."""
@@ -121,62 +121,6 @@ def write_report(
         drawn += [relation_pair(*pair, folder / "figures" / f"task_relations.{kind}") for kind in ("png", "svg")]
     return StudyReport(
         page=folder / "report.html", tables=tuple(tables), figures=tuple(drawn), left_out=tuple(left_out)
-    )
-
-
-def all_tables(results: Results, rows: Sequence[StrategyRow]) -> list[Table]:
-    """Every table of the report."""
-    return [
-        score_table(results),
-        gain_table(results),
-        positive_transfers(results),
-        best_table(results),
-        stability_table(results),
-        strategy_table(rows, len(results.targets)),
-        by_target_table(rows, results),
-        *(correlation_table(results, kind) for kind in (SIMILARITIES if results.embeddings else ())),
-        *([embedding_ablation(results)] if results.other_embeddings else []),
-        *([judged] if (judged := predictor_table(results)) is not None else []),
-        halves_table(results),
-        excess_table(results),
-        comparison_table(compare_sources(results), "sources_tested", "Each source task against tuning from scratch"),
-        seed_table(results),
-    ]
-
-
-def correlation_table(results: Results, kind: str) -> Table:
-    """Pearson's r and p of similarity and gain, by target (Figure 8's titles)."""
-    rows = [
-        (
-            c.target,
-            *(("pending", "pending") if c.r is None or c.p is None else (f"{c.r:.3f}", f"{c.p:.2g}")),
-            str(len(c.prompts)),
-        )
-        for c in correlations(results, kind)
-    ]
-    return Table(
-        name=f"correlation_{kind}",
-        title=f"Correlation of {SIMILARITIES[kind]} with relative error reduction",
-        columns=("target", "r", "p", "source prompts"),
-        rows=tuple(rows),
-    )
-
-
-def embedding_ablation(results: Results) -> Table:
-    """How well embeddings at other steps predict gains: mean Pearson r over targets (footnote 13)."""
-    sets = {"the study's step": results.embeddings, **results.other_embeddings}
-    rows: list[tuple[str, ...]] = []
-    for name, embeddings in sets.items():
-        means = []
-        for kind in SIMILARITIES:
-            found = [c.r for c in correlations(results, kind, embeddings) if c.r is not None]
-            means.append(f"{np.mean(found):.3f} ({len(found)} targets)" if found else "pending")
-        rows.append((f"{name} steps" if name.isdigit() else name, *means))
-    return Table(
-        name="embedding_ablation",
-        title="Task embeddings from other checkpoints: mean Pearson r of similarity and gain over targets",
-        columns=("embedding", *SIMILARITIES.values()),
-        rows=tuple(rows),
     )
 
 

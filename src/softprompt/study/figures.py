@@ -249,7 +249,7 @@ def cost_against_gain(rows: Sequence[StrategyRow], path: str | Path) -> Path:
             axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom", ha="right")
     axes.set_xlabel("prompt tunings on the target")
     axes.set_ylabel("average score (%)")
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
     return _save(figure, path)
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softprompt.errors import UsageError
-from softprompt.study.grid import TRAINED_KINDS, Facts, Grid, StudyCell, build_grid, unresolved_facts
+from softprompt.study.arms import ARM_KINDS, model_tuning_settings, sharpt_settings
+from softprompt.study.build import build_grid
+from softprompt.study.grid import TRAINED_KINDS, Facts, Grid, StudyCell, unresolved_facts
 from softprompt.study.ledger import Ledger
 from softprompt.study.run import clock
 from softprompt.study.settings import Study, load_study
@@ -323,6 +325,10 @@ def _positions(rows: Sequence[PlanRow]) -> float:
 
 
 def _settings(study: Study, cell: StudyCell) -> TrainSettings:
+    if cell.kind == "latent_space":
+        return sharpt_settings(study).source
+    if cell.kind == "latent_transfer":
+        return sharpt_settings(study).target
     from_source = cell.kind in ("source", "mixture") or cell.spec.get("role") == "source"
     return study.source if from_source else study.target
 
@@ -333,13 +339,15 @@ def _row_positions(settings: TrainSettings, mean_tokens: float | None) -> float:
 
 
 def _train_positions(study: Study, cell: StudyCell, mean_tokens: float | None) -> float:
+    if cell.kind == "model_tuning":  # weights need gradients too: 6 FLOPs a parameter instead of 4
+        return 1.5 * cell.steps * model_tuning_settings(study).batch_tokens
     settings = _settings(study, cell)
     return cell.steps * settings.batch_size * _row_positions(settings, mean_tokens)
 
 
 def _eval_positions(study: Study, cell: StudyCell, mean_tokens: float | None) -> float:
     settings = _settings(study, cell)
-    if cell.kind not in TRAINED_KINDS or cell.kind == "mixture" or len(cell.spec.get("tasks", ())) > 1:
+    if cell.kind not in (*TRAINED_KINDS, *ARM_KINDS) or cell.kind == "mixture" or len(cell.spec.get("tasks", ())) > 1:
         return 0.0
     rows = min(settings.eval_rows or ASSUMED_VALIDATION_ROWS, study.validation_rows or ASSUMED_VALIDATION_ROWS)
     return (cell.steps / settings.eval_every + 1) * rows * _row_positions(settings, mean_tokens)
@@ -354,10 +362,11 @@ def _memory(study: Study, shape: Shape, bytes_each: int = 4) -> float:
 
 
 def _storage(grid: Grid, study: Study, shape: Shape) -> float:
-    """Two prompts a training, one an embedding, and a few kilobytes of records a cell."""
+    """Two prompts a training, one an embedding, SharPT's generators (two H x H matrices and up to 256 skills), and a few kilobytes of records a cell."""
     prompt = study.target.prompt_length * shape.width * 4
     kept = sum(2 for cell in grid.cells.values() if cell.kind in TRAINED_KINDS) + len(grid.of_kind("embedding"))
-    return kept * prompt + len(grid.cells) * 8192
+    generator = (2 * shape.width**2 + 256 * shape.width) * 4 + prompt
+    return kept * prompt + len(grid.of_kind("latent_space", "latent_transfer")) * generator + len(grid.cells) * 8192
 
 
 def _measured_rate(ledger: Ledger) -> float | None:

@@ -12,25 +12,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from softprompt.errors import NonFiniteError, SoftpromptError, UsageError
+from softprompt.errors import NonFiniteError, UsageError
 from softprompt.study.arms import ARM_KINDS, make_arm
 from softprompt.study.embeddings import similarity_NN
 from softprompt.study.grid import TARGET_KINDS, DataFacts, Facts, Pack, StudyCell
 from softprompt.study.ledger import Ledger
-from softprompt.study.settings import FEW_STEPS, Study
+from softprompt.study.measures import predict, prompt_of
+from softprompt.study.settings import Study
 from softprompt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from softprompt.backbones.base import Backbone
-    from softprompt.tasks.encoded import EncodedSplit
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
     from softprompt.training.runs import Run, RunResult
 
-TEXTS = 500
-"""Inputs of each task that text predictors look at."""
 DEFAULT_RUNNER = "softprompt.study.runner:PromptRunner"
 Tell = Callable[[int, int], None]
 """Called with steps done and steps in all of the pack at work."""
@@ -166,7 +164,7 @@ class PromptRunner:
             return
         if pack.kind == "prediction":
             for cell in pack.cells:
-                self._predict(study, cell, ledger, provenance)
+                predict(self, study, cell, ledger, provenance)
             return
         if pack.kind in ARM_KINDS:
             make_arm(self, study, pack, ledger, folder, provenance, tell)
@@ -254,7 +252,7 @@ class PromptRunner:
         if cell.kind == "weighted_average":
             return self._average(cell, ledger)
         kind, key = cell.parents[0]
-        return _value(ledger, kind, key, cell.name)
+        return prompt_of(ledger, kind, key, cell.name)
 
     def _ranking(self, cell: StudyCell, ledger: Ledger) -> list[tuple[float, int]]:
         """(similarity, place among the sources) of every source prompt, best first."""
@@ -273,7 +271,9 @@ class PromptRunner:
         ranking = [
             Ranked(name=names[i], task=str(spec["names"][i][0]), similarity=s) for s, i in self._ranking(cell, ledger)
         ]
-        start = weighted_average(ranking, int(spec["k"]), lambda name: _value(ledger, "source", keys[name], cell.name))
+        start = weighted_average(
+            ranking, int(spec["k"]), lambda name: prompt_of(ledger, "source", keys[name], cell.name)
+        )
         return start.prompt_PH
 
     def _mixed(self, study: Study, cell: StudyCell, ledger: Ledger) -> list[str]:
@@ -352,78 +352,12 @@ class PromptRunner:
             )
         backbone = self.backbone(study)
         data = self.data(study, str(cell.spec["target"]), study.target)
-        prompt = _value(ledger, kind, key, cell.name).to(backbone.device)
+        prompt = prompt_of(ledger, kind, key, cell.name).to(backbone.device)
         job = EvalJob(run=0, task=data.task, split=data.validation)
         settings = study.target
         (found,) = evaluate(backbone, PromptStack(prompt[None]), [job], max_target_tokens=settings.max_target_tokens)
         run = data.run("evaluation", 0)
         self._write(ledger, cell, self.halves(study, run, found.predictions), {}, {**provenance, "cell": cell.name})
-
-    def _predict(self, study: Study, cell: StudyCell, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
-        """What the study's predictors say of every source prompt on one target."""
-        from softprompt.transfer import predictors as known
-
-        backbone, target = self.backbone(study), str(cell.spec["target"])
-        data = self.data(study, target, study.target)
-        makers = {
-            "zero-shot-loss": lambda: known.ZeroShotLoss(backbone),
-            "few-step-loss": lambda: known.FewStepLoss(backbone, self._few_steps(study, data), steps=FEW_STEPS),
-            "text-similarity": known.TextSimilarity,
-            "data-size": known.DataSize,
-        }
-        chosen = [makers[name]() for name in study.strategies.predictors]
-        candidates: list[known.Candidate] = []
-        texts: dict[str, list[str]] = {}
-        for (source, seed), key in zip(cell.spec["names"], cell.spec["sources"], strict=True):
-            parts = [self.data(study, task, study.source).train for task in study.tasks_of(source)]
-            texts.setdefault(source, [e.inputs for part in parts for e in part.examples[:TEXTS]])
-            candidates.append(
-                known.Candidate(
-                    name=f"{source}.{seed}",
-                    task=source,
-                    prompt=_value(ledger, "source", key, cell.name),
-                    train_rows=sum(len(part) for part in parts),
-                    texts=texts[source],
-                )
-            )
-        wanted = known.TransferTarget(
-            name=target, train=data.train, texts=[e.inputs for e in data.train.examples[:TEXTS]]
-        )
-        found = known.predict_all(chosen, wanted, candidates)
-        result = {
-            "values": {
-                name: dict(zip((c.name for c in candidates), p.values, strict=True)) for name, p in found.items()
-            },
-            "forward_tokens": {name: p.forward_tokens for name, p in found.items()},
-        }
-        self._write(ledger, cell, result, {}, {**provenance, "cell": cell.name})
-
-    def _few_steps(self, study: Study, data: TaskData) -> Callable[[Tensor, EncodedSplit, int], tuple[Tensor, int]]:
-        import torch
-
-        from softprompt.prompts.stack import PromptStack
-        from softprompt.training.loop import train_prompts
-        from softprompt.training.runs import Run
-
-        def tune(prompts_SPH: Tensor, split: EncodedSplit, steps: int) -> tuple[Tensor, int]:
-            settings = study.target.having(steps=steps, eval_every=steps, embedding_step=0, patience=0)
-            runs = [
-                Run(
-                    name=f"candidate-{i}",
-                    seed=0,
-                    train=(split,),
-                    task=data.task,
-                    validation=data.validation,
-                    validated=False,
-                )
-                for i in range(len(prompts_SPH))
-            ]
-            stack = PromptStack(prompts_SPH.to(self.backbone(study).device), tuned=True)
-            results = train_prompts(self.backbone(study), stack, runs, settings)
-            # A tuning step goes forward and back: twice the work of a position.
-            return torch.stack([r.final["prompt"] for r in results]), 2 * sum(r.tokens for r in results)
-
-        return tune
 
 
 def settings_of(study: Study, pack: Pack) -> TrainSettings:
@@ -445,14 +379,6 @@ def selecting_rows(study: Study, rows: int) -> np.ndarray[Any, Any] | None:
     from softprompt.inference.evaluate import halves
 
     return halves(rows, 0)[0]
-
-
-def _value(ledger: Ledger, kind: str, key: str, wanted_by: str) -> Tensor:
-    """The prompt of a finished training: the best checkpoint, or the last where none was chosen (mixtures)."""
-    tensors = ledger.tensors(kind, key)
-    if "best" not in tensors and "final" not in tensors:
-        raise SoftpromptError(f"{wanted_by} has nothing to start from: training {kind}/{key[:12]} kept no checkpoint.")
-    return tensors.get("best", tensors.get("final"))  # type: ignore[return-value]
 
 
 def content(inputs: str) -> str:

@@ -123,6 +123,21 @@ def test_gradients_of_the_fallback_are_exact(added: bool) -> None:
 
 
 @needs_kernels
+def test_token_loss_kernel() -> None:
+    target = torch.randint(0, 203, (40,))
+    logits = (torch.randn(40, 203) * 3).bfloat16()
+    found = []
+    for x in (logits.clone(), logits.float()):
+        x.requires_grad_(True)
+        log_z, chosen = ops.log_partition(x, target)
+        (grad,) = torch.autograd.grad((log_z - chosen).sum() + 1e-2 * log_z.square().sum(), x)
+        found.append((log_z.detach(), chosen.detach(), grad.float()))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=0, atol=0)
+    torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-2, atol=1e-4)
+
+
+@needs_kernels
 def test_what_is_not_finite_stays_so() -> None:
     for bad in (float("nan"), float("inf")):
         x = torch.randn(S, 64).bfloat16()

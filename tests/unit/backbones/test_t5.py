@@ -71,11 +71,11 @@ def test_checkpointing_changes_nothing(kind: str, dtype: torch.dtype) -> None:
 
 
 def test_long_targets_are_scored_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.backbones import layers
+    from softprompt.backbones import losses as module
 
     found = []
     for pieces in (512, 2):
-        monkeypatch.setattr(layers, "_TOKENS_AT_ONCE", pieces)
+        monkeypatch.setattr(module, "_TOKENS_AT_ONCE", pieces)
         backbone = tiny_backbone("t5")
         batch, stack = random_batch(backbone), random_prompts(backbone)
         losses = backbone.example_losses(batch, stack.prompts(Rows(run_B=WHICH)))

@@ -31,6 +31,14 @@ def test_prompt_steps_of_the_paper() -> None:
     assert "not looked at" in text
 
 
+def test_other_methods_are_counted() -> None:
+    rows = {row.kind: row for row in plan_study(load_study("sharpt")).rows}
+    assert (rows["latent_space"].cells, rows["latent_space"].steps) == (3, 3 * 80_000)
+    assert (rows["latent_transfer"].cells, rows["latent_transfer"].steps) == (30, 30 * 100_000)
+    assert rows["model_tuning"].cells == 30
+    assert rows["model_tuning"].train_positions == 1.5 * rows["model_tuning"].steps * 2**16
+
+
 def test_t5_sizes() -> None:
     # Published sizes of T5 1.1: 77M, 248M, 783M, 2.85B, 11.1B.
     for size, millions in (("small", 77), ("base", 248), ("large", 783), ("xl", 2850), ("xxl", 11135)):

@@ -10,8 +10,8 @@ from tests.unit.study.analytic import AnalyticRunner
 
 from softprompt.artifacts import StorageError
 from softprompt.errors import CorruptArtifactError, IncompatibleBackboneError, Interrupted, SoftpromptError, UsageError
+from softprompt.study.build import build_grid
 from softprompt.study.executors import ProcessExecutor
-from softprompt.study.grid import build_grid
 from softprompt.study.ledger import Ledger
 from softprompt.study.run import RunProgress, collect, facts_of, open_study, run_study
 from softprompt.study.settings import Study, study_of

@@ -10,7 +10,7 @@ from tests.models import save_tiny
 
 from softprompt.errors import DataError
 from softprompt.report.study import report_study
-from softprompt.study.grid import build_grid
+from softprompt.study.build import build_grid
 from softprompt.study.ledger import Ledger
 from softprompt.study.run import collect, facts_of, open_study, run_study, skill_relations
 from softprompt.study.runner import PromptRunner, contamination, content

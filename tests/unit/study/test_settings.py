@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from softprompt.errors import DataError, SoftpromptError, UnknownNameError, UsageError
-from softprompt.study.grid import build_grid, unresolved_facts
+from softprompt.study.build import build_grid
+from softprompt.study.grid import unresolved_facts
 from softprompt.study.settings import load_study, ready_studies, study_of
 from softprompt.tasks.catalog import task_names
 from softprompt.tasks.mixture import MIXTURES

@@ -421,6 +421,39 @@ void activate_backward(const bf16 *up, const float *keep, const int32_t *row, co
     }
 }
 
+/* ---- token losses ------------------------------------------------------------------------------------------------- */
+
+/* Log partition function and the target's logit of each row of bfloat16 logits [R, V]. */
+void token_losses(const bf16 *logits, const int64_t *target, float *log_z, float *chosen, int64_t R, int64_t V,
+                  int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < R; r++) {
+        const bf16 *x = logits + r * V;
+        float top = -INFINITY, total = 0.0f;
+#pragma omp simd reduction(max : top)
+        for (int64_t i = 0; i < V; i++) top = widen(x[i]) > top ? widen(x[i]) : top;
+#pragma omp simd reduction(+ : total)
+        for (int64_t i = 0; i < V; i++) total += exp_(widen(x[i]) - top);
+        log_z[r] = top + logf(total);
+        chosen[r] = widen(x[target[r]]);
+    }
+}
+
+/* d_logits = softmax * d_log_z, plus d_chosen at the target. */
+void token_losses_backward(const bf16 *logits, const int64_t *target, const float *log_z, const float *d_log_z,
+                           const float *d_chosen, bf16 *d_logits, int64_t R, int64_t V, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < R; r++) {
+        const bf16 *x = logits + r * V;
+        bf16 *to = d_logits + r * V;
+        float shift = log_z[r], g = d_log_z[r];
+#pragma omp simd
+        for (int64_t i = 0; i < V; i++) to[i] = narrow(g * exp_(widen(x[i]) - shift));
+        int64_t t = target[r];
+        to[t] = narrow(g * exp_(widen(x[t]) - shift) + d_chosen[r]);
+    }
+}
+
 /* ---- attention within packed rows, on matrix tiles ---------------------------------------------------------------- */
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512VL__)

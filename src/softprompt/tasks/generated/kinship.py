@@ -1,6 +1,6 @@
 """Which generated tasks are kin, and which serve as sources and targets of the demonstration study.
 
-Written before any retrieval was measured against it; the reasons stand in docs/builtin-tasks.md.
+Written before any ranking by prompts was measured against it; the reasons stand in docs/builtin-tasks.md.
 """
 
 from __future__ import annotations

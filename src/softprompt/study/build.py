@@ -1,0 +1,228 @@
+"""Building the grid of a study: which cells there are, and what goes into each one's identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from softprompt.study.grid import Facts, Grid, StudyCell
+from softprompt.study.settings import FEW_STEPS, Study
+from softprompt.training.settings import TrainSettings
+
+# What cannot change a training's result beyond float tolerance, or is no part of the training.
+_NOT_TRAINING = ("embedding_step", "micro_batch_tokens")
+# What cannot change the prompt at an early step.
+_NOT_EMBEDDING = (*_NOT_TRAINING, "steps", "eval_every", "eval_rows", "patience")
+
+
+def build_grid(study: Study, facts: Facts) -> Grid:
+    """Every cell of a study."""
+    grid = Grid(study, facts)
+    for seed in study.seeds:
+        for source in study.sources:
+            _source(grid, source, seed)
+    for target in study.targets:
+        for seed in (*study.seeds, *study.further_seeds):
+            cell = _target(grid, "baseline", f"{target}.{seed}", target, seed, {"init": "class-labels"}, [], {})
+            if seed in study.seeds:
+                _embeddings(grid, "target", target, seed, cell)
+    for seed in study.seeds:
+        for source in study.sources:
+            for target in study.targets:
+                parent = grid.named("source", f"{source}.{seed}")
+                name = f"{source}.{seed}>{target}.{seed}"
+                start = {"source": parent.key}
+                _target(grid, "transfer", name, target, seed, start, [parent], {"source": source, "source_seed": seed})
+    _predictions(grid)
+    _tuned_strategies(grid)
+    _arms(grid)
+    return grid
+
+
+def _arms(grid: Grid) -> None:
+    from softprompt.study.arms import identity_of, model_tuning_settings, sharpt_settings
+
+    study = grid.study
+    tasks = list(dict.fromkeys(task for source in study.sources for task in study.tasks_of(source)))
+    for seed in study.seeds if "sharpt" in study.methods else ():
+        recipe, own = sharpt_settings(study), identity_of(study, "latent_space")
+        # The relations of all tasks are part of the result, hence the targets' data.
+        data = {"data": _data(grid, tasks), "targets": _data(grid, study.targets, validated=False), "seed": seed}
+        space = grid.add(
+            "latent_space", f"space.{seed}", {**data, **own}, steps=recipe.source.steps, spec={"seed": seed}
+        )
+        for target in study.targets:
+            identity = {**identity_of(study, "latent_transfer"), "space": space.key}
+            name = f"sharpt>{target}.{seed}"
+            _target(grid, "latent_transfer", name, target, seed, identity, [space], {}, steps=recipe.target.steps)
+    for seed in study.seeds if "model_tuning" in study.methods else ():
+        for target in study.targets:
+            identity = identity_of(study, "model_tuning")
+            steps = model_tuning_settings(study).steps
+            _target(grid, "model_tuning", f"model>{target}.{seed}", target, seed, identity, [], {}, steps=steps)
+
+
+def _predictions(grid: Grid) -> None:
+    study = grid.study
+    sources = [grid.named("source", f"{source}.{seed}") for source in study.sources for seed in study.seeds]
+    for target in study.targets if study.strategies.predictors else ():
+        few = "few-step-loss" in study.strategies.predictors
+        identity = {
+            "data": _data(grid, [target], validated=False),
+            "sources": [cell.key for cell in sources],
+            "predictors": list(study.strategies.predictors),
+            "settings": _plain(study.target, _NOT_EMBEDDING),
+        }
+        names = [[cell.spec["source"], cell.spec["seed"]] for cell in sources]
+        spec = {"target": target, "sources": identity["sources"], "names": names, "seed": 0}
+        steps = FEW_STEPS * len(sources) if few else 0
+        grid.add("prediction", target, identity, parents=sources, steps=steps, spec=spec)
+
+
+def _plain(settings: TrainSettings, without: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in asdict(settings).items() if name not in without}
+
+
+def _data(grid: Grid, tasks: Sequence[str], validated: bool = True) -> list[dict[str, Any]]:
+    return [{"task": task, **grid.facts.data[task].identity(validated)} for task in tasks]
+
+
+def _source(grid: Grid, source: str, seed: int) -> None:
+    study = grid.study
+    tasks = study.tasks_of(source)
+    identity = {
+        "data": _data(grid, tasks),
+        "settings": _plain(study.source, _NOT_TRAINING),
+        "init": "sampled-vocabulary",
+        "seed": seed,
+    }
+    spec = {"source": source, "tasks": list(tasks), "seed": seed}
+    cell = grid.add("source", f"{source}.{seed}", identity, steps=study.source.steps, spec=spec)
+    _embeddings(grid, "source", source, seed, cell)
+
+
+def _embeddings(grid: Grid, role: str, name: str, seed: int, cell: StudyCell) -> None:
+    study = grid.study
+    settings = study.source if role == "source" else study.target
+    tasks = study.tasks_of(name) if role == "source" else (name,)
+    for step in dict.fromkeys((study.embedding.step, *study.embedding.other_steps)):
+        on_the_way = step == study.embedding.step and step <= settings.steps
+        identity = {
+            "data": _data(grid, tasks, validated=False),
+            "settings": _plain(settings, _NOT_EMBEDDING),
+            "init": "sampled-vocabulary" if role == "source" else "class-labels",
+            "seed": seed,
+            "step": step,
+        }
+        grid.add(
+            "embedding",
+            f"{role}:{name}.{seed}@{step}",
+            identity,
+            steps=0 if on_the_way else step,
+            made_by=cell if on_the_way else None,
+            spec={"role": role, "name": name, "tasks": list(tasks), "seed": seed, "step": step},
+        )
+
+
+def _target(
+    grid: Grid,
+    kind: str,
+    name: str,
+    target: str,
+    seed: int,
+    start: Mapping[str, Any],
+    parents: Sequence[StudyCell],
+    spec: Mapping[str, Any],
+    *,
+    steps: int | None = None,
+) -> StudyCell:
+    study = grid.study
+    identity = {
+        "data": _data(grid, [target]),
+        "settings": _plain(study.target, _NOT_TRAINING),
+        "seed": seed,
+        "protocol": study.protocol,
+        **start,
+    }
+    cell = grid.add(
+        kind,
+        name,
+        identity,
+        parents=parents,
+        steps=study.target.steps if steps is None else steps,
+        spec={**spec, "target": target, "seed": seed},
+    )
+    validation = grid.facts.data[target].validation
+    grid.add(
+        "evaluation",
+        f"{kind}:{name}",
+        {"of": cell.key, "validation": validation, "halves_seed": 0},
+        parents=[cell],
+        made_by=cell,
+        spec={"target": target, "of": list(cell.id)},
+    )
+    return cell
+
+
+def _tuned_strategies(grid: Grid) -> None:
+    study = grid.study
+    ranking = study.strategies.tuned_similarity
+    step = study.embedding.step
+    sources = [grid.named("source", f"{source}.{seed}") for seed in study.seeds for source in study.sources]
+    keys = [grid.named("embedding", f"source:{s}.{seed}@{step}") for seed in study.seeds for s in study.sources]
+    for target in study.targets:
+        for seed in study.seeds:
+            own = grid.named("embedding", f"target:{target}.{seed}@{step}")
+            basis = {"similarity": ranking, "target_embedding": own.key, "embeddings": [key.key for key in keys]}
+            spec: dict[str, Any] = {"similarity": ranking, "own": own.key, "embeddings": [key.key for key in keys]}
+            spec["sources"] = [cell.key for cell in sources]
+            spec["names"] = [[cell.spec["source"], cell.spec["seed"]] for cell in sources]
+            for k in study.strategies.weighted_average:
+                start = {**basis, "k": k, "sources": [cell.key for cell in sources]}
+                name = f"weighted_average{k}>{target}.{seed}"
+                _target(grid, "weighted_average", name, target, seed, start, [*sources, *keys, own], {**spec, "k": k})
+            for k in study.strategies.multitask_mixture:
+                _mixture(grid, target, seed, k, basis, [*keys, own], spec)
+
+
+def _mixture(
+    grid: Grid,
+    target: str,
+    seed: int,
+    k: int,
+    basis: Mapping[str, Any],
+    parents: Sequence[StudyCell],
+    spec: Mapping[str, Any],
+) -> None:
+    study = grid.study
+    tasks = list(dict.fromkeys([task for source in study.sources for task in study.tasks_of(source)] + [target]))
+    identity = {
+        **basis,
+        "k": k,
+        "target": target,
+        "data": _data(grid, tasks),
+        "sources": [list(study.tasks_of(source)) for source in study.sources],
+        "settings": _plain(study.source, _NOT_TRAINING),
+        "init": "sampled-vocabulary",
+        "seed": seed,
+    }
+    name = f"multitask_mixture{k}>{target}.{seed}"
+    mixture = grid.add(
+        "mixture",
+        name,
+        identity,
+        parents=parents,
+        steps=study.source.steps,
+        spec={**spec, "k": k, "target": target, "seed": seed},
+    )
+    _target(
+        grid,
+        "mixture_transfer",
+        name,
+        target,
+        seed,
+        {"mixture": mixture.key},
+        [mixture],
+        {"k": k, "similarity": spec["similarity"]},
+    )
