@@ -85,6 +85,7 @@ def build(job: Job, dtype: Any) -> tuple[Any, Any, list[Row], str]:
 def ours(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
     """Our step over all runs together."""
     import torch
+
     from softprompt.backbones.base import Dropout, TokenBatch
     from softprompt.backbones.host import keep_freed_memory
     from softprompt.backbones.load import wrap

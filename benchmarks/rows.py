@@ -35,7 +35,10 @@ def texts(task: str, rows: int) -> list[tuple[str, str]] | None:
     random.Random(0).shuffle(found)
     keys = ("hypothesis", "premise") if task == "rte" else ("passage", "question")
     return [
-        (" ".join([task, *(f"{key}: {row[key]}" for key in keys)]), LABELS[task][int(row.get("label", row.get("answer")))])
+        (
+            " ".join([task, *(f"{key}: {row[key]}" for key in keys)]),
+            LABELS[task][int(row.get("label", row.get("answer")))],
+        )
         for row in found[:rows]
     ]
 
@@ -66,4 +69,6 @@ def random_rows(task: str, rows: int, vocabulary: int) -> list[Row]:
     draw = random.Random(0)
     middle, spread = TYPICAL[task]
     lengths = [min(max(int(middle * 2.718 ** (spread * draw.gauss(0, 1))), 8), 511) for _ in range(rows)]
-    return [([draw.randrange(1000, vocabulary) for _ in range(n)], [draw.randrange(1000, vocabulary), 1]) for n in lengths]
+    return [
+        ([draw.randrange(1000, vocabulary) for _ in range(n)], [draw.randrange(1000, vocabulary), 1]) for n in lengths
+    ]

@@ -89,7 +89,9 @@ def summary(job: Job, found: dict[str, list[Step]]) -> list[dict[str, Any]]:
 def show(records: list[dict[str, Any]], source: str) -> None:
     """A plain table."""
     first = records[0]
-    print(f"{first['shape']}, {source}, batch {first['batch']}, P = {first['prompt']}; matrix rate {first['matrix_gflops']:.0f} GFLOP/s")
+    print(
+        f"{first['shape']}, {source}, batch {first['batch']}, P = {first['prompt']}; matrix rate {first['matrix_gflops']:.0f} GFLOP/s"
+    )
     print(f"{'':12}{'N':>4}{'ms/prompt-step':>16}{'(cpu)':>9}{'tokens/s':>10}{'share':>7}{'(cpu)':>7}{'KB/token':>10}")
     for r in records:
         print(

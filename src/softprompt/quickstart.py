@@ -132,10 +132,11 @@ def quickstart(
         seconds[name] = time.perf_counter() - started - sum(seconds.values())
 
     tasks = {name: load_task(name, settings.data) for name in (*settings.sources, *settings.targets)}
-    data = _data(backbone, tasks, settings)
-    lap("data")
     library = Library(settings.out / "library")
-    _fill(backbone, library, data, settings, released, phases)
+    missing = _take_released(backbone, library, settings, released)
+    data = _data(backbone, {name: tasks[name] for name in (*missing, *settings.targets)}, settings)
+    lap("data")
+    _train_sources(backbone, library, [data[name] for name in missing], settings, phases)
     lap("sources")
     reports = transfer_targets(
         backbone,
@@ -178,38 +179,37 @@ def _data(backbone: Backbone, tasks: Mapping[str, Task], settings: QuickstartSet
     return data
 
 
-def _fill(
-    backbone: Backbone,
-    library: Library,
-    data: Mapping[str, TaskData],
-    settings: QuickstartSettings,
-    released: Library | None,
-    phases: Phases,
-) -> None:
-    """Put a prompt for every source task into the library: released ones, those already there, the rest trained."""
-    length = settings.source_train.prompt_length
+def _take_released(
+    backbone: Backbone, library: Library, settings: QuickstartSettings, released: Library | None
+) -> list[str]:
+    """Copy released prompts of the source tasks into the library; names the sources that still need one."""
 
     def there() -> set[str]:
         return {entry.task for entry in library.list(backbone=backbone)}
 
-    have = there()
-    for entry in released.list() if released is not None else []:
-        fits = entry.backbone_fingerprint == backbone.fingerprint and entry.prompt_length == length
+    have, wanted = there(), settings.source_train
+    for entry in released.list(backbone=backbone) if released is not None else []:
+        fits = (entry.prompt_length, entry.embedding_step) == (wanted.prompt_length, wanted.embedding_step)
         if released is not None and fits and entry.task in settings.sources and entry.task not in have:
             library.copy_from(released.get(entry.name), replace=True)
     have = there()
-    missing = [name for name in settings.sources if name not in have]
+    return [name for name in settings.sources if name not in have]
+
+
+def _train_sources(
+    backbone: Backbone, library: Library, missing: Sequence[TaskData], settings: QuickstartSettings, phases: Phases
+) -> None:
+    """Tune a prompt for every source that has none, all in one batch."""
     if not missing:
         return
-    observer = phases("sources", len(missing))
     for record in tune_tasks(
         backbone,
-        [data[name] for name in missing],
+        missing,
         settings.source_train,
         seeds=[settings.seed],
         folder=settings.out / "runs" / "sources",
         resume=settings.resume,
-        observer=observer,
+        observer=phases("sources", len(missing)),
         command=settings.command,
     ):
         library.add(record, replace=True)

@@ -84,14 +84,16 @@ class CausalBackbone(Backbone):
         self.end_id = first_id(eos)
         self._prefix = _begin_ids(tokenizer)
         self._target_space = _wants_space(tokenizer)
+        self._checkpointing = False
         self._prompt_kv: OrderedDict[str, KeyValues] = OrderedDict()
 
     @property
     def checkpointing(self) -> bool:
-        return bool(getattr(self._model, "is_gradient_checkpointing", False))
+        return self._checkpointing
 
     @checkpointing.setter
     def checkpointing(self, on: bool) -> None:
+        self._checkpointing = on
         if on:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
             self._model.train()  # transformers checkpoints in training mode alone; there is no dropout of its own left

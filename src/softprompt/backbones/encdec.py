@@ -37,10 +37,11 @@ _NO_MASKS = Masks(None, torch.device("cpu"))
 
 @dataclass(frozen=True, eq=False)
 class _Embeddings:
-    """Tables [V, H] and [positions, H] (type 0 added in), and the norm after their sum."""
+    """Tables [V, H] and [positions, H], the vector [H] of type 0, and the norm after their sum."""
 
     word: Tensor
     position: Tensor
+    kind_H: Tensor
     norm: Norm
 
 
@@ -181,15 +182,15 @@ def _check_kind(encoder: Any, decoder: Any, name: str) -> None:
 
 def _embed(x_SH: Tensor, position_S: Tensor, tables: _Embeddings) -> Tensor:
     norm = tables.norm
-    total = x_SH + tables.position[position_S]
+    total = x_SH + tables.kind_H + tables.position[position_S]
     return F.layer_norm(total, total.shape[-1:], norm.weight, norm.bias, norm.eps)
 
 
 def _embeddings(module: Any) -> _Embeddings:
-    kind = module.token_type_embeddings.weight.detach()[0]
     return _Embeddings(
         module.word_embeddings.weight.detach(),
-        module.position_embeddings.weight.detach() + kind,
+        module.position_embeddings.weight.detach(),
+        module.token_type_embeddings.weight.detach()[0],
         _norm(module.LayerNorm),
     )
 

@@ -33,6 +33,7 @@ def token_losses(hidden_RH: Tensor, project: Callable[[Tensor], Tensor], target_
 
     if hidden_RH.shape[0] <= _TOKENS_AT_ONCE:
         return losses(hidden_RH, target_R)
-    pieces = zip(hidden_RH.split(_TOKENS_AT_ONCE), target_R.split(_TOKENS_AT_ONCE), strict=True)
+    size = _TOKENS_AT_ONCE
+    pieces = zip(torch.split(hidden_RH, size), torch.split(target_R, size), strict=True)
     parts = [checkpoint(losses, hidden, target, use_reentrant=False) for hidden, target in pieces]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])

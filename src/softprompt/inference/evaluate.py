@@ -112,9 +112,7 @@ def evaluate(
         One evaluation a job, in order.
     """
     place = [(j, int(r)) for j, job in enumerate(jobs) for r in job.row_numbers()]
-    if not place:
-        return [Evaluation(scores=job.task.score([], []), predictions=[]) for job in jobs]
-    lengths = np.asarray([int(jobs[j].split.input_lengths[r]) for j, r in place])
+    lengths = np.asarray([len(jobs[j].split.inputs(r)) for j, r in place], dtype=np.int64)
     budget = [answer_budget(backbone, job.task, job.split, max_target_tokens) for job in jobs]
     budgets = np.asarray([budget[j] for j, _ in place])
     prompt_length = prompter.prompt_length if prompter is not None else 0

@@ -200,8 +200,7 @@ class Manifest:
             raise CorruptArtifactError(
                 f"{path} has format {content['format']!r} and this version reads {FORMAT!r}; update softprompt."
             )
-        digest = content.pop("manifest_sha256", None)
-        if digest != sha256_bytes(json_bytes(content)):
+        if content.pop("manifest_sha256", None) != sha256_bytes(_without_digest(data)):
             raise CorruptArtifactError(
                 f"{path} is not what was written: its own digest differs; restore it from a copy."
             )
@@ -212,6 +211,11 @@ class Manifest:
             raise CorruptArtifactError(f"{path} lacks or adds the fields {', '.join(odd)}; add the prompt again.")
         _check_types(content, path)
         return cls(**{**content, "tags": tuple(content["tags"])})
+
+
+def _without_digest(data: bytes) -> bytes:
+    """The file as it was before its last entry, the digest, was added (see `Manifest.to_bytes`)."""
+    return data[: data.rfind(b',\n  "manifest_sha256": ')] + b"\n}\n"
 
 
 def _check_types(content: dict[str, Any], path: str) -> None:

@@ -38,7 +38,7 @@ from softprompt.study.embeddings import (
 from softprompt.study.figures import colour_limit, cost_series, relation_pair
 from softprompt.study.judged import predictor_table, with_combination
 from softprompt.study.records import Floats, Results
-from softprompt.study.retrieval import StrategyRow, strategy_rows, strategy_table
+from softprompt.study.retrieval import StrategyRow, by_target_table, strategy_rows, strategy_table
 from softprompt.study.settings import Study
 from softprompt.study.statistics import (
     compare_sources,
@@ -365,7 +365,8 @@ def _strategies(results: Results, rows: Sequence[StrategyRow]) -> str:
     return (
         table_html(strategy_table(rows, len(results.targets)), lead_rows=2)
         + chart
-        + (table_html(judged) if judged else "")
+        + table_html(by_target_table(rows, results), lead_rows=2)
+        + (table_html(judged) if judged is not None else "")
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from softprompt.errors import UsageError
 from softprompt.study.analysis import Gains, finished_mean
+from softprompt.study.embeddings import SIMILARITIES
 from softprompt.study.records import Floats, Results
 from softprompt.study.retrieval import rankings
 from softprompt.study.tables import Table
@@ -70,7 +71,13 @@ def predictor_table(results: Results) -> Table | None:
     rows = []
     for f, name in enumerate(names):
         found = judge(name, features_TMF[complete, :, f], gain_TM[complete], ks)
-        rows.append((name, *(_with_interval(found.regret[k]) for k in ks), _with_interval(found.spearman, 2)))
+        rows.append(
+            (
+                SIMILARITIES.get(name, name),
+                *(_with_interval(found.regret[k]) for k in ks),
+                _with_interval(found.spearman, 2),
+            )
+        )
     return Table(
         name="predictors",
         title="How well predictors rank the source prompts",

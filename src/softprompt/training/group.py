@@ -121,9 +121,9 @@ class Group:
         for tensor in self._tuned().values():
             tensor.grad = None
         parts = [self.runs[self.active[n]].train[part] for n, part, _ in picks]
-        lengths = np.asarray([int(part.input_lengths[row]) for part, (_, _, row) in zip(parts, picks, strict=True)])
+        lengths = np.asarray([len(part.inputs(row)) for part, (_, _, row) in zip(parts, picks, strict=True)])
         run_B = np.asarray([n for n, _, _ in picks])
-        depth_B = np.asarray([int(part.target_lengths[row]) for part, (_, _, row) in zip(parts, picks, strict=True)])
+        depth_B = np.asarray([len(part.targets(row)) for part, (_, _, row) in zip(parts, picks, strict=True)])
         targets_N = np.maximum(np.bincount(run_B, weights=depth_B, minlength=len(self.active)), 1.0)
         loss_N = torch.zeros(len(self.active), device=device)
         rank, processes = parallel.world()

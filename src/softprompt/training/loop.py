@@ -138,20 +138,21 @@ def _train(
         step = group.step_number
         if group.active and step == settings.embedding_step:
             group.keep_embeddings()
-        if group.active and (step % settings.eval_every == 0 or step == settings.steps):
+        due = step % settings.eval_every == 0 or step == settings.steps
+        if group.active and due:
             records = group.validate()
             group.finish(group.stale(), "stopped_early")
             if leave is not None and group.active:
                 group.finish(group.numbers(leave(step, group.active_results())), "dropped")
         if group.active:
             group.finish(group.complete(), "done")
-        if records and directory is not None:
+        if due and directory is not None:
             directory.log(records)
             directory.save(*group.state())
         if observer is not None:
             observer(Progress(step=step, steps=settings.steps, active=len(group.active), records=records))
         if parallel.any_process(stopped.is_set()) and group.active and step < settings.steps:
-            _stop(group, directory, saved=bool(records))
+            _stop(group, directory, saved=due)
     group.finish(list(group.active), "done")
 
 

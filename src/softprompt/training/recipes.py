@@ -53,21 +53,21 @@ def sharpt_target() -> TrainSettings:
 
 
 def quick() -> TrainSettings:
-    """Minutes on two cores with the embedded backbone: short prompts, few steps, no dropout."""
+    """Minutes on two cores with the embedded backbone: short prompts, few steps, no dropout (docs/log.md has the sweep)."""
     return TrainSettings(
         steps=300,
         batch_size=16,
         prompt_length=16,
         optimizer="adam",
-        learning_rate=0.02,
-        warmup_steps=20,
+        learning_rate=0.03,
+        warmup_steps=10,
         weight_decay=0.0,
         clip_norm=1.0,
         dropout=0.0,
         z_loss=0.0,
         eval_every=50,
-        eval_rows=200,
-        embedding_step=100,
+        eval_rows=150,
+        embedding_step=60,
         max_input_tokens=96,
         max_target_tokens=16,
     )

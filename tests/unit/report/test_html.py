@@ -148,6 +148,8 @@ def test_report_study_from_a_ledger(tmp_path: Path) -> None:
     assert report.left_out == ()
     page = report.page.read_text()
     check(page)
+    assert "Methods by target task" in page
+    assert "How well predictors rank" in page
     assert "train-alpha" in page  # provenance: the data's fingerprint
     names = {path.name for path in (*report.tables, *report.figures)}
     assert {

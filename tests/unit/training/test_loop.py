@@ -267,3 +267,18 @@ def test_stop_requests_restore_the_handlers():
         os.kill(os.getpid(), signal.SIGINT)
         assert event.wait(1)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_group_without_validation_can_be_resumed(backbone, splits, tmp_path):
+    start = prompts(backbone, 1)
+
+    def once(folder=None, **options):
+        runs = runs_of(splits, [1], validated=False)
+        return train_prompts(backbone, PromptStack(start, tuned=True), runs, SETTINGS, folder, **options)
+
+    (whole,) = once()
+    with pytest.raises(Interrupted):
+        once(tmp_path / "run", observer=StopAt(4))
+    (resumed,) = once(tmp_path / "run", resume=True)
+    assert torch.equal(whole.final["prompt"], resumed.final["prompt"])
+    assert (resumed.status, resumed.scores) == ("done", {})
