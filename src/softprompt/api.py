@@ -84,7 +84,8 @@ def tune_tasks(
     inits = [init or default_init(role, labels=data.task.labels) for data in tasks for _ in seeds]
     owners = [data for data in tasks for _ in seeds]
     prompts = [
-        initial_prompt(backbone, start, settings.prompt_length, run.seed) for start, run in zip(inits, runs, strict=True)
+        initial_prompt(backbone, start, settings.prompt_length, run.seed)
+        for start, run in zip(inits, runs, strict=True)
     ]
     results = train_prompts(
         backbone,

@@ -1,7 +1,7 @@
 """Short loss curves that must not change: a refactor changes nothing.
 
-    python -m tests.golden.curves          prints how today's curves differ from the stored ones
-    python -m tests.golden.curves --write  stores today's
+python -m tests.golden.curves          prints how today's curves differ from the stored ones
+python -m tests.golden.curves --write  stores today's
 """
 
 from __future__ import annotations
@@ -66,14 +66,17 @@ def _split():
 
 def curve(kind: str, optimizer: str, dropout: float) -> list[float]:
     """Losses (nats a target token) of one run over a few steps."""
+    from tests.models import tiny_tokenizer
+
     from softprompt.backbones.load import wrap
     from softprompt.prompts.stack import PromptStack
     from softprompt.training.group import Group
     from softprompt.training.runs import Run
     from softprompt.training.settings import TrainSettings
-    from tests.models import tiny_tokenizer
 
-    backbone = wrap(_weights(_model(kind)), tiny_tokenizer("t5" if kind == "t5" else "llama"), name="golden", fingerprint="g")
+    backbone = wrap(
+        _weights(_model(kind)), tiny_tokenizer("t5" if kind == "t5" else "llama"), name="golden", fingerprint="g"
+    )
     settings = TrainSettings(
         steps=STEPS, batch_size=5, prompt_length=3, optimizer=optimizer, learning_rate=0.1, dropout=dropout, warmup_steps=2,
     )  # fmt: skip
@@ -86,7 +89,12 @@ def curve(kind: str, optimizer: str, dropout: float) -> list[float]:
     return group.losses[0]
 
 
-CASES = [(kind, optimizer, dropout) for kind in ("t5", "llama") for optimizer in ("adafactor", "adam") for dropout in (0.0, 0.1)]
+CASES = [
+    (kind, optimizer, dropout)
+    for kind in ("t5", "llama")
+    for optimizer in ("adafactor", "adam")
+    for dropout in (0.0, 0.1)
+]
 
 
 def name_of(case: tuple[str, str, float]) -> str:
@@ -98,7 +106,11 @@ def main(arguments: list[str]) -> int:
     today = {name_of(case): curve(*case) for case in CASES}
     for name, values in today.items():
         before = stored.get(name)
-        change = "new" if before is None else f"largest change {max(abs(a - b) for a, b in zip(before, values, strict=True)):.2e}"
+        change = (
+            "new"
+            if before is None
+            else f"largest change {max(abs(a - b) for a, b in zip(before, values, strict=True)):.2e}"
+        )
         print(f"{name:24} {change}")
     if "--write" in arguments:
         STORED.write_text(json.dumps(today, indent=1) + "\n")

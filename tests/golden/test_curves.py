@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from tests.golden.curves import CASES, STORED, curve, name_of
 
 

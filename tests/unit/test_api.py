@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from tests.models import corpus, tiny_backbone
 
 from softprompt.api import search, transfer, tune
 from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task
-from tests.models import corpus, tiny_backbone
 
 QUICK = {
     "steps": 4, "batch_size": 4, "prompt_length": 3, "eval_every": 2, "embedding_step": 2, "max_target_tokens": 4,

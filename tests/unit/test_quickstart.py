@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from tests.models import corpus, tiny_backbone
 
 from softprompt.errors import UsageError
 from softprompt.library.store import Library
 from softprompt.quickstart import QuickstartSettings, quickstart, table_csv
 from softprompt.training.settings import TrainSettings
-from tests.models import corpus, tiny_backbone
 
 TRAIN = TrainSettings(
     steps=4, batch_size=4, prompt_length=3, optimizer="adam", learning_rate=0.05, eval_every=2, embedding_step=2,
@@ -61,7 +61,7 @@ def test_everything_is_made(backbone, data, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "about_actor" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     library = Library(tmp_path / "out" / "library")
     assert sorted(e.task for e in library.list()) == ["about_actor", "about_film", "about_story"]
     assert library.verify() == {}

@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from softprompt.prompts.batch import PromptBatch
 
 Kind = Literal["t5", "encoder-decoder", "causal"]
+# Token ids of one row: a list, or an int array [T] as tokenised splits give it.
+TokenRow = Sequence[int] | NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,7 @@ class TokenBatch:
 
     @classmethod
     def of(
-        cls, inputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int]] | None = None, device: torch.device | str = "cpu"
+        cls, inputs: Sequence[TokenRow], targets: Sequence[TokenRow] | None = None, device: torch.device | str = "cpu"
     ) -> TokenBatch:
         """A batch from lists of token ids (targets may be left out for generation)."""
         targets = targets if targets is not None else [[] for _ in inputs]
@@ -65,7 +69,7 @@ class TokenBatch:
         )
 
 
-def _padded(rows: Sequence[Sequence[int]], device: torch.device | str) -> Tensor:
+def _padded(rows: Sequence[TokenRow], device: torch.device | str) -> Tensor:
     width = max((len(r) for r in rows), default=0)
     out = torch.zeros(len(rows), width, dtype=torch.int64)
     for i, row in enumerate(rows):

@@ -177,5 +177,3 @@ def halves(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Two disjoint seeded halves of the rows: one to choose on, one to report on."""
     order = np.random.default_rng(np.random.SeedSequence([seed, size, 2])).permutation(size)
     return np.sort(order[: size // 2]), np.sort(order[size // 2 :])
-
-

@@ -102,7 +102,7 @@ class Prompter(ABC):
         """Tensors [N, ...] that are part of the state but not tuned by gradient; saved in checkpoints."""
         return {}
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int) -> None:  # noqa: B027 (most prompters need no upkeep)
         """Called once after every optimiser step; a place for upkeep that needs no gradient."""
 
     @abstractmethod

@@ -37,7 +37,9 @@ class PromptStack(Prompter):
         self.keys = tuple(keys) if keys is not None else (None,) * count
 
     @classmethod
-    def of(cls, prompts: Sequence[Tensor], *, keys: Sequence[str | None] | None = None, tuned: bool = False) -> PromptStack:
+    def of(
+        cls, prompts: Sequence[Tensor], *, keys: Sequence[str | None] | None = None, tuned: bool = False
+    ) -> PromptStack:
         """A stack of prompts [P_i, H] of possibly different lengths; shorter ones are padded with zeros."""
         length = max(p.shape[0] for p in prompts)
         stack = torch.zeros(len(prompts), length, prompts[0].shape[1])
@@ -61,9 +63,7 @@ class PromptStack(Prompter):
         return rows.run_B
 
     def __call__(self, prepared: Tensor) -> PromptBatch:
-        return PromptBatch(
-            unique_UPH=self.prompts_NPH, which_B=prepared, length_U=self.lengths, key_U=self.keys
-        )
+        return PromptBatch(unique_UPH=self.prompts_NPH, which_B=prepared, length_U=self.lengths, key_U=self.keys)
 
     def keep(self, runs: Sequence[int]) -> PromptStack:
         index = torch.tensor(list(runs), device=self.prompts_NPH.device)

@@ -1,9 +1,9 @@
 """A thin HTTP server over the engine: requests that arrive together are answered in one batch.
 
-    POST /v1/predict   {"prompt": "mnli@1", "inputs": ["..."], "max_new_tokens": 16} -> {"outputs": [...]}
-    GET  /v1/prompts   names of the prompts that can be asked for
-    GET  /healthz      the backbone and its fingerprint
-    GET  /metrics      Prometheus text
+POST /v1/predict   {"prompt": "mnli@1", "inputs": ["..."], "max_new_tokens": 16} -> {"outputs": [...]}
+GET  /v1/prompts   names of the prompts that can be asked for
+GET  /healthz      the backbone and its fingerprint
+GET  /metrics      Prometheus text
 """
 
 from __future__ import annotations
@@ -97,7 +97,11 @@ def make_app(engine: Engine, names: Callable[[], Sequence[str]], *, wait_ms: flo
     @app.post("/v1/predict")
     async def predict(body: dict[str, Any] = Body(...)) -> dict[str, Any]:  # noqa: B008
         answers = await batcher.answer(requests_of(body))
-        return {"outputs": [a.text for a in answers], "prompt": body.get("prompt"), "tokens": [a.tokens for a in answers]}
+        return {
+            "outputs": [a.text for a in answers],
+            "prompt": body.get("prompt"),
+            "tokens": [a.tokens for a in answers],
+        }
 
     @app.get("/v1/prompts")
     async def prompts() -> dict[str, Any]:
@@ -132,7 +136,9 @@ def requests_of(body: dict[str, Any]) -> list[Request]:
     if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str) for text in inputs):
         raise UsageError("inputs must be a list of at least one text.")
     if len(inputs) > MOST_INPUTS:
-        raise UsageError(f"{len(inputs)} inputs were given, at most {MOST_INPUTS} are taken at once: split the request.")
+        raise UsageError(
+            f"{len(inputs)} inputs were given, at most {MOST_INPUTS} are taken at once: split the request."
+        )
     if prompt is not None and not isinstance(prompt, str):
         raise UsageError("prompt must be the name of a prompt, or null for the bare backbone.")
     if not isinstance(most, int) or isinstance(most, bool):

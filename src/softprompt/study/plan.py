@@ -218,7 +218,8 @@ def plan_study(
     grid = build_grid(study, facts or unresolved_facts(study))
     missing = grid.missing(ledger) if ledger is not None and facts is not None else list(grid.cells.values())
     rows = _rows(grid, missing, facts is not None, mean_input_tokens)
-    shape = shape_of(study.backbone, parameters, width)
+    known = parameters or (facts.parameters if facts is not None else 0)
+    shape = shape_of(study.backbone, known, width)
     measured = rate or (_measured_rate(ledger) if ledger is not None else None)
     basis = (
         "given rate"

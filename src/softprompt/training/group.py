@@ -138,7 +138,9 @@ class Group:
         positions = lengths + self.prompter.prompt_length + depth_B
         return loss_N, torch.as_tensor(np.bincount(run_B, weights=positions, minlength=len(self.active)))
 
-    def _micro_batch(self, picks: Sequence[tuple[int, int, int]], parts: Sequence[Any], targets_N: np.ndarray) -> Tensor:
+    def _micro_batch(
+        self, picks: Sequence[tuple[int, int, int]], parts: Sequence[Any], targets_N: np.ndarray
+    ) -> Tensor:
         device, settings = self.backbone.device, self.settings
         rows = [row for _, _, row in picks]
         run_B = torch.tensor([n for n, _, _ in picks], device=device)
@@ -156,7 +158,7 @@ class Group:
         row_B = (losses.nll_B + settings.z_loss * losses.log_z_sq_B) * weight_B
         if prompts.aux_loss_B is not None:
             row_B = row_B + prompts.aux_loss_B / settings.batch_size
-        row_B.sum().backward()
+        torch.autograd.backward(row_B.sum())
         return torch.zeros(len(self.active), device=device).index_add_(0, run_B, row_B.detach().float())
 
     def _dropout(self, picks: Sequence[tuple[int, int, int]]) -> Dropout | None:
@@ -211,7 +213,8 @@ class Group:
         spec = self.runs[run]
         rows = np.arange(len(spec.validation)) if spec.select_rows is None else np.asarray(spec.select_rows)
         # One subset for all runs on the same rows, whatever their seeds: their scores are compared.
-        return rows[seeded_rows(len(rows), self.settings.eval_rows, 0)]
+        chosen: np.ndarray = rows[seeded_rows(len(rows), self.settings.eval_rows, 0)]
+        return chosen
 
     def validate(self) -> list[dict[str, Any]]:
         """Score every active run, keep the best checkpoints, and give one record a run."""
@@ -317,9 +320,7 @@ class Group:
                     for name, tensor in live.items():
                         tensor.copy_(tensors[f"{kind}.{name}"])
             prefix = "optimizer."
-            self.optimizer.load(
-                {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-            )
+            self.optimizer.load({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
 
 
 def default_micro_tokens(backbone: Backbone) -> int:

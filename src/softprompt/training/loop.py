@@ -181,7 +181,11 @@ def _final_scores(backbone: Backbone, start: Prompter, group: Group) -> None:
         for n, i in enumerate(chosen)
     ]
     found = evaluate(
-        backbone, prompter, jobs, max_target_tokens=group.settings.max_target_tokens, batch_tokens=2 * group.micro_tokens
+        backbone,
+        prompter,
+        jobs,
+        max_target_tokens=group.settings.max_target_tokens,
+        batch_tokens=2 * group.micro_tokens,
     )
     for i, job, evaluation in zip(chosen, jobs, found, strict=True):
         result = group.results[i]

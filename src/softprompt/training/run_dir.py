@@ -1,9 +1,9 @@
 """The folder of one training: settings, metrics as JSON lines, checkpoints, results.
 
-    run.json            what the training is (settings, runs, backbone); two trainings never share a folder
-    metrics.jsonl       one line a validation and run
-    checkpoints/        the group's state, see ``checkpoint.py``
-    results/<run>.json  a finished run, with <run>.safetensors beside it
+run.json            what the training is (settings, runs, backbone); two trainings never share a folder
+metrics.jsonl       one line a validation and run
+checkpoints/        the group's state, see ``checkpoint.py``
+results/<run>.json  a finished run, with <run>.safetensors beside it
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class RunDir:
                     "repeat the settings it was started with."
                 )
             if not resume:
-                raise UsageError(f"{folder} already holds this run: add --resume to continue it, or choose another folder.")
+                raise UsageError(
+                    f"{folder} already holds this run: add --resume to continue it, or choose another folder."
+                )
         else:
             folder.mkdir(parents=True, exist_ok=True)
             artifacts.write_json(path, wanted)

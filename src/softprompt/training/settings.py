@@ -56,7 +56,13 @@ class TrainSettings:
     micro_batch_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("prompt_length", 1), ("eval_every", 1), ("max_target_tokens", 1)):
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("prompt_length", 1),
+            ("eval_every", 1),
+            ("max_target_tokens", 1),
+        ):
             value = getattr(self, name)
             if value < least:
                 raise UsageError(f"{name} must be at least {least}, got {value}: give a larger {name}.")

@@ -120,7 +120,9 @@ def _start(data: TaskData) -> _Target:
     # The halves are the same for every seed and strategy: what is compared is measured on the same rows.
     select, report = halves(len(data.validation), 0)
     if not len(select) or not len(report):
-        raise UsageError(f"task '{data.task.name}' has {len(data.validation)} validation rows; choosing and reporting need two.")
+        raise UsageError(
+            f"task '{data.task.name}' has {len(data.validation)} validation rows; choosing and reporting need two."
+        )
     return _Target(data=data, select=select, report=report)
 
 
@@ -249,7 +251,9 @@ class _Study:
             names = mixture_tasks(self._ranked(target), self.settings.mixture_k, target.name)
             missing = [n for n in names[:-1] if n not in data]
             if missing:
-                raise UsageError(f"multitask_mixture of '{target.name}' needs the training rows of {', '.join(missing)}.")
+                raise UsageError(
+                    f"multitask_mixture of '{target.name}' needs the training rows of {', '.join(missing)}."
+                )
             parts = [*(data[n] for n in names[:-1]), target.data]
             rates = proportional_rates([len(part.train) for part in parts])
             target.notes["multitask_mixture"] = [f"mixed: {', '.join(names)}"]
@@ -435,4 +439,3 @@ def verdict_of(outcomes: Sequence[Outcome]) -> tuple[str, str]:
     if found["worse"]:
         return "scratch", f"{what}: transfer hurts here, the prompt from scratch is delivered."
     return "scratch", f"{what}: not beyond noise, the prompt from scratch is delivered."
-

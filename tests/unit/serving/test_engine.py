@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from tests.models import corpus, tiny_backbone
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.store import Library
 from softprompt.serving.engine import Engine, Request, from_library
-from tests.models import corpus, tiny_backbone
 
 
 @pytest.fixture(scope="module", params=["t5", "encdec", "llama"])
@@ -22,9 +22,12 @@ def library(backbone, tmp_path):
     for task, length in (("alpha", 3), ("beta", 6), ("gamma", 1)):
         library.add(
             PromptRecord(
-                task=task, prompt=torch.randn(length, backbone.hidden_size, generator=generator),
-                backbone_name=backbone.name, backbone_fingerprint=backbone.fingerprint, backbone_kind=backbone.kind,
-            )  # fmt: skip
+                task=task,
+                prompt=torch.randn(length, backbone.hidden_size, generator=generator),
+                backbone_name=backbone.name,
+                backbone_fingerprint=backbone.fingerprint,
+                backbone_kind=backbone.kind,
+            )
         )
     return library
 

@@ -46,6 +46,17 @@ def test_choice_and_report_on_different_halves() -> None:
     assert halves_table(noise_study()).rows[-1][0] == "average"
 
 
+def test_only_the_second_half_is_reported_where_checkpoints_were_chosen_on_the_first() -> None:
+    runs = [
+        RunScore(target="x", seed=0, score=70.0, halves=(10.0, 70.0)),
+        RunScore(target="x", seed=0, score=90.0, halves=(50.0, 90.0), source=("a", 0)),
+        RunScore(target="x", seed=0, score=80.0, halves=(60.0, 80.0), source=("b", 0)),
+    ]
+    results = Results(sources=("a", "b"), targets=("x",), seeds=(0,), runs=tuple(runs), report_half=1)
+    (row,) = split_halves(results)
+    assert (row.base, row.same_half, row.other_half) == (70.0, 90.0, 80.0)
+
+
 def test_excess_over_equally_many_scratch_seeds_vanishes_in_noise() -> None:
     results = noise_study()
     naive = np.mean([run.transfer - 70 for run in excess_over_scratch(results, 12)])

@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from tests.models import corpus, tiny_backbone
 
 from softprompt.errors import Interrupted, NonFiniteError, UsageError
 from softprompt.prompts.stack import PromptStack
@@ -16,7 +17,6 @@ from softprompt.training.group import row_key
 from softprompt.training.loop import train_prompts
 from softprompt.training.runs import Run
 from softprompt.training.settings import TrainSettings
-from tests.models import corpus, tiny_backbone
 
 
 class WordTask:
@@ -62,7 +62,8 @@ SETTINGS = TrainSettings(
 def runs_of(splits, seeds, **changes):
     train, validation = splits
     return [
-        Run(name=f"word-{seed}", seed=seed, train=(train,), task=WordTask(), validation=validation, **changes) for seed in seeds
+        Run(name=f"word-{seed}", seed=seed, train=(train,), task=WordTask(), validation=validation, **changes)
+        for seed in seeds
     ]
 
 
@@ -72,9 +73,7 @@ def prompts(backbone, count, seed=0):
 
 
 def train(backbone, splits, seeds, start, settings=SETTINGS, folder=None, **options):
-    return train_prompts(
-        backbone, PromptStack(start, tuned=True), runs_of(splits, seeds), settings, folder, **options
-    )
+    return train_prompts(backbone, PromptStack(start, tuned=True), runs_of(splits, seeds), settings, folder, **options)
 
 
 def test_only_prompts_change(backbone, splits):
@@ -163,7 +162,7 @@ def test_a_folder_holds_one_run(backbone, splits, tmp_path):
     train(backbone, splits, [1], start, folder=tmp_path / "run")
     with pytest.raises(UsageError, match="already holds this run"):
         train(backbone, splits, [1], start, folder=tmp_path / "run")
-    with pytest.raises(UsageError, match="learning_rate is 0.05, asked for 0.1"):
+    with pytest.raises(UsageError, match=r"learning_rate is 0\.05, asked for 0\.1"):
         train(backbone, splits, [1], start, SETTINGS.having(learning_rate=0.1), folder=tmp_path / "run", resume=True)
 
 

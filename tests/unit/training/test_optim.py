@@ -51,7 +51,9 @@ def test_a_restored_step_counter_ends_elsewhere():
 
 def test_adafactor_update_is_clipped_to_unit_rms():
     start = torch.zeros(1, 8, 8)
-    found, _ = run(Adafactor, start, [torch.randn(1, 8, 8)], settings(adafactor_step_offset=1_100_000, weight_decay=0.0))
+    found, _ = run(
+        Adafactor, start, [torch.randn(1, 8, 8)], settings(adafactor_step_offset=1_100_000, weight_decay=0.0)
+    )
     assert found.square().mean().sqrt().item() == pytest.approx(0.3, rel=1e-4)
 
 

@@ -2,14 +2,14 @@
 
 import torch
 import torch.multiprocessing as mp
+from tests.models import save_tiny
+from tests.unit.training.test_loop import SETTINGS, examples, prompts, runs_of
 
 from softprompt.backbones.load import load_backbone
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.task import Split
 from softprompt.training.loop import train_prompts
-from tests.models import save_tiny
-from tests.unit.training.test_loop import SETTINGS, examples, prompts, runs_of
 
 
 def trained(model, folder=None):

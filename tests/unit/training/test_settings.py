@@ -34,7 +34,8 @@ def test_unknown_names_offer_the_nearest():
 
 
 @pytest.mark.parametrize(
-    "change", [{"prompt_length": 0}, {"steps": 0}, {"dropout": 1.0}, {"learning_rate": 0.0}, {"batch_size": -1}, {"z_loss": -1}]
+    "change",
+    [{"prompt_length": 0}, {"steps": 0}, {"dropout": 1.0}, {"learning_rate": 0.0}, {"batch_size": -1}, {"z_loss": -1}],
 )
 def test_impossible_values_are_refused(change):
     with pytest.raises(UsageError):

@@ -1,9 +1,9 @@
 """The paired bootstrap of the guard."""
 
 import pytest
+from tests.unit.training.test_loop import WordTask, examples
 
 from softprompt.transfer.guard import compare
-from tests.unit.training.test_loop import WordTask, examples
 
 ROWS = examples(200, 3)
 GOLD = [row.targets for row in ROWS]
@@ -41,4 +41,6 @@ def test_one_row_of_difference_is_noise():
 
 
 def test_the_seed_reproduces_the_interval():
-    assert compare(WordTask(), ROWS, wrong(20), wrong(40), seed=4) == compare(WordTask(), ROWS, wrong(20), wrong(40), seed=4)
+    assert compare(WordTask(), ROWS, wrong(20), wrong(40), seed=4) == compare(
+        WordTask(), ROWS, wrong(20), wrong(40), seed=4
+    )

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from tests.models import tiny_backbone
+from tests.unit.training.test_loop import StopAt, WordTask, examples
 
 from softprompt.errors import Interrupted, UsageError
 from softprompt.library.manifest import PromptRecord
@@ -12,8 +14,6 @@ from softprompt.training.data import TaskData
 from softprompt.training.settings import TrainSettings
 from softprompt.transfer.run import transfer_targets, verdict_of
 from softprompt.transfer.settings import Outcome, TransferSettings
-from tests.models import tiny_backbone
-from tests.unit.training.test_loop import StopAt, WordTask, examples
 
 TRAIN = TrainSettings(
     steps=4, batch_size=4, prompt_length=3, optimizer="adam", learning_rate=0.05, eval_every=2, embedding_step=2,
@@ -29,7 +29,9 @@ def backbone():
 @pytest.fixture(scope="module")
 def data(backbone):
     def encoded(name, count, seed):
-        return encode_split(Split.of(name, examples(count, seed)), backbone, max_input_tokens=None, max_target_tokens=None)
+        return encode_split(
+            Split.of(name, examples(count, seed)), backbone, max_input_tokens=None, max_target_tokens=None
+        )
 
     return TaskData(task=WordTask(), train=encoded("train", 30, 1), validation=encoded("validation", 24, 2))
 
@@ -42,22 +44,29 @@ def library(backbone, tmp_path):
         prompt = torch.randn(3, backbone.hidden_size, generator=generator)
         library.add(
             PromptRecord(
-                task=task, prompt=prompt, task_embedding=prompt * 0.5, backbone_name=backbone.name,
-                backbone_fingerprint=backbone.fingerprint, backbone_kind=backbone.kind, embedding_step=2,
-            )  # fmt: skip
+                task=task,
+                prompt=prompt,
+                task_embedding=prompt * 0.5,
+                backbone_name=backbone.name,
+                backbone_fingerprint=backbone.fingerprint,
+                backbone_kind=backbone.kind,
+                embedding_step=2,
+            )
         )
     return library
 
 
 def settings(*strategies, **changes):
-    return TransferSettings(train=TRAIN, strategies=strategies, k=2, average_k=3, mixture_k=2, embedding_runs=2, **changes)
+    return TransferSettings(
+        train=TRAIN, strategies=strategies, k=2, average_k=3, mixture_k=2, embedding_runs=2, **changes
+    )
 
 
 def test_all_strategies(backbone, library, data):
     chosen = settings(
         "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", generic="beta@0"
     )
-    others = {name: data for name in ("alpha", "beta", "gamma")}
+    others = dict.fromkeys(("alpha", "beta", "gamma"), data)
     before = backbone.weights_digest()
     (report,) = transfer_targets(backbone, library, [data], chosen, mixture_data=others)
     assert backbone.weights_digest() == before
@@ -115,7 +124,15 @@ def outcome(strategy, select, score, low=None, high=None):
     versus = None
     if low is not None:
         gain = (low + high) / 2
-        versus = {"gain": gain, "low": low, "high": high, "level": 0.9, "rows": 50, "better": low > 0, "worse": high < 0}
+        versus = {
+            "gain": gain,
+            "low": low,
+            "high": high,
+            "level": 0.9,
+            "rows": 50,
+            "better": low > 0,
+            "worse": high < 0,
+        }
     return Outcome(
         strategy=strategy, run="r", sources=(), runs=1, select_score=select, score=score, spread=None, cost=1,
         seconds=0.0, versus_scratch=versus, prompt_PH=torch.zeros(1, 1),
@@ -124,7 +141,11 @@ def outcome(strategy, select, score, low=None, high=None):
 
 @pytest.mark.parametrize(
     ("low", "high", "delivered", "said"),
-    [(1.0, 5.0, "race", "better beyond noise"), (-1.0, 5.0, "scratch", "not beyond noise"), (-9.0, -1.0, "scratch", "hurts")],
+    [
+        (1.0, 5.0, "race", "better beyond noise"),
+        (-1.0, 5.0, "scratch", "not beyond noise"),
+        (-9.0, -1.0, "scratch", "hurts"),
+    ],
 )
 def test_the_guard_delivers_only_what_holds_on_held_out_rows(low, high, delivered, said):
     found, sentence = verdict_of([outcome("scratch", 60.0, 60.0), outcome("race", 70.0, 64.0, low, high)])

@@ -61,7 +61,13 @@ class Racer:
 
 def test_halving_drops_the_worst_of_each_target_and_breaks_ties_by_loss():
     target_of = {"t-a": "t", "t-b": "t", "t-c": "t", "u-a": "u", "u-b": "u"}
-    field = [Racer("t-a", 50, 1.0), Racer("t-b", 50, 0.5), Racer("t-c", 40, 0.1), Racer("u-a", 1, 1), Racer("u-b", 2, 1)]
+    field = [
+        Racer("t-a", 50, 1.0),
+        Racer("t-b", 50, 0.5),
+        Racer("t-c", 40, 0.1),
+        Racer("u-a", 1, 1),
+        Racer("u-b", 2, 1),
+    ]
     assert sorted(halving(target_of, 0.5)(10, field)) == ["t-a", "t-c", "u-a"]
     assert halving(target_of, 0.5)(20, [field[1]]) == []
 
