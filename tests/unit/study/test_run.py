@@ -165,12 +165,12 @@ def test_two_runs_at_once_on_one_ledger(tmp_path: Path) -> None:
 
     def hold(progress: RunProgress) -> None:
         started.set()
-        go_on.wait(20)
+        go_on.wait(90)
 
     thread = threading.Thread(target=lambda: run_study(made(), tmp_path, runner=RUNNER, observer=hold))
     thread.start()
     try:
-        assert started.wait(20)
+        assert started.wait(90)
         with pytest.raises(UsageError, match=r"is in use: process \d+ .* study 'tiny'"):
             run_study(made(), tmp_path, runner=RUNNER)
     finally:
