@@ -25,7 +25,7 @@ from softprompt.errors import SoftpromptError
 # Where each group of commands lives, in the order of `softprompt --help`.
 GROUPS = (
     "quickstart", "training", "transferring", "sharpt", "study", "baselines", "library", "exchange", "retrain",
-    "tasks", "serve", "pretrain", "doctor",
+    "tasks", "submission", "serve", "pretrain", "doctor",
 )  # fmt: skip
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

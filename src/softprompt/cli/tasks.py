@@ -104,3 +104,32 @@ def _checked(report: Mapping[str, Any], split: str) -> Sequence[Any]:
 
 def _count(count: int | None) -> str:
     return "unknown" if count is None else f"{count:,}"
+
+
+@command(tasks, "overlap")
+def overlap(
+    target: Annotated[str, typer.Argument(help="Target task; its validation rows are looked for.", show_default=False)],
+    source: Annotated[
+        list[str], typer.Argument(help="Source tasks; their training rows are compared.", show_default=False)
+    ],
+    data: o.Data = None,
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="Word overlap that counts as near.", min=0.0, max=1.0)
+    ] = 0.8,
+) -> Answer:
+    """Find validation rows of a target among the training rows of sources."""
+    from softprompt.tasks.contamination import contamination
+
+    wanted, *others = o.open_tasks([target, *source], data)
+    validation = wanted.split("validation")
+    found = {
+        other.name: contamination(validation, other.split("train"), threshold=threshold).to_dict() for other in others
+    }
+    shown = table(
+        ["source", "its rows", "target rows", "exact", "near", "share %"],
+        [[name, f["source_rows"], f["rows"], f["exact"], f["near"], f["share"]] for name, f in found.items()],
+    )
+    pairs = [
+        f"{name}: {pair[0]} is like {pair[1]} ({pair[2]:.2f})" for name, f in found.items() for pair in f["pairs"][:3]
+    ]
+    return Answer(data={"target": wanted.name, "sources": found}, show=both(shown, lines(*pairs)))

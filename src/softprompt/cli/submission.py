@@ -1,0 +1,130 @@
+"""``softprompt submission``: test predictions as the GLUE and SuperGLUE benchmarks want them, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import command, group
+from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.progress import counting
+from softprompt.errors import DataError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
+    from softprompt.library.store import Library
+    from softprompt.tasks.task import Task
+
+submission = group("submission", "Files for the GLUE and SuperGLUE leaderboards.")
+
+Benchmark = Annotated[str, typer.Option("--benchmark", help="glue or superglue.")]
+# The diagnostics are answered with the prompt of the entailment task.
+STANDS_IN = {"axb": "rte", "axg": "rte", "mnli_mismatched": "mnli", "glue_rte": "rte"}
+
+
+def _benchmark(name: str) -> Literal["glue", "superglue"]:
+    if name not in ("glue", "superglue"):
+        raise UnknownNameError("benchmark", name, ("glue", "superglue"))
+    return cast('Literal["glue", "superglue"]', name)
+
+
+@command(submission, "write")
+def write(
+    library: Annotated[str, typer.Option("--library", help="Where the prompts are; the best of each task is used.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder; the zip stands beside it.")],
+    benchmark: Benchmark = "superglue",
+    task: Annotated[
+        str | None, typer.Option("--task", help="Only these tasks, commas between; all with a prompt if not given.")
+    ] = None,
+    data: o.Data = None,
+    split: Annotated[str, typer.Option("--split", help="test, or validation for a rehearsal.")] = "test",
+    partial: Annotated[bool, typer.Option("--partial", help="Allow other row counts than the official ones.")] = False,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer in free text.", min=1)] = 64,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Answer the test rows of every task and write a checked submission."""
+    from softprompt.inference.evaluate import EvalJob, canonical_text, evaluate
+    from softprompt.interop.superglue import GLUE, SUPERGLUE, Answers, write_submission
+    from softprompt.prompts.stack import PromptStack
+    from softprompt.tasks.encoded import encode_split
+
+    chosen = _benchmark(benchmark)
+    known = GLUE if chosen == "glue" else SUPERGLUE
+    store = o.open_library(library)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    prompts = _best(store, model, o.words(task, "--task") if task is not None else tuple(known), asked=task is not None)
+    for name in prompts:
+        if name not in known:
+            raise UnknownNameError(f"{chosen} task", name, known)
+    tasks, skipped = _open(prompts, data, asked=task is not None)
+    prompts = {t.name: prompts[t.name] for t in tasks}
+    stack = PromptStack.of([store.load(p, model).float().to(model.device) for p in prompts.values()])
+    room = None if model.max_length is None else model.max_length - stack.prompt_length
+    splits = [encode_split(t.split(split), model, max_input_tokens=room, max_target_tokens=None) for t in tasks]
+    jobs = [EvalJob(run=i, task=t, split=s) for i, (t, s) in enumerate(zip(tasks, splits, strict=True))]
+    with counting("answering") as progress:
+        found = evaluate(model, stack, jobs, max_target_tokens=max_new_tokens, progress=progress)
+    canonical = canonical_text(model)
+    answers = [
+        Answers(task=t.name, labels=t.labels, examples=s.examples, predictions=e.predictions, canonical=canonical)
+        for t, s, e in zip(tasks, splits, found, strict=True)
+    ]
+    written = write_submission(out, chosen, answers, complete=not partial)
+    rows = [[name, facts["rows"], facts["invalid"]] for name, facts in written.items()]
+    where = lines(*skipped, f"folder: {out}", f"zip: {out.with_name(out.name + '.zip')}")
+    shown = both(table(["file", "rows", "invalid answers"], rows), where)
+    return Answer(data={"files": written, "prompts": prompts, "folder": out}, show=shown)
+
+
+def _best(library: Library, backbone: Backbone, tasks: tuple[str, ...], *, asked: bool) -> dict[str, str]:
+    """The best prompt of each task; the diagnostics use the entailment task's."""
+    entries = library.list(backbone=backbone)
+    best: dict[str, str] = {}
+    for task in tasks:
+        fitting = [e for e in entries if e.task in (task, STANDS_IN.get(task, task))]
+        if fitting:
+            best[task] = max(fitting, key=lambda e: (e.score if e.score is not None else -1.0, e.name)).name
+        elif asked:
+            raise UsageError(
+                f"library {library.location} has no prompt of task '{task}' for backbone '{backbone.name}'."
+            )
+    if not best:
+        raise UsageError(f"library {library.location} has no prompt of any task of this benchmark: train them first.")
+    return best
+
+
+def _open(prompts: dict[str, str], data: Path | None, *, asked: bool) -> tuple[list[Task], list[str]]:
+    """The tasks that have data; without --task the others are left out and named."""
+    tasks: list[Task] = []
+    skipped: list[str] = []
+    for name in prompts:
+        try:
+            tasks.extend(o.open_tasks([name], data))
+        except UsageError as error:
+            if asked:
+                raise
+            skipped.append(f"left out {name}: {error}")
+    if not tasks:
+        raise UsageError(f"no task has data to answer: {skipped[0]}")
+    return tasks, skipped
+
+
+@command(submission, "check")
+def check(
+    path: Annotated[Path, typer.Argument(help="Folder or zip of a submission.", show_default=False)],
+    benchmark: Benchmark = "superglue",
+    partial: Annotated[bool, typer.Option("--partial", help="Allow other row counts than the official ones.")] = False,
+) -> Answer:
+    """Check ids, counts and label words of a submission."""
+    from softprompt.interop.superglue import check_submission
+
+    problems = check_submission(path, _benchmark(benchmark), complete=not partial)
+    if problems:
+        raise DataError("; ".join(problems))
+    return Answer(data={"path": path, "problems": problems}, show=lines(f"{path}: nothing to complain about"))
