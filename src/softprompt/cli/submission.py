@@ -49,7 +49,7 @@ def write(
     revision: o.Revision = None,
 ) -> Answer:
     """Answer the test rows of every task and write a checked submission."""
-    from softprompt.inference.evaluate import EvalJob, canonical_text, evaluate
+    from softprompt.inference.evaluate import EvalJob, answers, canonical_text
     from softprompt.interop.superglue import GLUE, SUPERGLUE, Answers, write_submission
     from softprompt.prompts.stack import PromptStack
     from softprompt.tasks.encoded import encode_split
@@ -69,13 +69,15 @@ def write(
     splits = [encode_split(t.split(split), model, max_input_tokens=room, max_target_tokens=None) for t in tasks]
     jobs = [EvalJob(run=i, task=t, split=s) for i, (t, s) in enumerate(zip(tasks, splits, strict=True))]
     with counting("answering") as progress:
-        found = evaluate(model, stack, jobs, max_target_tokens=max_new_tokens, progress=progress)
+        found = answers(model, stack, jobs, max_target_tokens=max_new_tokens, progress=progress)
     canonical = canonical_text(model)
-    answers = [
-        Answers(task=t.name, labels=t.labels, examples=s.examples, predictions=e.predictions, canonical=canonical)
+    given = [
+        Answers(
+            task=t.name, labels=t.labels, examples=s.examples, predictions=[text for text, _ in e], canonical=canonical
+        )
         for t, s, e in zip(tasks, splits, found, strict=True)
     ]
-    written = write_submission(out, chosen, answers, complete=not partial)
+    written = write_submission(out, chosen, given, complete=not partial)
     rows = [[name, facts["rows"], facts["invalid"]] for name, facts in written.items()]
     where = lines(*skipped, f"folder: {out}", f"zip: {out.with_name(out.name + '.zip')}")
     shown = both(table(["file", "rows", "invalid answers"], rows), where)

@@ -89,7 +89,7 @@ def length_batches(lengths: np.ndarray, prompt_length: int, batch_tokens: int) -
 
 
 @torch.no_grad()
-def evaluate(
+def answers(
     backbone: Backbone,
     prompter: Prompter | None,
     jobs: Sequence[EvalJob],
@@ -97,19 +97,19 @@ def evaluate(
     max_target_tokens: int = 64,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Evaluation]:
-    """Scores and predictions of every job; rows of all jobs share forward passes.
+) -> list[list[tuple[str, int]]]:
+    """Answers of every job's rows without scoring them (test splits have no gold labels); rows share forward passes.
 
     Args:
         backbone: the frozen model.
         prompter: makes the prompts; None for none.
-        jobs: what to evaluate.
+        jobs: what to answer.
         max_target_tokens: longest free-text answer.
         batch_tokens: most padded encoder positions in one pass.
         progress: called with (rows done, rows in all).
 
     Returns:
-        One evaluation a job, in order.
+        For each job, (text, positions that went through the backbone) of its rows in order.
     """
     place = [(j, int(r)) for j, job in enumerate(jobs) for r in job.row_numbers()]
     lengths = np.asarray([len(jobs[j].split.inputs(r)) for j, r in place], dtype=np.int64)
@@ -129,16 +129,37 @@ def evaluate(
                 progress(len(found), len(place))
     for other in parallel.gather(found) if processes > 1 else ():
         found.update(other)
+    edges = np.cumsum([0, *(len(job.row_numbers()) for job in jobs)])
+    return [[found[i] for i in range(edges[j], edges[j + 1])] for j in range(len(jobs))]
+
+
+def evaluate(
+    backbone: Backbone,
+    prompter: Prompter | None,
+    jobs: Sequence[EvalJob],
+    *,
+    max_target_tokens: int = 64,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Evaluation]:
+    """Scores and predictions of every job; see ``answers`` for the arguments.
+
+    Returns:
+        One evaluation a job, in order.
+
+    Raises:
+        UsageError: a job has no rows, or no row has a gold label.
+    """
+    found = answers(
+        backbone, prompter, jobs, max_target_tokens=max_target_tokens, batch_tokens=batch_tokens, progress=progress
+    )
     canonical = canonical_text(backbone)
     results: list[Evaluation] = []
-    start = 0
-    for job in jobs:
-        numbers = job.row_numbers()
-        answers = [found[i] for i in range(start, start + len(numbers))]
-        start += len(numbers)
-        texts = [text for text, _ in answers]
-        scores = job.task.score(texts, [job.split.examples[int(r)] for r in numbers], canonical=canonical)
-        results.append(Evaluation(scores=scores, predictions=texts, tokens=sum(count for _, count in answers)))
+    for job, answered in zip(jobs, found, strict=True):
+        texts = [text for text, _ in answered]
+        examples = [job.split.examples[int(r)] for r in job.row_numbers()]
+        scores = job.task.score(texts, examples, canonical=canonical)
+        results.append(Evaluation(scores=scores, predictions=texts, tokens=sum(count for _, count in answered)))
     return results
 
 

@@ -369,3 +369,24 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(tmp_path: Path, monkeypat
     assert library.get("mnli@0").prompt().shape == (5, 8)
     assert library.verify() == {}
     assert os.listdir(tmp_path / "p") == ["mnli@0"]
+
+
+def test_links_that_lead_out_of_a_library_are_not_followed(tmp_path: Path) -> None:
+    library = Library(tmp_path / "p")
+    Library(tmp_path / "other").add(make())
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "mnli@0").symlink_to(tmp_path / "other" / "mnli@0")
+    with pytest.raises(UsageError, match="leads out"):
+        library.get("mnli@0")
+    (tmp_path / "p" / "mnli@0").unlink()
+    library.add(make())
+    model = tmp_path / "p" / "mnli@0" / "adapter_model.safetensors"
+    model.unlink()
+    model.symlink_to(tmp_path / "other" / "mnli@0" / "adapter_model.safetensors")
+    with pytest.raises(UsageError, match="leads out"):
+        library.get("mnli@0").prompt()
+    (tmp_path / "p" / "inner@0").symlink_to(
+        tmp_path / "p" / "mnli@0"
+    )  # within the library: the manifest's name decides
+    with pytest.raises(CorruptArtifactError, match="that of prompt"):
+        library.get("inner@0")
