@@ -49,7 +49,7 @@ def test_every_command_takes_json_and_debug(path: tuple[str, ...], capsys: pytes
 
 def test_every_help_line_fits_the_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing in a list of commands is cut off with dots."""
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
     for path in commands():
         _, out, _ = call(capsys, *path, "--help")
         _, _, listed = out.partition("Commands:")

@@ -33,7 +33,7 @@ def import_(
     licence: Annotated[str | None, typer.Option("--licence", help="Licence of the prompt (SPDX).")] = None,
     replace: Replace = False,
 ) -> Answer:
-    """Add a prompt of another format; it stays unverified unless it says its backbone."""
+    """Add a prompt of another format."""
     if not source.exists():
         raise DataError(f"there is nothing at {source}: name a PEFT folder, or a .npy, .npz or .safetensors file.")
     stored = _imported(o.open_library(place, must_exist=False), source, task, name, licence, replace)

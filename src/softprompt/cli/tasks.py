@@ -22,7 +22,7 @@ Names = Annotated[list[str], typer.Argument(help="Tasks: names, or paths to your
 
 @command(tasks, "ls")
 def ls(data: o.Data = None) -> Answer:
-    """List tasks: built-in ones, those of the papers, those of a data folder."""
+    """List built-in tasks, those of the papers and of a data folder."""
     from softprompt.tasks.catalog import names_in_folder
     from softprompt.tasks.show import list_mixtures, list_tasks
 
@@ -47,7 +47,7 @@ def show(
     data: o.Data = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
 ) -> Answer:
-    """Show a task, one row as it lies in the file, and what the backbone sees."""
+    """Show a task: one row as it lies in the file, and its texts."""
     from softprompt.tasks.show import describe
 
     (task,) = o.open_tasks([name], data)
@@ -117,7 +117,7 @@ def overlap(
         float, typer.Option("--threshold", help="Word overlap that counts as near.", min=0.0, max=1.0)
     ] = 0.8,
 ) -> Answer:
-    """Find validation rows of a target among the training rows of sources."""
+    """Find rows of a target among the training rows of sources."""
     from softprompt.tasks.contamination import contamination
 
     wanted, *others = o.open_tasks([target, *source], data)
