@@ -162,7 +162,8 @@ def study_page(
     if provenance:
         sections.append(("provenance", "Provenance", key_values(provenance, "Where the numbers are from")))
     heading = title or (study.title or f"Transfer study {study.name}" if study is not None else "Transfer study")
-    words = f"{len(results.sources)} source tasks, {len(results.targets)} target tasks, {len(results.seeds)} seeds"
+    counts = ((results.sources, "source task"), (results.targets, "target task"), (results.seeds, "seed"))
+    words = ", ".join(f"{len(items)} {word}{'' if len(items) == 1 else 's'}" for items, word in counts)
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     backbone = f" on {study.backbone}" if study is not None else ""
     return page(heading, words + backbone, sections, f"Made by softprompt, {when} UTC; this file needs no network.")
@@ -201,11 +202,11 @@ def _summary(results: Results, noted: Mapping[str, Any] | None) -> str:
             "their last good checkpoints count.</p>"
         )
     interval = gain_interval(results)
-    if not np.isnan(interval.mean):
+    if not np.isnan(interval.mean) and results.runs and len(results.targets) * len(results.seeds) > 1:
         parts.append(
-            f"<p>The best source of each target reduces the error by {interval.mean:.1f} % on average, with a 95 % "
-            f"bootstrap interval over targets and seeds of {interval.low:.1f} to {interval.high:.1f} %. The best is chosen "
-            'on the data it is reported on here, as in the papers; <a href="#statistics">below</a> it is not.</p>'
+            f"<p>The best source of each target changes the error by {-interval.mean:+.1f} % on average, with a 95 % "
+            f"bootstrap interval over targets and seeds of {-interval.high:+.1f} to {-interval.low:+.1f} %. The best is "
+            'chosen on the data it is reported on here, as in the papers; <a href="#statistics">below</a> it is not.</p>'
         )
     for target, source, rows in (noted or {}).get("contamination", ()):
         parts.append(
@@ -253,6 +254,8 @@ def _gains(results: Results) -> str:
 
 def _positive(results: Results, shown: int = 12) -> str:
     table = positive_transfers(results)
+    if not table.rows:
+        return f'<p class="soft">No finished pair has more than 10 % relative error reduction. {escape(" ".join(table.notes))}</p>'
     if len(table.rows) <= shown:
         return table_html(table)
     more = f"<details data-print><summary>All {len(table.rows)} of them</summary>{table_html(table)}</details>"

@@ -596,16 +596,22 @@ static void copy_rows(const bf16 *from, int64_t stride, const float *keep, int64
                       int Kp) {
     for (int i = 0; i < L; i++) {
         const bf16 *f = from + i * stride;
-        bf16 *t = to + i * Kp;
-        for (int j = 0; j < K; j += 32) _mm_prefetch((const char *)(f + 12 * stride + j), _MM_HINT_T0);
-        if (keep) {
-            float k = keep[i * A];
-#pragma omp simd
-            for (int j = 0; j < K; j++) t[j] = narrow(k * widen(f[j]));
-        } else {
-            memcpy(t, f, K * sizeof(bf16));
+        bf16 *t = to + (int64_t)i * Kp;
+        __m512 k = _mm512_set1_ps(keep ? keep[i * A] : 1.0f);
+        for (int j = 0; j < Kp; j += 32) {
+            __mmask32 m = K - j >= 32 ? 0xffffffffu : (K <= j ? 0 : (1u << (K - j)) - 1);
+            _mm_prefetch((const char *)(f + 16 * stride + j), _MM_HINT_T0);
+            __m512i v = _mm512_maskz_loadu_epi16(m, f + j);
+            if (keep) {
+                __m512 low = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(v)), 16));
+                __m512 high =
+                    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(v, 1)), 16));
+                _mm256_storeu_si256((__m256i *)(t + j), narrow16(_mm512_mul_ps(low, k)));
+                _mm256_storeu_si256((__m256i *)(t + j + 16), narrow16(_mm512_mul_ps(high, k)));
+            } else {
+                _mm512_storeu_si512(t + j, v);
+            }
         }
-        if (Kp > K) memset(t + K, 0, (Kp - K) * sizeof(bf16));
     }
     memset(to + (int64_t)L * Kp, 0, (int64_t)(Lp - L) * Kp * sizeof(bf16));
 }
@@ -645,7 +651,7 @@ void attend(const bf16 *qkv, const float *keep, const float *bias, int64_t reach
     {
         char *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
         configure();
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, A)
         for (int64_t task = 0; task < B * A; task++) {
             int64_t b = task / A, h = task % A, s0 = start[b];
             int L = length[b], Lp = up_to(L, 32);
@@ -730,7 +736,7 @@ void attend_backward(const bf16 *qkv, const float *keep, const float *bias, int6
     {
         char *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
         configure();
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, A)
         for (int64_t task = 0; task < B * A; task++) {
             int64_t b = task / A, h = task % A, s0 = start[b];
             int L = length[b], Lp = up_to(L, 32);
