@@ -91,6 +91,7 @@ class QuickstartResult:
         files: what lies where: ``report``, ``heatmap``, ``table``, ``results``, ``library``.
         seconds: wall clock by phase.
         next: commands to run next.
+        trained_sources: source tasks whose prompts were trained here, not taken from the released library.
     """
 
     reports: list[TargetReport]
@@ -98,6 +99,7 @@ class QuickstartResult:
     files: dict[str, str]
     seconds: dict[str, float]
     next: list[str]
+    trained_sources: list[str]
 
     def plain(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -107,6 +109,7 @@ class QuickstartResult:
             "files": self.files,
             "seconds": self.seconds,
             "next": self.next,
+            "trained_sources": self.trained_sources,
         }
 
 
@@ -159,7 +162,12 @@ def quickstart(
     lap("targets")
     table = [table_row(report) for report in reports]
     result = QuickstartResult(
-        reports=reports, table=table, files=_files(settings.out), seconds=seconds, next=_next(settings)
+        reports=reports,
+        table=table,
+        files=_files(settings.out),
+        seconds=seconds,
+        next=_next(settings),
+        trained_sources=missing,
     )
     write_report(result, settings, backbone)
     return result
@@ -253,8 +261,7 @@ def table_row(report: TargetReport) -> dict[str, Any]:
     row["chosen"] = best.strategy if best is not None else "scratch"
     row["from"] = ", ".join(name for name, _ in best.sources) if best is not None else ""
     row["gain"] = found["gain"] if found else 0.0
-    row["gain_low"] = found["low"] if found else 0.0
-    row["gain_high"] = found["high"] if found else 0.0
+    row["interval"] = f"{found['low']:+.1f} to {found['high']:+.1f}" if found else ""
     row["delivered"] = report.delivered
     row["seconds"] = sum(outcome.seconds for outcome in report.outcomes)
     return row
@@ -291,7 +298,7 @@ def write_report(result: QuickstartResult, settings: QuickstartSettings, backbon
     page = quickstart_page(
         {
             "title": "softprompt quickstart",
-            "table": result.table,
+            "table": [{key.replace("_", " "): value for key, value in row.items()} for row in result.table],
             "notes": [f"{report.target}: {report.verdict}" for report in result.reports],
             "similarity": similarity,
             "curves": {
@@ -300,7 +307,7 @@ def write_report(result: QuickstartResult, settings: QuickstartSettings, backbon
                 for o in report.outcomes
             },
             "settings": {
-                "source training": settings_plain(settings.source_train),
+                **({"source training": settings_plain(settings.source_train)} if result.trained_sources else {}),
                 "target training": settings_plain(settings.target_train),
             },
             "provenance": {
@@ -308,6 +315,7 @@ def write_report(result: QuickstartResult, settings: QuickstartSettings, backbon
                 "backbone": backbone.name,
                 "backbone fingerprint": backbone.fingerprint,
                 "seed": settings.seed,
+                "sources trained here": ", ".join(result.trained_sources) or "none: all from the released library",
                 "targets": {report.target: report.facts for report in result.reports},
                 "seconds": result.seconds,
             },
