@@ -258,7 +258,7 @@ def _positive(results: Results, shown: int = 12) -> str:
         return f'<p class="soft">No finished pair has more than 10 % relative error reduction. {escape(" ".join(table.notes))}</p>'
     if len(table.rows) <= shown:
         return table_html(table)
-    more = f"<details data-print><summary>All {len(table.rows)} of them</summary>{table_html(table)}</details>"
+    more = f"<details><summary>All {len(table.rows)} of them</summary>{table_html(table)}</details>"
     return table_html(replace(table, rows=table.rows[:shown]), save=False) + more
 
 
