@@ -9,7 +9,7 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
 from softprompt.cli.output import Answer, both, lines, plain, table
-from softprompt.errors import CorruptArtifactError, UsageError
+from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,11 +52,45 @@ def _headline(entry: Entry) -> list[object]:
 
 
 @command(library, "show")
-def show(place: Place, name: Name) -> Answer:
+def show(
+    place: Place,
+    name: Name,
+    read: Annotated[
+        bool, typer.Option("--read", help="Load the backbone and show the words nearest to each prompt token.")
+    ] = False,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Backbone for --read; the prompt's own if not given.")
+    ] = None,
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+) -> Answer:
     """Show everything known of a prompt."""
     stored = o.open_library(place).get(name)
     facts = {**plain(stored.manifest), "place": stored.place, "verified": stored.manifest.verified}
-    return Answer(data=facts, show=lines(*_facts(stored.manifest, stored.place)))
+    shown = lines(*_facts(stored.manifest, stored.place))
+    if not read:
+        return Answer(data=facts, show=shown)
+    from softprompt.prompts.inspect import read_prompt, start_again
+
+    manifest = stored.manifest
+    model = o.open_backbone(backbone or manifest.backbone_name, dtype, device)
+    stored.check_backbone(model)
+    initial = start_again(model, manifest.init, manifest.prompt_length, manifest.seed)
+    reading = read_prompt(model, stored.prompt(), initial_PH=initial)
+    rows = [
+        [
+            row.position,
+            row.norm,
+            row.distance_from_vocabulary,
+            row.distance_from_initial,
+            ", ".join(f"{n.token} {n.cosine:.2f}" for n in row.nearest),
+        ]
+        for row in reading.rows
+    ]
+    columns = ["token", "norm", "from vocabulary", "from start", "nearest words (cosine)"]
+    facts["reading"] = plain(reading)
+    end = lines(f"mean norm {reading.mean_norm:.2f}, the vocabulary's {reading.vocabulary_norm:.2f}")
+    return Answer(data=facts, show=both(shown, table(columns, rows), end))
 
 
 def _facts(manifest: Manifest, place: str) -> Sequence[str]:
@@ -114,8 +148,11 @@ def rm(
 ) -> Answer:
     """Remove prompts."""
     store = o.open_library(place)
+    known = store.names()
     for name in names:
-        store.get(name)
+        # Not opened: a damaged prompt can be removed too.
+        if name not in known:
+            raise UnknownNameError("prompt", name, known)
     for name in names:
         store.remove(name)
     return Answer(
