@@ -45,6 +45,14 @@ class StorageError(SoftpromptError):
     """Something could not be written: the disk is full, read-only or not ours. Nothing half-written was left."""
 
 
+def cache_folder(*parts: str) -> Path:
+    """Where things that can be made again are kept: ``$SOFTPROMPT_CACHE``, or ``softprompt`` in the user's cache folder."""
+    named = os.environ.get("SOFTPROMPT_CACHE")
+    if named:
+        return Path(named, *parts)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "softprompt", *parts)
+
+
 # Names ---------------------------------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,7 @@ class QuickstartSettings:
         seed: first seed.
         resume: continue what ``out`` holds.
         command: the command line, for the record.
+        cache: folder of tokenised rows; None for memory only.
     """
 
     out: Path
@@ -69,6 +70,7 @@ class QuickstartSettings:
     seed: int = 1
     resume: bool = False
     command: str = "softprompt quickstart"
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.sources or not self.targets:
@@ -183,6 +185,7 @@ def _data(backbone: Backbone, tasks: Mapping[str, Task], settings: QuickstartSet
             settings.target_train if target else settings.source_train,
             train_rows=(settings.target_rows or None) if target else None,
             validation_rows=settings.validation_rows or None,
+            cache=settings.cache,
         )
     return data
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from softprompt.artifacts import cache_folder
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
 from softprompt.backbones.host import keep_freed_memory
@@ -246,5 +247,4 @@ def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = Non
 
 
 def _digest_cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "softprompt" / "weight-digests.json"
+    return cache_folder("weight-digests.json")

@@ -177,11 +177,19 @@ def encode(
     validation_rows: int | None = None,
 ) -> list[TaskData]:
     """Tokenised training and validation rows of tasks, with a line of progress each."""
+    from softprompt.artifacts import cache_folder
     from softprompt.training.data import task_data
 
     made = []
     for task in tasks:
-        data = task_data(backbone, task, settings, train_rows=train_rows, validation_rows=validation_rows)
+        data = task_data(
+            backbone,
+            task,
+            settings,
+            train_rows=train_rows,
+            validation_rows=validation_rows,
+            cache=cache_folder("encoded"),
+        )
         cut = f", {data.train.cut_inputs} inputs cut" if data.train.cut_inputs else ""
         skipped = f", {data.train.skipped} bad rows left out" if data.train.skipped else ""
         say(f"task {task.name}: {len(data.train)} training and {len(data.validation)} validation rows{cut}{skipped}")

@@ -45,6 +45,7 @@ def quickstart(
     revision: o.Revision = None,
 ) -> Answer:
     """The main job end to end, with a report, in minutes."""
+    from softprompt.artifacts import cache_folder
     from softprompt.library.released import find_released
     from softprompt.quickstart import QuickstartSettings
     from softprompt.quickstart import quickstart as run_quickstart
@@ -71,6 +72,7 @@ def quickstart(
         seed=seed,
         resume=resume,
         command=o.command_line(),
+        cache=cache_folder("encoded"),
     )
     o.open_tasks([*settings.sources, *settings.targets], data)
     model = o.open_backbone(backbone, dtype, device, revision)

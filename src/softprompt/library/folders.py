@@ -132,10 +132,7 @@ class RemoteFolders(Folders):
         self.files: Any = found
         self.root: str = root.rstrip("/")
         self.location = url
-        cache = os.environ.get("SOFTPROMPT_CACHE") or os.path.join(
-            os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "softprompt"
-        )
-        self.index_folder = Path(cache) / "index" / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.index_folder = artifacts.cache_folder("index", hashlib.sha256(url.encode()).hexdigest()[:16])
 
     def scan(self) -> dict[str, str]:
         self.files.invalidate_cache()

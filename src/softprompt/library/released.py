@@ -5,9 +5,9 @@ Made by ``recipes/build_released_library.py``; what is in it, and under which li
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from softprompt.artifacts import cache_folder
 from softprompt.errors import UsageError
 from softprompt.library.store import Library
 
@@ -22,7 +22,7 @@ def find_released(folder: Path = FOLDER) -> Library | None:
     if not folder.is_dir():
         return None
     library = Library(folder)
-    library.folders.index_folder = _cache() / "released"
+    library.folders.index_folder = cache_folder("index", "released")
     return library if library.folders.scan() else None
 
 
@@ -39,11 +39,3 @@ def released_library(folder: Path = FOLDER) -> Library:
             "recipes/build_released_library.py, or open a library of your own."
         )
     return library
-
-
-def _cache() -> Path:
-    named = os.environ.get("SOFTPROMPT_CACHE")
-    if named:
-        return Path(named) / "index"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "softprompt" / "index"

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softprompt.artifacts import cache_folder
+
 _SOURCE = Path(__file__).with_name("kernels.c")
 # No -ffast-math: NaN and infinity must come through, so that a run that has gone wrong is stopped.
 _FLAGS = [
     "-O3",
     "-march=native",
-    "-mprefer-vector-width=512",
     "-fopenmp",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -86,7 +87,7 @@ def _built(compiler: str) -> Path:
     )
     identity = "|".join([_SOURCE.read_text(), *_FLAGS, compiler, flags])
     name = f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "softprompt"
+    root = cache_folder()
     target = root / name
     if target.is_file():
         return target
