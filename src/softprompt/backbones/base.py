@@ -70,11 +70,11 @@ class TokenBatch:
 
 
 def _padded(rows: Sequence[TokenRow], device: torch.device | str) -> Tensor:
-    width = max((len(r) for r in rows), default=0)
-    out = torch.zeros(len(rows), width, dtype=torch.int64)
+    # Filled in NumPy: rows of a tokenised split are read-only maps of a file, which PyTorch does not take.
+    out = np.zeros((len(rows), max((len(r) for r in rows), default=0)), dtype=np.int64)
     for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
-    return out.to(device)
+        out[i, : len(row)] = row
+    return torch.from_numpy(out).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
