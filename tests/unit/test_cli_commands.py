@@ -320,7 +320,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place: Path, capsys: pytest.CaptureF
         if "step 4 of 40" in line:
             os.kill(process.pid, signal.SIGINT)
             break
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=240)
     err = "".join(told) + rest
     assert process.returncode == 75, err
     assert "--resume" in rest

@@ -64,13 +64,13 @@ def test_it_answers_mixed_requests_and_stops_on_ctrl_c(place: Path) -> None:
         request = urllib.request.Request(
             f"{address}/v1/predict", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=240) as reply:
             assert len(json.load(reply)["outputs"]) == 2
-        with urllib.request.urlopen(f"{address}/v1/prompts", timeout=60) as reply:
+        with urllib.request.urlopen(f"{address}/v1/prompts", timeout=240) as reply:
             assert "films@2" in reply.read().decode()
     finally:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
     assert process.returncode in (0, 130), err
     assert "Traceback" not in err
 

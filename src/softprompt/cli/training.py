@@ -65,6 +65,9 @@ def train(
     train_rows: o.TrainRows = None,
     validation_rows: o.ValidationRows = None,
     skip_bad: o.SkipBad = 0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard scalars to OUT/tensorboard as well.")
+    ] = False,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -87,6 +90,10 @@ def train(
     start, by_role = _init(model, role, init, init_text, init_prompt, library)
     encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
     with training("training") as observer:
+        if tensorboard:
+            from softprompt.training import trackers
+
+            observer = trackers.both(observer, trackers.tensorboard(folder / "tensorboard"))
         records = tune_tasks(
             model,
             encoded,
