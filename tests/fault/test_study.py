@@ -92,11 +92,14 @@ def total_pack_steps() -> int:
 def test_a_stop_signal_is_obeyed_and_resumable(
     tmp_path: Path, repo: Path, whole: dict[str, object], executor: str, number: int
 ) -> None:
-    folder = tmp_path / "ledger"
-    process = start(folder, executor, repo)
-    wait_for_steps(folder, 15, process)
-    process.send_signal(number)
-    assert process.wait(timeout=90) != 0
+    for attempt in range(4):  # on a crowded machine the study can be done before the signal arrives
+        folder = tmp_path / f"ledger-{attempt}"
+        process = start(folder, executor, repo)
+        wait_for_steps(folder, 15, process)
+        process.send_signal(number)
+        if process.wait(timeout=240) != 0:
+            break
+    assert process.returncode != 0
     run(made(), folder)
     assert contents(folder) == whole
 
