@@ -37,7 +37,10 @@ def start(folder: Path, executor: str, repo: Path) -> "subprocess.Popen[bytes]":
     folder.mkdir(exist_ok=True)
     path = os.pathsep.join([str(repo), str(repo / "src")])
     return subprocess.Popen(
-        [sys.executable, str(script), str(folder), executor], env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, str(script), str(folder), executor],
+        env={**os.environ, "PYTHONPATH": path},
+        # A shell's background job ignores Ctrl-C, and so would what it starts: the tests may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
