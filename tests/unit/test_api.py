@@ -61,9 +61,7 @@ def test_a_task_is_nearest_to_itself(backbone, tasks, tmp_path):
         def __getattr__(self, name):
             return "twin" if name == "name" else getattr(tasks[0], name)
 
-    first = search(backbone, library, Twin(), seeds=(1,), **QUICK)[0]
+    first = search(backbone, library, Twin(), seeds=(1,), metric="average", **QUICK)[0]
     assert first.task == tasks[0].name
-    stored = library.get(first.name).task_embedding()
-    from softprompt.library.similarity import per_token_average_cosine
-
-    assert first.similarity == pytest.approx(per_token_average_cosine(stored, stored), abs=1e-4)
+    # Only the cosine of average tokens is 1 with itself; the per-token average also compares different rows.
+    assert first.similarity == pytest.approx(1.0, abs=1e-4)
