@@ -137,6 +137,38 @@ def _record(
     )
 
 
+def delivered_record(
+    backbone: Backbone, report: TargetReport, settings: TrainSettings, *, seed: int, command: str = ""
+) -> PromptRecord:
+    """The prompt a transfer delivers, with its task embedding, ready for ``Library.add``: a source for the next task.
+
+    Args:
+        backbone: it was tuned on.
+        report: of the target.
+        settings: of the target runs.
+        seed: first seed of the transfer.
+        command: what to run to make it again.
+    """
+    outcome = report.outcome(report.delivered)
+    return PromptRecord(
+        task=report.target,
+        prompt=report.prompt_PH,
+        task_embedding=report.embedding_PH,
+        backbone_name=backbone.name,
+        backbone_fingerprint=backbone.fingerprint,
+        backbone_kind=backbone.kind,
+        seed=seed,
+        data_fingerprint=str(report.facts["train_fingerprint"]),
+        steps=settings.steps,
+        embedding_step=settings.embedding_step if report.embedding_PH is not None else None,
+        scores={"score": outcome.score},
+        recipe=asdict(settings),
+        init={"kind": report.delivered, "sources": [name for name, _ in outcome.sources]},
+        command=command,
+        tags=("target",),
+    )
+
+
 def task_embeddings(
     backbone: Backbone,
     data: TaskData,

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from softprompt import artifacts
-from softprompt.api import tune_tasks
+from softprompt.api import delivered_record, tune_tasks
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
-from softprompt.library.manifest import PromptRecord
 from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task
 from softprompt.tasks.task import Task
@@ -160,7 +159,9 @@ def quickstart(
         resume=settings.resume,
         observe=phases,
     )
-    _deliver(backbone, library, reports, settings)
+    for report in reports:
+        record = delivered_record(backbone, report, settings.target_train, seed=settings.seed, command=settings.command)
+        library.add(record, replace=True)
     lap("targets")
     table = [table_row(report) for report in reports]
     result = QuickstartResult(
@@ -224,34 +225,6 @@ def _train_sources(
         command=settings.command,
     ):
         library.add(record, replace=True)
-
-
-def _deliver(
-    backbone: Backbone, library: Library, reports: Sequence[TargetReport], settings: QuickstartSettings
-) -> None:
-    """Keep every delivered target prompt, with its task embedding, as a source for the next task."""
-    for report in reports:
-        outcome = report.outcome(report.delivered)
-        library.add(
-            PromptRecord(
-                task=report.target,
-                prompt=report.prompt_PH,
-                task_embedding=report.embedding_PH,
-                backbone_name=backbone.name,
-                backbone_fingerprint=backbone.fingerprint,
-                backbone_kind=backbone.kind,
-                seed=settings.seed,
-                data_fingerprint=str(report.facts["train_fingerprint"]),
-                steps=settings.target_train.steps,
-                embedding_step=settings.target_train.embedding_step,
-                scores={"score": outcome.score},
-                recipe=settings_plain(settings.target_train),
-                init={"kind": report.delivered, "sources": [name for name, _ in outcome.sources]},
-                command=settings.command,
-                tags=("target",),
-            ),
-            replace=True,
-        )
 
 
 def table_row(report: TargetReport) -> dict[str, Any]:

@@ -73,6 +73,10 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     draw = random.Random(0)
     draw.shuffle(writers)
     library = Library(folder)
+    # The killing starts when there is enough to lose, however slow the machine is.
+    deadline = time.monotonic() + 120
+    while sum(log.read_text().count("+") for log in logs.iterdir()) <= 100 and time.monotonic() < deadline:
+        time.sleep(0.05)
     begun = time.monotonic()
     seen = 0
     for i, pid in enumerate(writers):
@@ -93,7 +97,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     in_doubt = {line[1:] for line in lines if line[0] == "?"}  # removal was at least begun
     removed = {line[1:] for line in lines if line[0] == "-"}
     assert len(added) == len(set(added)), "two writers were told that they had won one name"
-    assert len(added) >= 16  # as many as writers, at the least, however crowded the machine is
+    assert len(added) > 100
     assert seen > 0
     present = set(library.names())
     assert set(added) - in_doubt <= present, "an acknowledged prompt is lost"

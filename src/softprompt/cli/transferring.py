@@ -243,29 +243,8 @@ def _keep(
     model: Backbone, store: Library, reports: Sequence[TargetReport], settings: TransferSettings, replace: bool
 ) -> list[str]:
     """Add the delivered prompts with their task embeddings: sources for the next task."""
-    from dataclasses import asdict
+    from softprompt.api import delivered_record
 
-    from softprompt.library.manifest import PromptRecord
-
-    kept = []
-    for report in reports:
-        outcome = report.outcome(report.delivered)
-        record = PromptRecord(
-            task=report.target,
-            prompt=report.prompt_PH,
-            task_embedding=report.embedding_PH,
-            backbone_name=model.name,
-            backbone_fingerprint=model.fingerprint,
-            backbone_kind=model.kind,
-            seed=settings.seed,
-            data_fingerprint=str(report.facts["train_fingerprint"]),
-            steps=settings.train.steps,
-            embedding_step=settings.train.embedding_step if report.embedding_PH is not None else None,
-            scores={"score": outcome.score},
-            recipe=asdict(settings.train),
-            init={"kind": report.delivered, "sources": [name for name, _ in outcome.sources]},
-            command=o.command_line(),
-            tags=("target",),
-        )
-        kept.append(store.add(record, replace=replace).name)
-    return kept
+    command = o.command_line()
+    records = [delivered_record(model, r, settings.train, seed=settings.seed, command=command) for r in reports]
+    return [store.add(record, replace=replace).name for record in records]
