@@ -30,6 +30,8 @@ class Job:
         runs: N, prompts trained together (by us; PEFT trains one).
         threads: of each process.
         dropout: rate, for all.
+        peft_rows: rows of a forward pass of PEFT, which adds up gradients over a batch that its memory does not hold;
+            0 for the whole batch at once.
     """
 
     shape: str = "t5-base"
@@ -41,6 +43,7 @@ class Job:
     dropout: float = 0.1
     dtype: str = "bfloat16"
     checkpointing: bool = False
+    peft_rows: int = 0
 
 
 def t5_config(shape: str, dropout: float) -> Any:
@@ -136,15 +139,20 @@ def peft(job: Job, *, best: bool) -> tuple[Callable[[int], tuple[float, int]], s
 
     def step(number: int) -> tuple[float, int]:
         picked = _batch(rows, number, job.batch)
+        size = job.peft_rows or len(picked)
+        loss = sum(part(picked[i : i + size], len(picked)) for i in range(0, len(picked), size))
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss, sum(len(r[0]) for r in picked) + len(picked) * job.prompt
+
+    def part(picked: list[Row], of: int) -> float:
         width, depth = max(len(r[0]) for r in picked), max(len(r[1]) for r in picked)
         ids = torch.tensor([r[0] + [0] * (width - len(r[0])) for r in picked])
         mask = torch.tensor([[1] * len(r[0]) + [0] * (width - len(r[0])) for r in picked])
         labels = torch.tensor([r[1] + [-100] * (depth - len(r[1])) for r in picked])
-        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss * (len(picked) / of)
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.detach()), int(mask.sum()) + len(picked) * job.prompt
+        return float(loss.detach())
 
     return step, source
 

@@ -54,6 +54,19 @@ def measure(job: Job, kinds: list[str], steps: int) -> dict[str, list[Step]]:
     return found
 
 
+def measure_apart(job: Job, kinds: list[str], steps: int, rounds: int) -> dict[str, list[Step]]:
+    """The same where the contenders do not fit in memory together: they take turns as processes, each turn with one
+    unmeasured step, so that no turn pays for pages that another one has."""
+    found: dict[str, list[Step]] = {kind: [] for kind in kinds}
+    for turn in range(rounds):
+        for kind in kinds:
+            worker = Worker(kind, job)
+            worker.step(0)
+            found[kind] += [worker.step(1 + turn * steps + number) for number in range(steps)]
+            worker.close()
+    return found
+
+
 def summary(job: Job, found: dict[str, list[Step]]) -> list[dict[str, Any]]:
     """One record per contender."""
     rate = max(step.tokens / step.wall for step in found["matrix"])
@@ -70,7 +83,7 @@ def summary(job: Job, found: dict[str, list[Step]]) -> list[dict[str, Any]]:
         records.append(
             {
                 "contender": kind, "shape": job.shape, "task": job.task, "batch": job.batch, "prompt": job.prompt, "runs": runs,
-                "threads": job.threads, "dropout": job.dropout, "steps": len(steps), "wall_ms_per_prompt_step": 1000 * wall / runs,
+                "threads": job.threads, "dropout": job.dropout, "peft_rows": job.peft_rows, "steps": len(steps), "wall_ms_per_prompt_step": 1000 * wall / runs,
                 "cpu_ms_per_prompt_step": 1000 * cpu / runs, "tokens_per_second": tokens / wall,
                 "share_of_matrix_rate": work / wall / rate, "share_by_cpu_time": work / cpu / cpu_rate,
                 "matrix_gflops": rate / 1e9, "memory_bytes_per_token": max(s.memory for s in steps) / tokens,
@@ -115,20 +128,26 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--checkpointing", action="store_true", help="recompute layers (ours)")
+    parser.add_argument(
+        "--rounds", type=int, default=0,
+        help="run one contender at a time, this many turns of --steps each, where their memory does not fit together",
+    )  # fmt: skip
+    parser.add_argument("--peft-rows", type=int, default=0, help="rows of a PEFT pass where its memory does not hold a batch")
     parser.add_argument("--contenders", default="ours,peft-bf16,peft-fp32")
     parser.add_argument("--json", type=Path, help="append one JSON line per contender")
     args = parser.parse_args()
     job = Job(
         shape=args.shape, task=args.task, batch=args.batch, prompt=args.prompt, runs=args.runs, threads=args.threads,
-        dropout=args.dropout, checkpointing=args.checkpointing,
+        dropout=args.dropout, checkpointing=args.checkpointing, peft_rows=args.peft_rows,
     )  # fmt: skip
-    found = measure(job, [*args.contenders.split(","), "matrix"], args.steps)
+    kinds = [*args.contenders.split(","), "matrix"]
+    found = measure_apart(job, kinds, args.steps, args.rounds) if args.rounds else measure(job, kinds, args.steps)
     records = summary(job, found)
     show(records, f"{job.task}")
     if args.json:
         with args.json.open("a") as file:
             for record in records:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps({**record, "command": "python " + " ".join(sys.argv)}) + "\n")
 
 
 if __name__ == "__main__":
