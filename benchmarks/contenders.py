@@ -1,11 +1,14 @@
 """One training step of prompt tuning, by softprompt and by PEFT, each in a process of its own.
 
-A worker loads a model, then answers requests: ("step", batch numbers) -> seconds, ("memory",) -> bytes. Only one worker
-computes at a time, so that runs can alternate on one machine. Weights are random: they do not matter for speed.
+A worker loads a model, then answers requests: a batch number -> seconds, loss, tokens, bytes. Only one worker computes at
+a time, so that runs can alternate on one machine. Weights are random: they do not matter for speed. On a CUDA device a step
+is timed from an idle device to an idle device, by the host's clock and by CUDA events.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -23,7 +26,7 @@ class Job:
     """What is trained.
 
     Attributes:
-        shape: ``t5-base``, ``t5-small`` or ``builtin``.
+        shape: ``t5-base``, ``t5-small``, ``builtin``, or ``toy`` for checks.
         task: ``rte`` or ``boolq``.
         batch: rows per run and step.
         prompt: P.
@@ -32,6 +35,8 @@ class Job:
         dropout: rate, for all.
         peft_rows: rows of a forward pass of PEFT, which adds up gradients over a batch that its memory does not hold;
             0 for the whole batch at once.
+        device: where they compute.
+        micro_tokens: most positions in one forward pass of ours; 0 for the whole batch.
     """
 
     shape: str = "t5-base"
@@ -44,13 +49,19 @@ class Job:
     dtype: str = "bfloat16"
     checkpointing: bool = False
     peft_rows: int = 0
+    device: str = "cpu"
+    micro_tokens: int = 0
+
+
+SHAPES = {"toy": (32, 64, 2, 2), "t5-small": (512, 1024, 8, 6), "t5-base": (768, 2048, 12, 12)}
+"""Width, feed-forward width, layers, heads of the T5 v1.1 shapes."""
 
 
 def t5_config(shape: str, dropout: float) -> Any:
     """T5 v1.1 shapes."""
     from transformers import T5Config
 
-    width, inner, layers, heads = {"t5-small": (512, 1024, 8, 6), "t5-base": (768, 2048, 12, 12)}[shape]
+    width, inner, layers, heads = SHAPES[shape]
     return T5Config(
         vocab_size=32128, d_model=width, d_ff=inner, num_layers=layers, num_decoder_layers=layers, num_heads=heads,
         d_kv=64, feed_forward_proj="gated-gelu", dropout_rate=dropout, decoder_start_token_id=0,
@@ -75,14 +86,14 @@ def build(job: Job, dtype: Any) -> tuple[Any, Any, list[Row], str]:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = job.dropout
-        return model.to(dtype), tokenizer, rows, source
+        return model.to(job.device, dtype), tokenizer, rows, source
     from transformers import T5ForConditionalGeneration
 
     torch.set_default_dtype(dtype)
     model = T5ForConditionalGeneration(t5_config(job.shape, job.dropout))
     torch.set_default_dtype(torch.float32)
     rows, source = t5_rows(job.task, count)
-    return model, None, rows, source
+    return model.to(job.device), None, rows, source
 
 
 def ours(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
@@ -90,32 +101,38 @@ def ours(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
     import torch
 
     from softprompt.backbones.base import Dropout, TokenBatch
-    from softprompt.backbones.host import keep_freed_memory
+    from softprompt.backbones.host import keep_freed_memory, on_device
     from softprompt.backbones.load import wrap
     from softprompt.prompts.batch import Rows
     from softprompt.prompts.stack import PromptStack
 
-    keep_freed_memory()
+    if job.device == "cpu":
+        keep_freed_memory()
     model, tokenizer, rows, source = build(job, getattr(torch, job.dtype))
     backbone = wrap(model, tokenizer, name=job.shape, fingerprint="0" * 64)
     backbone.checkpointing = job.checkpointing
     table = backbone.embedding_table()[1000 : 1000 + job.prompt]
     stack = PromptStack(table.expand(job.runs, -1, -1), tuned=True)
     optimizer = torch.optim.Adam([stack.prompts_NPH], lr=0.3)
-    run_B = torch.arange(job.runs).repeat_interleave(job.batch)
 
     def step(number: int) -> tuple[float, int]:
-        picked = [
-            row for n in range(job.runs) for row in _batch(rows, number + n, job.batch)
-        ]  # every run has its own data order
-        batch = TokenBatch.of([r[0] for r in picked], [r[1] for r in picked])
-        dropout = Dropout(rate=job.dropout, key_B=torch.arange(len(picked)) + 100_000 * number)
-        losses = backbone.example_losses(batch, stack.prompts(Rows(run_B=run_B)), dropout if job.dropout else None)
-        loss = (losses.nll_B / losses.tokens_B.sum()).sum() * job.runs
-        loss.backward()
+        # Every run has its own data order.
+        picked = [(n, row) for n in range(job.runs) for row in _batch(rows, number + n, job.batch)]
+        targets = sum(len(row[1]) for _, row in picked)
+        total = torch.zeros((), device=job.device)
+        for part in _passes([len(row[0]) + job.prompt for _, row in picked], job.micro_tokens):
+            chosen = [picked[i] for i in part]
+            batch = TokenBatch.of([r[0] for _, r in chosen], [r[1] for _, r in chosen], job.device)
+            keys = on_device(torch.tensor(part) + 100_000 * number, job.device)
+            run_B = on_device(torch.tensor([n for n, _ in chosen]), job.device)
+            dropout = Dropout(rate=job.dropout, key_B=keys) if job.dropout else None
+            losses = backbone.example_losses(batch, stack.prompts(Rows(run_B=run_B)), dropout)
+            loss = losses.nll_B.sum() * (job.runs / targets)
+            loss.backward()
+            total += loss.detach()
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss.detach()), int(batch.input_length_B.sum()) + len(picked) * job.prompt
+        return float(total), sum(len(row[0]) for _, row in picked) + len(picked) * job.prompt
 
     return step, source
 
@@ -147,14 +164,26 @@ def peft(job: Job, *, best: bool) -> tuple[Callable[[int], tuple[float, int]], s
 
     def part(picked: list[Row], of: int) -> float:
         width, depth = max(len(r[0]) for r in picked), max(len(r[1]) for r in picked)
-        ids = torch.tensor([r[0] + [0] * (width - len(r[0])) for r in picked])
-        mask = torch.tensor([[1] * len(r[0]) + [0] * (width - len(r[0])) for r in picked])
-        labels = torch.tensor([r[1] + [-100] * (depth - len(r[1])) for r in picked])
+        ids = torch.tensor([r[0] + [0] * (width - len(r[0])) for r in picked]).to(job.device)
+        mask = torch.tensor([[1] * len(r[0]) + [0] * (width - len(r[0])) for r in picked]).to(job.device)
+        labels = torch.tensor([r[1] + [-100] * (depth - len(r[1])) for r in picked]).to(job.device)
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss * (len(picked) / of)
         loss.backward()
         return float(loss.detach())
 
     return step, source
+
+
+def _passes(lengths: list[int], limit: int) -> list[list[int]]:
+    """Row numbers of each forward pass: rows of like length together, at most ``limit`` padded positions a pass."""
+    if not limit:
+        return [list(range(len(lengths)))]
+    parts: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not parts or (len(parts[-1]) + 1) * lengths[parts[-1][0]] > limit:
+            parts.append([])
+        parts[-1].append(row)
+    return parts
 
 
 def _batch(rows: list[Row], number: int, size: int) -> list[Row]:
@@ -166,22 +195,31 @@ def matrix_rate(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
     """The machine's own rate in matrix products of the model's shapes: a "step" returns operations done."""
     import torch
 
-    width, inner = {"t5-small": (512, 2048), "t5-base": (768, 4096), "builtin": (384, 1536)}[job.shape]
+    width, inner = (384, 1536) if job.shape == "builtin" else (SHAPES[job.shape][0], 2 * SHAPES[job.shape][1])
     dtype = getattr(torch, job.dtype)
-    x = torch.randn(8192, width).to(dtype)
-    w = torch.randn(inner, width).to(dtype)
-    out = torch.empty(8192, inner, dtype=dtype)
+    # A fast device needs more rows to be filled, and more products to make its start-up small.
+    rows, repeats = (8192, 8) if job.device == "cpu" else (65536, 64)
+    x = torch.randn(rows, width, device=job.device).to(dtype)
+    w = torch.randn(inner, width, device=job.device).to(dtype)
+    out = torch.empty(rows, inner, dtype=dtype, device=job.device)
 
     def step(number: int) -> tuple[float, int]:
-        for _ in range(8):
+        for _ in range(repeats):
             torch.mm(x, w.t(), out=out)
-        return 0.0, 8 * 2 * 8192 * width * inner
+        return 0.0, repeats * 2 * rows * width * inner
 
     return step, "matrix products alone"
 
 
+def ours_plain(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
+    """Our step without kernels of our own or for packed rows: plain PyTorch operations, attention over padded rows."""
+    os.environ["SOFTPROMPT_KERNELS"] = "0"
+    return ours(job)
+
+
 KINDS: dict[str, Callable[[Job], tuple[Callable[[int], tuple[float, int]], str]]] = {
     "ours": ours,
+    "ours-plain": ours_plain,
     "peft-fp32": lambda job: peft(job, best=False),
     "peft-bf16": lambda job: peft(job, best=True),
     "matrix": matrix_rate,
@@ -193,13 +231,56 @@ def _work(kind: str, job: Job, pipe: Any) -> None:
 
     torch.set_num_threads(job.threads)
     step, source = KINDS[kind](job)
-    before = _resident()
+    clock = _HostClock() if job.device == "cpu" else _CudaClock(job.device)
     pipe.send(source)
     while (number := pipe.recv()) is not None:
-        wall, cpu = time.perf_counter(), time.process_time()
+        clock.start()
         loss, tokens = step(number)
-        seconds = (time.perf_counter() - wall, time.process_time() - cpu)
-        pipe.send((*seconds, loss, tokens, _peak() - before))
+        pipe.send((*clock.stop(), loss, tokens, clock.memory()))
+
+
+class _HostClock:
+    """Wall, CPU and device seconds of what happens between ``start`` and ``stop``, and peak memory above the loaded model."""
+
+    def __init__(self) -> None:
+        self._before = _resident()
+
+    def start(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def stop(self) -> tuple[float, float, float]:
+        wall = time.perf_counter() - self._wall
+        return wall, time.process_time() - self._cpu, wall
+
+    def memory(self) -> int:
+        return _peak() - self._before
+
+
+class _CudaClock(_HostClock):
+    """The same on a CUDA device, from idle to idle; memory is what PyTorch allocated there."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        super().__init__()
+        self._cuda, self._device = torch.cuda, device
+        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        self._before = torch.cuda.memory_allocated(device)
+
+    def start(self) -> None:
+        self._cuda.synchronize(self._device)
+        self._cuda.reset_peak_memory_stats(self._device)
+        super().start()
+        self._events[0].record()
+
+    def stop(self) -> tuple[float, float, float]:
+        self._events[1].record()
+        self._cuda.synchronize(self._device)
+        wall, cpu, _ = super().stop()
+        return wall, cpu, self._events[0].elapsed_time(self._events[1]) / 1000
+
+    def memory(self) -> int:
+        return int(self._cuda.max_memory_allocated(self._device)) - self._before
 
 
 def _resident() -> int:
@@ -213,10 +294,11 @@ def _peak() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One measured step: wall and CPU seconds, loss, useful tokens, peak memory above the loaded model in bytes."""
+    """One measured step: wall, CPU and device seconds, loss, useful tokens, peak memory above the loaded model in bytes."""
 
     wall: float
     cpu: float
+    device: float
     loss: float
     tokens: int
     memory: int
@@ -230,14 +312,32 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(kind, job, theirs), daemon=True)
         self._process.start()
-        self.source: str = self._pipe.recv()
+        theirs.close()  # a worker that dies is then noticed here
+        self.source = ""
+
+    def wait(self) -> str:
+        """Until the model is loaded; workers that are made one after the other load at the same time.
+
+        Returns:
+            Where the rows come from.
+
+        Raises:
+            EOFError: the worker died.
+        """
+        if not self.source:
+            self.source = self._pipe.recv()
+        return self.source
 
     def step(self, number: int) -> Step:
-        """Run and time one step."""
+        """Run and time one step; EOFError where the worker died (its memory did not suffice, say)."""
+        self.wait()
         self._pipe.send(number)
-        wall, cpu, loss, tokens, memory = self._pipe.recv()
-        return Step(wall=wall, cpu=cpu, loss=loss, tokens=tokens, memory=memory)
+        wall, cpu, device, loss, tokens, memory = self._pipe.recv()
+        return Step(wall=wall, cpu=cpu, device=device, loss=loss, tokens=tokens, memory=memory)
 
     def close(self) -> None:
-        self._pipe.send(None)
+        """Let it end; one that died already is no error."""
+        with contextlib.suppress(OSError, EOFError):
+            self.wait()
+            self._pipe.send(None)
         self._process.join()

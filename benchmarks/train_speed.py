@@ -44,6 +44,8 @@ def measure(job: Job, kinds: list[str], steps: int) -> dict[str, list[Step]]:
     """Alternate the contenders over the same batches; one unmeasured step each first."""
     workers = {kind: Worker(kind, job) for kind in kinds}
     for worker in workers.values():
+        worker.wait()
+    for worker in workers.values():
         worker.step(0)
     found: dict[str, list[Step]] = {kind: [] for kind in kinds}
     for number in range(1, steps + 1):
@@ -75,7 +77,7 @@ def summary(job: Job, found: dict[str, list[Step]]) -> list[dict[str, Any]]:
     for kind, steps in found.items():
         if kind == "matrix":
             continue
-        runs = job.runs if kind == "ours" else 1
+        runs = job.runs if kind.startswith("ours") else 1
         wall = statistics.median(s.wall for s in steps)
         cpu = statistics.median(s.cpu for s in steps)
         tokens = statistics.mean(s.tokens for s in steps)
@@ -87,12 +89,13 @@ def summary(job: Job, found: dict[str, list[Step]]) -> list[dict[str, Any]]:
                 "cpu_ms_per_prompt_step": 1000 * cpu / runs, "tokens_per_second": tokens / wall,
                 "share_of_matrix_rate": work / wall / rate, "share_by_cpu_time": work / cpu / cpu_rate,
                 "matrix_gflops": rate / 1e9, "memory_bytes_per_token": max(s.memory for s in steps) / tokens,
-                "loss": steps[-1].loss,
+                "loss": steps[-1].loss, "device": job.device,
+                "device_ms_per_prompt_step": 1000 * statistics.median(s.device for s in steps) / runs,
             }
         )  # fmt: skip
     for record in records:
         for other in records:
-            if other["contender"] != "ours":
+            if not other["contender"].startswith("ours"):
                 name = other["contender"]
                 record[f"speedup_over_{name}"] = other["wall_ms_per_prompt_step"] / record["wall_ms_per_prompt_step"]
                 record[f"cpu_speedup_over_{name}"] = other["cpu_ms_per_prompt_step"] / record["cpu_ms_per_prompt_step"]
@@ -119,26 +122,31 @@ def show(records: list[dict[str, Any]], source: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="t5-base", choices=["t5-base", "t5-small", "builtin"])
+    parser.add_argument("--shape", default="t5-base", choices=["t5-base", "t5-small", "builtin", "toy"])
     parser.add_argument("--task", default="rte", choices=["rte", "boolq"])
     parser.add_argument("--batch", type=int, default=32, help="rows a run and step")
     parser.add_argument("--prompt", type=int, default=100, help="P")
     parser.add_argument("--runs", type=int, default=1, help="prompts we train together")
     parser.add_argument("--steps", type=int, default=3, help="measured steps of each contender")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N")
+    parser.add_argument("--micro-tokens", type=int, default=0, help="most positions in one pass of ours; 0: all")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--checkpointing", action="store_true", help="recompute layers (ours)")
     parser.add_argument(
         "--rounds", type=int, default=0,
         help="run one contender at a time, this many turns of --steps each, where their memory does not fit together",
     )  # fmt: skip
-    parser.add_argument("--peft-rows", type=int, default=0, help="rows of a PEFT pass where its memory does not hold a batch")
+    parser.add_argument(
+        "--peft-rows", type=int, default=0, help="rows of a PEFT pass where its memory does not hold a batch"
+    )
     parser.add_argument("--contenders", default="ours,peft-bf16,peft-fp32")
     parser.add_argument("--json", type=Path, help="append one JSON line per contender")
     args = parser.parse_args()
     job = Job(
         shape=args.shape, task=args.task, batch=args.batch, prompt=args.prompt, runs=args.runs, threads=args.threads,
         dropout=args.dropout, checkpointing=args.checkpointing, peft_rows=args.peft_rows,
+        device=args.device, micro_tokens=args.micro_tokens,
     )  # fmt: skip
     kinds = [*args.contenders.split(","), "matrix"]
     found = measure_apart(job, kinds, args.steps, args.rounds) if args.rounds else measure(job, kinds, args.steps)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.backbones.base import Backbone
-from softprompt.errors import UsageError
+from softprompt.errors import IncompatibleBackboneError, UsageError
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
@@ -25,8 +25,10 @@ from softprompt.training.loop import Observer, train_prompts
 from softprompt.training.recipes import recipe as recipe_named
 from softprompt.training.runs import RunResult
 from softprompt.training.settings import TrainSettings
+from softprompt.transfer.calibration import Calibration, calibration_for, keep_calibration
 from softprompt.transfer.run import PhaseObserver, source_entries, transfer_targets
 from softprompt.transfer.settings import TargetReport, TransferSettings
+from softprompt.transfer.written import write_report
 
 
 def tune(backbone: Backbone, task: Task, *, seed: int = 1, recipe: str = "quick", **changes: Any) -> PromptRecord:
@@ -134,11 +136,27 @@ def _record(
         command=command,
         licence=licence or data.task.licence,
         tags=(data.task.category,),
+        chat=data.task.chat,
+        data_source=_data_source(data.task),
     )
 
 
+def _data_source(task: Task) -> dict[str, Any]:
+    """Data set, configuration, branch and commit of a task's rows where they were read from the Hub; else empty."""
+    found = task.source.describe()
+    if found.get("kind") != "hub" or not found.get("revision"):
+        return {}
+    return {name: found.get(name) for name in ("repo", "config", "branch", "revision")}
+
+
 def delivered_record(
-    backbone: Backbone, report: TargetReport, settings: TrainSettings, *, seed: int, command: str = ""
+    backbone: Backbone,
+    report: TargetReport,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    command: str = "",
+    task: Task | None = None,
 ) -> PromptRecord:
     """The prompt a transfer delivers, with its task embedding, ready for ``Library.add``: a source for the next task.
 
@@ -148,7 +166,11 @@ def delivered_record(
         settings: of the target runs.
         seed: first seed of the transfer.
         command: what to run to make it again.
+        task: the target; its licence, chat form and data source are stored with the prompt where it is given.
     """
+    more: dict[str, Any] = {}
+    if task is not None:
+        more = {"licence": task.licence, "chat": task.chat, "data_source": _data_source(task)}
     outcome = report.outcome(report.delivered)
     return PromptRecord(
         task=report.target,
@@ -160,12 +182,14 @@ def delivered_record(
         seed=seed,
         data_fingerprint=str(report.facts["train_fingerprint"]),
         steps=settings.steps,
+        best_step=outcome.step,
         embedding_step=settings.embedding_step if report.embedding_PH is not None else None,
         scores={"score": outcome.score},
         recipe=asdict(settings),
         init={"kind": report.delivered, "sources": [name for name, _ in outcome.sources]},
         command=command,
         tags=("target",),
+        **more,
     )
 
 
@@ -231,6 +255,7 @@ def transfer(
     folder: Path | None = None,
     resume: bool = False,
     observe: PhaseObserver | None = None,
+    command: str = "",
     **changes: Any,
 ) -> TargetReport:
     """Tune a prompt for a task starting from what the library knows, and say what that gained over scratch.
@@ -243,12 +268,57 @@ def transfer(
         strategies: see ``softprompt.transfer.strategies``.
         k: source prompts of best_of_top_k.
         seed: first seed.
-        folder: run directory (resumable).
+        folder: run directory (resumable); the report is written there too.
         resume: continue what it holds.
         observe: called before each phase with its name and number of runs; gives the observer of its steps.
+        command: what to run to make it again, for the report.
         changes: training settings by name.
+
+    Raises:
+        IncompatibleBackboneError: the library's calibration is of another backbone.
     """
     settings = TransferSettings(train=recipe_named(recipe, **changes), strategies=tuple(strategies), k=k, seed=seed)
     data = task_data(backbone, task, settings.train)
-    (report,) = transfer_targets(backbone, library, [data], settings, folder=folder, resume=resume, observe=observe)
+    calibration = calibration_for(library, backbone)
+    (report,) = transfer_targets(
+        backbone,
+        library,
+        [data],
+        settings,
+        folder=folder,
+        resume=resume,
+        observe=observe,
+        calibration=calibration,
+    )
+    if folder is not None:
+        remarks = calibration.remarks(task.name, settings.train) if calibration is not None else ()
+        write_report(folder, report, settings.train, command, remarks)
     return report
+
+
+def calibrate(library: Library, ledger: str | Path, study: str | None = None, *, command: str = "") -> Calibration:
+    """Learn from a finished study what transfers gain, and keep that in a library for `transfer` and ``search``.
+
+    Args:
+        library: of prompts on the study's backbone; a calibration that it has is replaced.
+        ledger: folder of the study.
+        study: its name, where the ledger holds several.
+        command: what to run to make it again.
+
+    Raises:
+        UsageError: no such study, or too few finished targets.
+        IncompatibleBackboneError: the library holds no prompt of the study's backbone.
+    """
+    from softprompt.study.calibrating import calibration_of
+    from softprompt.study.reading import collect, facts_of, open_study
+
+    opened, cells, noted = open_study(ledger, study)
+    facts = facts_of(opened, noted)
+    if not any(entry.backbone_fingerprint == facts.fingerprint for entry in library.list()):
+        raise IncompatibleBackboneError(
+            f"study '{opened.name}' is of backbone {facts.backbone} ({facts.fingerprint[:12]}), of which library "
+            f"{library.location} holds no prompt: name a library, or a study, of the same backbone."
+        )
+    made = calibration_of(opened, facts, collect(opened, cells, facts), command=command)
+    keep_calibration(library, made)
+    return made

@@ -160,7 +160,14 @@ def quickstart(
         observe=phases,
     )
     for report in reports:
-        record = delivered_record(backbone, report, settings.target_train, seed=settings.seed, command=settings.command)
+        record = delivered_record(
+            backbone,
+            report,
+            settings.target_train,
+            seed=settings.seed,
+            command=settings.command,
+            task=tasks[report.target],
+        )
         library.add(record, replace=True)
     lap("targets")
     table = [table_row(report) for report in reports]

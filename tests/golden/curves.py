@@ -22,6 +22,8 @@ def _model(kind):
     from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
     torch.manual_seed(7)
+    if kind == "encdec":
+        return _pair()
     if kind == "t5":
         return T5ForConditionalGeneration(
             T5Config(
@@ -35,6 +37,20 @@ def _model(kind):
             num_key_value_heads=1, max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=None,
         )
     )  # fmt: skip
+
+
+def _pair():
+    from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderModel
+
+    shape = {
+        "vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 32, "max_position_embeddings": 64,
+    }  # fmt: skip
+    encoder = BertModel(BertConfig(**shape), add_pooling_layer=False)
+    decoder = BertLMHeadModel(BertConfig(**shape, is_decoder=True, add_cross_attention=True))
+    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    model.config.decoder_start_token_id, model.config.eos_token_id, model.config.pad_token_id = 2, 3, 0
+    return model
 
 
 def _weights(model):
@@ -74,9 +90,8 @@ def curve(kind: str, optimizer: str, dropout: float) -> list[float]:
     from softprompt.training.runs import Run
     from softprompt.training.settings import TrainSettings
 
-    backbone = wrap(
-        _weights(_model(kind)), tiny_tokenizer("t5" if kind == "t5" else "llama"), name="golden", fingerprint="g"
-    )
+    tokenizer = tiny_tokenizer({"encdec": "bert"}.get(kind, kind))
+    backbone = wrap(_weights(_model(kind)), tokenizer, name="golden", fingerprint="g")
     settings = TrainSettings(
         steps=STEPS, batch_size=5, prompt_length=3, optimizer=optimizer, learning_rate=0.1, dropout=dropout, warmup_steps=2,
     )  # fmt: skip
@@ -91,7 +106,7 @@ def curve(kind: str, optimizer: str, dropout: float) -> list[float]:
 
 CASES = [
     (kind, optimizer, dropout)
-    for kind in ("t5", "llama")
+    for kind in ("t5", "llama", "encdec")
     for optimizer in ("adafactor", "adam")
     for dropout in (0.0, 0.1)
 ]

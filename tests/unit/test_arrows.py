@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": BACKBONE | {"inference"},
     "library": BASE | {"prompts"},
     "interop": BASE | {"backbones", "prompts", "library", "tasks", "inference"},
-    "serving": BASE | {"backbones", "prompts", "inference", "library"},
+    "serving": BASE | {"backbones", "prompts", "tasks", "inference", "library"},
     "pretraining": BASE | {"backbones"},
     "baselines": TRAINING,
     "transfer": TRAINING | {"library"},

@@ -82,3 +82,86 @@ def test_the_official_counts_are_wanted_by_default(place, tmp_path, capsys):
 def test_a_task_without_a_prompt_is_named(place, tmp_path, capsys):
     assert submit(place, "--out", str(tmp_path / "out"), "--task", "boolq") == 2
     assert "no prompt of task 'boolq'" in capsys.readouterr().err
+
+
+def test_the_diagnostics_are_answered_with_the_entailment_prompt(place, tmp_path, capsys):
+    """AX-b and AX-g have a test split alone, unlabelled, and columns of their own."""
+    for task, first, second in (("axb", "sentence1", "sentence2"), ("axg", "premise", "hypothesis")):
+        folder = tmp_path / "data" / "tasks" / task
+        folder.mkdir(parents=True)
+        rows = [{first: f"a film {i}.", second: "a story.", "idx": 3 - i} for i in range(4)]
+        (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "diagnostics"
+    assert submit(place, "--data", str(tmp_path / "data"), "--out", str(out), "--task", "axb,axg", "--partial") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["prompts"] == {"axb": "rte@2", "axg": "rte@2"}
+    for name in ("AX-b.jsonl", "AX-g.jsonl"):
+        rows = [json.loads(line) for line in (out / name).read_text().splitlines()]
+        assert [row["idx"] for row in rows] == [0, 1, 2, 3]
+        assert {row["label"] for row in rows} <= {"entailment", "not_entailment"}
+    with zipfile.ZipFile(tmp_path / "diagnostics.zip") as archive:
+        assert sorted(archive.namelist()) == ["AX-b.jsonl", "AX-g.jsonl"]
+    assert run(["submission", "check", str(out), "--partial"]) == 0
+    capsys.readouterr()
+    assert run(["submission", "check", str(out)]) == 2  # the official ones have 1,104 and 356 rows
+    said = capsys.readouterr().err
+    assert "AX-b.jsonl: has 4 rows, the test set has 1,104" in said
+    assert "AX-g.jsonl: has 4 rows, the test set has 356" in said
+
+
+# Two test rows of every task in the benchmark's own columns, without answers.
+TEST_ROWS = {
+    "boolq": {"passage": "a film.", "question": "is it a film"},
+    "cb": {"premise": "a film.", "hypothesis": "a story."},
+    "copa": {
+        "premise": "one takes a film.",
+        "choice1": "one sees it.",
+        "choice2": "one eats it.",
+        "question": "effect",
+    },
+    "multirc": {"paragraph": "a film.", "question": "what is it?", "answer": "a film"},
+    "record": {
+        "passage": "one likes a film.",
+        "query": "@placeholder is good.",
+        "entities": ["one", "film"],
+        "answers": [],
+    },
+    "rte": {"premise": "a film.", "hypothesis": "a story."},
+    "wic": {"word": "film", "sentence1": "a film.", "sentence2": "the film."},
+    "wsc": {"text": "a cat sees it", "span1_text": "a cat", "span1_index": 0, "span2_text": "it", "span2_index": 3},
+    "axb": {"sentence1": "a film.", "sentence2": "a story."},
+    "axg": {"premise": "a film.", "hypothesis": "a story."},
+}
+PLACES = {
+    "multirc": lambda i: {"paragraph": 0, "question": 0, "answer": i},
+    "record": lambda i: {"passage": 0, "query": i},
+}
+
+
+def test_superglue_end_to_end(place, tmp_path, capsys):
+    """The best prompts of eight tasks, test rows of ten, one zip that passes the format check."""
+    model = save_tiny("gpt2", tmp_path / "bytes")  # its tokenizer can tell choice1 from choice2
+    backbone = load_backbone(str(model), dtype="float32")
+    library = Library(tmp_path / "library")
+    for task in (name for name in TEST_ROWS if not name.startswith("ax")):
+        for seed, score in ((1, 70.0), (2, 40.0)):
+            library.add(
+                PromptRecord(
+                    task=task, prompt=torch.randn(3, backbone.hidden_size), backbone_name=backbone.name, seed=seed,
+                    backbone_fingerprint=backbone.fingerprint, backbone_kind=backbone.kind, scores={"score": score},
+                )
+            )  # fmt: skip
+    for task, values in TEST_ROWS.items():
+        folder = tmp_path / "data" / "tasks" / task
+        folder.mkdir(parents=True)
+        rows = [{**values, "idx": PLACES.get(task, int)(i), "label": -1} for i in range(2)]
+        (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "entry"
+    asked = ("--library", str(tmp_path / "library"), "--data", str(tmp_path / "data"), "--out", str(out), "--partial")
+    assert submit(place, *asked, "--backbone", str(model)) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["prompts"] == {task: "rte@1" if task.startswith("ax") else f"{task}@1" for task in TEST_ROWS}
+    assert {facts["rows"] for facts in said["files"].values()} == {2}
+    with zipfile.ZipFile(tmp_path / "entry.zip") as archive:
+        assert len(archive.namelist()) == 10
+    assert run(["submission", "check", str(tmp_path / "entry.zip"), "--partial"]) == 0

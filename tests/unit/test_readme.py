@@ -67,7 +67,7 @@ def commands_in(page: Path) -> Iterator[tuple[str, str]]:
     """The command lines in a page's code blocks, with the program's name left out."""
     text = page.read_text(encoding="utf-8")
     for block in re.findall(r"^```[a-z]*\n(.*?)^```$|((?:^    .+\n)+)", text, flags=re.MULTILINE | re.DOTALL):
-        for line in "".join(block).splitlines():
+        for line in re.sub(r"\\\n\s*", " ", "".join(block)).splitlines():
             found = re.match(r"\s*(?:\$ )?(?:softprompt|\./quickstart) (?!.*\|)(.*)", line)
             if found:
                 yield ("quickstart " if "./quickstart" in line else "") + found[1], line.strip()

@@ -220,9 +220,12 @@ def _carry(q_BDX: Tensor, kv: Linear, heads: int) -> Tensor:
     """Queries through the key projection: [B, D * A, H]."""
     rows, depth, _ = q_BDX.shape
     hidden = kv.weight.shape[1]
-    key_AKH = kv.weight.view(2, heads, -1, hidden)[0]
     q_ARK = q_BDX.reshape(rows * depth, heads, q_BDX.shape[2] // heads).transpose(0, 1)
-    carried = torch.bmm(q_ARK, key_AKH).view(heads, rows, depth, hidden).permute(1, 2, 0, 3)
+    carried = (
+        kv.product(q_ARK, lambda w: w.view(2, heads, -1, hidden)[0])
+        .view(heads, rows, depth, hidden)
+        .permute(1, 2, 0, 3)
+    )
     return carried.reshape(rows, depth * heads, hidden)
 
 
@@ -232,9 +235,8 @@ def _values(mixed_BQH: Tensor, share_BQ: Tensor | None, kv: Linear, rows: int, d
     Weights sum to one but for dropout (``share_BQ``), and the value bias is weighted as the values are.
     """
     hidden = kv.weight.shape[1]
-    value_AKH = kv.weight.view(2, heads, -1, hidden)[1]
     mixed = mixed_BQH.view(rows * depth, heads, hidden).transpose(0, 1)
-    out = torch.bmm(mixed, value_AKH.transpose(1, 2)).transpose(0, 1)
+    out = kv.product(mixed, lambda w: w.view(2, heads, -1, hidden)[1].transpose(1, 2)).transpose(0, 1)
     if kv.bias is not None:
         bias = kv.bias.view(2, heads, -1)[1]
         out = out + (bias if share_BQ is None else (share_BQ.view(rows * depth, heads, 1) * bias).to(out.dtype))

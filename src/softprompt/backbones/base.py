@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softprompt.backbones.host import on_device
 from softprompt.prompts.batch import PromptBatch
 
 Kind = Literal["t5", "encoder-decoder", "causal"]
@@ -44,12 +46,26 @@ class TokenBatch:
     ) -> TokenBatch:
         """A batch from lists of token ids (targets may be left out for generation)."""
         targets = targets if targets is not None else [[] for _ in inputs]
-        return cls(
+        batch = cls(
             input_BT=_padded(inputs, device),
-            input_length_B=torch.tensor([len(r) for r in inputs], dtype=torch.int64, device=device),
+            input_length_B=on_device(torch.tensor([len(r) for r in inputs], dtype=torch.int64), device),
             target_BD=_padded(targets, device),
-            target_length_B=torch.tensor([len(r) for r in targets], dtype=torch.int64, device=device),
+            target_length_B=on_device(torch.tensor([len(r) for r in targets], dtype=torch.int64), device),
         )
+        # Known here already: asking a device for them later would wait for all it has to do.
+        batch.__dict__["input_lengths"] = tuple(len(r) for r in inputs)
+        batch.__dict__["target_lengths"] = tuple(len(r) for r in targets)
+        return batch
+
+    @cached_property
+    def input_lengths(self) -> tuple[int, ...]:
+        """``input_length_B`` on the host."""
+        return tuple(self.input_length_B.tolist())
+
+    @cached_property
+    def target_lengths(self) -> tuple[int, ...]:
+        """``target_length_B`` on the host."""
+        return tuple(self.target_length_B.tolist())
 
     @property
     def size(self) -> int:
@@ -69,12 +85,17 @@ class TokenBatch:
         )
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
 def _padded(rows: Sequence[TokenRow], device: torch.device | str) -> Tensor:
     # Filled in NumPy: rows of a tokenised split are read-only maps of a file, which PyTorch does not take.
     out = np.zeros((len(rows), max((len(r) for r in rows), default=0)), dtype=np.int64)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
-    return torch.from_numpy(out).to(device)
+    return on_device(torch.from_numpy(out), device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +140,12 @@ class Backbone(ABC):
         fingerprint: hex digest over stored weights, canonical architecture and tokenizer.
         tokenizer: the Hugging Face tokenizer.
         max_length: the most positions P + T the backbone can hold; None where it has no limit.
-        dtype: torch dtype of the frozen weights.
+        dtype: torch dtype in which it computes, and of the frozen weights where they are not quantised.
+        precision: how the frozen weights are held: ``float32``, ``bfloat16``, ..., ``int8`` or ``int4``.
         device: where they are.
+        sharded: whether its layers lie in shards on several processes: these then run the same number of forward passes.
         parameter_count: number of stored parameters, tied ones counted once.
+        activation_bytes: what a training holds for one position, roughly.
     """
 
     kind: Kind
@@ -132,8 +156,12 @@ class Backbone(ABC):
     tokenizer: Any
     max_length: int | None
     dtype: torch.dtype
+    precision: str
     device: torch.device
+    sharded: bool = False
+    checkpointing: bool
     parameter_count: int
+    activation_bytes: int
 
     @abstractmethod
     def tokenize_inputs(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
@@ -172,6 +200,10 @@ class Backbone(ABC):
     @abstractmethod
     def weights_digest(self) -> str:
         """sha256 over all weights in memory, for the promise that nothing but prompts changes."""
+
+    @abstractmethod
+    def shard(self, device: torch.device) -> None:
+        """Put the layers in shards on all processes and the rest on the device; see ``sharding.shard``."""
 
     @property
     @abstractmethod

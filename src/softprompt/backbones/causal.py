@@ -11,18 +11,21 @@ A key/value heads, K head width, U unique prompts.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, TokenBatch
+from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, TokenBatch, dtype_name
 from softprompt.backbones.dropout import Masks
-from softprompt.backbones.fingerprint import digest_memory
+from softprompt.backbones.fingerprint import digest_memory, digest_tensors
+from softprompt.backbones.quantized import activation_bytes, parameter_count, precision_of
 from softprompt.backbones.seq2seq import tokenize
+from softprompt.backbones.sharding import any_process, blocks, fully_shard, local, no_whole_model
 from softprompt.backbones.t5 import first_id
 from softprompt.errors import BackboneError, IncompatibleBackboneError, UsageError
 from softprompt.prompts.batch import PromptBatch
@@ -78,13 +81,16 @@ class CausalBackbone(Backbone):
         self._embed = embedding
         self.vocab_size, self.hidden_size = self._table.shape
         self.dtype, self.device = self._table.dtype, self._table.device
-        self.parameter_count = sum(p.numel() for p in model.parameters())
+        self.precision = precision_of(model) or dtype_name(self.dtype)
+        self.parameter_count = parameter_count(model)
+        self.activation_bytes = activation_bytes(model, self.dtype)
         self.max_length = getattr(model.config, "max_position_embeddings", None)
         eos = model.config.eos_token_id if model.config.eos_token_id is not None else tokenizer.eos_token_id
         self.end_id = first_id(eos)
         self._prefix = _begin_ids(tokenizer)
         self._target_space = _wants_space(tokenizer)
         self._checkpointing = False
+        self._masks: Masks | None = None
         self._prompt_kv: OrderedDict[str, KeyValues] = OrderedDict()
 
     @property
@@ -96,6 +102,9 @@ class CausalBackbone(Backbone):
         self._checkpointing = on
         if on:
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
+            for module in self._model.modules():
+                if hasattr(module, "_gradient_checkpointing_func"):
+                    module._gradient_checkpointing_func = self._checkpoint
             self._model.train()  # transformers checkpoints in training mode alone; there is no dropout of its own left
             _silence_dropout(self._model)
         else:
@@ -104,10 +113,25 @@ class CausalBackbone(Backbone):
 
     @property
     def hf_model(self) -> Any:
+        if self.sharded:
+            raise no_whole_model(self.name)
         return self._model
 
+    def shard(self, device: torch.device) -> None:
+        base = self._model.base_model
+        for block in blocks(base):
+            fully_shard(block, device)
+        plain = {p for p in self._model.parameters() if isinstance(p, torch.nn.Parameter) and local(p) is p}
+        fully_shard(base, device, plain)
+        self._model.to(device)
+        self._table = self._embed.weight.detach()
+        self.device, self.sharded = device, True
+
     def weights_digest(self) -> str:
-        return digest_memory(self._model)
+        if not self.sharded:
+            return digest_memory(self._model)
+        tensors = (*self._model.named_parameters(), *self._model.named_buffers())
+        return digest_tensors((name, local(tensor)) for name, tensor in tensors)
 
     def embedding_table(self) -> Tensor:
         with torch.no_grad():
@@ -208,6 +232,19 @@ class CausalBackbone(Backbone):
     def logits(self, batch: TokenBatch, prompts: PromptBatch | None) -> Tensor:
         return self._target_logits(batch, prompts, None)
 
+    def _checkpoint(self, run: Callable[..., Any], *inputs: Any) -> Any:
+        """A layer that is computed again in the backward pass, with the dropout it had."""
+        masks = self._masks
+
+        def dropped(*given: Any) -> Any:
+            # The second time the forward pass is over, and its hooks are gone.
+            if masks is None or self._masks is masks:
+                return run(*given)
+            with self._dropped(masks):
+                return run(*given)
+
+        return checkpoint(dropped, *inputs, use_reentrant=False)
+
     @contextmanager
     def _dropped(self, masks: Masks) -> Iterator[None]:
         """Own dropout on what each attention and feed-forward part adds to the residual stream, for one forward pass."""
@@ -221,9 +258,11 @@ class CausalBackbone(Backbone):
             module.register_forward_hook(_hook(masks.channels(site, self.hidden_size)))
             for site, module in enumerate(parts, start=1)
         ]
+        before, self._masks = self._masks, masks
         try:
             yield
         finally:
+            self._masks = before
             for hook in hooks:
                 hook.remove()
 
@@ -241,7 +280,7 @@ class CausalBackbone(Backbone):
         offset_B = torch.tensor(lengths, dtype=torch.int64, device=self.device)
         position_BT = (place.clamp(min=0) + offset_B[:, None]) * (place >= 0)
         out: list[list[int]] = [[] for _ in range(batch.size)]
-        alive = list(range(batch.size))
+        alive, idle = list(range(batch.size)), False
         for _ in range(max_new_tokens):
             logits = self._model(
                 input_ids=id_BT,
@@ -253,12 +292,16 @@ class CausalBackbone(Backbone):
             ).logits
             next_B = logits[:, -1].float().argmax(-1)
             going = next_B != self.end_id
+            going &= not idle
             for slot, (row, token) in enumerate(zip(alive, next_B.tolist(), strict=True)):
                 if bool(going[slot]):
                     out[row].append(token)
             rows = going.nonzero()[:, 0]
-            if not len(rows):
+            idle = not len(rows)
+            if not (any_process(not idle) if self.sharded else not idle):
                 break
+            if idle:  # its answers are done, and other processes need its shards
+                rows = torch.zeros(1, dtype=torch.int64, device=self.device)
             if len(rows) < len(alive):
                 cache.batch_select_indices(rows)
             alive = [alive[i] for i in rows.tolist()]
@@ -275,7 +318,7 @@ class CausalBackbone(Backbone):
         if prompts is None:
             return cache, torch.zeros(rows, 0, dtype=torch.int64, device=self.device)
         which = prompts.which_B.tolist()
-        found = {u: self._prompt_key_values(prompts, u) for u in dict.fromkeys(which)}
+        found = self._prompts_key_values(prompts, list(dict.fromkeys(which)))
         longest = max(prompts.length_U[u] for u in found)
         mask_BP = torch.zeros(len(which), longest, dtype=torch.int64, device=self.device)
         for b, u in enumerate(which):
@@ -286,12 +329,23 @@ class CausalBackbone(Backbone):
             cache.update(keys, torch.stack([padded[u][1] for u in which]), layer)
         return cache, mask_BP
 
+    def _prompts_key_values(self, prompts: PromptBatch, wanted: list[int]) -> dict[int, KeyValues]:
+        """Keys and values of some prompts; those with a key are remembered."""
+        found: dict[int, KeyValues] = {}
+        for u in wanted:
+            key = prompts.key_U[u]
+            if key is not None and key in self._prompt_kv:
+                self._prompt_kv.move_to_end(key)
+                found[u] = self._prompt_kv[key]
+        missing = [u for u in wanted if u not in found]
+        while any_process(bool(missing)) if self.sharded else missing:
+            u = missing.pop() if missing else wanted[0]
+            found[u] = self._prompt_key_values(prompts, u)
+        return found
+
     def _prompt_key_values(self, prompts: PromptBatch, u: int) -> KeyValues:
-        """Keys and values of one prompt, each layer [A, P, K]; remembered where the prompt has a key."""
+        """Keys and values of one prompt, each layer [A, P, K]."""
         key = prompts.key_U[u]
-        if key is not None and key in self._prompt_kv:
-            self._prompt_kv.move_to_end(key)
-            return self._prompt_kv[key]
         from transformers import DynamicCache
 
         cache = DynamicCache()

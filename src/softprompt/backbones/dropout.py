@@ -63,7 +63,7 @@ class Masks:
         """float32 [..., width] scales from base hashes [...]."""
         words = torch.arange((width + 3) // 4, device=base.device, dtype=torch.int64)
         hashed = mix(base[..., None] + words * _GOLDEN)
-        bits = hashed[..., None] >> torch.tensor([0, 16, 32, 48], device=base.device)
+        bits = hashed[..., None] >> torch.arange(0, 64, 16, device=base.device)  # made there: a copy would wait
         kept = (bits & (_LEVELS - 1)) >= self._threshold
         kept = kept.flatten(-2)[..., :width]
         return kept.to(torch.float32) * self._scale

@@ -8,12 +8,12 @@ A heads, K head width, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from softprompt.backbones.attention import (
     DecodeState,
@@ -24,10 +24,12 @@ from softprompt.backbones.attention import (
     attend_step,
 )
 from softprompt.backbones.dropout import Masks
+from softprompt.backbones.formulas import ACTIVATIONS
 from softprompt.backbones.layers import Attention, FeedForward, Layer, Norm, fuse
-from softprompt.backbones.ops import ACTIVATIONS, activate, add_layer_norm, attend_self
+from softprompt.backbones.ops import activate, add_layer_norm, attend_self
 from softprompt.backbones.packing import Layout
 from softprompt.backbones.seq2seq import Seq2SeqBackbone
+from softprompt.backbones.sharding import through
 from softprompt.backbones.t5 import first_id
 from softprompt.errors import BackboneError, UsageError
 
@@ -84,18 +86,13 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
 
     def _encode(self, x_SH: Tensor, layout: Layout, masks: Masks) -> Tensor:
         y_SH = masks.drop(_embed(x_SH, layout.position_S, self._encoder_embeddings), 0, layout)
+        again = self.checkpointing and y_SH.requires_grad
         for i, layer in enumerate(self._encoder):
-
-            def run(y: Tensor, site: int, layer: Layer = layer) -> Tensor:
-                return self._encoder_layer(y, layer, layout, masks, site)
-
-            if self.checkpointing and y_SH.requires_grad:
-                y_SH = checkpoint(run, y_SH, 10 * i + 10, use_reentrant=False)
-            else:
-                y_SH = run(y_SH, 10 * i + 10)
+            run = partial(self._encoder_layer, layout=layout, masks=masks, site=10 * i + 10)
+            y_SH = through(layer, run, y_SH, again=again)
         return y_SH
 
-    def _encoder_layer(self, y_SH: Tensor, layer: Layer, layout: Layout, masks: Masks, site: int) -> Tensor:
+    def _encoder_layer(self, layer: Layer, y_SH: Tensor, layout: Layout, masks: Masks, site: int) -> Tensor:
         y_SH, qkv = layer.own.q.branch(y_SH)
         keep = masks.keys(site, layout, self.heads)
         scale = (self.hidden_size // self.heads) ** -0.5
@@ -115,23 +112,30 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
 
     def _decode(self, id_R: Tensor, layout: Layout, memory: Memory, masks: Masks) -> Tensor:
         self._check_target(layout.longest)
-        tables, heads = self._decoder_embeddings, self._decoder_heads
-        scale = (self.hidden_size // heads) ** -0.5
+        tables = self._decoder_embeddings
         y_RH = masks.drop(_embed(tables.word[id_R], layout.position_S, tables), _DECODER_SITES, layout)
         for i, layer in enumerate(self._decoder):
-            assert layer.cross is not None
-            assert layer.cross.kv is not None
             site = _DECODER_SITES + 10 * i + 10
-            y_RH, qkv = layer.own.q.branch(y_RH)
-            keep = masks.keys(site, layout, heads)
-            out_RH = layer.own.out(attend_causal(qkv, keep, None, layout, heads, scale))
-            y_RH = self._residual(y_RH, out_RH, masks, site + 1, layout, layer.own.norm)
-            y_RH, q_RD = layer.cross.q.branch(y_RH)
-            keep = masks.keys(site + 2, memory.layout, heads)
-            out_RH = layer.cross.out(attend_memory(q_RD, layer.cross.kv, memory, keep, layout, heads, scale))
-            y_RH = self._residual(y_RH, out_RH, masks, site + 3, layout, layer.cross.norm)
-            y_RH = self._feed(y_RH, layer.feed, layout, masks, site + 4)
+            run = partial(self._decoder_layer, layout=layout, memory=memory, masks=masks, site=site)
+            y_RH = through(layer, run, y_RH)
         return y_RH
+
+    def _decoder_layer(
+        self, layer: Layer, y_RH: Tensor, layout: Layout, memory: Memory, masks: Masks, site: int
+    ) -> Tensor:
+        assert layer.cross is not None
+        assert layer.cross.kv is not None
+        heads = self._decoder_heads
+        scale = (self.hidden_size // heads) ** -0.5
+        y_RH, qkv = layer.own.q.branch(y_RH)
+        keep = masks.keys(site, layout, heads)
+        out_RH = layer.own.out(attend_causal(qkv, keep, None, layout, heads, scale))
+        y_RH = self._residual(y_RH, out_RH, masks, site + 1, layout, layer.own.norm)
+        y_RH, q_RD = layer.cross.q.branch(y_RH)
+        keep = masks.keys(site + 2, memory.layout, heads)
+        out_RH = layer.cross.out(attend_memory(q_RD, layer.cross.kv, memory, keep, layout, heads, scale))
+        y_RH = self._residual(y_RH, out_RH, masks, site + 3, layout, layer.cross.norm)
+        return self._feed(y_RH, layer.feed, layout, masks, site + 4)
 
     def _check_target(self, longest: int) -> None:
         if longest > self.max_target_length:
@@ -147,22 +151,26 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
 
     def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:
         self._check_target(position + 1)
-        rows, heads, tables = id_B.shape[0], self._decoder_heads, self._decoder_embeddings
-        width = self.hidden_size // heads
+        rows, tables = id_B.shape[0], self._decoder_embeddings
         place = torch.full((rows,), position, dtype=torch.int64, device=self.device)
         layout = Layout((1,) * rows, self.device)
         y_BH = _embed(tables.word[id_B], place, tables)
         for i, layer in enumerate(self._decoder):
-            assert layer.cross is not None
-            assert layer.cross.kv is not None
-            q, k, v = layer.own.q(y_BH).view(rows, 3, heads, 1, width).unbind(1)
-            out_BH = layer.own.out(attend_step(q, *state.append(i, k, v), None, width**-0.5))
-            y_BH = self._residual(y_BH, out_BH, _NO_MASKS, 0, layout, layer.own.norm)
-            q = layer.cross.q(y_BH)[:, None]
-            mixed = attend_absorbed(q, layer.cross.kv, state.source_BLH, state.mask, None, heads, width**-0.5)
-            y_BH = self._residual(y_BH, layer.cross.out(mixed[:, 0]), _NO_MASKS, 0, layout, layer.cross.norm)
-            y_BH = self._feed(y_BH, layer.feed, layout, _NO_MASKS, 0)
+            y_BH = through(layer, partial(self._step_layer, i=i, layout=layout, state=state), y_BH)
         return y_BH
+
+    def _step_layer(self, layer: Layer, y_BH: Tensor, i: int, layout: Layout, state: DecodeState) -> Tensor:
+        assert layer.cross is not None
+        assert layer.cross.kv is not None
+        heads = self._decoder_heads
+        width = self.hidden_size // heads
+        q, k, v = layer.own.q(y_BH).view(layout.rows, 3, heads, 1, width).unbind(1)
+        out_BH = layer.own.out(attend_step(q, *state.append(i, k, v), None, width**-0.5))
+        y_BH = self._residual(y_BH, out_BH, _NO_MASKS, 0, layout, layer.own.norm)
+        q = layer.cross.q(y_BH)[:, None]
+        mixed = attend_absorbed(q, layer.cross.kv, state.source_BLH, state.mask, None, heads, width**-0.5)
+        y_BH = self._residual(y_BH, layer.cross.out(mixed[:, 0]), _NO_MASKS, 0, layout, layer.cross.norm)
+        return self._feed(y_BH, layer.feed, layout, _NO_MASKS, 0)
 
 
 def _check_kind(encoder: Any, decoder: Any, name: str) -> None:

@@ -8,7 +8,7 @@ Letters: H width, F feed-forward width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from softprompt.backbones.quantized import Quantized, QuantizedLinear
+
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A frozen affine map: weight [out, in], bias [out] or None."""
+    """A frozen affine map: weight [out, in], whole or in few bits, and bias [out] or None."""
 
-    weight: Tensor
+    weight: Tensor | Quantized
     bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
+        if isinstance(self.weight, Quantized):
+            return self.weight.linear(x, self.bias)
         return F.linear(x, self.weight, self.bias)
+
+    def product(self, x: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
+        """The batched product of x and a view [batch, ...] of the weight."""
+        if isinstance(self.weight, Quantized):
+            return self.weight.product(x, view)
+        return torch.bmm(x, view(self.weight))
 
     def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x itself and its image, where both are used further on: their gradients meet in one product."""
@@ -34,16 +44,21 @@ class Linear:
 
 class _Branch(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | Quantized, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         ctx.weight = weight
-        return x.view_as(x), F.linear(x, weight, bias)
+        return x.view_as(x), F.linear(x, _whole(weight), bias)
 
     @staticmethod
     def backward(ctx: Any, d_same: Tensor, d_image: Tensor) -> tuple[Tensor, None, None]:
         # Both gradients are fresh results of one residual step, and what else read d_same has been computed: in place.
+        weight = _whole(ctx.weight)
         if d_same.is_contiguous() and d_image.dtype == d_same.dtype:
-            return d_same.addmm_(d_image, ctx.weight), None, None
-        return torch.addmm(d_same, d_image, ctx.weight), None, None
+            return d_same.addmm_(d_image, weight), None, None
+        return torch.addmm(d_same, d_image, weight), None, None
+
+
+def _whole(weight: Tensor | Quantized) -> Tensor:
+    return weight.dense() if isinstance(weight, Quantized) else weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +113,8 @@ def fuse(modules: Sequence[Any]) -> Linear:
     The modules' parameters become views of the fused tensors, so that weights are held once and the live Hugging Face
     model goes on working.
     """
+    if isinstance(modules[0], QuantizedLinear):
+        return _fuse_quantized(modules)
     if len(modules) == 1:
         bias = modules[0].bias
         return Linear(modules[0].weight.detach(), None if bias is None else bias.detach())
@@ -111,6 +128,17 @@ def fuse(modules: Sequence[Any]) -> Linear:
             module.bias.data = bias[begin:end]
         begin = end
     return Linear(weight, bias)
+
+
+def _fuse_quantized(modules: Sequence[QuantizedLinear]) -> Linear:
+    biases = [m.bias.detach() for m in modules if m.bias is not None]
+    weight = Quantized.joined([m.stored for m in modules]) if len(modules) > 1 else modules[0].stored
+    begin = 0
+    for module in modules:
+        end = begin + module.stored.shape[0]
+        module.stored = weight.rows(begin, end)
+        begin = end
+    return Linear(weight, torch.cat(biases) if biases else None)
 
 
 def relative_buckets(distance: Tensor, *, bidirectional: bool, buckets: int, max_distance: int) -> Tensor:

@@ -17,6 +17,8 @@ from softprompt.artifacts import cache_folder
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
 from softprompt.backbones.host import keep_freed_memory
+from softprompt.backbones.quantized import BITS, quantize
+from softprompt.backbones.sharding import shard
 from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError
 
 BUILTIN = "builtin"
@@ -27,7 +29,12 @@ _HUB_IGNORED = ["consolidated*", "original/*", "onnx/*", "*/*"]
 
 
 def load_backbone(
-    name: str = BUILTIN, *, dtype: str = "auto", device: str = "auto", revision: str | None = None
+    name: str = BUILTIN,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    sharded: bool = False,
 ) -> Backbone:
     """A frozen backbone.
 
@@ -36,24 +43,31 @@ def load_backbone(
     Args:
         name: ``builtin``, a folder in Hugging Face layout, or a hub id.
         dtype: ``auto`` (bfloat16 where the device computes it well, else float32), ``float32``, ``bfloat16``,
-            ``float64``, or ``float16`` (not for T5).
+            ``float64``, ``float16`` (not for T5), or ``int8`` or ``int4`` (``quantized``: linear layers in few bits,
+            the rest as ``auto``). The fingerprint, and so the prompts that fit, do not depend on it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         revision: hub branch, tag or commit; resolved to a commit and recorded as ``backbone.revision``.
+        sharded: its layers lie in shards on the processes of torchrun (``sharding``); each reads it into host memory first.
 
     Raises:
-        UsageError: an unknown dtype or device, or float16 for T5.
+        UsageError: an unknown dtype or device, float16 for T5, or shards in a single process or of quantised weights.
         UnknownNameError: a name that is neither a folder nor in the hub or its cache.
         BackboneError: a model that cannot be loaded or is of an unsupported kind.
     """
     place = _device(device)
-    precision = _dtype(dtype, place)
+    bits = BITS.get(dtype)
+    precision = _dtype("auto" if bits else dtype, place)
     if place.type == "cpu":
         keep_freed_memory()
+    first = torch.device("cpu") if sharded else place
     if name == BUILTIN:
-        return _load_builtin(precision, place)
-    folder, commit = _folder(name, revision)
-    backbone = _load_folder(folder, name, precision, place)
+        backbone, commit = _load_builtin(precision, first, bits), None
+    else:
+        folder, commit = _folder(name, revision)
+        backbone = _load_folder(folder, name, precision, first, bits)
     backbone.revision = commit  # type: ignore[attr-defined]
+    if sharded:
+        shard(backbone, place)
     return backbone
 
 
@@ -83,11 +97,11 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if computes_bfloat16(device) else torch.float32
     if name not in _DTYPES:
-        raise UnknownNameError("dtype", name, ["auto", *_DTYPES])
+        raise UnknownNameError("dtype", name, ["auto", *_DTYPES, *BITS])
     return _DTYPES[name]
 
 
-def _load_builtin(dtype: torch.dtype, device: torch.device) -> Backbone:
+def _load_builtin(dtype: torch.dtype, device: torch.device, bits: int | None) -> Backbone:
     from softprompt.backbones.encdec import EncoderDecoderBackbone
 
     try:
@@ -101,7 +115,15 @@ def _load_builtin(dtype: torch.dtype, device: torch.device) -> Backbone:
         model, tokenizer = load_builtin_model(torch.float32)
     # Hashed as stored, before any cast, so that the fingerprint does not depend on the dtype asked for.
     fingerprint = fingerprint_of(model, tokenizer, digest_tensors(model.named_parameters()))
-    return EncoderDecoderBackbone(model.to(dtype).to(device), tokenizer, name=BUILTIN, fingerprint=fingerprint)
+    placed = _placed(model.to(dtype), device, bits)
+    return EncoderDecoderBackbone(placed, tokenizer, name=BUILTIN, fingerprint=fingerprint)
+
+
+def _placed(model: Any, device: torch.device, bits: int | None) -> Any:
+    """A model on its device; quantised weights get there one by one, so that the whole ones need not fit."""
+    if bits:
+        quantize(model, bits, device)
+    return model.to(device)
 
 
 def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
@@ -154,7 +176,7 @@ def _cached() -> list[str]:
     )
 
 
-def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
+def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.device, bits: int | None) -> Backbone:
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
@@ -175,7 +197,7 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.devi
         raise UsageError(f"float16 was asked for {name}, a T5 model, which overflows in it: use bfloat16 or float32.")
     model, tokenizer = _from_pretrained(folder, name, config, dtype)
     fingerprint = fingerprint_of(model, tokenizer, digest_stored(weights, cache=_digest_cache()))
-    return wrap(model.to(device), tokenizer, name=name, fingerprint=fingerprint)
+    return wrap(_placed(model, device, bits), tokenizer, name=name, fingerprint=fingerprint)
 
 
 def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -> tuple[Any, Any]:

@@ -1,7 +1,8 @@
 """The differentiable operations between the matrix products, each one pass forward and one pass backward.
 
 Weights are frozen: only activations receive gradients. On a CPU in bfloat16 the compiled kernels of ``native`` do the
-work; everywhere else the same formulas run as PyTorch operations in float32 (or the activations' own wider dtype).
+work; everywhere else the same formulas run as PyTorch operations in float32 (or the activations' own wider dtype), on a
+CUDA device compiled, so that each is one pass over memory too.
 
 Letters: B rows, S packed positions, L positions of a padded row, H width, F feed-forward width, A heads, K head width.
 """
@@ -10,13 +11,21 @@ Letters: B rows, S packed positions, L positions of a padded row, H width, F fee
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from softprompt.backbones.device import attend_packed, formula, packed_attention
+from softprompt.backbones.formulas import (
+    activated,
+    norm_backward,
+    norm_forward,
+    rms_backward,
+    rms_forward,
+    wide,
+)
 from softprompt.backbones.native.library import KINDS, Library, library
 from softprompt.backbones.packing import Layout
 
@@ -24,14 +33,6 @@ from softprompt.backbones.packing import Layout
 def kernels_for(x: Tensor) -> Library | None:
     """The compiled kernels where they apply to this tensor."""
     return library() if x.dtype == torch.bfloat16 and x.device.type == "cpu" else None
-
-
-def _drop(x_SH: Tensor, keep_BH: Tensor | None, layout: Layout) -> Tensor:
-    return x_SH if keep_BH is None else (x_SH * keep_BH[layout.row_S]).to(x_SH.dtype)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 class _AddRMS(torch.autograd.Function):
@@ -48,9 +49,8 @@ class _AddRMS(torch.autograd.Function):
         ctx.layout, ctx.added = layout, o is not None
         lib = kernels_for(x)
         if lib is None:
-            total = x if o is None else x + _drop(o, keep, layout)
-            rstd = torch.rsqrt(_wide(total).square().mean(-1, keepdim=True) + eps)
-            y = (_wide(total) * rstd).to(x.dtype) * weight
+            total, y, rstd = formula(rms_forward, x)(x, o, keep, layout.row_S, weight, eps)
+            total = x if o is None else total
         else:
             x = x.contiguous()
             total = x if o is None else torch.empty_like(x)
@@ -68,10 +68,9 @@ class _AddRMS(torch.autograd.Function):
             dy = torch.zeros_like(total)
         lib = kernels_for(dy)
         if lib is None:
-            g, v, r = _wide(dy) * _wide(weight), _wide(total), rstd
-            dx = r * (g - v * (g * v).mean(-1, keepdim=True) * r * r)
-            dx = (dx if d_total is None else dx + d_total).to(dy.dtype)
-            return dx, _drop(dx, keep, ctx.layout) if ctx.added else None, None, None, None, None
+            used = keep if ctx.added else None
+            dx, do = formula(rms_backward, dy)(dy, d_total, total, rstd, weight, used, ctx.layout.row_S)
+            return dx, (dx if used is None else do) if ctx.added else None, None, None, None, None
         dy, d_total = dy.contiguous(), None if d_total is None else d_total.contiguous()
         dx = torch.empty_like(dy)
         do = torch.empty_like(dy) if ctx.added and keep is not None else None
@@ -88,8 +87,7 @@ class _AddLayerNorm(torch.autograd.Function):
         ctx.layout = layout
         lib = kernels_for(x)
         if lib is None:
-            total = x + _drop(o, keep, layout)
-            y, mean, rstd = torch.native_layer_norm(total, (total.shape[-1],), weight, bias, eps)
+            total, y, mean, rstd = formula(norm_forward, x)(x, o, keep, layout.row_S, weight, bias, eps)
         else:
             x, o = x.contiguous(), o.contiguous()
             total, y = torch.empty_like(x), torch.empty_like(x)
@@ -104,10 +102,8 @@ class _AddLayerNorm(torch.autograd.Function):
         total, mean, rstd, keep, weight = ctx.saved_tensors
         lib = kernels_for(dy)
         if lib is None:
-            g, hat = _wide(dy) * _wide(weight), (_wide(total) - _wide(mean)) * _wide(rstd)
-            dx = _wide(rstd) * (g - g.mean(-1, keepdim=True) - hat * (g * hat).mean(-1, keepdim=True))
-            dx = dx.to(dy.dtype)
-            return dx, _drop(dx, keep, ctx.layout), None, None, None, None, None
+            dx, do = formula(norm_backward, dy)(dy, total, mean, rstd, weight, keep, ctx.layout.row_S)
+            return dx, dx if keep is None else do, None, None, None, None, None
         dy = dy.contiguous()
         dx = torch.empty_like(dy)
         do = None if keep is None else torch.empty_like(dy)
@@ -200,7 +196,7 @@ def log_partition(logits_RV: Tensor, target_R: Tensor) -> tuple[Tensor, Tensor]:
     """log Z and the target's logit of each token, float32 [R] each (float64 for float64 logits)."""
     if kernels_for(logits_RV) is not None:
         return _TokenLosses.apply(logits_RV, target_R.contiguous())
-    logits_RV = _wide(logits_RV)
+    logits_RV = wide(logits_RV)
     return torch.logsumexp(logits_RV, dim=-1), logits_RV.gather(1, target_R[:, None])[:, 0]
 
 
@@ -228,24 +224,11 @@ def add_layer_norm(
     return _AddLayerNorm.apply(x_SH, o_SH, keep_BH, layout, weight, bias, eps)
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-    "swish": F.silu,
-}
-
-
 def activate(up_SF: Tensor, keep_BF: Tensor | None, layout: Layout, name: str, *, gated: bool) -> Tensor:
     """dropout(act(gate) * value) of [S, 2F] where gated, else dropout(act(up)) of [S, F]: [S, F]."""
     if kernels_for(up_SF) is not None:
         return _Activate.apply(up_SF, keep_BF, layout, KINDS[name], gated)
-    if gated:
-        gate, value = up_SF.chunk(2, dim=-1)
-        return _drop(ACTIVATIONS[name](gate) * value, keep_BF, layout)
-    return _drop(ACTIVATIONS[name](up_SF), keep_BF, layout)
+    return formula(activated, up_SF)(up_SF, keep_BF, layout.row_S, name, gated)
 
 
 def attend_self(
@@ -269,12 +252,25 @@ def attend_self(
     q, k, v = qkv.view(layout.total, 3, heads, qkv.shape[1] // 3 // heads).unbind(1)
     if keep_SA is not None:
         v = (v * keep_SA[:, :, None]).to(v.dtype)
-    mask = layout.key_mask(qkv.dtype)
-    if reach_AR is not None:
-        place = torch.arange(layout.longest, device=qkv.device)
-        index = place[None, :] - place[:, None] + (reach_AR.shape[1] - 1) // 2
-        bias = reach_AR[:, index].to(qkv.dtype)[None]
-        mask = bias if mask is None else bias + mask
+    if reach_AR is None and scale == q.shape[2] ** -0.5 and packed_attention(qkv.device, qkv.dtype, q.shape[2]):
+        bounds, longest = layout.bounds32, layout.longest
+        return attend_packed(q, k, v, bounds, longest).flatten(1)
+    mask = _self_mask(layout, reach_AR, qkv.dtype)
     q, k, v = (layout.pad(t).transpose(1, 2) for t in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     return layout.unpad(out.transpose(1, 2).flatten(2))
+
+
+def _self_mask(layout: Layout, reach_AR: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Bias and hidden padding, additive [B or 1, A or 1, L, L]; made once for all layers that share bias and layout."""
+    kept: tuple[Tensor | None, torch.dtype, Tensor | None] | None = layout.__dict__.get("_self_mask")
+    if kept is not None and kept[0] is reach_AR and kept[1] == dtype:
+        return kept[2]
+    mask = layout.key_mask(dtype)
+    if reach_AR is not None:
+        place = torch.arange(layout.longest, device=reach_AR.device)
+        index = place[None, :] - place[:, None] + (reach_AR.shape[1] - 1) // 2
+        bias = reach_AR[:, index].to(dtype)[None]
+        mask = bias if mask is None else bias + mask
+    layout.__dict__["_self_mask"] = (reach_AR, dtype, mask)
+    return mask

@@ -12,6 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from softprompt.backbones.host import on_device
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -48,7 +50,7 @@ class Layout:
     @cached_property
     def length_B(self) -> Tensor:
         """int64 [B]."""
-        return torch.tensor(self.lengths, dtype=torch.int64, device=self.device)
+        return on_device(torch.tensor(self.lengths, dtype=torch.int64), self.device)
 
     @cached_property
     def start_B(self) -> Tensor:
@@ -75,6 +77,11 @@ class Layout:
     def spans32(self) -> tuple[Tensor, Tensor]:
         """int32 [B] each, where rows begin and how long they are, as the kernels read them."""
         return self.start_B.to(torch.int32), self.length_B.to(torch.int32)
+
+    @cached_property
+    def bounds32(self) -> Tensor:
+        """int32 [B + 1], where rows begin, and the end of the last one."""
+        return torch.nn.functional.pad(self.length_B.cumsum(0), (1, 0)).to(torch.int32)
 
     def key_mask(self, dtype: torch.dtype) -> Tensor | None:
         """Additive [B, 1, 1, L] that hides padding; None where there is none."""
@@ -153,5 +160,5 @@ def pack(rows_BT: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Layout]:
     layout = Layout(tuple(int(n) for n in lengths), rows_BT.device)
     if layout.total == rows_BT.shape[0] * rows_BT.shape[1]:
         return rows_BT.flatten(0, 1), layout
-    keep = torch.arange(rows_BT.shape[1], device=rows_BT.device) < layout.length_B[:, None]
-    return rows_BT[keep], layout
+    # By place and not by a mask: a mask's count would have to come back from the device first.
+    return rows_BT.flatten(0, 1).index_select(0, layout.row_S * rows_BT.shape[1] + layout.position_S), layout

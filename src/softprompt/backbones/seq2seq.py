@@ -8,20 +8,25 @@ S packed encoder positions, R packed decoder positions, H width, V vocabulary, U
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from softprompt.backbones.attention import DecodeState, Memory
-from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, TokenBatch
+from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, TokenBatch, dtype_name
 from softprompt.backbones.dropout import Masks
-from softprompt.backbones.fingerprint import digest_memory
+from softprompt.backbones.fingerprint import digest_memory, digest_tensors
 from softprompt.backbones.losses import token_losses
 from softprompt.backbones.packing import Layout, pack
+from softprompt.backbones.quantized import activation_bytes, parameter_count, precision_of
+from softprompt.backbones.sharding import Root, ShardedLayer, any_process, fully_shard, local, mapped, no_whole_model
 from softprompt.errors import IncompatibleBackboneError, UsageError
 from softprompt.prompts.batch import PromptBatch
+
+Result = TypeVar("Result")
 
 
 class Seq2SeqBackbone(Backbone):
@@ -40,6 +45,8 @@ class Seq2SeqBackbone(Backbone):
     start_id: int
     end_id: int
     pad_id: int
+    _encoder: list[Any]
+    _decoder: list[Any]
     _decoder_depth: int
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, fingerprint: str) -> None:
@@ -48,9 +55,12 @@ class Seq2SeqBackbone(Backbone):
         self.name = name
         self.fingerprint = fingerprint
         self.checkpointing = False
+        self._root: Root | None = None
         first = next(model.parameters())
         self.dtype, self.device = first.dtype, first.device
-        self.parameter_count = sum(p.numel() for p in model.parameters())
+        self.precision = precision_of(model) or dtype_name(self.dtype)
+        self.parameter_count = parameter_count(model)
+        self.activation_bytes = activation_bytes(model, self.dtype)
 
     # What an architecture supplies.
 
@@ -78,17 +88,51 @@ class Seq2SeqBackbone(Backbone):
 
     @property
     def hf_model(self) -> Any:
+        if self.sharded:
+            raise no_whole_model(self.name)
         return self._model
+
+    def _pass(self, run: Callable[..., Result], *inputs: Any) -> Result:
+        """``run(*inputs)``, a forward pass through some layers."""
+        found: Result = run(*inputs) if self._root is None else self._root(run, *inputs)
+        return found
+
+    def shard(self, device: torch.device) -> None:
+        layers = [ShardedLayer(layer) for layer in (*self._encoder, *self._decoder)]
+        # The Hugging Face module shares the layers' memory: let it go there too.
+        held = [(p.data_ptr(), p.data_ptr() + p.nbytes) for layer in layers for p in layer.parameters()]
+        for parameter in self._model.parameters():
+            if any(begin <= parameter.data_ptr() < end for begin, end in held):
+                parameter.data = parameter.data.new_empty(0)
+        self._encoder, self._decoder = layers[: len(self._encoder)], layers[len(self._encoder) :]
+        self._root = Root(layers)
+        for layer in layers:
+            fully_shard(layer, device)
+        fully_shard(self._root, device)
+        moved: dict[tuple[int, torch.Size], Tensor] = {}
+
+        def move(tensor: Tensor) -> Tensor:
+            return moved.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(device))
+
+        for tensor in (*self._model.parameters(), *self._model.buffers()):
+            tensor.data = move(tensor.data)
+        for name, value in list(vars(self).items()):
+            if isinstance(value, Tensor) or is_dataclass(value):
+                setattr(self, name, mapped(value, move))
+        self.device, self.sharded = device, True
 
     def embedding_table(self) -> Tensor:
         return self._word_embeddings().detach().float()
 
     def weights_digest(self) -> str:
-        return digest_memory(self._model)
+        if self._root is None:
+            return digest_memory(self._model)
+        own = [(name, local(p)) for name, p in self._root.named_parameters()]
+        return digest_tensors([*own, *self._model.named_parameters()])
 
     def _rows(self, batch: TokenBatch, prompts: PromptBatch | None) -> tuple[Tensor, Layout]:
         """Packed input embeddings [S, H], every row its prompt and then its text, and their layout."""
-        text_lengths = batch.input_length_B.tolist()
+        text_lengths = batch.input_lengths
         id_S, text = pack(batch.input_BT, text_lengths)
         if prompts is None:
             self._check_length(text.longest)
@@ -100,8 +144,7 @@ class Seq2SeqBackbone(Backbone):
                 f"the prompt has width {unique_UPH.shape[2]} and backbone {self.name} has width {width}: "
                 "prompts do not move between backbones; load the backbone it was made for or retrain it."
             )
-        which = prompts.which_B.tolist()
-        prompt_lengths = [prompts.length_U[u] for u in which]
+        prompt_lengths = prompts.lengths()
         layout = Layout(tuple(p + t for p, t in zip(prompt_lengths, text_lengths, strict=True)), batch.input_BT.device)
         self._check_length(layout.longest)
         prompt = Layout(tuple(prompt_lengths), layout.device)
@@ -127,15 +170,14 @@ class Seq2SeqBackbone(Backbone):
         x_SH, source = self._rows(batch, prompts)
         masks = Masks(dropout, self.device)
         memory_SH = self._encode(x_SH, source, masks)
-        target_R, layout = pack(batch.target_BD, batch.target_length_B.tolist())
-        id_R = target_R.roll(1)
-        id_R[layout.start_B[layout.length_B > 0]] = self.start_id
+        target_R, layout = pack(batch.target_BD, batch.target_lengths)
+        id_R = target_R.roll(1).masked_fill(layout.position_S == 0, self.start_id)
         return self._decode(id_R, layout, Memory(memory_SH, source), masks), target_R, layout
 
     def example_losses(
         self, batch: TokenBatch, prompts: PromptBatch | None, dropout: Dropout | None = None
     ) -> ExampleLosses:
-        hidden_RH, target_R, layout = self._teacher_forced(batch, prompts, dropout)
+        hidden_RH, target_R, layout = self._pass(self._teacher_forced, batch, prompts, dropout)
         nll_R, log_z_sq_R = token_losses(hidden_RH, self._project, target_R)
         zero_B = torch.zeros(layout.rows, dtype=nll_R.dtype, device=layout.device)
         return ExampleLosses(
@@ -145,33 +187,37 @@ class Seq2SeqBackbone(Backbone):
         )
 
     def logits(self, batch: TokenBatch, prompts: PromptBatch | None) -> Tensor:
-        hidden_RH, _, layout = self._teacher_forced(batch, prompts, None)
+        hidden_RH, _, layout = self._pass(self._teacher_forced, batch, prompts, None)
         return layout.pad(self._project(hidden_RH).float())
 
     @torch.no_grad()
     def generate(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> list[list[int]]:
         x_SH, source = self._rows(batch, prompts)
-        memory = Memory(self._encode(x_SH, source, Masks(None, self.device)), source)
+        memory = Memory(self._pass(self._encode, x_SH, source, Masks(None, self.device)), source)
         state = DecodeState([None] * self._decoder_depth, memory.padded_BLH, memory.mask)
         out: list[list[int]] = [[] for _ in range(batch.size)]
         alive = torch.arange(batch.size, device=self.device)
         id_B = torch.full((batch.size,), self.start_id, dtype=torch.int64, device=self.device)
+        idle = False
         for position in range(max_new_tokens):
-            id_B = self._project(self._step(id_B, position, state)).argmax(-1)
-            going = id_B != self.end_id
+            id_B = self._project(self._pass(self._step, id_B, position, state)).argmax(-1)
+            going = (id_B != self.end_id) & (not idle)
             for row, token in zip(alive[going].tolist(), id_B[going].tolist(), strict=True):
                 out[row].append(token)
-            if not bool(going.all()):
+            if self.sharded or not bool(going.all()):
                 rows = going.nonzero()[:, 0]
-                if not len(rows):
+                idle = not len(rows)
+                if not (any_process(not idle) if self.sharded else not idle):
                     break
+                if idle:  # its answers are done, and other processes need its shards
+                    rows = torch.zeros(1, dtype=torch.int64, device=self.device)
                 alive, id_B, state = alive[rows], id_B[rows], state.keep(rows)
         return out
 
     @torch.no_grad()
     def encode_mean(self, batch: TokenBatch) -> Tensor:
         x_SH, layout = self._rows(batch, None)
-        hidden_SH = self._encode(x_SH, layout, Masks(None, self.device)).float()
+        hidden_SH = self._pass(self._encode, x_SH, layout, Masks(None, self.device)).float()
         total_BH = hidden_SH.new_zeros(layout.rows, hidden_SH.shape[1]).index_add(0, layout.row_S, hidden_SH)
         return total_BH / layout.length_B.clamp(min=1)[:, None]
 

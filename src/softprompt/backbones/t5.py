@@ -5,11 +5,11 @@ Letters: B rows, S packed encoder positions, R packed decoder positions, H width
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from softprompt.backbones.attention import (
     DecodeState,
@@ -20,10 +20,12 @@ from softprompt.backbones.attention import (
     attend_step,
 )
 from softprompt.backbones.dropout import Masks
+from softprompt.backbones.formulas import ACTIVATIONS
 from softprompt.backbones.layers import Attention, FeedForward, Layer, Linear, Norm, fuse, relative_buckets
-from softprompt.backbones.ops import ACTIVATIONS, activate, add_rms, attend_self
+from softprompt.backbones.ops import activate, add_rms, attend_self
 from softprompt.backbones.packing import Layout
 from softprompt.backbones.seq2seq import Seq2SeqBackbone
+from softprompt.backbones.sharding import through
 from softprompt.errors import BackboneError
 
 _DECODER_SITES = 5000  # dropout sites of the decoder begin here, ten to a layer
@@ -83,34 +85,27 @@ class T5Backbone(Seq2SeqBackbone):
         reach = torch.arange(1 - layout.longest, max(layout.longest, 1), device=self.device)
         reach_AR = self._bias(self._model.encoder, reach, bidirectional=True)
         x_SH = masks.drop(x_SH, 0, layout)
-        pending: tuple[Tensor | None, int] = (None, 0)
+        out_SH: Tensor | None = None
+        again = self.checkpointing and x_SH.requires_grad
         for i, layer in enumerate(self._encoder):
-
-            def run(x: Tensor, o: Tensor | None, site: int, before: int, layer: Layer = layer) -> tuple[Tensor, Tensor]:
-                return self._encoder_layer(x, o, before, layer, layout, reach_AR, masks, site)
-
-            site = 10 * i + 10
-            if self.checkpointing and x_SH.requires_grad:
-                x_SH, out = checkpoint(run, x_SH, *pending[:1], site, pending[1], use_reentrant=False)
-            else:
-                x_SH, out = run(x_SH, pending[0], site, pending[1])
-            pending = (out, site + 5)
-        hidden_SH = self._residual(x_SH, pending[0], masks, pending[1], layout, self._encoder_norm)[1]
+            run = partial(self._encoder_layer, layout=layout, reach_AR=reach_AR, masks=masks, site=10 * i + 10)
+            x_SH, out_SH = through(layer, run, x_SH, out_SH, again=again)
+        last = 10 * len(self._encoder) + 5
+        hidden_SH = self._residual(x_SH, out_SH, masks, last, layout, self._encoder_norm)[1]
         return masks.drop(hidden_SH, 1, layout)
 
     def _encoder_layer(
         self,
+        layer: Layer,
         x_SH: Tensor,
         out_SH: Tensor | None,
-        before: int,
-        layer: Layer,
         layout: Layout,
         reach_AR: Tensor,
         masks: Masks,
         site: int,
     ) -> tuple[Tensor, Tensor]:
         """The residual stream and what is still to be added to it (by the next norm, in the same pass)."""
-        x_SH, h_SH = self._residual(x_SH, out_SH, masks, before, layout, layer.own.norm)
+        x_SH, h_SH = self._residual(x_SH, out_SH, masks, site - 5, layout, layer.own.norm)
         keep = masks.keys(site, layout, self.heads)
         out_SH = layer.own.out(attend_self(layer.own.q(h_SH), keep, reach_AR, layout, self.heads, 1.0))
         x_SH, h_SH = self._residual(x_SH, out_SH, masks, site + 1, layout, layer.feed.norm)
@@ -132,21 +127,36 @@ class T5Backbone(Seq2SeqBackbone):
         x_RH = masks.drop(self._word_embeddings()[id_R], _DECODER_SITES, layout)
         out_RH: Tensor | None = None
         for i, layer in enumerate(self._decoder):
-            assert layer.cross is not None
-            assert layer.cross.kv is not None
             site = _DECODER_SITES + 10 * i + 10
-            x_RH, h_RH = self._residual(x_RH, out_RH, masks, site - 5, layout, layer.own.norm)
-            keep = masks.keys(site, layout, self.heads)
-            out_RH = layer.own.out(attend_causal(layer.own.q(h_RH), keep, bias_ADD, layout, self.heads, 1.0))
-            x_RH, h_RH = self._residual(x_RH, out_RH, masks, site + 1, layout, layer.cross.norm)
-            keep = masks.keys(site + 2, memory.layout, self.heads)
-            q_RD = layer.cross.q(h_RH)
-            out_RH = layer.cross.out(attend_memory(q_RD, layer.cross.kv, memory, keep, layout, self.heads, 1.0))
-            x_RH, h_RH = self._residual(x_RH, out_RH, masks, site + 3, layout, layer.feed.norm)
-            out_RH = self._feed(h_RH, layer.feed, layout, masks, site + 4)
+            run = partial(self._decoder_layer, layout=layout, bias_ADD=bias_ADD, memory=memory, masks=masks, site=site)
+            x_RH, out_RH = through(layer, run, x_RH, out_RH)
         last = _DECODER_SITES + 10 * len(self._decoder) + 5
         hidden_RH = self._residual(x_RH, out_RH, masks, last, layout, self._decoder_norm)[1]
         return masks.drop(hidden_RH, _DECODER_SITES + 1, layout)
+
+    def _decoder_layer(
+        self,
+        layer: Layer,
+        x_RH: Tensor,
+        out_RH: Tensor | None,
+        layout: Layout,
+        bias_ADD: Tensor,
+        memory: Memory,
+        masks: Masks,
+        site: int,
+    ) -> tuple[Tensor, Tensor]:
+        """As ``_encoder_layer``."""
+        assert layer.cross is not None
+        assert layer.cross.kv is not None
+        x_RH, h_RH = self._residual(x_RH, out_RH, masks, site - 5, layout, layer.own.norm)
+        keep = masks.keys(site, layout, self.heads)
+        out_RH = layer.own.out(attend_causal(layer.own.q(h_RH), keep, bias_ADD, layout, self.heads, 1.0))
+        x_RH, h_RH = self._residual(x_RH, out_RH, masks, site + 1, layout, layer.cross.norm)
+        keep = masks.keys(site + 2, memory.layout, self.heads)
+        q_RD = layer.cross.q(h_RH)
+        out_RH = layer.cross.out(attend_memory(q_RD, layer.cross.kv, memory, keep, layout, self.heads, 1.0))
+        x_RH, h_RH = self._residual(x_RH, out_RH, masks, site + 3, layout, layer.feed.norm)
+        return x_RH, self._feed(h_RH, layer.feed, layout, masks, site + 4)
 
     def _project(self, hidden_RH: Tensor) -> Tensor:
         return self._head(hidden_RH if self._output_scale == 1.0 else hidden_RH * self._output_scale)
@@ -158,18 +168,31 @@ class T5Backbone(Seq2SeqBackbone):
         layout = Layout((1,) * rows, self.device)
         x_BH, out_BH = self._word_embeddings()[id_B], None
         for i, layer in enumerate(self._decoder):
-            assert layer.cross is not None
-            assert layer.cross.kv is not None
-            x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.own.norm)
-            q, k, v = layer.own.q(h_BH).view(rows, 3, self.heads, 1, self.head_width).unbind(1)
-            out_BH = layer.own.out(attend_step(q, *state.append(i, k, v), bias, 1.0))
-            x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.cross.norm)
-            q = layer.cross.q(h_BH)[:, None]
-            mixed = attend_absorbed(q, layer.cross.kv, state.source_BLH, state.mask, None, self.heads, 1.0)
-            out_BH = layer.cross.out(mixed[:, 0])
-            x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.feed.norm)
-            out_BH = self._feed(h_BH, layer.feed, layout, _NO_MASKS, 0)
+            run = partial(self._step_layer, i=i, layout=layout, bias=bias, state=state)
+            x_BH, out_BH = through(layer, run, x_BH, out_BH)
         return self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, self._decoder_norm)[1]
+
+    def _step_layer(
+        self,
+        layer: Layer,
+        x_BH: Tensor,
+        out_BH: Tensor | None,
+        i: int,
+        layout: Layout,
+        bias: Tensor,
+        state: DecodeState,
+    ) -> tuple[Tensor, Tensor]:
+        assert layer.cross is not None
+        assert layer.cross.kv is not None
+        x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.own.norm)
+        q, k, v = layer.own.q(h_BH).view(layout.rows, 3, self.heads, 1, self.head_width).unbind(1)
+        out_BH = layer.own.out(attend_step(q, *state.append(i, k, v), bias, 1.0))
+        x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.cross.norm)
+        q = layer.cross.q(h_BH)[:, None]
+        mixed = attend_absorbed(q, layer.cross.kv, state.source_BLH, state.mask, None, self.heads, 1.0)
+        out_BH = layer.cross.out(mixed[:, 0])
+        x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.feed.norm)
+        return x_BH, self._feed(h_BH, layer.feed, layout, _NO_MASKS, 0)
 
 
 def _layer(block: Any, activation: str) -> Layer:

@@ -6,14 +6,23 @@ SPoT's "27,000 times fewer task-specific parameters" is the ratio of model tunin
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
+from softprompt.backbones.host import peak_memory_bytes, start_peak_memory
 from softprompt.errors import UsageError
+
+__all__ = [
+    "BYTES",
+    "T5_SIZES",
+    "BackboneShape",
+    "Counts",
+    "count",
+    "peak_memory_bytes",
+    "shape_of",
+    "start_peak_memory",
+    "t5_v1_1_parameters",
+]
 
 BYTES = 4  # everything tuned is stored in float32
 
@@ -144,17 +153,3 @@ def count(
     return Counts(
         method=method, tuned=tuned, shared=shared, percent=100 * tuned / backbone.parameters, stored_bytes=BYTES * tuned
     )
-
-
-def start_peak_memory(device: torch.device) -> None:
-    """Start measuring a device's peak; a process's own peak cannot be reset."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held: on the device since ``start_peak_memory``, or by this process since it began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -16,6 +16,7 @@ from torch import Tensor
 from softprompt.backbones.base import Backbone, ExampleLosses, TokenBatch
 from softprompt.backbones.load import wrap
 from softprompt.baselines.adafactor import Adafactor
+from softprompt.errors import UsageError
 
 
 class LiveModel:
@@ -36,6 +37,11 @@ class LiveModel:
     loss_scale = 1.0
 
     def __init__(self, backbone: Backbone, *, dropout: float = 0.0, checkpointing: bool = False) -> None:
+        if backbone.precision in ("int8", "int4"):
+            raise UsageError(
+                f"tuning the weights of {backbone.name} was asked for, which is held in {backbone.precision}: its integers "
+                "take no gradients; load it in bfloat16 or float32."
+            )
         self.backbone = backbone
         self.module: Any = copy.deepcopy(backbone.hf_model)
         _set_dropout(self.module, dropout)

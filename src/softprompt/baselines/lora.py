@@ -7,6 +7,7 @@ weights of a copy of its model; the backbone is not touched.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -91,7 +92,9 @@ class LoraModel(LiveModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + self.lora.seed_init)
             try:
-                peft.get_peft_model(self.module, config, adapter_name=ADAPTER)
+                with warnings.catch_warnings():  # PEFT asks transformers by a name that is going away
+                    warnings.simplefilter("ignore", FutureWarning)
+                    peft.get_peft_model(self.module, config, adapter_name=ADAPTER)
             except ValueError as error:
                 raise UsageError(
                     f"LoRA cannot be put into {self.backbone.name}: {str(error)[:200]}; name its targets."

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
+from softprompt.backbones.sharding import blocks
 from softprompt.baselines.adafactor import Adafactor
 from softprompt.baselines.live_model import LiveModel
 from softprompt.errors import UsageError
@@ -53,7 +54,7 @@ class ShardedModel(LiveModel):
         mesh = init_device_mesh(device.type, (parallel.world()[1],))
         policy = MixedPrecisionPolicy(param_dtype=self.backbone.dtype, reduce_dtype=torch.float32)
         self.module.float().requires_grad_(True)
-        for block in _blocks(self.module):
+        for block in blocks(self.module):
             fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(self.module, mesh=mesh, mp_policy=policy)
 
@@ -135,14 +136,6 @@ class ShardedAdafactor(Adafactor):
         total = tensor.sum(axis)
         parallel.sum_over_processes([total])
         return total / self.shapes[name][0]
-
-
-def _blocks(module: Any) -> list[Any]:
-    """The repeated layers: members of module lists that hold a self-attention."""
-    lists = [part for part in module.modules() if isinstance(part, torch.nn.ModuleList)]
-    members = [member for part in lists for member in part]
-    inner = {id(m) for member in members for m in member.modules() if m is not member}
-    return [member for member in members if id(member) not in inner]
 
 
 def _own_rows(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from softprompt import artifacts
+from softprompt.baselines.counts import BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,11 @@ class TunedModel:
     evidence: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     final: ModelState | None = None
+
+    @property
+    def stored_bytes(self) -> int:
+        """Kept on the disk for the task: the tuned numbers, in float32."""
+        return BYTES * self.tuned_parameters
 
     def plain(self) -> dict[str, Any]:
         """Everything but tensors, as JSON takes it."""

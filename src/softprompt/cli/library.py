@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from softprompt.library.index import Entry
     from softprompt.library.manifest import Manifest
+    from softprompt.transfer.gains import GainModel
 
 library = group("library", "Prompts kept with what made them.")
 
@@ -94,6 +96,8 @@ def show(
 
 
 def _facts(manifest: Manifest, place: str) -> Sequence[str]:
+    from softprompt.library.adapter import chat_form, data_source
+
     fingerprint = manifest.backbone_fingerprint or "unverified: it carries no fingerprint of its backbone"
     facts: dict[str, object] = {
         "prompt": manifest.name,
@@ -107,6 +111,8 @@ def _facts(manifest: Manifest, place: str) -> Sequence[str]:
         "task embedding": f"step {manifest.embedding_step}" if manifest.has_task_embedding else "none",
         "started from": ", ".join(f"{key} {value}" for key, value in manifest.init.items()) or "-",
         "data": manifest.data_fingerprint or "-",
+        "data source": data_source(manifest),
+        "inputs": chat_form(manifest),
         "recipe": ", ".join(f"{key} {value}" for key, value in manifest.recipe.items()) or "-",
         "facts": ", ".join(f"{key} {value:.4g}" for key, value in manifest.facts.items() if value is not None) or "-",
         "licence": manifest.licence,
@@ -127,7 +133,7 @@ def add(
     names: Annotated[list[str] | None, typer.Argument(help="Prompts to copy; all if none is named.")] = None,
     replace: Replace = False,
 ) -> Answer:
-    """Copy prompts of another library, bytes unchanged."""
+    """Copy prompts of another library, all with its calibration."""
     origin = o.open_library(source)
     target = o.open_library(place, must_exist=False)
     chosen = list(names) if names else origin.names()
@@ -136,9 +142,15 @@ def add(
     prompts = [origin.get(name) for name in chosen]
     o.refuse_taken(target, chosen, replace=replace)
     copied = [target.copy_from(prompt, replace=replace).name for prompt in prompts]
+    told = [f"added {', '.join(copied)} to {target.location}"]
+    calibrated = False
+    if not names:
+        from softprompt.transfer.calibration import copy_calibration
+
+        calibrated = copy_calibration(origin, target)
+        told += ["and its calibration"] if calibrated else []
     return Answer(
-        data={"library": target.location, "added": copied},
-        show=lines(f"added {', '.join(copied)} to {target.location}"),
+        data={"library": target.location, "added": copied, "calibration": calibrated}, show=lines(" ".join(told))
     )
 
 
@@ -169,6 +181,10 @@ def verify(
     store = o.open_library(place)
     problems = store.verify(list(names) if names else None)
     count = len(names) if names else len(store.names())
+    if not names:
+        from softprompt.transfer.calibration import find_calibration
+
+        find_calibration(store)
     if problems:
         told = "; ".join(problem for found in problems.values() for problem in found)
         raise CorruptArtifactError(f"{len(problems)} of {count} prompt(s) in {store.location} are damaged: {told}")
@@ -176,3 +192,39 @@ def verify(
         data={"library": store.location, "checked": count, "problems": {}},
         show=lines(f"{count} prompt(s) in {store.location}: every file is what was written"),
     )
+
+
+@command(library, "calibrate")
+def calibrate(
+    place: Place,
+    study: Annotated[Path, typer.Option("--study", help="Ledger folder of a finished study.", show_default=False)],
+    which: Annotated[str | None, typer.Option("--name", help="The study, where the ledger holds several.")] = None,
+) -> Answer:
+    """Learn from a study what transfer can be expected to gain."""
+    from softprompt.api import calibrate as learn
+    from softprompt.transfer.calibration import FILE
+
+    store = o.open_library(place)
+    made = learn(store, study, which, command=o.command_line())
+    rows = [row for model in made.models for row in _fits(model)]
+    shown = table(
+        ["gain", "predicted from", "mean", "80 % interval", "it held", "mean error", "of the mean alone"], rows
+    )
+    told = lines(
+        f"calibration of {made.backbone_name} from study '{made.study}' now in {store.folders.show(FILE)}",
+        f"sources {', '.join(made.sources)}; targets {', '.join(made.targets)}; {made.recipe['steps']} steps a target run",
+    )
+    data = {"library": store.location, "file": FILE, "calibration": made}
+    return Answer(data=data, show=both(shown, told))
+
+
+def _fits(model: GainModel) -> list[list[object]]:
+    from softprompt.transfer.gains import LEVEL
+
+    rows: list[list[object]] = []
+    for kind, fit in (("points", model.points), ("error reduction, %", model.relative)):
+        if fit is not None:
+            held = f"{100 * fit.coverage[str(LEVEL)]:.0f} % on {fit.targets} targets left out"
+            width = f"+-{fit.half_width(LEVEL):.1f}"
+            rows.append([kind, ", ".join(model.features), fit.intercept, width, held, fit.error, fit.error_of_mean])
+    return rows

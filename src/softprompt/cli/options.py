@@ -16,6 +16,7 @@ from softprompt.errors import DataError, UnknownNameError, UsageError
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
     from softprompt.library.store import Library
+    from softprompt.tasks.mixture import Mixture
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
     from softprompt.training.settings import TrainSettings
@@ -26,8 +27,14 @@ TaskName = Annotated[
 TaskNames = Annotated[str, typer.Option("--task", help="Task, or several with commas between.", show_default=False)]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with tasks/NAME/{train,validation}.*.")]
 BackboneName = Annotated[str, typer.Option("--backbone", help="builtin, a folder, or a hub id.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, int8 or int4.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
+Sharded = Annotated[
+    bool, typer.Option("--sharded", help="The backbone's layers in shards on all processes of torchrun (FSDP2).")
+]
+Checkpointing = Annotated[
+    bool, typer.Option("--checkpointing", help="Compute layers again in the backward pass: less memory, the same bits.")
+]
 Revision = Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch of a hub backbone.")]
 LibraryPlace = Annotated[
     str,
@@ -51,6 +58,18 @@ Seed = Annotated[int, typer.Option("--seed", help="First seed.")]
 Seeds = Annotated[str, typer.Option("--seeds", help="Seeds, with commas between.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the run directory holds.")]
 SkipBad = Annotated[int, typer.Option("--skip-bad", help="Bad rows a split may leave out.", min=0)]
+Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]
+MaxRows = Annotated[int | None, typer.Option("--max-rows", help="At most this many rows.", min=1)]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer in free text.", min=1)]
+Texts = Annotated[
+    list[str] | None, typer.Argument(help="Inputs, worded as the task words its own.", show_default=False)
+]
+TextFile = Annotated[Path | None, typer.Option("--file", help="Inputs, one a line; - reads standard input.")]
+TextBatch = Annotated[int, typer.Option("--batch-size", help="Texts in one forward pass.", min=1)]
+Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it here (.png or .svg; needs the report extra).")]
+Figures = Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures (needs the report extra).")]
+ChatForm = Annotated[bool, typer.Option("--chat", help="Put inputs into the backbone's chat template.")]
+System = Annotated[str | None, typer.Option("--system", help="System turn of --chat.")]
 Metric = Annotated[Literal["per_token", "average"], typer.Option("--metric", help="Similarity that ranks.")]
 
 RELEASED = "released"
@@ -123,6 +142,10 @@ def changed_settings(base: Settings, given: Sequence[str] | None = None, **flags
 
 def _value(name: str, text: str, example: Any) -> Any:
     """A text as the type of the setting's present value."""
+    if isinstance(example, bool):
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"{name} takes true or false, got {text!r}.")
+        return text.lower() == "true"
     try:
         return type(example)(text)
     except ValueError:
@@ -130,14 +153,29 @@ def _value(name: str, text: str, example: Any) -> Any:
         raise UsageError(f"{name} takes {kind}, got {text!r}.") from None
 
 
-def open_backbone(name: str, dtype: str, device: str, revision: str | None = None) -> Backbone:
-    """The backbone, with a line of progress."""
+def open_backbone(
+    name: str,
+    dtype: str,
+    device: str,
+    revision: str | None = None,
+    *,
+    sharded: bool = False,
+    checkpointing: bool = False,
+) -> Backbone:
+    """The backbone, with a line of progress; processes of ``torchrun`` find each other here.
+
+    Raises:
+        UsageError: see `load_backbone`.
+    """
     from softprompt.backbones.load import load_backbone
+    from softprompt.inference import parallel
 
     quiet_transformers()
-    backbone = load_backbone(name, dtype=dtype, device=device, revision=revision)
-    precision = str(backbone.dtype).removeprefix("torch.")
-    say(f"backbone {backbone.name}: {backbone.parameter_count:,} parameters, {precision}, {backbone.device}")
+    parallel.join(device)
+    backbone = load_backbone(name, dtype=dtype, device=device, revision=revision, sharded=sharded)
+    if checkpointing:
+        backbone.checkpointing = True
+    say(f"backbone {backbone.name}: {backbone.parameter_count:,} parameters, {backbone.precision}, {backbone.device}")
     return backbone
 
 
@@ -158,6 +196,44 @@ def open_tasks(names: Sequence[str], data: Path | None, *, prefix: bool = True, 
 
     check_folder(data)
     return [load_task(name, data, prefix=prefix, skip_bad=skip_bad) for name in names]
+
+
+def open_mixture(text: str, data: Path | None) -> tuple[Mixture, list[Task]]:
+    """A mixture by name, ``task,task``, ``task+task`` or ``task=rate,task=rate``, and its tasks; one task alone is one too.
+
+    Raises:
+        UnknownNameError: neither a mixture nor a task; the nearest names are offered.
+    """
+    from softprompt.tasks.catalog import task_names
+    from softprompt.tasks.mixture import MIXTURES, Mixture, load_mixture
+
+    if text in MIXTURES or any(sign in text for sign in "+,="):
+        mixture = load_mixture(text)
+        tasks = open_tasks(mixture.tasks, data)
+        # A task given by its path has a name of its own, which its size and rate go by.
+        own = {given: task.name for given, task in zip(mixture.tasks, tasks, strict=True)}
+        weights = {own[given]: weight for given, weight in mixture.weights.items()}
+        return dataclasses.replace(mixture, tasks=tuple(own.values()), weights=weights), tasks
+    try:
+        tasks = open_tasks([text], data)
+    except UnknownNameError as error:
+        raise UnknownNameError("mixture or task", text, [*MIXTURES, *task_names()]) from error
+    return Mixture(name=tasks[0].name, tasks=(tasks[0].name,)), tasks
+
+
+def in_chat(tasks: Sequence[Task], chat: bool, system: str | None, backbone: Backbone) -> list[Task]:
+    """The tasks, with their inputs as conversations where that was asked for.
+
+    Raises:
+        UsageError: a system turn without ``--chat``, or a tokenizer without a chat template.
+    """
+    if not chat:
+        if system is not None:
+            raise UsageError("--system is a turn of a conversation: give --chat as well.")
+        return list(tasks)
+    from softprompt.tasks.chat import Chat, with_chat
+
+    return [with_chat(task, Chat(system=system), backbone.tokenizer) for task in tasks]
 
 
 def check_folder(data: Path | None) -> None:

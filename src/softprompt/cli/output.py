@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,15 @@ class Answer:
     show: Callable[[Console], None] | None = None
 
 
+def first_process() -> bool:
+    """Whether this is the process that speaks: among those of ``torchrun`` the one of rank 0."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def put(answer: Answer, *, as_json: bool) -> None:
     """Print an answer on standard output."""
+    if not first_process():
+        return
     if as_json:
         json.dump(plain(answer.data), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
         sys.stdout.write("\n")

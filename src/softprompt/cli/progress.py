@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from softprompt.cli.output import console
+from softprompt.cli.output import console, first_process
 
 if TYPE_CHECKING:
     from softprompt.training.loop import Progress
@@ -29,13 +29,14 @@ PHASES = {
 
 def say(text: str) -> None:
     """A line of progress."""
-    print(text, file=sys.stderr, flush=True)
+    if first_process():
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def counting(title: str) -> Iterator[Callable[[int, int], None]]:
     """A function to be called with (done, total), shown as a bar or as a line now and then."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and first_process():
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 

@@ -84,6 +84,9 @@ def _trainer(
         recorded = TrainSettings(**{name: value for name, value in item.recipe.items() if name in known})
         settings = o.changed_settings(recorded, given)
         (task,) = o.open_tasks([item.task], data)
+        chat = item.old.manifest.chat
+        if chat is not None:  # the new backbone's own template, with the old system turn
+            (task,) = o.in_chat([task], True, chat.get("system"), model)
         (encoded,) = o.encode(model, [task], settings, item.recipe.get("train_rows"))
         scratch = item.init.get("kind") == "class-labels"
         start = InitSettings(kind="prompt", prompt=prompt, origin=item.name) if prompt is not None else None

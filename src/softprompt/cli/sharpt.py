@@ -16,14 +16,11 @@ from softprompt.cli.progress import counting, training
 from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from softprompt.backbones.base import Backbone
     from softprompt.sharpt.cache import CachedEncoder
     from softprompt.sharpt.recipes import SharPTRecipe
     from softprompt.sharpt.space import Space
     from softprompt.sharpt.use import SkillUse
-    from softprompt.tasks.task import Task
 
 sharpt = group("sharpt", "One latent space of skills for all tasks (SharPT).")
 
@@ -133,7 +130,7 @@ def adapt(
 ) -> Answer:
     """Tune the generator on target tasks, the space frozen."""
     from softprompt.sharpt.recipes import sharpt_recipe
-    from softprompt.sharpt.space import load_space, space_encoder
+    from softprompt.sharpt.space import load_space
     from softprompt.sharpt.train import adapt as adapt_to
 
     loaded = load_space(space)
@@ -143,21 +140,13 @@ def adapt(
     )  # fmt: skip
     numbers = o.numbers(seeds, "--seeds")
     tasks = o.open_tasks(o.words(task, "--task"), data)
-    model = o.open_backbone(backbone, dtype, device, revision)
-    encoder = space_encoder(loaded, model, cache)
+    model, encoder = opened(loaded, backbone, dtype, device, revision, cache)
     encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
     with training("adapting") as observer:
         found = adapt_to(
-            model,
-            encoder,
-            loaded,
-            encoded,
-            settings,
-            seeds=numbers,
-            folder=out / "run",
-            resume=resume,
+            model, encoder, loaded, encoded, settings, seeds=numbers, folder=out / "run", resume=resume,
             observer=observer,
-        )
+        )  # fmt: skip
     rows = []
     for prompt in found:
         folder = out / prompt.space.name
@@ -169,41 +158,14 @@ def adapt(
     return Answer(data={"prompts": rows, "run": out / "run"}, show=shown)
 
 
-@command(sharpt, "relations")
-def relations(
-    space: SpaceFolder,
-    sources: Annotated[str, typer.Option("--sources", help="Source tasks, commas between.", show_default=False)],
-    targets: Annotated[str, typer.Option("--targets", help="Target tasks, commas between.", show_default=False)],
-    data: o.Data = None,
-    train_rows: o.TrainRows = None,
-    cache: Cache = None,
-    backbone: o.BackboneName = "builtin",
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
-) -> Answer:
-    """Relate tasks by the skills they use (Figure 3)."""
-    from softprompt.sharpt.relations import relations as relate
-    from softprompt.sharpt.space import load_space, space_encoder
+def opened(
+    space: Space, backbone: str, dtype: str, device: str, revision: str | None, cache: Path | None
+) -> tuple[Backbone, CachedEncoder]:
+    """The backbone and the instance encoder that a space is used with; refused where they are not its own."""
+    from softprompt.sharpt.space import space_encoder
 
-    loaded = load_space(space)
-    left, right = o.words(sources, "--sources"), o.words(targets, "--targets")
-    tasks = o.open_tasks(tuple(dict.fromkeys([*left, *right])), data)
     model = o.open_backbone(backbone, dtype, device, revision)
-    encoder = space_encoder(loaded, model, cache)
-    encodings = {task.name: _encodings(encoder, model, task, train_rows) for task in tasks}
-    by_name = dict(zip(dict.fromkeys([*left, *right]), encodings.values(), strict=True))
-    found = relate(loaded.prompter(model, encoder), {n: by_name[n] for n in left}, {n: by_name[n] for n in right})
-    cosine = found.cosine_AB.tolist()
-    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(found.sources, cosine, strict=True)]
-    return Answer(data=found.plain(), show=table(["source", *found.targets], rows))
-
-
-def _encodings(encoder: CachedEncoder, backbone: Backbone, task: Task, rows: int | None) -> Tensor:
-    from softprompt.tasks.encoded import encode_split
-
-    split = task.split("train", max_rows=rows)
-    return encoder.precompute(encode_split(split, backbone, max_input_tokens=None, max_target_tokens=None))
+    return model, space_encoder(space, model, cache)
 
 
 @command(sharpt, "eval")
@@ -211,9 +173,9 @@ def evaluate(
     prompt: Folders,
     task: o.TaskNames,
     data: o.Data = None,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
-    max_rows: Annotated[int | None, typer.Option("--max-rows", help="At most this many rows.", min=1)] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest free-text answer.", min=1)] = 64,
+    split: o.Split = "validation",
+    max_rows: o.MaxRows = None,
+    max_new_tokens: o.MaxNewTokens = 64,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
@@ -249,10 +211,10 @@ def evaluate(
 @command(sharpt, "predict")
 def predict(
     prompt: Annotated[Path, typer.Option("--prompt", help="Folder of `sharpt adapt`.", show_default=False)],
-    text: Annotated[list[str] | None, typer.Argument(help="Inputs, worded as the task words its own.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="Inputs, one a line; - reads standard input.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.", min=1)] = 64,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Texts in one forward pass.", min=1)] = 32,
+    text: o.Texts = None,
+    file: o.TextFile = None,
+    max_new_tokens: o.MaxNewTokens = 64,
+    batch_size: o.TextBatch = 32,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",

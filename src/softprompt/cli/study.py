@@ -19,6 +19,7 @@ from softprompt.errors import SoftpromptError
 if TYPE_CHECKING:
     from softprompt.study.run import RunProgress, RunSummary
     from softprompt.study.settings import Study
+    from softprompt.study.tables import Table
 
 study = group("study", "Which task helps which: one resumable grid.")
 
@@ -27,7 +28,14 @@ Ledger = Annotated[Path, typer.Argument(help="Ledger folder of a study.", show_d
 Which = Annotated[str | None, typer.Option("--study", help="Its name, where the ledger holds several.")]
 Executor = Annotated[Literal["serial", "processes", "ray", "slurm"], typer.Option("--executor", help="Who trains.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Workers of processes, ray or slurm.", min=1)]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--executor-option",
+        metavar="KEY=VALUE",
+        help="devices=cuda:0,cuda:1 (processes), gpus=1 (ray), slurm_partition=gpu (slurm), ...; may be repeated.",
+    ),
+]
 
 
 @command(study, "plan")
@@ -36,9 +44,9 @@ def plan(
     out: Annotated[Path | None, typer.Option("--out", help="Its ledger, for what is finished already.")] = None,
     look: Annotated[bool, typer.Option("--look", help="Read data and backbone first: finds what is missing.")] = False,
     rate: Annotated[float | None, typer.Option("--rate", help="Measured training positions a second here.")] = None,
-    device: Device = "auto",
+    device: o.Device = "auto",
 ) -> Answer:
-    """Count cells, steps, time, memory and storage before anything runs."""
+    """Count cells, steps, time, memory and storage before a run."""
     from softprompt.study.plan import plan_study
 
     loaded = _load(name)
@@ -69,10 +77,11 @@ def run(
     ],
     executor: Executor = "serial",
     workers: Workers = None,
-    device: Device = "auto",
+    executor_option: Options = None,
+    device: o.Device = "auto",
 ) -> Answer:
     """Make every cell that the ledger lacks."""
-    return _conduct(_load(name), out, executor, workers, device)
+    return _conduct(_load(name), out, executor, _options(executor, executor_option, workers), device)
 
 
 @command(study, "resume")
@@ -81,14 +90,15 @@ def resume(
     which: Which = None,
     executor: Executor = "serial",
     workers: Workers = None,
-    device: Device = "auto",
+    executor_option: Options = None,
+    device: o.Device = "auto",
 ) -> Answer:
     """Go on with a study from its ledger alone."""
     from softprompt.study.run import open_study
 
     o.quiet_transformers()
     loaded, _, _ = open_study(ledger, which)
-    return _conduct(loaded, ledger, executor, workers, device)
+    return _conduct(loaded, ledger, executor, _options(executor, executor_option, workers), device)
 
 
 @command(study, "report")
@@ -96,9 +106,7 @@ def report(
     ledger: Ledger,
     out: Annotated[Path | None, typer.Option("--out", help="Where it goes; LEDGER/report if not given.")] = None,
     which: Which = None,
-    figures: Annotated[
-        bool, typer.Option("--figures/--no-figures", help="Draw figures (needs the report extra).")
-    ] = True,
+    figures: o.Figures = True,
 ) -> Answer:
     """Write tables, figures and a page of what is finished."""
     from softprompt.report.study import report_study
@@ -109,6 +117,55 @@ def report(
     return Answer(data={"report": made}, show=lines(*told, *(f"left out: {why}" for why in made.left_out)))
 
 
+@command(study, "generic")
+def generic(
+    ledger: Ledger,
+    studies: Annotated[
+        str | None, typer.Option("--study", help="Studies of the ledger, the main one first, commas between.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the table here, as CSV and LaTeX.")] = None,
+) -> Answer:
+    """Average over GLUE and SuperGLUE by source (SPoT Table 1)."""
+    from softprompt.report.benchmarks import benchmark_table, write_table
+
+    made = benchmark_table(ledger, o.words(studies, "--study") if studies is not None else ())
+    files = write_table(made, out) if out is not None else []
+    told = lines(made.to_text(), *(f"written: {path}" for path in files))
+    return Answer(data={"rows": _records(made), "notes": made.notes, "files": files}, show=told)
+
+
+@command(study, "sizes")
+def sizes(
+    ledgers: Annotated[
+        list[Path],
+        typer.Argument(metavar="LEDGER...", help="Ledgers of one study, one a backbone.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where table and figure go.", show_default=False)],
+    which: Which = None,
+    figures: o.Figures = True,
+) -> Answer:
+    """Compare a study over several backbones: score against size."""
+    from softprompt.report.sizes import size_table, sized_studies, write_sizes
+
+    studies = sized_studies(ledgers, which)
+    files = write_sizes(studies, out, figures=figures)
+    table = size_table(studies)
+    told = lines(table.to_text(), "", *(f"written: {path}" for path in files))
+    backbones = [{"backbone": one.backbone, "parameters": one.parameters} for one in studies]
+    return Answer(data={"backbones": backbones, "rows": _records(table), "files": files}, show=told)
+
+
+def _records(table: Table) -> list[dict[str, Any]]:
+    """A table's rows by column, for JSON."""
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def _options(executor: str, given: list[str] | None, workers: int | None) -> dict[str, Any]:
+    from softprompt.study.executor_options import executor_options
+
+    return executor_options(executor, given or (), workers)
+
+
 def _load(name: str) -> Study:
     from softprompt.study.settings import load_study
 
@@ -116,10 +173,9 @@ def _load(name: str) -> Study:
     return load_study(name)
 
 
-def _conduct(loaded: Study, ledger: Path, executor: str, workers: int | None, device: str) -> Answer:
+def _conduct(loaded: Study, ledger: Path, executor: str, options: dict[str, Any], device: str) -> Answer:
     from softprompt.study.run import run_study
 
-    options = {} if workers is None or executor == "serial" else {"workers": workers}
     with _cells() as observer:
         summary = run_study(
             loaded, ledger, executor, runner_options={"device": device}, executor_options=options, observer=observer

@@ -42,7 +42,7 @@ def write(
     data: o.Data = None,
     split: Annotated[str, typer.Option("--split", help="test, or validation for a rehearsal.")] = "test",
     partial: Annotated[bool, typer.Option("--partial", help="Allow other row counts than the official ones.")] = False,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer in free text.", min=1)] = 64,
+    max_new_tokens: o.MaxNewTokens = 64,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
@@ -52,6 +52,7 @@ def write(
     from softprompt.inference.evaluate import EvalJob, answers, canonical_text
     from softprompt.interop.superglue import GLUE, SUPERGLUE, Answers, write_submission
     from softprompt.prompts.stack import PromptStack
+    from softprompt.tasks.chat import as_tuned
     from softprompt.tasks.encoded import encode_split
 
     chosen = _benchmark(benchmark)
@@ -64,6 +65,7 @@ def write(
             raise UnknownNameError(f"{chosen} task", name, known)
     tasks, skipped = _open(prompts, data, asked=task is not None)
     prompts = {t.name: prompts[t.name] for t in tasks}
+    tasks = [as_tuned(t, store.get(prompts[t.name]).manifest.chat, model.tokenizer) for t in tasks]
     stack = PromptStack.of([store.load(p, model).float().to(model.device) for p in prompts.values()])
     room = None if model.max_length is None else model.max_length - stack.prompt_length
     splits = [encode_split(t.split(split), model, max_input_tokens=room, max_target_tokens=None) for t in tasks]
@@ -128,5 +130,5 @@ def check(
 
     problems = check_submission(path, _benchmark(benchmark), complete=not partial)
     if problems:
-        raise DataError("; ".join(problems))
+        raise DataError("; ".join(problem.rstrip(".") for problem in problems) + ".")
     return Answer(data={"path": path, "problems": problems}, show=lines(f"{path}: nothing to complain about"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
-from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.output import Answer, both, first_process, lines, table
 from softprompt.cli.progress import counting, training
 from softprompt.errors import DataError, UnknownNameError, UsageError
 
@@ -32,7 +32,6 @@ Init = Annotated[
 PromptNames = Annotated[
     str | None, typer.Option("--prompt", help="Prompt of the library, or several with commas between.")
 ]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer in free text.", min=1)]
 
 
 @command(app, "train")
@@ -65,12 +64,16 @@ def train(
     train_rows: o.TrainRows = None,
     validation_rows: o.ValidationRows = None,
     skip_bad: o.SkipBad = 0,
+    chat: o.ChatForm = False,
+    system: o.System = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard scalars to OUT/tensorboard as well.")
     ] = False,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
+    sharded: o.Sharded = False,
+    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Tune soft prompts, all tasks and seeds in one batch."""
     names, seed_list = o.words(task, "--task"), o.numbers(seeds, "--seeds")
@@ -86,11 +89,12 @@ def train(
     from softprompt.library.manifest import default_name
 
     o.refuse_taken(store, [default_name(t.name, s) for t in tasks for s in seed_list], replace=replace or resume)
-    model = o.open_backbone(backbone, dtype, device, revision)
+    model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)
     start, by_role = _init(model, role, init, init_text, init_prompt, library)
+    tasks = o.in_chat(tasks, chat, system, model)
     encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
     with training("training") as observer:
-        if tensorboard:
+        if tensorboard and first_process():
             from softprompt.training import trackers
 
             observer = trackers.both(observer, trackers.tensorboard(folder / "tensorboard"))
@@ -106,6 +110,8 @@ def train(
             observer=observer,
             command=o.command_line(),
         )
+    if not first_process():
+        return Answer(data={})  # the first one keeps and shows what all of them made
     kept = [store.add(record, replace=replace or resume) for record in records]
     rows = [_trained_row(prompt.manifest) for prompt in kept]
     missing = len(tasks) * len(seed_list) - len(kept)
@@ -164,18 +170,26 @@ def stack_of(backbone: Backbone, place: str | None, names: Sequence[str]) -> Pro
     return PromptStack.of([library.load(name, backbone).float().to(backbone.device) for name in names], keys=names)
 
 
+def chats_of(place: str | None, names: Sequence[str]) -> list[Mapping[str, Any] | None]:
+    """For each prompt of a library the conversation its inputs are put into; None for plain inputs."""
+    if not names or place is None:
+        return [None] * max(1, len(names))
+    library = o.open_library(place)
+    return [library.get(name).manifest.chat for name in names]
+
+
 @command(app, "eval")
 def evaluate(
     task: o.TaskNames,
     prompt: PromptNames = None,
     library: Annotated[str | None, typer.Option("--library", help="Where the prompts are.")] = None,
     data: o.Data = None,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
-    max_rows: Annotated[int | None, typer.Option("--max-rows", help="At most this many rows.", min=1)] = None,
+    split: o.Split = "validation",
+    max_rows: o.MaxRows = None,
     predictions: Annotated[
         Path | None, typer.Option("--predictions", help="Write every answer here, as jsonl.")
     ] = None,
-    max_new_tokens: MaxNewTokens = 64,
+    max_new_tokens: o.MaxNewTokens = 64,
     skip_bad: o.SkipBad = 0,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
@@ -184,6 +198,7 @@ def evaluate(
 ) -> Answer:
     """Score prompts on tasks; without --prompt the bare backbone."""
     from softprompt.inference.evaluate import EvalJob, evaluate
+    from softprompt.tasks.chat import as_tuned
     from softprompt.tasks.encoded import encode_split
 
     tasks = o.open_tasks(o.words(task, "--task"), data, skip_bad=skip_bad)
@@ -193,8 +208,16 @@ def evaluate(
     prompter = stack_of(model, library, names)
     room = None if model.max_length is None else model.max_length - (prompter.prompt_length if prompter else 0)
     encoded = [encode_split(s, model, max_input_tokens=room, max_target_tokens=None) for s in splits]
-    pairs = [(i, j) for i in range(len(tasks)) for j in range(max(1, len(names)))]
-    jobs = [EvalJob(run=j, task=tasks[i], split=encoded[i]) for i, j in pairs]
+    chats = chats_of(library, names)
+    pairs = [(i, j) for i in range(len(tasks)) for j in range(len(chats))]
+    jobs = []
+    for i, j in pairs:
+        worded, rows_ij = tasks[i], encoded[i]
+        if chats[j] is not None:
+            worded = as_tuned(tasks[i], chats[j], model.tokenizer)
+            part = worded.split(split, max_rows=max_rows)
+            rows_ij = encode_split(part, model, max_input_tokens=room, max_target_tokens=None)
+        jobs.append(EvalJob(run=j, task=worded, split=rows_ij))
     with counting("evaluating") as progress:
         found = evaluate(model, prompter, jobs, max_target_tokens=max_new_tokens, progress=progress)
     rows = [
@@ -232,24 +255,25 @@ def _write_predictions(
 
 @command(app, "predict")
 def predict(
-    text: Annotated[
-        list[str] | None, typer.Argument(help="Inputs, worded as the task words its own.", show_default=False)
-    ] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="Inputs, one a line; - reads standard input.")] = None,
+    text: o.Texts = None,
+    file: o.TextFile = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the library.")] = None,
     library: Annotated[str | None, typer.Option("--library", help="Where the prompt is.")] = None,
-    max_new_tokens: MaxNewTokens = 64,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Texts in one forward pass.", min=1)] = 32,
+    max_new_tokens: o.MaxNewTokens = 64,
+    batch_size: o.TextBatch = 32,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
     """Answer texts with a prompt."""
+    from softprompt.tasks.chat import wording
+
     texts = texts_of(text, file)
     model = o.open_backbone(backbone, dtype, device, revision)
     prompter = stack_of(model, library, (prompt,) if prompt else ())
-    answers = answers_to(model, prompter, texts, max_new_tokens, batch_size)
+    worded = wording(chats_of(library, (prompt,) if prompt else ())[0], model.tokenizer)
+    answers = answers_to(model, prompter, [worded(given) for given in texts], max_new_tokens, batch_size)
     pairs = [{"input": given, "output": answer} for given, answer in zip(texts, answers, strict=True)]
     return Answer(data={"predictions": pairs, "prompt": prompt, "backbone": model.name}, show=lines(*answers))
 

@@ -1,4 +1,4 @@
-"""``softprompt embed``, ``search`` and ``transfer``: from a new task to the prompts that help it."""
+"""``softprompt transfer``: from a new task to a prompt that starts from what the library knows."""
 
 from __future__ import annotations
 
@@ -10,144 +10,22 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, lines, table
-from softprompt.cli.progress import phases, training
-from softprompt.errors import DataError, UsageError
+from softprompt.cli.progress import phases, say
+from softprompt.cli.searching import calibration_of, range_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from softprompt.backbones.base import Backbone
-    from softprompt.library.search import Match
     from softprompt.library.store import Library
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
     from softprompt.training.settings import TrainSettings
+    from softprompt.transfer.expected import ExpectedGain
     from softprompt.transfer.settings import TargetReport, TransferSettings
 
-
-@command(app, "embed")
-def embed(
-    task: o.TaskName,
-    out: Annotated[Path, typer.Option("--out", help="Where the embeddings go (.safetensors).", show_default=False)],
-    data: o.Data = None,
-    seeds: o.Seeds = "1,2,3",
-    recipe: o.Recipe = "quick",
-    set_: o.Set = None,
-    batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None,
-    prompt_length: o.PromptLength = None,
-    embedding_step: Annotated[int | None, typer.Option("--embedding-step", help="The step it is taken at.")] = None,
-    train_rows: o.TrainRows = None,
-    backbone: o.BackboneName = "builtin",
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
-) -> Answer:
-    """Compute a task's embeddings: its prompt at an early step."""
-    from softprompt import artifacts
-    from softprompt.api import task_embeddings
-
-    if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out} must end in .safetensors.")
-    numbers = o.numbers(seeds, "--seeds")
-    settings = o.train_settings(
-        recipe, set_, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
-        embedding_step=embedding_step,
-    )  # fmt: skip
-    tasks = o.open_tasks([task], data)
-    model = o.open_backbone(backbone, dtype, device, revision)
-    (encoded,) = o.encode(model, tasks, settings, train_rows)
-    with training("embedding") as observer:
-        found = task_embeddings(model, encoded, settings, seeds=numbers, observer=observer)
-    artifacts.write_tensors(out, {f"seed_{seed}": t for seed, t in zip(numbers, found, strict=True)})
-    facts = {
-        "task": tasks[0].name,
-        "file": out,
-        "seeds": numbers,
-        "step": settings.embedding_step,
-        "shape": list(found[0].shape),
-        "fingerprint": model.fingerprint,
-        "data": encoded.train.fingerprint,
-    }
-    told = f"{len(found)} embedding(s) of {tasks[0].name} at step {settings.embedding_step}, {facts['shape']}, in {out}"
-    return Answer(data=facts, show=lines(told))
-
-
-@command(app, "search")
-def search(
-    library: o.LibraryPlace,
-    task: Annotated[str | None, typer.Option("--task", help="The new task.")] = None,
-    embedding: Annotated[Path | None, typer.Option("--embedding", help="A file of `softprompt embed` instead.")] = None,
-    data: o.Data = None,
-    metric: o.Metric = "per_token",
-    top_k: Annotated[int, typer.Option("--top-k", help="How many prompts.", min=1)] = 10,
-    use_prompts: Annotated[
-        bool, typer.Option("--use-prompts", help="Compare prompts without an embedding by themselves.")
-    ] = False,
-    seeds: o.Seeds = "1,2,3",
-    recipe: o.Recipe = "quick",
-    set_: o.Set = None,
-    prompt_length: o.PromptLength = None,
-    train_rows: o.TrainRows = None,
-    backbone: o.BackboneName = "builtin",
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
-) -> Answer:
-    """Rank a library's prompts for a new task."""
-    from softprompt.library.search import search as search_library
-
-    if (task is None) == (embedding is None):
-        raise UsageError("search takes --task or --embedding, one of the two.")
-    store = o.open_library(library)
-    fingerprint: str | None = None
-    own: tuple[str, ...] = ()
-    if embedding is not None:
-        queries = _embeddings(embedding)
-    else:
-        from softprompt.api import task_embeddings
-
-        settings = o.train_settings(recipe, set_, prompt_length=prompt_length)
-        tasks = o.open_tasks([str(task)], data)
-        own = (tasks[0].name,)
-        model = o.open_backbone(backbone, dtype, device, revision)
-        fingerprint = model.fingerprint
-        (encoded,) = o.encode(model, tasks, settings, train_rows)
-        with training("embedding") as observer:
-            queries = task_embeddings(model, encoded, settings, seeds=o.numbers(seeds, "--seeds"), observer=observer)
-    found = search_library(
-        store, queries, metric=metric, top_k=top_k, backbone_fingerprint=fingerprint, exclude_tasks=own,
-        use_prompts=use_prompts,
-    )  # fmt: skip
-    left_out = dict(store.index.problems)
-    notes = [f"left out: {problem}" for problem in left_out.values()]
-    if not found:
-        notes.append(f"library {store.location} holds no prompt with a task embedding for this backbone.")
-    data_ = {"library": store.location, "metric": metric, "matches": found, "problems": left_out}
-    return Answer(data=data_, show=both(_ranking(found), lines(*notes)) if found else lines(*notes))
-
-
-def _embeddings(path: Path) -> Sequence[Tensor]:
-    from softprompt import artifacts
-
-    tensors = artifacts.read_tensors(path)
-    if not tensors:
-        raise DataError(f"{path} holds no embedding: make one with `softprompt embed`.")
-    return list(tensors.values())
-
-
-def _ranking(found: Sequence[Match]) -> Any:
-    rows = [
-        [m.rank, m.name, m.task, f"{m.per_token:.4f}", f"{m.average:.4f}", _share(m.agreement), m.entry.score]
-        for m in found
-    ]
-    return table(["rank", "prompt", "task", "per_token", "average", "agreement", "score"], rows)
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f} %"
+# Expected gains told before a transfer trains; the report holds them all.
+MOST_TOLD = 10
 
 
 @command(app, "transfer")
@@ -180,6 +58,8 @@ def transfer(
     set_: o.Set = None,
     train_rows: o.TrainRows = None,
     validation_rows: o.ValidationRows = None,
+    chat: o.ChatForm = False,
+    system: o.System = None,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
@@ -189,6 +69,7 @@ def transfer(
     from softprompt.library.manifest import default_name
     from softprompt.transfer.run import transfer_targets
     from softprompt.transfer.settings import TransferSettings
+    from softprompt.transfer.written import write_report
 
     train = o.train_settings(
         recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
@@ -203,29 +84,72 @@ def transfer(
     if keep:
         o.refuse_taken(store, [default_name(t.name, seed) for t in tasks], replace=replace)
     model = o.open_backbone(backbone, dtype, device, revision)
+    tasks = o.in_chat(tasks, chat, system, model)
     targets = o.encode(model, tasks, train, train_rows, validation_rows)
     folder = out or Path("runs") / f"transfer-{'+'.join(t.name for t in tasks)}"
-    mixture = _mixture_data(model, store, train, data, tasks) if "multitask_mixture" in settings.strategies else None
+    mixture = (
+        _mixture_data(model, store, train, data, tasks, chat, system)
+        if "multitask_mixture" in settings.strategies
+        else None
+    )
+    calibration, why = calibration_of(store, {model.fingerprint}, model.name)
+    say(why)
+    remarks = {t.name: calibration.remarks(t.name, train) if calibration is not None else [] for t in tasks}
+    for told in dict.fromkeys(remark for found in remarks.values() for remark in found):
+        say(told)
     with phases() as observe:
         reports = transfer_targets(
-            model, store, targets, settings, folder=folder, resume=resume, mixture_data=mixture, observe=observe
+            model, store, targets, settings, folder=folder, resume=resume, mixture_data=mixture, observe=observe,
+            calibration=calibration, expect=_tell_expected,
+        )  # fmt: skip
+    again = o.command_line()
+    written = {r.target: write_report(folder, r, train, again, remarks[r.target]) for r in reports}
+    kept = _keep(model, store, reports, tasks, settings, replace) if keep else []
+    parts = [part for report in reports for part in _told(report, remarks[report.target])]
+    where = [f"run directory: {folder}", *(f"report: {file}" for file in written.values())]
+    where += [f"added to {store.location}: {', '.join(kept)}"] if kept else []
+    data_ = {"targets": [r.plain() for r in reports], "run": folder, "reports": written, "kept": kept}
+    return Answer(data={**data_, "calibration": calibration}, show=both(*parts, lines(*where)))
+
+
+def _tell_expected(target: str, gains: Sequence[ExpectedGain]) -> None:
+    """What the source prompts are expected to gain, before they are tuned."""
+    say(f"{target}: predicted gain ({100 * gains[0].level:.0f} %), points over scratch")
+    for gain in gains[:MOST_TOLD]:
+        say(f"  {gain.name}: {range_of(gain)}")
+    if len(gains) > MOST_TOLD:
+        say(f"  and {len(gains) - MOST_TOLD} more, in the report")
+
+
+def _told(report: TargetReport, remarks: Sequence[str]) -> list[Any]:
+    """A target's outcomes, predictions and verdict."""
+    tried = [gain for gain in report.expected if gain.realised is not None]
+    notes = [f"{o.strategy}: {note}" for o in report.outcomes for note in o.notes]
+    notes += [f"{strategy} was not tried: {why}" for strategy, why in report.refused.items()]
+    parts = [_outcomes(report)]
+    if tried:
+        rows = [[g.name, range_of(g), f"{g.realised:+.1f}", "yes" if g.held else "no"] for g in tried]
+        parts.append(
+            table(["source prompt", f"predicted gain ({100 * tried[0].level:.0f} %)", "realised", "inside"], rows)
         )
-    kept = _keep(model, store, reports, settings, replace) if keep else []
-    parts = [
-        part for report in reports for part in (_outcomes(report), lines(f"{report.target}: {report.verdict}", ""))
-    ]
-    where = lines(f"run directory: {folder}", *([f"added to {store.location}: {', '.join(kept)}"] if kept else []))
-    return Answer(data={"targets": [r.plain() for r in reports], "run": folder, "kept": kept}, show=both(*parts, where))
+        notes += remarks
+    return [*parts, lines(*notes, f"{report.target}: {report.verdict}", "")]
 
 
 def _mixture_data(
-    model: Backbone, store: Library, train: TrainSettings, data: Path | None, targets: Sequence[Task]
+    model: Backbone,
+    store: Library,
+    train: TrainSettings,
+    data: Path | None,
+    targets: Sequence[Task],
+    chat: bool,
+    system: str | None,
 ) -> dict[str, TaskData]:
     """Training rows of the library's tasks, for multitask_mixture."""
     from softprompt.transfer.run import source_entries
 
     names = sorted({entry.task for entry in source_entries(store, model)} - {t.name for t in targets})
-    tasks = o.open_tasks(names, data)
+    tasks = o.in_chat(o.open_tasks(names, data), chat, system, model)
     return dict(zip(names, o.encode(model, tasks, train), strict=True))
 
 
@@ -235,16 +159,29 @@ def _outcomes(report: TargetReport) -> Any:
         found = outcome.versus_scratch
         gain = f"{found['gain']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})" if found else "-"
         sources = ", ".join(f"{name} {weight:.2f}" if weight != 1.0 else name for name, weight in outcome.sources)
-        rows.append([outcome.strategy, sources or "-", outcome.runs, outcome.score, gain, round(outcome.seconds, 1)])
-    return table(["strategy", "started from", "runs", "score", "gain (90 %)", "seconds"], rows, title=report.target)
+        cost = f"{outcome.cost:,}"
+        rows.append(
+            [outcome.strategy, sources or "-", outcome.runs, outcome.step, outcome.score, gain, cost,
+             round(outcome.seconds, 1)]
+        )  # fmt: skip
+    columns = ["strategy", "started from", "runs", "best step", "score", "gain (90 %)", "forward tokens", "seconds"]
+    return table(columns, rows, title=report.target)
 
 
 def _keep(
-    model: Backbone, store: Library, reports: Sequence[TargetReport], settings: TransferSettings, replace: bool
+    model: Backbone,
+    store: Library,
+    reports: Sequence[TargetReport],
+    tasks: Sequence[Task],
+    settings: TransferSettings,
+    replace: bool,
 ) -> list[str]:
     """Add the delivered prompts with their task embeddings: sources for the next task."""
     from softprompt.api import delivered_record
 
     command = o.command_line()
-    records = [delivered_record(model, r, settings.train, seed=settings.seed, command=command) for r in reports]
+    records = [
+        delivered_record(model, report, settings.train, seed=settings.seed, command=command, task=task)
+        for report, task in zip(reports, tasks, strict=True)
+    ]
     return [store.add(record, replace=replace).name for record in records]

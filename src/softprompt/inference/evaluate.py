@@ -117,17 +117,17 @@ def answers(
     budgets = np.asarray([budget[j] for j, _ in place])
     prompt_length = prompter.prompt_length if prompter is not None else 0
     found: dict[int, tuple[str, int]] = {}
-    rank, processes = parallel.world()
     for depth in np.unique(budgets):
         group = np.flatnonzero(budgets == depth)
-        for part in length_batches(lengths[group], prompt_length, batch_tokens)[rank::processes]:
+        parts = length_batches(lengths[group], prompt_length, batch_tokens)
+        for part in parallel.shares(parts, in_step=backbone.sharded):
             rows = [(jobs[place[i][0]], place[i][1]) for i in group[part]]
             outputs = _generate(backbone, prompter, rows, int(depth))
             for i, ids, text in zip(group[part], outputs, backbone.decode(outputs), strict=True):
                 found[int(i)] = (text, int(lengths[i]) + prompt_length + len(ids))
             if progress is not None:
                 progress(len(found), len(place))
-    for other in parallel.gather(found) if processes > 1 else ():
+    for other in parallel.gather(found):
         found.update(other)
     edges = np.cumsum([0, *(len(job.row_numbers()) for job in jobs)])
     return [[found[i] for i in range(edges[j], edges[j + 1])] for j in range(len(jobs))]

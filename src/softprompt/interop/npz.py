@@ -24,6 +24,7 @@ _LARGEST = 2**30  # bytes an array may take unpacked; a small file can claim to 
 _KEPT = (
     "task", "seed", "backbone_name", "backbone_fingerprint", "backbone_kind", "data_fingerprint", "steps", "best_step",
     "embedding_step", "scores", "recipe", "init", "command", "origin", "licence", "tags", "versions",
+    "chat", "data_source",
 )  # fmt: skip
 
 

@@ -89,6 +89,8 @@ def model_card(manifest: Manifest) -> str:
         "steps (best)": f"{_known(manifest.steps)} ({_known(manifest.best_step)})",
         "task embedding at step": _known(manifest.embedding_step) if manifest.has_task_embedding else "none",
         "data fingerprint": _known(manifest.data_fingerprint),
+        "data source": data_source(manifest),
+        "inputs": chat_form(manifest),
         "licence": manifest.licence,
         "origin": manifest.origin or "trained with softprompt",
         "made with": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
@@ -102,6 +104,26 @@ def model_card(manifest: Manifest) -> str:
         lines += ["", "Made by:", "", "```", manifest.command.replace("```", "'''"), "```"]
     lines += ["", "It works on this backbone alone: a prompt does not move to another one.", ""]
     return "\n".join(lines)
+
+
+def data_source(manifest: Manifest) -> str:
+    """Where the rows came from on the Hub, in one line."""
+    source = manifest.data_source
+    if not source:
+        return "not from the hub"
+    config = f", {source['config']}" if source.get("config") else ""
+    return f"hf://datasets/{source.get('repo')}{config} at {source.get('revision')}"
+
+
+def chat_form(manifest: Manifest) -> str:
+    """How inputs are worded for the prompt, in one line."""
+    if manifest.chat is None:
+        return "as the task words them"
+    system = manifest.chat.get("system")
+    turns = (
+        "a user turn" if system is None else f"a system turn ({json.dumps(system, ensure_ascii=False)}) and a user turn"
+    )
+    return f"the chat template's {turns}, the prompt before the beginning of text"
 
 
 def _known(value: object) -> str:

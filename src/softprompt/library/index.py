@@ -33,7 +33,7 @@ _REWRITE_COUNT = 256  # ... or than this many prompts
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a listing shows of a prompt; see `Manifest` for the fields."""
+    """What a listing shows of a prompt; see `Manifest` for the fields (``train_rows`` stands in its recipe)."""
 
     name: str
     task: str
@@ -52,6 +52,7 @@ class Entry:
     tags: tuple[str, ...]
     origin: str
     created: str
+    train_rows: int | None
 
     @property
     def verified(self) -> bool:
@@ -61,8 +62,13 @@ class Entry:
     @classmethod
     def of(cls, manifest: Manifest) -> Entry:
         """The headline of a manifest."""
-        own = {f.name: getattr(manifest, f.name) for f in fields(cls) if f.name not in ("mean_row_norm",)}
-        return cls(**own, mean_row_norm=manifest.facts.get("mean_row_norm"))
+        own = {f.name: getattr(manifest, f.name) for f in fields(cls) if f.name not in ("mean_row_norm", "train_rows")}
+        rows = manifest.recipe.get("train_rows")
+        return cls(
+            **own,
+            mean_row_norm=manifest.facts.get("mean_row_norm"),
+            train_rows=rows if isinstance(rows, int) and rows > 0 else None,
+        )
 
 
 _FIELDS = tuple(f.name for f in fields(Entry))

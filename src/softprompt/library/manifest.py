@@ -9,7 +9,7 @@ import datetime
 import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from softprompt.artifacts import check_file_name, check_name, json_bytes, parse_json, sha256_bytes
@@ -63,6 +63,9 @@ class PromptRecord:
         licence: SPDX name of the prompt's licence.
         tags: free words to find it by.
         versions: package versions; those of this process where not given.
+        chat: the conversation its inputs were put into (`softprompt.tasks.chat.Chat.record`); None for plain inputs.
+        data_source: where the rows came from on the Hub: ``repo``, ``config``, ``branch`` and the commit that was read,
+            ``revision``; empty for other data.
         name: name in the library; ``<task>@<seed>`` where not given.
     """
 
@@ -86,6 +89,8 @@ class PromptRecord:
     licence: str = UNSTATED_LICENCE
     tags: Sequence[str] = ()
     versions: Mapping[str, str] | None = None
+    chat: Mapping[str, Any] | None = None
+    data_source: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -131,7 +136,7 @@ def check_prompt(prompt: Tensor, what: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What ``manifest.json`` says. Fields as in `PromptRecord`, and:
+    """What ``manifest.json`` says. Fields as in `PromptRecord`; those with a default may be absent from the file. And:
 
     Attributes:
         prompt_length: P.
@@ -166,6 +171,8 @@ class Manifest:
     versions: Mapping[str, str]
     created: str
     files: Mapping[str, str]
+    chat: Mapping[str, Any] | None = None
+    data_source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def verified(self) -> bool:
@@ -205,9 +212,9 @@ class Manifest:
                 f"{path} is not what was written: its own digest differs; restore it from a copy."
             )
         del content["format"]
-        names = {f.name for f in fields(cls)}
-        if set(content) != names:
-            odd = sorted(set(content) ^ names)
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+        odd = sorted((set(content) - {f.name for f in fields(cls)}) | (needed - set(content)))
+        if odd:
             raise CorruptArtifactError(f"{path} lacks or adds the fields {', '.join(odd)}; add the prompt again.")
         _check_types(content, path)
         return cls(**{**content, "tags": tuple(content["tags"])})
@@ -229,6 +236,10 @@ def _check_types(content: dict[str, Any], path: str) -> None:
         "versions": dict,
         "tags": list,
     }
+    if content.get("chat") is not None:  # absent from prompts of older versions
+        kinds["chat"] = dict
+    if "data_source" in content:
+        kinds["data_source"] = dict
     for key, kind in kinds.items():
         if not isinstance(content[key], kind):
             raise CorruptArtifactError(f"{path} holds no {kind.__name__} under {key!r}; add the prompt again.")
@@ -268,6 +279,8 @@ def make_manifest(record: PromptRecord, files: Mapping[str, str]) -> Manifest:
         versions=dict(record.versions) if record.versions is not None else installed_versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         files=dict(files),
+        chat=None if record.chat is None else dict(record.chat),
+        data_source=dict(record.data_source),
     )
 
 

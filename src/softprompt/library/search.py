@@ -7,6 +7,7 @@ seeds' mean vector.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,8 @@ class Match:
         average: cosine of average tokens, mean over seeds.
         agreement: how sure the choice is: the share of the target's seeds under which it is among the matches when
             each seed ranks alone; None for one seed.
+        lead: its similarity minus that of the prompt ranked next, whether or not that one is shown; None for the last.
+        lead_error: standard error of the lead over the target's seeds, seed by seed; None for one seed.
         entry: the prompt's facts (score, steps, backbone, licence, ...); ``entry.verified`` says whether its backbone is known.
         embedding_from: ``task embedding``, or ``prompt`` where the prompt itself had to stand in.
     """
@@ -45,6 +48,8 @@ class Match:
     per_token: float
     average: float
     agreement: float | None
+    lead: float | None
+    lead_error: float | None
     entry: Entry
     embedding_from: str
 
@@ -82,6 +87,38 @@ def search(
         UnknownNameError: no such metric.
     """
     check_metric(metric)
+    if top_k < 1:
+        raise UsageError(f"top_k {top_k} was asked for; at least 1 is needed.")
+    queries = _queries(target_embeddings)
+    wanted = _filter(backbone_fingerprint, exclude_tasks, tasks, names, use_prompts)
+    # One more than is asked for: the lead of the last one shown is over it.
+    entries, ranked = _ranked(library, queries[metric], metric, top_k + 1, wanted)
+    mean_ranking, seed_rankings = ranked[0], [set(ranking[:top_k]) for ranking in ranked[1:]]
+    found: list[tuple[Match, Tensor]] = []
+    for name in mean_ranking:
+        try:
+            found.append(_match(library, entries[name], queries, metric, seed_rankings))
+        except SoftpromptError as error:  # removed since, or damaged: one bad prompt does not end a search
+            library.index.problems[name] = str(error)
+    found.sort(key=lambda pair: (-pair[0].similarity, pair[0].name))
+    return [_ahead(match, rank, by_seed, found[rank:]) for rank, (match, by_seed) in enumerate(found[:top_k], start=1)]
+
+
+def _ahead(match: Match, rank: int, by_seed_S: Tensor, rest: Sequence[tuple[Match, Tensor]]) -> Match:
+    """The match with its rank and its lead over the first of the rest."""
+    if not rest:
+        return replace(match, rank=rank)
+    lead_S = by_seed_S - rest[0][1]
+    error = float(lead_S.std()) / math.sqrt(len(lead_S)) if len(lead_S) > 1 else None
+    return replace(match, rank=rank, lead=float(lead_S.mean()), lead_error=error)
+
+
+def _queries(target_embeddings: Sequence[Tensor]) -> dict[Metric, Tensor]:
+    """The target's vectors under each metric, float64 [seeds, H].
+
+    Raises:
+        UsageError: no embedding, or embeddings of different widths.
+    """
     if not target_embeddings:
         raise UsageError("search needs at least one task embedding of the target, none was given.")
     widths = {int(embedding.shape[-1]) for embedding in target_embeddings}
@@ -89,10 +126,16 @@ def search(
         raise UsageError(
             f"the target's task embeddings have widths {sorted(widths)}; they must come from one backbone."
         )
-    if top_k < 1:
-        raise UsageError(f"top_k {top_k} was asked for; at least 1 is needed.")
-    queries = {m: torch.stack([task_vector(embedding, m) for embedding in target_embeddings]) for m in METRICS}
+    return {m: torch.stack([task_vector(embedding, m) for embedding in target_embeddings]) for m in METRICS}
 
+
+def _filter(
+    backbone_fingerprint: str | None,
+    exclude_tasks: Collection[str],
+    tasks: Collection[str] | None,
+    names: Collection[str] | None,
+    use_prompts: bool,
+) -> Callable[[Entry], bool]:
     def wanted(entry: Entry) -> bool:
         return (
             (backbone_fingerprint is None or entry.backbone_fingerprint in (None, backbone_fingerprint))
@@ -102,16 +145,66 @@ def search(
             and (names is None or entry.name in names)
         )
 
-    entries, ranked = _ranked(library, queries[metric], metric, top_k, wanted)
-    mean_ranking, seed_rankings = ranked[0], [set(ranking) for ranking in ranked[1:]]
-    matches = []
-    for name in mean_ranking:
-        try:
-            matches.append(_match(library, entries[name], queries, metric, seed_rankings))
-        except SoftpromptError as error:  # removed since, or damaged: one bad prompt does not end a search
-            library.index.problems[name] = str(error)
-    matches.sort(key=lambda match: (-match.similarity, match.name))
-    return [replace(match, rank=rank) for rank, match in enumerate(matches, start=1)]
+    return wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How the candidates of a search differ: what one of them is standardised by.
+
+    Attributes:
+        count: candidates.
+        per_token: mean and deviation (over candidates, n) of the per-token similarity.
+        average: the same of the similarity of average tokens.
+        log_rows: the same of the natural logarithm of the training rows, of those that state them.
+    """
+
+    count: int
+    per_token: tuple[float, float]
+    average: tuple[float, float]
+    log_rows: tuple[float, float]
+
+
+def similarity_spread(
+    library: Library,
+    target_embeddings: Sequence[Tensor],
+    *,
+    backbone_fingerprint: str | None = None,
+    exclude_tasks: Collection[str] = (),
+    tasks: Collection[str] | None = None,
+    names: Collection[str] | None = None,
+    use_prompts: bool = False,
+) -> Spread:
+    """Mean and deviation of all candidates that `search` would rank with the same arguments, from the index alone.
+
+    Raises:
+        UsageError: no embedding, or embeddings of different widths.
+    """
+    queries = _queries(target_embeddings)
+    wanted = _filter(backbone_fingerprint, exclude_tasks, tasks, names, use_prompts)
+    found: dict[Metric, tuple[float, float]] = {}
+    chosen: list[Entry] = []
+    for metric in METRICS:
+        entries, tables = library.index.tables(int(queries[metric].shape[1]), metric)
+        kept = [(table, [row for row in current if wanted(entries[table.names[row]])]) for table, current in tables]
+        values = [table.products(queries[metric].mean(0), rows) for table, rows in kept if rows]
+        found[metric] = mean_and_deviation(torch.cat(values) if values else torch.zeros(0))
+        chosen = [entries[table.names[row]] for table, rows in kept for row in rows]
+    sizes = [math.log(entry.train_rows) for entry in chosen if entry.train_rows]
+    return Spread(
+        count=len(chosen),
+        per_token=found["per_token"],
+        average=found["average"],
+        log_rows=mean_and_deviation(torch.tensor(sizes)),
+    )
+
+
+def mean_and_deviation(values_n: Tensor) -> tuple[float, float]:
+    """Mean and deviation (dividing by n) of n numbers; zeros for none."""
+    if not len(values_n):
+        return 0.0, 0.0
+    values_n = values_n.double()
+    return float(values_n.mean()), float(values_n.std(correction=0))
 
 
 def _ranked(
@@ -136,11 +229,12 @@ def _ranked(
 
 def _match(
     library: Library, entry: Entry, queries: dict[Metric, Tensor], metric: Metric, seed_rankings: Sequence[set[str]]
-) -> Match:
+) -> tuple[Match, Tensor]:
+    """A prompt beside the target, without rank and lead, and its similarity under each of the target's seeds."""
     vectors = read_task_vectors(library.folders, read_manifest(library.folders, entry.name))
     by_seed = {m: queries[m] @ vectors[m].to(torch.float64) for m in METRICS}
     several = len(by_seed[metric]) > 1
-    return Match(
+    match = Match(
         rank=0,
         name=entry.name,
         task=entry.task,
@@ -149,6 +243,9 @@ def _match(
         per_token=float(by_seed["per_token"].mean()),
         average=float(by_seed["average"].mean()),
         agreement=sum(entry.name in ranking for ranking in seed_rankings) / len(seed_rankings) if several else None,
+        lead=None,
+        lead_error=None,
         entry=entry,
         embedding_from="task embedding" if entry.has_task_embedding else "prompt",
     )
+    return match, by_seed[metric]

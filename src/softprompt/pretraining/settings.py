@@ -18,7 +18,7 @@ class PretrainSettings:
     """Settings of one run.
 
     Attributes:
-        text: folder of text files, one document a line.
+        text: folder of text files, one document a line; or of tokenised shards (`shards.py`), for ``span`` on a T5.
         names: file names (up to the first dot) to use; empty: all.
         folder: where state, metrics, model and card are written.
         architecture: ``encoder-decoder`` (frozen encoder, trained decoder) or ``t5`` (v1.1, trained from nothing).

@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,13 +23,11 @@ from softprompt.pretraining.corpus import Corpus
 from softprompt.pretraining.model import Slots, TokenBatch, Trainee, compose
 from softprompt.pretraining.objectives import slot_names
 from softprompt.pretraining.settings import PretrainSettings
+from softprompt.pretraining.shards import TokenShards
 from softprompt.pretraining.wording import BINARY, TERNARY
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
-
-def build(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]:
+def build(settings: PretrainSettings, corpus: Corpus | TokenShards) -> tuple[Trainee, Any]:
     """The model in training and its tokenizer."""
     torch.manual_seed(settings.seed)
     if settings.architecture == "t5":
@@ -72,7 +70,7 @@ def _earlier_slots(slots: Slots, folder: Path) -> None:
             slots.rows_SRH.copy_(rows)
 
 
-def _build_t5(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]:
+def _build_t5(settings: PretrainSettings, corpus: Corpus | TokenShards) -> tuple[Trainee, Any]:
     from transformers import T5Config, T5ForConditionalGeneration
 
     tokenizer = own_vocabulary(settings, corpus)
@@ -89,19 +87,24 @@ def _build_t5(settings: PretrainSettings, corpus: Corpus) -> tuple[Trainee, Any]
     return Trainee(model, None, frozen_encoder=False), tokenizer
 
 
-def own_vocabulary(settings: PretrainSettings, corpus: Corpus) -> Any:
-    """A T5 tokenizer over a SentencePiece vocabulary trained on a sample of ``corpus`` (kept in the run's folder)."""
+def own_vocabulary(settings: PretrainSettings, corpus: Corpus | TokenShards) -> Any:
+    """A T5 tokenizer over a SentencePiece vocabulary trained on a sample of ``corpus`` (kept in the run's folder).
+
+    Shards bring theirs along; it lies in the run's folder before this is called.
+    """
     import sentencepiece
     from transformers import T5Tokenizer
 
     place = settings.folder / "spiece.model"
     if not place.exists():
+        assert isinstance(corpus, Corpus)
         rng = random.Random(f"{settings.seed}:vocabulary")
         sample = [corpus.text(rng)[:2000] for _ in range(6000)]
         written = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sample), model_writer=written, vocab_size=settings.vocabulary, model_type="unigram",
             pad_id=0, eos_id=1, unk_id=2, bos_id=-1, num_threads=2, normalization_rule_name="identity", hard_vocab_limit=False,
+            minloglevel=1,
         )  # fmt: skip
         place.write_bytes(written.getvalue())
     pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(place))
@@ -140,9 +143,14 @@ def label_ids(tokenizer: Any) -> Tensor:
 
 
 def compile_encoder(trainee: Trainee) -> None:
-    """Compile the encoder's layers in place; weights and names stay as they are."""
+    """Compile the encoder's layers in place (a T5's decoder too); weights and names stay as they are."""
     encoder: Any = trainee.model.get_encoder()
-    for layer in encoder.encoder.layer if hasattr(encoder, "encoder") else encoder.block:
+    if hasattr(encoder, "encoder"):
+        layers = list(encoder.encoder.layer)
+    else:
+        decoder: Any = trainee.model.get_decoder()
+        layers = [*encoder.block, *decoder.block]
+    for layer in layers:
         layer.compile(dynamic=True)
 
 
@@ -161,9 +169,13 @@ def export(trainee: Trainee, tokenizer: Any, settings: PretrainSettings, folder:
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = trainee.model
     if settings.architecture == "t5":
-        plain: PreTrainedModel = type(model)(model.config)
+        plain: Any = type(model)(model.config)
         plain.load_state_dict(model.state_dict())
-        cast("Any", plain).to(torch.bfloat16).save_pretrained(folder)
+        if getattr(plain.config, "scale_decoder_outputs", plain.config.tie_word_embeddings):
+            # A tied T5 scales decoder states by H^-0.5 before the output matrix and training did not: the last norm takes it.
+            with torch.no_grad():
+                plain.decoder.final_layer_norm.weight *= plain.config.d_model**0.5
+        plain.to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return
     shipped = {**decoder_tensors(model.decoder), **adapters.tensors(model.encoder)}

@@ -17,27 +17,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.errors import NonFiniteError
+from softprompt.errors import NonFiniteError, UsageError
 from softprompt.pretraining import card, checkpoint, setup
 from softprompt.pretraining.batches import Coder, candidate_words, reading_batches, reading_examples, span_batches
-from softprompt.pretraining.corpus import Corpus, text_files
+from softprompt.pretraining.corpus import Corpus, TextFile, text_files
 from softprompt.pretraining.model import TokenBatch, Trainee, split_parameters, target_weights
 from softprompt.pretraining.settings import PretrainSettings
+from softprompt.pretraining.shards import VOCABULARY, TokenShards, is_shards
 
 Batches = list[tuple[TokenBatch, list[str]]]
 Log = Callable[[dict[str, Any]], None]
+Text = Corpus | TokenShards
 
 
-def pretrain(settings: PretrainSettings, *, log: Log | None = None, stop_after: int | None = None) -> Path:
+def pretrain(
+    settings: PretrainSettings,
+    *,
+    log: Log | None = None,
+    stop_after: int | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Path:
     """Train, save, and write the model with its card; returns the model's folder.
 
     Args:
         log: called with every metrics line.
         stop_after: leave after this step, with the state saved (a run that is called again goes on from there).
+        stop: asked after every step; True leaves there, with the state saved.
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
-    files = text_files(settings.text, settings.names)
-    corpus, held_out = (Corpus.load(files, held_out=part, limit=settings.documents) for part in (False, True))
+    corpus, held_out, files = _read_text(settings)
     trainee, tokenizer = setup.build(settings, corpus)
     run = Run(settings=settings, trainee=trainee, tokenizer=tokenizer, corpus=corpus, held_out=held_out, log=log)
     run.restore()
@@ -46,9 +54,30 @@ def pretrain(settings: PretrainSettings, *, log: Log | None = None, stop_after: 
         run.one_step()
         if run.step % settings.validate_every == 0 or run.step == settings.steps:
             run.validate()
-        if run.step % settings.save_every == 0 or run.step == last:
+        leave = stop is not None and stop()
+        if run.step % settings.save_every == 0 or run.step == last or leave:
             run.save()
+        if leave:
+            break
     return run.export(files)
+
+
+def _read_text(settings: PretrainSettings) -> tuple[Text, Text, list[TextFile]]:
+    """What trains, what is held out, and the text files both come from."""
+    if not is_shards(settings.text):
+        files = text_files(settings.text, settings.names)
+        train, held_out = (Corpus.load(files, held_out=part, limit=settings.documents) for part in (False, True))
+        return train, held_out, files
+    if settings.architecture != "t5" or settings.objective != "span":
+        raise UsageError(
+            f"pretrain: {settings.text} holds tokenised shards, which serve --architecture t5 --objective span alone: "
+            "name a folder of text files."
+        )
+    shards = TokenShards.load(settings.text)
+    place = settings.folder / VOCABULARY
+    if not place.exists():
+        place.write_bytes((settings.text / VOCABULARY).read_bytes())
+    return shards, TokenShards.load(settings.text, held_out=True), shards.files
 
 
 class Run:
@@ -60,8 +89,8 @@ class Run:
         settings: PretrainSettings,
         trainee: Trainee,
         tokenizer: Any,
-        corpus: Corpus,
-        held_out: Corpus,
+        corpus: Text,
+        held_out: Text,
         log: Log | None,
     ) -> None:
         self.settings, self.trainee, self.tokenizer, self.log = settings, trainee.to(settings.device), tokenizer, log
@@ -95,7 +124,7 @@ class Run:
         live = torch.distributed.is_available() and torch.distributed.is_initialized()
         return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if live else (0, 1)
 
-    def batches(self, step: int, corpus: Corpus, count: int, name: str) -> Batches:
+    def batches(self, step: int, corpus: Text, count: int, name: str) -> Batches:
         """The micro-batches of one step: the same for the same settings, step and rank."""
         settings, (rank, _) = self.settings, self.place
         rng = random.Random(f"{settings.seed}:{name}:{step}:{rank}")
@@ -107,9 +136,15 @@ class Run:
         )  # fmt: skip
         if settings.objective == "span":
             prefix = progress >= 1 - settings.adapt
+            if isinstance(corpus, TokenShards):
+                return corpus.batches(
+                    rng, self.tokenizer, count, length=limit, micro=settings.micro_batch, prefix=prefix,
+                    noise=settings.noise,
+                )  # fmt: skip
             return span_batches(
                 rng, coder, corpus, count, micro=settings.micro_batch, prefix=prefix, noise=settings.noise
             )
+        assert isinstance(corpus, Corpus)
         examples = reading_examples(
             rng, corpus, self.teacher, count, telling=settings.telling, short=min(1.0, 2 * progress)
         )
@@ -132,18 +167,19 @@ class Run:
             )
             candidates = None if drawn is None else drawn.to(settings.device)
         weights = [target_weights(batch) for batch in on_device]
-        scale = float(sum(weight.sum() for weight in weights))
-        total = 0.0
+        scale = torch.stack([weight.sum() for weight in weights]).sum()
+        summed = torch.zeros((), device=settings.device)
         for batch, weight in zip(on_device, weights, strict=True):
             with torch.autocast(settings.device.split(":")[0], dtype=torch.bfloat16):
                 losses = self.trainee.losses(batch, candidates)
             loss = (losses * weight).sum() / scale
             torch.autograd.backward(loss)
-            total += float(loss.detach())
+            summed += loss.detach()
         self._update(world)
+        total = float(summed)  # the one wait of a step: the device works on while the host goes ahead
         self.step += 1
         self.seconds += time.monotonic() - start
-        self.tokens += world * sum(int(b.mask_BT.sum()) + int((b.labels_BD >= 0).sum()) for b in on_device)
+        self.tokens += world * sum(int(b.mask_BT.sum()) + int((b.labels_BD >= 0).sum()) for b, _ in batches)
         self.recent.append((total, time.monotonic() - start))
         if not total == total or total == float("inf"):
             raise NonFiniteError(

@@ -68,6 +68,12 @@ class PromptBatch:
             info=self.info,
         )
 
+    def lengths(self) -> list[int]:
+        """The same on the host, as ints; the device is asked only where the prompts differ in length."""
+        if len(set(self.length_U)) == 1:
+            return [self.length_U[0]] * self.which_B.shape[0]
+        return [self.length_U[u] for u in self.which_B.tolist()]
+
     def length_B(self) -> Tensor:
         """int64 [B], prompt tokens in front of each row."""
         return torch.tensor(self.length_U, device=self.which_B.device)[self.which_B]

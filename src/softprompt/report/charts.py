@@ -66,7 +66,9 @@ def _span(values: Sequence[float], pad: float = 0.06) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _axes(frame: _Frame, x_name: str, y_name: str, count: int = 5) -> str:
+def _axes(
+    frame: _Frame, x_name: str, y_name: str, count: int = 5, x_ticks: Sequence[tuple[float, str]] | None = None
+) -> str:
     out = []
     for value in ticks(frame.y_low, frame.y_high, count):
         y = frame.y(value)
@@ -75,9 +77,9 @@ def _axes(frame: _Frame, x_name: str, y_name: str, count: int = 5) -> str:
         )
         out.append(f'<text class="dim" x="{frame.left - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     base = frame.height - frame.bottom
-    for value in ticks(frame.x_low, frame.x_high, count):
+    for value, word in x_ticks or [(value, _short(value)) for value in ticks(frame.x_low, frame.x_high, count)]:
         out.append(
-            f'<text class="dim" x="{frame.x(value):.1f}" y="{base + 15:.1f}" text-anchor="middle">{_short(value)}</text>'
+            f'<text class="dim" x="{frame.x(value):.1f}" y="{base + 15:.1f}" text-anchor="middle">{escape(word)}</text>'
         )
     out.append(f'<line class="axis" x1="{frame.left}" x2="{frame.width - frame.right}" y1="{base}" y2="{base}"/>')
     middle = (frame.left + frame.width - frame.right) / 2
@@ -222,6 +224,77 @@ def scatter(
         )
     parts += [marker("circle", frame.x(x), frame.y(y), 3.4, "var(--s0)", label) for x, y, label in points]
     return _figure(name, title, "".join(parts), width, height, "", note, note)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """A named point with the interval of its height.
+
+    Attributes:
+        name: shown at the right.
+        x: above zero; drawn on a logarithmic axis.
+        y: its height.
+        low: lower end of the interval.
+        high: its upper end.
+    """
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def spots(
+    name: str, points: Sequence[Spot], *, title: str, x_name: str, y_name: str, width: int = 860, height: int = 380
+) -> str:
+    """Named points with whiskers over a logarithmic axis; each has its own colour and shape, and its name at the right.
+
+    Args:
+        name: id in the page.
+        points: what to draw; those without a place on a logarithmic axis are left out.
+        title: read out, and shown above.
+        x_name: of the horizontal axis, which counts in percent.
+        y_name: of the vertical axis.
+        width: in CSS pixels.
+        height: in CSS pixels.
+    """
+    drawn = [point for point in points if point.x > 0]
+    if not drawn:
+        return f'<p class="pending">{escape(title)}: pending, no method is finished with its cost yet.</p>'
+    places = [math.log10(point.x) for point in drawn]
+    x_low, x_high = _span(places)
+    y_low, y_high = _span([end for point in drawn for end in (point.low, point.high)])
+    frame = _Frame(
+        width=width, height=height, left=52, right=min(24 + 6.4 * max(len(point.name) for point in drawn), 400), top=12,
+        bottom=42, x_low=x_low, x_high=x_high, y_low=y_low, y_high=y_high,
+    )  # fmt: skip
+    fine = (1, 2, 5) if x_high - x_low > 0.9 else (1, 1.5, 2, 3, 5, 7)
+    decades = range(math.floor(x_low), math.ceil(x_high) + 1)
+    marks = [(math.log10(m) + d, f"{100 * m * 10.0**d:g}%") for d in decades for m in fine]
+    parts = [_axes(frame, x_name, y_name, x_ticks=[mark for mark in marks if x_low <= mark[0] <= x_high])]
+    ends = []
+    for i, (point, place) in enumerate(zip(drawn, places, strict=True)):
+        colour, x = SERIES[i % 7], frame.x(place)
+        label = f"{point.name}: {100 * point.x:.1f} %, {point.y:+.1f} [{point.low:+.1f}, {point.high:+.1f}]"
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{frame.y(point.low):.1f}" y2="{frame.y(point.high):.1f}" '
+            f'stroke="{colour}" stroke-width="1.2" opacity="0.55"/>'
+        )
+        parts.append(marker(_shape(i), x, frame.y(point.y), 4.2, colour, label))
+        ends.append((frame.y(point.y), i))
+    for y, text, colour in _spread([(y, str(i), SERIES[i % 7]) for y, i in ends], 15.0, frame.top + 4, height - 42.0):
+        left, i = width - frame.right + 14, int(text)
+        parts.append(marker(_shape(i), left, y, 3.6, colour, drawn[i].name))
+        parts.append(f'<text x="{left + 9:.1f}" y="{y + 4:.1f}" style="fill:{colour}">{escape(drawn[i].name)}</text>')
+    return _figure(
+        name, title, "".join(parts), width, height, "wide", f"{len(drawn)} methods; {x_name} against {y_name}."
+    )
+
+
+def _shape(number: int) -> str:
+    """After seven the colours come again, each with another shape."""
+    return SHAPES[(number + number // 7) % 7]
 
 
 def dendrogram(

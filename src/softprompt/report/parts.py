@@ -157,6 +157,7 @@ def heatmap(
     sortable: bool = True,
     before: str = "",
     legend: tuple[str, str] = ("worse than from scratch", "better"),
+    rising: bool = False,
 ) -> str:
     """A heatmap as a table: hover or focus a cell for its numbers, move with the arrow keys, sort by rows and columns.
 
@@ -173,6 +174,7 @@ def heatmap(
         sortable: whether labels sort.
         before: HTML at the left of the table (a dendrogram).
         legend: words at both ends of the colour bar.
+        rising: ``middle`` is where the scale begins: nothing is below it, and the first word of the legend stands there.
     """
     known = [abs(cell.value - middle) for row in cells for cell in row if cell.value is not None]
     full = scale or max(known, default=1.0) or 1.0
@@ -200,7 +202,7 @@ def heatmap(
     bar = (
         "bar" if known and min(c.value - middle for row in cells for c in row if c.value is not None) < 0 else "bar one"
     )
-    ends = (legend[0] if bar == "bar" else f"{middle:g}", legend[1])
+    ends = (legend[0] if bar == "bar" or rising else f"{middle:g}", legend[1])
     return (
         f'<div class="heatbox" id="{name}"><h3 id="{name}-h">{escape(caption)}</h3>{tools}<div class="scroll">'
         f'<div class="map{" tied" if before else ""}">{before}<table class="heat {size}" aria-labelledby="{name}-h"><thead><tr><td></td>{heads}</tr></thead>'

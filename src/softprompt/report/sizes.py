@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from softprompt import artifacts
 from softprompt.errors import UsageError
+from softprompt.report.benchmarks import write_table
 from softprompt.study.records import Floats, Results
 from softprompt.study.retrieval import strategy_rows
 from softprompt.study.tables import Cell, Table, summary
@@ -44,9 +44,15 @@ def report_sizes(folders: Sequence[str | Path], out: str | Path, name: str | Non
     Raises:
         UsageError: a ledger without the study, or a backbone whose size was not recorded.
     """
-    from softprompt.study.figures import score_against_size
+    return write_sizes(sized_studies(folders, name), out)
+
+
+def sized_studies(folders: Sequence[str | Path], name: str | None = None) -> list[Sized]:
+    """One study on several backbones, smallest first; arguments and errors as those of `report_sizes`."""
     from softprompt.study.run import collect, facts_of, open_study
 
+    if not folders:
+        raise UsageError("sizes are compared over ledgers: give at least one, one a backbone.")
     studies = []
     for folder in folders:
         study, ledger, noted = open_study(folder, name)
@@ -56,11 +62,21 @@ def report_sizes(folders: Sequence[str | Path], out: str | Path, name: str | Non
         studies.append(
             Sized(backbone=facts.backbone, parameters=facts.parameters, results=collect(study, ledger, facts))
         )
-    studies.sort(key=lambda one: one.parameters)
+    return sorted(studies, key=lambda one: one.parameters)
+
+
+def write_sizes(studies: Sequence[Sized], out: str | Path, *, figures: bool = True) -> list[Path]:
+    """The files of `report_sizes`; without the figure where it is not asked for.
+
+    Raises:
+        UsageError: a figure is asked for, and no backbone has a finished score.
+    """
+    from softprompt.study.figures import score_against_size
+
     table, series = size_table(studies), size_series(studies)
-    files = [Path(out) / f"sizes.{suffix}" for suffix in ("csv", "tex")]
-    for path, text in zip(files, (table.to_csv(), table.to_latex()), strict=True):
-        artifacts.write_bytes(path, text.encode(), durable=False)
+    files = write_table(table, out)
+    if not figures:
+        return files
     return files + [score_against_size(series, Path(out) / f"sizes.{suffix}") for suffix in ("png", "svg")]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from softprompt import artifacts
 from softprompt.report.charts import Line, dendrogram, lines, scatter
+from softprompt.report.methods import bargain_section, methods_section
 from softprompt.report.parts import HeatCell, downloads, headline, heatmap, key_values, page, table_html
 from softprompt.report.tables import all_tables, correlation_table, embedding_ablation
 from softprompt.study.analysis import (
@@ -35,10 +36,16 @@ from softprompt.study.embeddings import (
     run_similarities,
     task_similarities,
 )
-from softprompt.study.figures import colour_limit, cost_series, relation_pair
+from softprompt.study.figures import colour_limit, colour_range, cost_series, relation_pair
+from softprompt.study.generic import generic_table
+from softprompt.study.gold import gold_of
+from softprompt.study.guarded import Guarded, guarded
+from softprompt.study.headline import headline_table
 from softprompt.study.judged import predictor_table, with_combination
+from softprompt.study.methods import against_scratch_table
+from softprompt.study.outcomes import Outcomes
 from softprompt.study.records import Floats, Results
-from softprompt.study.retrieval import StrategyRow, by_target_table, strategy_rows, strategy_table
+from softprompt.study.retrieval import StrategyRow, strategy_rows, strategy_table
 from softprompt.study.settings import Study
 from softprompt.study.statistics import (
     compare_sources,
@@ -73,6 +80,8 @@ class StudyReport:
 def report_study(folder: str | Path, out: str | Path, name: str | None = None, *, figures: bool = True) -> StudyReport:
     """Write the report of a study that was run in a ledger, finished or not.
 
+    Where the targets' rows are at hand and are those of the study, answers are compared with them row by row.
+
     Args:
         folder: of the ledger.
         out: where ``report.html``, ``tables/`` and ``figures/`` go.
@@ -85,10 +94,16 @@ def report_study(folder: str | Path, out: str | Path, name: str | None = None, *
     from softprompt.study.run import collect, facts_of, open_study, skill_relations
 
     study, ledger, noted = open_study(folder, name)
-    results = with_combination(collect(study, ledger, facts_of(study, noted)))
+    facts = facts_of(study, noted)
+    results = with_combination(collect(study, ledger, facts))
+    found = Outcomes.of(results)
+    compared = guarded(results, found, *gold_of(study, ledger, facts))
     provenance = {**provenance_of(study, noted), "ledger": str(folder)}
-    skills = skill_relations(study, ledger, facts_of(study, noted))
-    return write_report(results, out, study=study, provenance=provenance, noted=noted, skills=skills, figures=figures)
+    skills = skill_relations(study, ledger, facts)
+    return write_report(
+        results, out, study=study, provenance=provenance, noted=noted, skills=skills, found=found, compared=compared,
+        figures=figures,
+    )  # fmt: skip
 
 
 def write_report(
@@ -100,6 +115,8 @@ def write_report(
     provenance: Mapping[str, Any] | None = None,
     noted: Mapping[str, Any] | None = None,
     skills: tuple[Sequence[str], Floats] | None = None,
+    found: Outcomes | None = None,
+    compared: Guarded | None = None,
     figures: bool = True,
 ) -> StudyReport:
     """Write a report of plain records; see `report_study`."""
@@ -107,15 +124,19 @@ def write_report(
 
     folder = Path(out)
     rows = strategy_rows(results, study.strategies.best_of_top_k if study is not None else (1, 3, 6, 9, 12, 15))
-    html = study_page(results, rows, title=title, study=study, provenance=provenance, noted=noted, skills=skills)
+    found = found or Outcomes.of(results)
+    html = study_page(
+        results, rows, title=title, study=study, provenance=provenance, noted=noted, skills=skills, found=found,
+        compared=compared,
+    )  # fmt: skip
     artifacts.write_bytes(folder / "report.html", html.encode())
     tables = []
-    for table in all_tables(results, rows):
+    for table in all_tables(results, rows, found, compared):
         for suffix, text in (("csv", table.to_csv()), ("tex", table.to_latex())):
             path = folder / "tables" / f"{table.name}.{suffix}"
             artifacts.write_bytes(path, text.encode(), durable=False)
             tables.append(path)
-    drawn, left_out = draw_all(results, rows, folder / "figures") if figures else ([], [])
+    drawn, left_out = draw_all(results, rows, folder / "figures", found) if figures else ([], [])
     pair = prompts_and_skills(results, skills) if figures else None
     if pair is not None:
         drawn += [relation_pair(*pair, folder / "figures" / f"task_relations.{kind}") for kind in ("png", "svg")]
@@ -133,6 +154,8 @@ def study_page(
     provenance: Mapping[str, Any] | None = None,
     noted: Mapping[str, Any] | None = None,
     skills: tuple[Sequence[str], Floats] | None = None,
+    found: Outcomes | None = None,
+    compared: Guarded | None = None,
 ) -> str:
     """The page of a study.
 
@@ -144,18 +167,24 @@ def study_page(
         provenance: shown as a table.
         noted: the facts of the ledger (contamination).
         skills: tasks and their relations by SharPT's shared skills, float [N, N].
+        found: scores and costs by method; read off the records where None.
+        compared: comparisons with scratch by rows, where the targets' rows were at hand.
 
     Returns:
         HTML that needs nothing else.
     """
+    found = found or Outcomes.of(results)
     sections = [
         ("summary", "", _summary(results, noted)),
+        ("figures", "Figures", table_html(headline_table(found, results, compared))),
         ("gains", "Who helps whom", _gains(results)),
         ("scores", "Scores", _scores(results)),
         ("embeddings", "Task space", _space(results, skills)),
         ("correlation", "Similarity against gain", _correlation(results)),
+        ("methods", "Methods and their cost", methods_section(results, found)),
         ("strategies", "Choosing source prompts", _strategies(results, rows)),
-        ("statistics", "How sure is this", _statistics(results)),
+        ("bargain", "The bargain", bargain_section(results, found, compared)),
+        ("statistics", "How sure is this", _statistics(results, found)),
     ]
     if study is not None:
         sections.append(("settings", "Settings", key_values(study.plain(), "The study file, every value resolved")))
@@ -267,6 +296,7 @@ def _scores(results: Results) -> str:
     return (
         table_html(score_table(results), sortable=True, lead_rows=1)
         + table_html(best_table(results))
+        + (table_html(generic, lead_rows=1) if (generic := generic_table(results)) is not None else "")
         + table_html(stability_table(results), sortable=True, lead_rows=1)
         + f"<details><summary>Every run</summary>{everything}</details>"
     )
@@ -315,6 +345,7 @@ def _clustered(name: str, found: SimilarityMap, caption: str) -> str:
         [HeatCell(value=float(v), label=f"{a} and {b}: {v:.3f}") for b, v in zip(names, row, strict=True)]
         for a, row in zip(names, matrix, strict=True)
     ]
+    low, high = colour_range(matrix)
     tiny = len(names) > LARGE
     tree = (
         dendrogram(found.linkage.tolist(), len(names), order, "11px" if tiny else "1.75rem")
@@ -323,7 +354,8 @@ def _clustered(name: str, found: SimilarityMap, caption: str) -> str:
     )
     return heatmap(
         name, names, names, cells, caption=caption, digits=2, size="tiny" if tiny else "small", sortable=False,
-        before=tree, legend=("opposite", "alike"),
+        before=tree, middle=low, scale=high - low, rising=True,
+        legend=(f"{low:.2f}, least alike", f"{high:.2f} and above, most alike"),
     )  # fmt: skip
 
 
@@ -368,16 +400,16 @@ def _strategies(results: Results, rows: Sequence[StrategyRow]) -> str:
     return (
         table_html(strategy_table(rows, len(results.targets)), lead_rows=2)
         + chart
-        + table_html(by_target_table(rows, results), lead_rows=2)
         + (table_html(judged) if judged is not None else "")
     )
 
 
-def _statistics(results: Results) -> str:
+def _statistics(results: Results, found: Outcomes) -> str:
     return (
         "<p>A search over many noisy runs finds a good one even where nothing transfers. These tables take that off.</p>"
         + table_html(halves_table(results))
         + table_html(excess_table(results))
+        + table_html(against_scratch_table(found))
         + table_html(
             comparison_table(compare_sources(results), "sources_tested", "Each source task against tuning from scratch")
         )

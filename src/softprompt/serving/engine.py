@@ -19,6 +19,7 @@ from softprompt.inference.evaluate import length_batches
 from softprompt.library.store import Library
 from softprompt.prompts.batch import PromptBatch, Prompter, Rows
 from softprompt.prompts.stack import PromptStack
+from softprompt.tasks.chat import wording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +52,36 @@ class Answer:
     tokens: int
 
 
-# Gives the prompter of a name and the run in it; raises UnknownNameError where there is none.
-Resolve = Callable[[str], tuple[Prompter, int]]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Served:
+    """What a name stands for.
+
+    Attributes:
+        prompter: gives the prompt.
+        run: the run in it.
+        wording: turns a request's text into what the backbone reads (a chat template); None leaves it.
+    """
+
+    prompter: Prompter
+    run: int = 0
+    wording: Callable[[str], str] | None = None
+
+
+# Gives what a name stands for; raises UnknownNameError where there is none.
+Resolve = Callable[[str], Served]
 
 
 def from_library(library: Library, backbone: Backbone) -> Resolve:
-    """Names are prompts of a library, checked against the backbone when they are first asked for."""
+    """Names are prompts of a library, checked against the backbone when they are first asked for.
 
-    def resolve(name: str) -> tuple[Prompter, int]:
+    Texts for a prompt that was tuned on conversations are put into the same conversation.
+    """
+
+    def resolve(name: str) -> Served:
         prompt = library.load(name, backbone).float().to(backbone.device)
-        return PromptStack.of([prompt], keys=[name]), 0
+        chat = library.get(name).manifest.chat
+        worded = wording(chat, backbone.tokenizer) if chat is not None else None
+        return Served(prompter=PromptStack.of([prompt], keys=[name]), wording=worded)
 
     return resolve
 
@@ -80,21 +101,28 @@ class Engine:
         self._resolve = resolve
         self._batch_tokens = batch_tokens
         self._kept = kept
-        self._prompters: OrderedDict[str, tuple[Prompter, int]] = OrderedDict()
+        self._served: OrderedDict[str, Served] = OrderedDict()
 
-    def prompter(self, name: str) -> tuple[Prompter, int]:
-        """The prompter of a name, loaded if it is not in memory.
+    def prompter(self, name: str) -> Served:
+        """What a name stands for, loaded if it is not in memory.
 
         Raises:
             UnknownNameError: there is no such prompt.
             IncompatibleBackboneError: it belongs to another backbone.
         """
-        if name not in self._prompters:
-            self._prompters[name] = self._resolve(name)
-            if len(self._prompters) > self._kept:
-                self._prompters.popitem(last=False)
-        self._prompters.move_to_end(name)
-        return self._prompters[name]
+        if name not in self._served:
+            self._served[name] = self._resolve(name)
+            if len(self._served) > self._kept:
+                self._served.popitem(last=False)
+        self._served.move_to_end(name)
+        return self._served[name]
+
+    def worded(self, request: Request) -> str:
+        """A request's text as its prompt's inputs were worded."""
+        if request.prompt is None:
+            return request.text
+        wording = self.prompter(request.prompt).wording
+        return request.text if wording is None else wording(request.text)
 
     def check(self, request: Request) -> int:
         """The positions a request needs, answer left out; refuses what the backbone cannot hold.
@@ -103,23 +131,27 @@ class Engine:
             UsageError: too long, or max_new_tokens below 1.
             UnknownNameError: no such prompt.
         """
+        (ids,) = self.backbone.tokenize_inputs([self.worded(request)])
+        return self._needed(request, len(ids))
+
+    def _needed(self, request: Request, tokens: int) -> int:
+        """``check`` where the text's tokens are known."""
         if request.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be at least 1, got {request.max_new_tokens}.")
-        (ids,) = self.backbone.tokenize_inputs([request.text])
-        length = self.prompter(request.prompt)[0].prompt_length if request.prompt is not None else 0
+        length = self.prompter(request.prompt).prompter.prompt_length if request.prompt is not None else 0
         most = self.backbone.max_length
-        if most is not None and len(ids) + length > most:
+        if most is not None and tokens + length > most:
             raise UsageError(
-                f"the text has {len(ids)} tokens and its prompt {length}; backbone '{self.backbone.name}' holds {most} "
+                f"the text has {tokens} tokens and its prompt {length}; backbone '{self.backbone.name}' holds {most} "
                 "positions: shorten the text."
             )
-        return len(ids) + length
+        return tokens + length
 
     @torch.no_grad()
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answers in the order of the requests; see ``check`` for what is refused."""
-        needed = [self.check(request) for request in requests]
-        inputs = self.backbone.tokenize_inputs([request.text for request in requests])
+        inputs = self.backbone.tokenize_inputs([self.worded(request) for request in requests])
+        needed = [self._needed(request, len(ids)) for request, ids in zip(requests, inputs, strict=True)]
         answers: list[Answer | None] = [None] * len(requests)
         budgets = np.asarray([request.max_new_tokens for request in requests])
         for depth in np.unique(budgets):
@@ -145,12 +177,12 @@ class Engine:
         lengths, keys, offset = [0], [None], 1
         for name in names:
             mine = [i for i, r in enumerate(requests) if r.prompt == name]
-            prompter, run = self.prompter(name)
-            part = prompter.prompts(
+            served, texts = self.prompter(name), [self.worded(requests[i]) for i in mine]
+            part = served.prompter.prompts(
                 Rows(
-                    run_B=torch.full((len(mine),), run, dtype=torch.int64, device=device),
-                    inputs=[requests[i].text for i in mine],
-                    keys=[f"request/{requests[i].text}" for i in mine],
+                    run_B=torch.full((len(mine),), served.run, dtype=torch.int64, device=device),
+                    inputs=texts,
+                    keys=[f"request/{text}" for text in texts],
                 )
             )
             which_B[torch.tensor(mine, device=device)] = part.which_B + offset

@@ -196,6 +196,7 @@ def adapt(
     folder: Path | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    select_rows: Sequence[np.ndarray | None] | None = None,
 ) -> list[AdaptedPrompt]:
     """Tune the generator on target tasks with E frozen (Eq. 3); all tasks and seeds train together as separate runs.
 
@@ -209,9 +210,10 @@ def adapt(
         folder: run directory, as of ``train_prompts``.
         resume: continue what the folder holds.
         observer: told of every step.
+        select_rows: for each target the validation rows that choose its checkpoint; None for all of them.
 
     Returns:
-        One prompt a target and seed, targets outermost.
+        One prompt a target and seed, targets outermost; its predictions are of all validation rows.
 
     Raises:
         UsageError: no target, another prompt_length, or a target whose training rows have one class.
@@ -230,9 +232,14 @@ def adapt(
         encoder.precompute(target.train)
         encoder.precompute(target.validation)
     pairs = [(target, seed) for target in targets for seed in seeds]
+    chosen_by = select_rows or [None] * len(targets)
+    selects = [rows for _, rows in zip(targets, chosen_by, strict=True) for _ in seeds]
     names = [f"{target.task.name}-seed{seed}" for target, seed in pairs]
     prompts = space.prompter(backbone, encoder, runs=len(pairs), tuned=True, keys=names)
-    runs = [target.run(name, seed) for name, (target, seed) in zip(names, pairs, strict=True)]
+    runs = [
+        target.run(name, seed, select_rows=rows)
+        for name, (target, seed), rows in zip(names, pairs, selects, strict=True)
+    ]
     parent = artifacts.sha256_bytes(artifacts.tensor_bytes(space.tensors))
     results = train_prompts(
         backbone, prompts, runs, settings, folder, resume=resume, observer=observer,

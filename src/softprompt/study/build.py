@@ -9,6 +9,7 @@ from typing import Any
 from softprompt.study.grid import Facts, Grid, StudyCell
 from softprompt.study.settings import FEW_STEPS, Study
 from softprompt.training.settings import TrainSettings
+from softprompt.transfer.race import KEEP, LOOK_ROWS, race_steps
 
 # What cannot change a training's result beyond float tolerance, or is no part of the training.
 _NOT_TRAINING = ("embedding_step", "micro_batch_tokens")
@@ -36,31 +37,64 @@ def build_grid(study: Study, facts: Facts) -> Grid:
                 _target(grid, "transfer", name, target, seed, start, [parent], {"source": source, "source_seed": seed})
     _predictions(grid)
     _tuned_strategies(grid)
+    _races(grid)
     _arms(grid)
     return grid
 
 
 def _arms(grid: Grid) -> None:
-    from softprompt.study.arms import identity_of, model_tuning_settings, sharpt_settings
-
     study = grid.study
     tasks = list(dict.fromkeys(task for source in study.sources for task in study.tasks_of(source)))
     for seed in study.seeds if "sharpt" in study.methods else ():
-        recipe, own = sharpt_settings(study), identity_of(study, "latent_space")
-        # The relations of all tasks are part of the result, hence the targets' data.
-        data = {"data": _data(grid, tasks), "targets": _data(grid, study.targets, validated=False), "seed": seed}
-        space = grid.add(
-            "latent_space", f"space.{seed}", {**data, **own}, steps=recipe.source.steps, spec={"seed": seed}
-        )
-        for target in study.targets:
-            identity = {**identity_of(study, "latent_transfer"), "space": space.key}
-            name = f"sharpt>{target}.{seed}"
-            _target(grid, "latent_transfer", name, target, seed, identity, [space], {}, steps=recipe.target.steps)
-    for seed in study.seeds if "model_tuning" in study.methods else ():
-        for target in study.targets:
-            identity = identity_of(study, "model_tuning")
-            steps = model_tuning_settings(study).steps
-            _target(grid, "model_tuning", f"model>{target}.{seed}", target, seed, identity, [], {}, steps=steps)
+        for ablation in ("none", *study.sharpt.ablations):
+            _latent(grid, tasks, seed, ablation)
+    for seed in study.seeds:
+        _model_tunings(grid, tasks, seed)
+
+
+def _latent(grid: Grid, tasks: Sequence[str], seed: int, ablation: str) -> None:
+    """SharPT's space of one seed and its targets, whole or without one of its parts."""
+    from softprompt.study.arms import identity_of, sharpt_settings
+
+    study, recipe = grid.study, sharpt_settings(grid.study, ablation)
+    # The relations of all tasks are part of the result, hence the targets' data.
+    data = {"data": _data(grid, tasks), "targets": _data(grid, study.targets, validated=False), "seed": seed}
+    spec: dict[str, Any] = {"seed": seed}
+    label = ""
+    if ablation != "none":
+        data["ablation"] = spec["ablation"] = ablation
+        label = f":{ablation}"
+    steps = 0 if ablation == "no-source-training" else recipe.source.steps
+    own = identity_of(study, "latent_space", ablation)
+    space = grid.add("latent_space", f"space{label}.{seed}", {**data, **own}, steps=steps, spec=spec)
+    for target in study.targets:
+        identity = {**identity_of(study, "latent_transfer", ablation), "space": space.key}
+        name = f"sharpt{label}>{target}.{seed}"
+        _target(grid, "latent_transfer", name, target, seed, identity, [space], spec, steps=recipe.target.steps)
+
+
+def _model_tunings(grid: Grid, tasks: Sequence[str], seed: int) -> None:
+    from softprompt.study.arms import identity_of
+    from softprompt.study.model_arms import model_tuning_settings, union_settings
+
+    study = grid.study
+    identity = identity_of(study, "model_tuning")
+    steps = model_tuning_settings(study).steps
+    for target in study.targets if "model_tuning" in study.methods else ():
+        _target(grid, "model_tuning", f"model>{target}.{seed}", target, seed, identity, [], {}, steps=steps)
+    if "multitask_model_tuning" not in study.methods:
+        return
+    union = grid.add(
+        "multitask_tuning",
+        f"multitask.{seed}",
+        {"data": _data(grid, tasks), **identity_of(study, "multitask_tuning"), "seed": seed},
+        steps=union_settings(study).steps,
+        spec={"tasks": list(tasks), "seed": seed},
+    )
+    for target in study.targets:
+        start = {**identity, "start": union.key}
+        name = f"multitask>{target}.{seed}"
+        _target(grid, "multitask_model_tuning", name, target, seed, start, [union], {}, steps=steps)
 
 
 def _predictions(grid: Grid) -> None:
@@ -184,6 +218,20 @@ def _tuned_strategies(grid: Grid) -> None:
                 _target(grid, "weighted_average", name, target, seed, start, [*sources, *keys, own], {**spec, "k": k})
             for k in study.strategies.multitask_mixture:
                 _mixture(grid, target, seed, k, basis, [*keys, own], spec)
+
+
+def _races(grid: Grid) -> None:
+    """For every target and seed one race over all source prompts and one start from scratch."""
+    study = grid.study
+    sources = [grid.named("source", f"{source}.{seed}") for source in study.sources for seed in study.seeds]
+    keys = [cell.key for cell in sources]
+    rule = {"keep": KEEP, "look_rows": LOOK_ROWS}
+    spec = {**rule, "sources": keys, "names": [[cell.spec["source"], cell.spec["seed"]] for cell in sources]}
+    for target in study.targets if study.strategies.race else ():
+        steps = race_steps(study.target.steps, len(sources) + 1)
+        for seed in study.seeds:
+            start = {**rule, "sources": keys, "init": "class-labels"}
+            _target(grid, "race", f"race>{target}.{seed}", target, seed, start, sources, spec, steps=steps)
 
 
 def _mixture(

@@ -23,6 +23,8 @@ from softprompt.study.embeddings import (
     run_similarities,
     task_similarities,
 )
+from softprompt.study.methods import cost_points
+from softprompt.study.outcomes import Outcomes
 from softprompt.study.records import Floats, Results
 from softprompt.study.retrieval import StrategyRow
 from softprompt.study.tables import show
@@ -78,13 +80,29 @@ def _grid(axes: Any, rows: Sequence[str], columns: Sequence[str]) -> None:
         side.set_visible(False)
 
 
-def _paint(axes: Any, matrix: Floats, limit: float, digits: int, numbers: bool) -> Any:
-    image = axes.imshow(np.ma.masked_invalid(matrix), cmap=_diverging(), vmin=-limit, vmax=limit, aspect="auto")
+def _rising() -> Any:
+    """From nothing to orange, for similarities: a range has no natural middle."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("to-orange", ["#f7f7f7", "#f6b877", "#c25700"])
+
+
+def _paint(axes: Any, matrix: Floats, ends: tuple[float, float], digits: int, numbers: bool) -> Any:
+    """A heatmap: with colours on both sides of zero where the ends are opposite, else rising from the lower end."""
+    low, high = ends
+    around_zero = low == -high
+    image = axes.imshow(
+        np.ma.masked_invalid(matrix),
+        cmap=_diverging() if around_zero else _rising(),
+        vmin=low,
+        vmax=high,
+        aspect="auto",
+    )
     for (r, c), value in np.ndenumerate(matrix):
         if np.isnan(value):
             axes.add_patch(_hatched(c, r))
         elif numbers:
-            dark = abs(value) > 0.6 * limit
+            dark = abs(value) > 0.6 * high if around_zero else value - low > 0.75 * (high - low)
             axes.text(c, r, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color="white" if dark else INK)
     return image
 
@@ -107,7 +125,7 @@ def gain_heatmap(results: Results, path: str | Path) -> Path:
     figure = _pyplot()(figsize=(1.6 + 0.62 * columns, 1.2 + 0.32 * rows))
     axes = figure.subplots()
     limit = colour_limit(mean_ST)
-    image = _paint(axes, mean_ST, limit, 1, True)
+    image = _paint(axes, mean_ST, (-limit, limit), 1, True)
     _grid(axes, results.sources, results.targets)
     axes.set_title("Relative error reduction (%)", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, extend="both").ax.tick_params(labelsize=7)
@@ -118,6 +136,22 @@ def colour_limit(gains: Floats) -> float:
     """The gain, percent, at which the colour saturates: one enormous loss must not bleach everything else."""
     known = np.abs(gains[~np.isnan(gains)])
     return float(np.clip(np.quantile(known, 0.9), 5.0, 40.0)) if known.size else 40.0
+
+
+def colour_range(similarity: Floats) -> tuple[float, float]:
+    """The similarities at which the colour begins and saturates: the least, and the largest between different rows.
+
+    Similarities of prompts on one backbone are often all alike; on a scale from -1 to 1 nothing would be seen. What a
+    square matrix says of a row and itself does not count, it would stretch the scale.
+    """
+    known = similarity[~np.isnan(similarity)]
+    if not known.size:
+        return 0.0, 1.0
+    others = similarity
+    if similarity.ndim == 2 and similarity.shape[0] == similarity.shape[1] and len(similarity) > 1:
+        others = similarity[~np.eye(len(similarity), dtype=bool)]
+    low, high = float(known.min()), float(np.nanmax(others)) if not np.isnan(others).all() else float(known.max())
+    return (low, high) if high - low > 1e-6 else (low - 0.5, high + 0.5)
 
 
 def similarity_heatmap(
@@ -138,7 +172,7 @@ def similarity_heatmap(
         raise UsageError(f"a similarity map of {len(sources)} x {len(targets)} tasks got a matrix {array.shape}.")
     figure = _pyplot()(figsize=(2.2 + 0.6 * len(targets), 1.3 + 0.36 * len(sources)))
     axes = figure.subplots()
-    image = _paint(axes, array, 1.0, 2, True)
+    image = _paint(axes, array, colour_range(array), 2, True)
     _grid(axes, sources, targets)
     axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=7)
@@ -167,7 +201,7 @@ def clustered_heatmap(found: SimilarityMap, path: str | Path, title: str = "Task
     order = list(found.order)
     names = [found.names[i] for i in order]
     matrix = found.matrix_NN[np.ix_(order, order)]
-    image = _paint(axes, matrix, 1.0, 2, count <= 12)
+    image = _paint(axes, matrix, colour_range(matrix), 2, count <= 12)
     _grid(axes, names, names)
     if count > 40:
         axes.tick_params(labelsize=4)
@@ -188,7 +222,7 @@ def relation_pair(found: SimilarityMap, other_NN: Floats, path: str | Path) -> P
     for panel, matrix, title in zip(
         panels, (found.matrix_NN, other_NN), ("prompt similarity", "shared skills"), strict=True
     ):
-        image = _paint(panel, matrix[np.ix_(order, order)], 1.0, 2, len(names) <= 12)
+        image = _paint(panel, matrix[np.ix_(order, order)], colour_range(matrix), 2, len(names) <= 12)
         _grid(panel, names, names)
         panel.set_title(title, fontsize=10)
         figure.colorbar(image, ax=panel, shrink=0.7).ax.tick_params(labelsize=7)
@@ -321,7 +355,38 @@ def score_against_size(series: Mapping[str, Sequence[tuple[float, float, float |
     return _save(figure, path)
 
 
-def draw_all(results: Results, rows: Sequence[StrategyRow], folder: str | Path) -> tuple[list[Path], list[str]]:
+def score_against_cost(found: Outcomes, path: str | Path) -> Path:
+    """Every method's points over prompt tuning, with interval, against its share of the oracle's cost (logarithmic).
+
+    Raises:
+        UsageError: no method is finished with its cost.
+    """
+    points = [point for point in cost_points(found) if point[1] > 0]
+    _needs(bool(points), "score against cost", "no method is finished on all targets with its cost")
+    figure = _pyplot()(figsize=(6.6, 4.2))
+    from matplotlib.ticker import LogLocator
+
+    axes = figure.subplots()
+    for i, (name, share, score, interval) in enumerate(points):
+        axes.errorbar(
+            [100 * share], [score], yerr=[[max(0.0, score - interval.low)], [max(0.0, interval.high - score)]], label=name,
+            color=SERIES[i % 7], marker=MARKERS[(i + i // 7) % 7], markersize=6, linewidth=0, elinewidth=0.8, capsize=2,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}%")
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.set_xlabel("share of the oracle's cost")
+    axes.axhline(0, color=SOFT, linewidth=0.7, linestyle=":")
+    axes.set_ylabel("average score, points over prompt tuning")
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.spines[["top", "right"]].set_visible(False)
+    return _save(figure, path)
+
+
+def draw_all(
+    results: Results, rows: Sequence[StrategyRow], folder: str | Path, found: Outcomes | None = None
+) -> tuple[list[Path], list[str]]:
     """Every figure of a study as PNG and SVG.
 
     Returns:
@@ -332,6 +397,7 @@ def draw_all(results: Results, rows: Sequence[StrategyRow], folder: str | Path) 
         ("gain_heatmap", lambda p: gain_heatmap(results, p)),
         ("strategies", lambda p: strategies_figure(rows, p)),
         ("cost_against_gain", lambda p: cost_against_gain(rows, p)),
+        ("score_against_cost", lambda p: score_against_cost(found or Outcomes.of(results), p)),
     ]
     for kind, words in SIMILARITIES.items():
         by_task, by_run = task_similarities(results.embeddings, kind), run_similarities(results.embeddings, kind)

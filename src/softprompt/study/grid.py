@@ -13,9 +13,12 @@ Kinds of cells:
 | `prediction`       | what further predictors say of every source prompt on a target | sources                          |
 | `mixture`          | source tuning on the top-k tasks and the target                | embeddings                       |
 | `mixture_transfer` | tuning a target from a mixture's prompt                        | mixture                          |
+| `race`             | successive halving over all source prompts, on a target        | sources                          |
 | `latent_space`     | SharPT's source training on all sources                        |                                  |
 | `latent_transfer`  | SharPT's generator tuned on a target                           | latent_space                     |
 | `model_tuning`     | all weights tuned on a target                                  |                                  |
+| `multitask_tuning` | all weights tuned on all sources together                      |                                  |
+| `multitask_model_tuning` | all weights tuned on a target from there                 | multitask_tuning                 |
 
 A cell's key is the sha256 of its identity, which holds everything its result depends on and the keys of its parents: a
 changed setting changes the keys of exactly what it touches.
@@ -34,9 +37,15 @@ VERSION = 1
 """Raised when a change to the code makes old cells' results wrong."""
 
 TARGET_KINDS = ("baseline", "transfer", "weighted_average", "mixture_transfer")
-TRAINED_KINDS = ("source", "mixture", *TARGET_KINDS)
-ARM_STRATEGIES = {"latent_transfer": "sharpt", "model_tuning": "model_tuning"}
+TRAINED_KINDS = ("source", "mixture", "race", *TARGET_KINDS)
+ARM_STRATEGIES = {
+    "latent_transfer": "sharpt",
+    "model_tuning": "model_tuning",
+    "multitask_model_tuning": "multitask_model_tuning",
+}
 """Kinds of other methods' cells, and the names they have in the tables."""
+MODEL_KINDS = ("model_tuning", "multitask_tuning", "multitask_model_tuning")
+"""Cells that tune all weights: one a pack, for each holds a whole model."""
 
 CellId = tuple[str, str]
 """(kind, key)."""
@@ -250,9 +259,11 @@ def packs(grid: Grid, cells: Sequence[StudyCell], size: int) -> list[Pack]:
     kinds: dict[tuple[Any, ...], list[StudyCell]] = {}
     for cell in cells:
         # Embeddings of another step, or of the other role, train with other settings.
-        together = (cell.kind, cell.spec.get("step"), cell.spec.get("role"))
-        if cell.kind in ("latent_space", "latent_transfer", "model_tuning"):
-            together = (cell.kind, cell.spec["seed"], cell.key if cell.kind == "model_tuning" else "")
+        together: tuple[Any, ...] = (cell.kind, cell.spec.get("step"), cell.spec.get("role"))
+        if cell.kind in ("latent_space", "latent_transfer"):
+            together = (cell.kind, cell.spec["seed"], cell.parents)  # targets of one space share its skills
+        if cell.kind in MODEL_KINDS or cell.kind == "race":  # a race is a batch of its own
+            together = (cell.kind, cell.key)
         kinds.setdefault(together, []).append(cell)
     out = []
     for group in kinds.values():

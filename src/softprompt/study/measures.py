@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +50,12 @@ def predict(runner: PromptRunner, study: Study, cell: StudyCell, ledger: Ledger,
             )
         )
     wanted = known.TransferTarget(name=target, train=data.train, texts=[e.inputs for e in data.train.examples[:TEXTS]])
+    started = time.perf_counter()
     found = known.predict_all(chosen, wanted, candidates)
     result = {
         "values": {name: dict(zip((c.name for c in candidates), p.values, strict=True)) for name, p in found.items()},
         "forward_tokens": {name: p.forward_tokens for name, p in found.items()},
+        "seconds": time.perf_counter() - started,
     }
     ledger.write(cell.kind, cell.key, cell.identity, result, {}, {**provenance, "cell": cell.name})
 

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softprompt.errors import UsageError
-from softprompt.study.arms import ARM_KINDS, model_tuning_settings, sharpt_settings
+from softprompt.study.arms import ARM_KINDS, sharpt_settings
 from softprompt.study.build import build_grid
-from softprompt.study.grid import TRAINED_KINDS, Facts, Grid, StudyCell, unresolved_facts
+from softprompt.study.grid import MODEL_KINDS, TRAINED_KINDS, Facts, Grid, StudyCell, unresolved_facts
 from softprompt.study.ledger import Ledger
+from softprompt.study.model_arms import model_tuning_settings
 from softprompt.study.run import clock
 from softprompt.study.settings import Study, load_study
 from softprompt.training.settings import TrainSettings
+from softprompt.transfer.race import TRAINING_FACTOR, race_cost
 
 # T5 1.1 LM-adapted by size: parameters that a position goes through (without the embedding table), stored parameters,
 # width and layers of the encoder; from the public configurations (d_model, d_ff, layers, heads x d_kv, 32,128 pieces).
@@ -340,7 +342,7 @@ def _row_positions(settings: TrainSettings, mean_tokens: float | None) -> float:
 
 
 def _train_positions(study: Study, cell: StudyCell, mean_tokens: float | None) -> float:
-    if cell.kind == "model_tuning":  # weights need gradients too: 6 FLOPs a parameter instead of 4
+    if cell.kind in MODEL_KINDS:  # weights need gradients too: 6 FLOPs a parameter instead of 4
         return 1.5 * cell.steps * model_tuning_settings(study).batch_tokens
     settings = _settings(study, cell)
     return cell.steps * settings.batch_size * _row_positions(settings, mean_tokens)
@@ -351,6 +353,10 @@ def _eval_positions(study: Study, cell: StudyCell, mean_tokens: float | None) ->
     if cell.kind not in (*TRAINED_KINDS, *ARM_KINDS) or cell.kind == "mixture" or len(cell.spec.get("tasks", ())) > 1:
         return 0.0
     rows = min(settings.eval_rows or ASSUMED_VALIDATION_ROWS, study.validation_rows or ASSUMED_VALIDATION_ROWS)
+    if cell.kind == "race":  # what is left of its rows when training is taken off, and the final measurement
+        known = race_cost(len(cell.spec["names"]), settings, select_rows=rows)
+        training = TRAINING_FACTOR * settings.batch_size * known.steps
+        return (known.rows - training + rows) * _row_positions(settings, mean_tokens)
     return (cell.steps / settings.eval_every + 1) * rows * _row_positions(settings, mean_tokens)
 
 
@@ -363,11 +369,14 @@ def _memory(study: Study, shape: Shape, bytes_each: int = 4) -> float:
 
 
 def _storage(grid: Grid, study: Study, shape: Shape) -> float:
-    """Two prompts a training, one an embedding, SharPT's generators (two H x H matrices and up to 256 skills), and a few kilobytes of records a cell."""
+    """Two prompts a training, one an embedding, SharPT's generators (two H x H matrices and up to 256 skills), the bfloat16
+    weights of multi-task model tuning, and a few kilobytes of records a cell."""
     prompt = study.target.prompt_length * shape.width * 4
     kept = sum(2 for cell in grid.cells.values() if cell.kind in TRAINED_KINDS) + len(grid.of_kind("embedding"))
     generator = (2 * shape.width**2 + 256 * shape.width) * 4 + prompt
-    return kept * prompt + len(grid.of_kind("latent_space", "latent_transfer")) * generator + len(grid.cells) * 8192
+    models = len(grid.of_kind("multitask_tuning")) * 2 * shape.stored
+    generators = len(grid.of_kind("latent_space", "latent_transfer")) * generator
+    return kept * prompt + generators + models + len(grid.cells) * 8192
 
 
 def _measured_rate(ledger: Ledger) -> float | None:

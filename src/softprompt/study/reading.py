@@ -10,10 +10,18 @@ import numpy as np
 
 from softprompt.errors import UsageError
 from softprompt.study.build import build_grid
-from softprompt.study.grid import ARM_STRATEGIES, DataFacts, Facts, Grid
+from softprompt.study.grid import ARM_STRATEGIES, DataFacts, Facts, Grid, StudyCell
 from softprompt.study.ledger import Ledger
 from softprompt.study.records import Floats, PromptId, Results, RunScore, StrategyScore
 from softprompt.study.settings import Study, study_of
+from softprompt.study.spending import (
+    curve_of,
+    embedding_costs,
+    method_cost,
+    predictor_costs,
+    shared_steps,
+    training_tokens,
+)
 
 
 def open_study(folder: str | Path, name: str | None = None) -> tuple[Study, Ledger, Mapping[str, Any]]:
@@ -40,43 +48,29 @@ def open_study(folder: str | Path, name: str | None = None) -> tuple[Study, Ledg
 
 
 def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
-    """What is finished of a study, as records. Diverged runs and unfinished cells are absent."""
+    """What is finished of a study, as records. Unfinished cells are absent."""
     grid = build_grid(study, facts)
     held = {kind: ledger.keys(kind) for kind in {kind for kind, _ in grid.cells}}
+    source_steps = sum(cell.steps for cell in grid.of_kind("source"))
     runs, strategies = [], []
+    planned: dict[tuple[str, str, int], None] = {}
     for cell in grid.of_kind("evaluation"):
         of_kind, of_key = cell.spec["of"]
+        if of_kind not in ("baseline", "transfer"):
+            planned[_place(grid.cells[of_kind, of_key])] = None
         if cell.key not in held["evaluation"] or of_key not in held[of_kind]:
             continue
         parent = grid.cells[of_kind, of_key]
-        evaluation, training = ledger.read("evaluation", cell.key).result, ledger.read(of_kind, of_key).result
-        score = _score(study, evaluation)
-        if score is None:
+        evaluation = ledger.read("evaluation", cell.key).result
+        if _score(study, evaluation) is None:
             continue
-        target, seed = str(parent.spec["target"]), int(parent.spec["seed"])
         if of_kind in ("baseline", "transfer"):
-            source = (str(parent.spec["source"]), int(parent.spec["source_seed"])) if of_kind == "transfer" else None
-            runs.append(
-                RunScore(
-                    target=target,
-                    seed=seed,
-                    score=score,
-                    source=source,
-                    halves=_pair(evaluation["halves"]),
-                    seconds=float(training["seconds"]),
-                    steps=int(training["steps"]),
-                    diverged=training["status"] == "non_finite",
-                )
-            )
+            runs.append(_run(study, parent, evaluation, ledger))
         else:
-            names = {"weighted_average": "weighted_average", "mixture_transfer": "multitask_mixture", **ARM_STRATEGIES}
-            similarity, k = str(parent.spec.get("similarity", "")), int(parent.spec.get("k", 0))
-            strategies.append(
-                StrategyScore(
-                    strategy=names[of_kind], similarity=similarity, k=k, target=target, seed=seed, score=score
-                )
-            )
+            shared = shared_steps(parent, grid, source_steps)
+            strategies.append(_strategy(study, parent, evaluation, ledger, shared))
     embeddings, others = _embeddings(study, grid, ledger, held)
+    width = next((prompt.shape[1] for prompt in embeddings.values()), 0)
     return Results(
         sources=study.sources,
         targets=study.targets,
@@ -85,14 +79,77 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
         embeddings=embeddings,
         other_embeddings=others,
         strategies=tuple(strategies),
+        planned=tuple(planned),
         predictors=_predictors(study, facts, grid, ledger, held),
         report_half=1 if study.protocol == "halves" else None,
+        embedding_costs=embedding_costs(study, runs),
+        predictor_costs=predictor_costs(study, facts, grid, ledger, held),
+        source_steps=source_steps,
+        prompt_parameters=study.target.prompt_length * width,
     )
+
+
+def _run(study: Study, cell: StudyCell, evaluation: Mapping[str, Any], ledger: Ledger) -> RunScore:
+    record = ledger.read(*cell.id)
+    score = _score(study, evaluation)
+    assert score is not None
+    train, validation = training_tokens(cell.kind, record)
+    moved = cell.kind == "transfer"
+    return RunScore(
+        target=str(cell.spec["target"]),
+        seed=int(cell.spec["seed"]),
+        score=score,
+        source=(str(cell.spec["source"]), int(cell.spec["source_seed"])) if moved else None,
+        halves=_pair(evaluation["halves"]),
+        seconds=float(record.result["seconds"]),
+        steps=int(record.result["steps"]),
+        diverged=record.result["status"] == "non_finite",
+        curve=curve_of(record.result),
+        train_tokens=train,
+        validation_tokens=validation,
+    )
+
+
+def _strategy(
+    study: Study, cell: StudyCell, evaluation: Mapping[str, Any], ledger: Ledger, shared: int
+) -> StrategyScore:
+    score = _score(study, evaluation)
+    assert score is not None
+    told = ledger.read(*cell.id).result
+    tuned = told.get("tuned_parameters")
+    strategy, similarity, k = _place(cell)
+    return StrategyScore(
+        strategy=strategy,
+        similarity=similarity,
+        k=k,
+        target=str(cell.spec["target"]),
+        seed=int(cell.spec["seed"]),
+        score=score,
+        halves=_pair(evaluation["halves"]),
+        cost=method_cost(cell, ledger),
+        tuned_parameters=None if tuned is None else int(tuned),
+        source_steps=shared,
+        survivor=str(told.get("survivor", "")),
+        race_field=tuple(int(n) for n in told.get("fields", ())),
+    )
+
+
+def _place(cell: StudyCell) -> tuple[str, str, int]:
+    """(strategy, similarity, k) of a method's cell; ``sharpt, no-latent-space`` is a strategy of its own."""
+    names = {
+        "weighted_average": "weighted_average",
+        "mixture_transfer": "multitask_mixture",
+        "race": "race",
+        **ARM_STRATEGIES,
+    }
+    ablation = str(cell.spec.get("ablation", ""))
+    name = f"{names[cell.kind]}, {ablation}" if ablation else names[cell.kind]
+    return name, str(cell.spec.get("similarity", "")), int(cell.spec.get("k", 0))
 
 
 def skill_relations(study: Study, ledger: Ledger, facts: Facts) -> tuple[list[str], Floats] | None:
     """SharPT's relations of tasks by shared skills, averaged over finished spaces; None without one."""
-    cells = build_grid(study, facts).of_kind("latent_space")
+    cells = [cell for cell in build_grid(study, facts).of_kind("latent_space") if "ablation" not in cell.spec]
     found = [
         ledger.read(cell.kind, cell.key).result.get("relations") for cell in cells if ledger.has(cell.kind, cell.key)
     ]

@@ -24,6 +24,46 @@ BASELINE = "baseline"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What something took on the target.
+
+    Attributes:
+        steps: tuning steps.
+        tokens: forward-token equivalents of training and of the validation that choices were made on
+            (`softprompt.transfer.cost`); the final measurement is no part of the search and not counted.
+        seconds: of training and validation, as measured.
+    """
+
+    steps: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            steps=self.steps + other.steps, tokens=self.tokens + other.tokens, seconds=self.seconds + other.seconds
+        )
+
+    def times(self, factor: float) -> Cost:
+        """A share or a multiple of it."""
+        return Cost(steps=self.steps * factor, tokens=self.tokens * factor, seconds=self.seconds * factor)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One validation of a training.
+
+    Attributes:
+        step: after how many steps.
+        score: on the selecting rows, percent.
+        loss: mean training loss since the validation before; None where it was not finite.
+    """
+
+    step: int
+    score: float
+    loss: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunScore:
     """One finished tuning run on a target task.
 
@@ -36,6 +76,9 @@ class RunScore:
         seconds: of training.
         steps: prompt tuning steps taken.
         diverged: whether it met a loss that is not finite; its last good checkpoint counts then.
+        curve: its validations; empty where they are not known.
+        train_tokens: forward-token equivalents of training.
+        validation_tokens: forward tokens of the validations of the curve.
     """
 
     target: str
@@ -46,11 +89,27 @@ class RunScore:
     seconds: float = 0.0
     steps: int = 0
     diverged: bool = False
+    curve: tuple[Point, ...] = ()
+    train_tokens: float = 0.0
+    validation_tokens: float = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        """What the whole run took."""
+        return Cost(steps=self.steps, tokens=self.train_tokens + self.validation_tokens, seconds=self.seconds)
+
+    def cost_until(self, step: int, validations: int) -> Cost:
+        """What it took up to a step, with so many validations: shares of the whole run."""
+        share = step / self.steps if self.steps else 0.0
+        seen = validations / len(self.curve) if self.curve else 0.0
+        tokens = self.train_tokens * share + self.validation_tokens * seen
+        whole = self.train_tokens + self.validation_tokens
+        return Cost(steps=step, tokens=tokens, seconds=self.seconds * (tokens / whole if whole else share))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StrategyScore:
-    """One finished run of a strategy that needs its own tuning (weighted_average, multitask_mixture).
+    """One finished run of a method that needs its own tuning (weighted_average, multitask_mixture, SharPT, ...).
 
     Attributes:
         strategy: its name.
@@ -59,6 +118,12 @@ class StrategyScore:
         target: the target task.
         seed: seed of the run on the target.
         score: percent.
+        halves: scores on the two halves of validation; None where they were not measured.
+        cost: on the target, with what is tuned for this target alone (a mixture); not its task embedding.
+        tuned_parameters: numbers tuned on the target; None where they are a prompt's.
+        source_steps: steps on the sources that one such run rests on and that all targets share.
+        survivor: of a race, the start that won: a source prompt, or ``scratch``.
+        race_field: of a race, the runs before each rung and after the last.
     """
 
     strategy: str
@@ -67,6 +132,12 @@ class StrategyScore:
     target: str
     seed: int
     score: float
+    halves: tuple[float, float] | None = None
+    cost: Cost = Cost()
+    tuned_parameters: int | None = None
+    source_steps: int = 0
+    survivor: str = ""
+    race_field: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +152,14 @@ class Results:
         embeddings: task embeddings float [P, H] of sources and targets at the study's embedding step.
         other_embeddings: the same at other steps, by label (``"1000"``, ``"best"``), for the ablation (footnote 13).
         strategies: finished runs of strategies that tune on their own.
+        planned: (strategy, similarity, k) of all that the study asks for, finished or not.
         report_half: 1 where checkpoints were chosen on half 0 of validation and ``score`` is that of half 1; None where
             both were done on all of it, as in the papers.
         predictors: further rankings of sources, by name: (source, seed) -> target -> predicted value, higher is better.
+        embedding_costs: cost of a target's task embedding, by (target, seed), as if it were made on its own.
+        predictor_costs: cost of ranking all source prompts for a target, by predictor and target.
+        source_steps: tuning steps of all source prompts together.
+        prompt_parameters: numbers in a prompt; 0 where not known.
     """
 
     sources: tuple[str, ...]
@@ -93,8 +169,13 @@ class Results:
     embeddings: Mapping[PromptId, Floats] = field(default_factory=dict)
     other_embeddings: Mapping[str, Mapping[PromptId, Floats]] = field(default_factory=dict)
     strategies: tuple[StrategyScore, ...] = ()
+    planned: tuple[tuple[str, str, int], ...] = ()
     predictors: Mapping[str, Mapping[PromptId, Mapping[str, float]]] = field(default_factory=dict)
     report_half: int | None = None
+    embedding_costs: Mapping[PromptId, Cost] = field(default_factory=dict)
+    predictor_costs: Mapping[str, Mapping[str, Cost]] = field(default_factory=dict)
+    source_steps: int = 0
+    prompt_parameters: int = 0
 
     @property
     def prompts(self) -> tuple[PromptId, ...]:

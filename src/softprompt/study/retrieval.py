@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from softprompt.study.analysis import Gains, relative_error_reduction
-from softprompt.study.embeddings import SHORT_NAMES, SIMILARITIES, target_similarities
+from softprompt.study.choosing import expected_honest_best
+from softprompt.study.embeddings import SIMILARITIES, target_similarities
 from softprompt.study.records import Floats, Results
 from softprompt.study.tables import Cell, Table, summary
 
@@ -85,17 +86,8 @@ def best_of_top_k(scores_M: Floats, values_RM: Floats, k: int) -> Floats:
 
 
 def expected_best_of_random(scores_M: Floats, k: int) -> float:
-    """Expected best score of k source prompts drawn without replacement: what a ranking has to beat. Exact.
-
-    The i-th smallest of M is the maximum of a draw with probability C(i-1, k-1) / C(M, k).
-    """
-    if np.isnan(scores_M).any() or k > len(scores_M):
-        return float("nan")
-    from scipy.special import comb
-
-    ordered = np.sort(scores_M)
-    weights = comb(np.arange(len(ordered)), k - 1) / comb(len(ordered), k)
-    return float(ordered @ weights)
+    """Expected best score of k source prompts drawn without replacement: what a ranking has to beat. Exact."""
+    return expected_honest_best(scores_M, scores_M, k)
 
 
 class _Rows:
@@ -153,7 +145,7 @@ def strategy_rows(results: Results, ks: Sequence[int] = KS) -> list[StrategyRow]
 
 
 def _tuned_rows(results: Results, make: _Rows) -> list[StrategyRow]:
-    scores: dict[tuple[str, str, int], Floats] = {}
+    scores = {place: np.full(make.base_TR.shape, np.nan) for place in results.planned}
     for run in results.strategies:
         if run.target in results.targets and run.seed in results.seeds:
             table = scores.setdefault((run.strategy, run.similarity, run.k), np.full(make.base_TR.shape, np.nan))
@@ -188,24 +180,4 @@ def strategy_table(rows: Sequence[StrategyRow], targets: int) -> Table:
             "Changes are against tuning from scratch with the same seed; spread over the target's runs.",
             "Best-of rows choose and report on the same validation data, as the papers do; random is the exact expectation.",
         ),
-    )
-
-
-def by_target_table(rows: Sequence[StrategyRow], results: Results) -> Table:
-    """Methods by target: from scratch, oracle, retrieval with one try, and whatever tuned on its own (SharPT Table 1)."""
-    chosen = [row for row in rows if row.strategy != "random" and (row.strategy != "best_of_top_k" or row.k == 1)]
-    body: list[tuple[str | float | Cell | None, ...]] = []
-    for row in chosen:
-        ranking = SHORT_NAMES.get(row.ranking, row.ranking)
-        details = ", ".join(
-            part for part in (f"k = {row.k}" if row.k and row.strategy != "oracle" else "", ranking) if part
-        )
-        name = f"{row.strategy} ({details})" if details else row.strategy
-        body.append((name, *(summary(scores) for scores in row.score_TR), row.average))
-    return Table(
-        name="methods",
-        title="Methods by target task (percent)",
-        columns=("method", *results.targets, "average"),
-        rows=tuple(body),
-        notes=("The oracle searches every source prompt on the data it is reported on.",),
     )

@@ -18,6 +18,7 @@ from softprompt.study.embeddings import similarity_NN
 from softprompt.study.grid import TARGET_KINDS, DataFacts, Facts, Pack, StudyCell
 from softprompt.study.ledger import Ledger
 from softprompt.study.measures import predict, prompt_of
+from softprompt.study.racing import run_race
 from softprompt.study.settings import Study
 from softprompt.training.settings import TrainSettings
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
+    from softprompt.training.loop import Leave, Looks
     from softprompt.training.runs import Run, RunResult
 
+TextKey = tuple[str, ...]
 DEFAULT_RUNNER = "softprompt.study.runner:PromptRunner"
 Tell = Callable[[int, int], None]
 """Called with steps done and steps in all of the pack at work."""
@@ -104,6 +107,8 @@ class PromptRunner:
         Raises:
             DataError: a task lacks data.
         """
+        from softprompt.tasks.contamination import text_key
+
         backbone = self.backbone(study)
         data, train_texts, held_out = {}, {}, {}
         for name in study.all_tasks:
@@ -118,13 +123,13 @@ class PromptRunner:
                 metrics=tuple(task.metrics),
                 labels=tuple(task.labels or ()),
             )
-            train_texts[name] = {content(example.inputs) for example in train.examples}
+            train_texts[name] = {text_key(example.inputs) for example in train.examples}
             if name in study.targets:
-                held_out[name] = [content(example.inputs) for example in validation.examples]
+                held_out[name] = [text_key(example.inputs) for example in validation.examples]
         return Facts(
             backbone=study.backbone,
             fingerprint=backbone.fingerprint,
-            dtype=str(backbone.dtype).removeprefix("torch."),
+            dtype=backbone.precision,
             data=data,
             parameters=backbone.parameter_count,
             contamination=tuple(contamination(study, train_texts, held_out)),
@@ -169,17 +174,21 @@ class PromptRunner:
         if pack.kind in ARM_KINDS:
             make_arm(self, study, pack, ledger, folder, provenance, tell)
             return
+        if pack.kind == "race":
+            for cell in pack.cells:
+                run_race(self, study, pack, cell, ledger, folder, provenance, tell)
+            return
         settings = settings_of(study, pack)
         runs, prompts = [], []
         for cell in pack.cells:
             run, prompt = self._start(study, cell, settings, ledger)
             runs.append(run)
             prompts.append(prompt)
-        results = self._train(study, pack, settings, runs, prompts, folder, tell)
+        results = self.train(study, pack, settings, runs, prompts, folder, tell)
         for cell, run, result in zip(pack.cells, runs, results, strict=True):
             self._record(cell, [m for m in pack.made if m.made_by == cell.id], run, result, study, ledger, provenance)
 
-    def _train(
+    def train(
         self,
         study: Study,
         pack: Pack,
@@ -188,7 +197,10 @@ class PromptRunner:
         prompts: Sequence[Tensor],
         folder: Path,
         tell: Tell | None,
+        leave: Leave | None = None,
+        looks: Looks | None = None,
     ) -> list[RunResult]:
+        """Train the runs of a pack together, or go on with what ``folder`` holds."""
         import torch
 
         from softprompt.prompts.stack import PromptStack
@@ -210,6 +222,8 @@ class PromptRunner:
                 folder,
                 resume=True,
                 observer=observe,
+                leave=leave,
+                looks=looks,
                 extra_identity={"pack": pack.key},
             )
 
@@ -381,22 +395,23 @@ def selecting_rows(study: Study, rows: int) -> np.ndarray[Any, Any] | None:
     return halves(rows, 0)[0]
 
 
-def content(inputs: str) -> str:
-    """What an input says, without its task's name, field names, case and punctuation: for comparing across tasks."""
-    from softprompt.tasks.contamination import content as pieces
-
-    return "\n".join(sorted(pieces(inputs)))
-
-
 def contamination(
-    study: Study, train_texts: Mapping[str, set[str]], held_out: Mapping[str, Sequence[str]]
+    study: Study, train_keys: Mapping[str, set[TextKey]], held_out: Mapping[str, Sequence[TextKey]]
 ) -> list[tuple[str, str, int]]:
-    """(target, source, rows): validation inputs of the target that a source's training rows hold too."""
+    """(target, source, rows): validation inputs of the target that a source's training rows hold too, word for word.
+
+    Args:
+        study: its sources and targets.
+        train_keys: of every task's training inputs, by `softprompt.tasks.contamination.text_key`.
+        held_out: the same of every target's validation inputs, one a row.
+    """
+    from softprompt.tasks.contamination import exact_rows
+
     found = []
     for target in study.targets:
         for source in study.sources:
-            seen: set[str] = set().union(*(train_texts[task] for task in study.tasks_of(source)))
-            rows = sum(text in seen for text in held_out[target])
+            seen: set[TextKey] = set().union(*(train_keys[task] for task in study.tasks_of(source)))
+            rows = exact_rows(held_out[target], seen)
             if rows:
                 found.append((target, source, rows))
     return found

@@ -74,6 +74,8 @@ class StrategySettings:
         multitask_mixture: values of k; one source tuning and one target tuning a target and seed each.
         tuned_similarity: the ranking that the last two use.
         predictors: further predictors of `PREDICTORS`, measured for every source prompt and target.
+        race: whether a race over all source prompts (`softprompt.transfer.race`) is run for every target and seed, for its
+            measured score and cost; without it, one is replayed from the curves of the transfers.
     """
 
     similarities: tuple[str, ...] = tuple(SIMILARITIES)
@@ -82,8 +84,11 @@ class StrategySettings:
     multitask_mixture: tuple[int, ...] = ()
     tuned_similarity: str = "per_token"
     predictors: tuple[str, ...] = ()
+    race: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.race, bool):
+            raise UsageError(f"race must be true or false, got {self.race!r}.")
         for name in (*self.similarities, self.tuned_similarity):
             if name not in SIMILARITIES:
                 raise UnknownNameError("similarity", name, SIMILARITIES)
@@ -95,8 +100,10 @@ class StrategySettings:
                 raise UsageError(f"k must be a whole number of at least 1, got {k!r}.")
 
 
-METHODS = ("sharpt", "model_tuning")
+METHODS = ("sharpt", "model_tuning", "multitask_model_tuning")
 """Other methods that a study can compare transfer with."""
+SHARPT_ABLATIONS = ("no-source-training", "no-latent-space")
+"""Ablations of SharPT that a study can run beside it; see `softprompt.sharpt.recipes.SharPTRecipe.ablated`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +117,7 @@ class SharPTChoice:
         prompt_length: P; 0 for the recipe's.
         source_steps: steps of source training; 0 for the recipe's.
         target_steps: steps on a target; 0 for the recipe's.
+        ablations: of `SHARPT_ABLATIONS`, each run like SharPT itself (SharPT Tables 2 and 3).
     """
 
     recipe: str = "paper"
@@ -118,19 +126,32 @@ class SharPTChoice:
     prompt_length: int = 0
     source_steps: int = 0
     target_steps: int = 0
+    ablations: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.ablations:
+            if name not in SHARPT_ABLATIONS:
+                raise UnknownNameError("ablation of SharPT", name, SHARPT_ABLATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTuningChoice:
-    """Model tuning as an arm of a study.
+    """Model tuning, plain and multi-task, as arms of a study.
 
     Attributes:
         recipe: a name that `softprompt.baselines.tune_settings.tune_recipe` knows.
-        steps: 0 for the recipe's.
+        steps: on a target; 0 for the recipe's.
+        source_steps: of multi-task model tuning on all sources; 0 for as many as on a target.
     """
 
     recipe: str = "model-tuning"
     steps: int = 0
+    source_steps: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "source_steps"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} of model_tuning must not be negative, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +177,9 @@ class Study:
         target: settings of tuning from scratch and from source prompts.
         embedding: task embeddings.
         strategies: what is compared.
-        methods: other methods to compare with: ``sharpt``, ``model_tuning``.
+        methods: other methods to compare with: ``sharpt``, ``model_tuning``, ``multitask_model_tuning``.
         sharpt: SharPT's settings, where it is among the methods.
-        model_tuning: those of model tuning.
+        model_tuning: those of model tuning, plain and multi-task.
         mixtures: tasks of each source mixture, mixed examples-proportionally (K = 2^19).
     """
 
@@ -197,11 +218,6 @@ class Study:
         for name in self.methods:
             if name not in METHODS:
                 raise UnknownNameError("method", name, METHODS)
-        if "sharpt" in self.methods and self.protocol == "halves":
-            raise UsageError(
-                f"study '{self.name}' asks for SharPT with protocol 'halves', but its adaptation chooses checkpoints on all "
-                "of validation: use protocol 'paper' or leave SharPT out."
-            )
         if self.source.prompt_length != self.target.prompt_length:
             raise UsageError(
                 f"study '{self.name}' tunes source prompts of {self.source.prompt_length} tokens and target prompts of "

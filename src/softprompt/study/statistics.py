@@ -12,21 +12,10 @@ from itertools import product
 import numpy as np
 
 from softprompt.study.analysis import Gains, relative_error_reduction
+from softprompt.study.choosing import honest_best
 from softprompt.study.records import Floats, Results
 from softprompt.study.retrieval import expected_best_of_random
 from softprompt.study.tables import Cell, Table, summary
-
-
-def honest_best(choose_M: Floats, report_M: Floats) -> float:
-    """The score, on data that had no part in the choice, of the prompt that looked best; ties count with their mean.
-
-    Args:
-        choose_M: scores on one half of validation.
-        report_M: scores on the other half.
-    """
-    if np.isnan(choose_M).any() or np.isnan(report_M).any() or not len(choose_M):
-        return float("nan")
-    return float(report_M[choose_M == choose_M.max()].mean())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,11 @@ so it is stored with it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from softprompt.errors import UsageError
+from softprompt.errors import IncompatibleBackboneError, UsageError
 from softprompt.tasks.task import Task
 
 PLACES = ("before_bos",)
@@ -48,12 +49,25 @@ class Chat:
 
     def record(self, tokenizer: Any) -> dict[str, Any]:
         """What is stored with a prompt: system turn, place, and which template it was."""
-        template = str(tokenizer.chat_template)
-        return {
-            "system": self.system,
-            "place": self.place,
-            "template_sha256": hashlib.sha256(template.encode()).hexdigest(),
-        }
+        return {"system": self.system, "place": self.place, "template_sha256": _template_digest(tokenizer)}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], tokenizer: Any) -> Chat:
+        """The conversation a prompt was tuned on, from its manifest (see `record`).
+
+        Raises:
+            IncompatibleBackboneError: the tokenizer has another chat template.
+        """
+        if record.get("template_sha256") != _template_digest(tokenizer):
+            raise IncompatibleBackboneError(
+                "the prompt was tuned with another chat template than this backbone's tokenizer has: load the backbone "
+                "at the revision it was tuned on, or tune it again."
+            )
+        return cls(system=record.get("system"), place=str(record.get("place", "before_bos")))
+
+
+def _template_digest(tokenizer: Any) -> str:
+    return hashlib.sha256(str(getattr(tokenizer, "chat_template", None)).encode()).hexdigest()
 
 
 def with_chat(task: Task, chat: Chat, tokenizer: Any) -> Task:
@@ -69,3 +83,24 @@ def with_chat(task: Task, chat: Chat, tokenizer: Any) -> Task:
     except Exception as error:
         raise UsageError(f"the chat template cannot be used so: {error}.") from error
     return replace(task, render=lambda inputs: chat.render(inputs, tokenizer), chat=chat.record(tokenizer))
+
+
+def as_tuned(task: Task, record: Mapping[str, Any] | None, tokenizer: Any) -> Task:
+    """A task in the form a prompt was tuned on: its manifest's ``chat``, or plain inputs where that is None.
+
+    Raises:
+        IncompatibleBackboneError: the tokenizer has another chat template.
+    """
+    return task if record is None else with_chat(task, Chat.of_record(record, tokenizer), tokenizer)
+
+
+def wording(record: Mapping[str, Any] | None, tokenizer: Any) -> Callable[[str], str]:
+    """Turns an input into what the backbone read when a prompt was tuned; the input itself where ``record`` is None.
+
+    Raises:
+        IncompatibleBackboneError: the tokenizer has another chat template.
+    """
+    if record is None:
+        return str
+    chat = Chat.of_record(record, tokenizer)
+    return lambda inputs: chat.render(inputs, tokenizer)

@@ -6,7 +6,7 @@ import re
 import unicodedata
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,11 +78,11 @@ def contamination(target: Split, source: Split, *, threshold: float = 0.8, most_
     source_texts = [content(e.inputs) for e in source.examples]
     exactly: dict[tuple[str, ...], int] = {}
     for i, pieces in enumerate(source_texts):
-        exactly.setdefault(tuple(sorted(pieces)), i)
+        exactly.setdefault(_key(pieces), i)
     target_texts = [content(e.inputs) for e in target.examples]
     best: dict[int, tuple[float, int]] = {}
     for i, pieces in enumerate(target_texts):
-        found = exactly.get(tuple(sorted(pieces)))
+        found = exactly.get(_key(pieces))
         if found is not None and pieces:
             best[i] = (1.0, found)
     exact = len(best)
@@ -100,6 +100,20 @@ def contamination(target: Split, source: Split, *, threshold: float = 0.8, most_
         threshold=threshold,
         pairs=pairs,
     )
+
+
+def text_key(inputs: str) -> tuple[str, ...]:
+    """What exact duplicates have in common, whatever their task's form: their texts in sorted order; () without text."""
+    return _key(content(inputs))
+
+
+def exact_rows(targets: Sequence[tuple[str, ...]], sources: Collection[tuple[str, ...]]) -> int:
+    """How many of the targets' keys stand among the sources' keys (`text_key`); rows without text are like no other."""
+    return sum(bool(key) and key in sources for key in targets)
+
+
+def _key(pieces: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(pieces))
 
 
 def content(inputs: str) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone, Dropout, TokenBatch
+from softprompt.backbones.host import free_memory_bytes, on_device
 from softprompt.errors import OutOfMemoryError
 from softprompt.inference import parallel
 from softprompt.inference.evaluate import EvalJob, evaluate, length_batches, seeded_rows
@@ -24,6 +25,7 @@ from softprompt.training.settings import TrainSettings
 from softprompt.training.stream import RowStream
 
 MASK_64 = (1 << 64) - 1
+_LEAST_MICRO_TOKENS = 256
 
 
 def row_key(seed: int, step: int, part: int, row: int) -> int:
@@ -83,6 +85,11 @@ class Group:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if self.backbone.sharded:
+                    raise OutOfMemoryError(
+                        "a step of a sharded backbone did not fit one process, and the others cannot go back: lower "
+                        f"micro_batch_tokens, which is {self.micro_tokens}."
+                    ) from error
                 self._halve()
         norm_N = gradient_norm_N(self._tuned())
         bad = (~torch.isfinite(loss_N) | ~torch.isfinite(norm_N)).nonzero().flatten().tolist()
@@ -94,12 +101,13 @@ class Group:
         self.optimizer.step(self.step_number, norm_N.nan_to_num(posinf=1.0))
         self.prompter.after_step(self.step_number + 1)
         self.step_number += 1
+        losses, tokens = loss_N.tolist(), tokens_N.tolist()  # at once: each number asked of a device is a wait
         seconds = time.perf_counter() - started
         for n, i in enumerate(self.active):
-            self.losses[i].append(float(loss_N[n]))
+            self.losses[i].append(losses[n])
             result = self.results[i]
             result.steps = self.step_number
-            result.tokens += int(tokens_N[n])
+            result.tokens += int(tokens[n])
             result.seconds += seconds / len(self.active)
         for i, note in failed.items():
             self.results[i].note = note
@@ -126,11 +134,8 @@ class Group:
         depth_B = np.asarray([len(part.targets(row)) for part, (_, _, row) in zip(parts, picks, strict=True)])
         targets_N = np.maximum(np.bincount(run_B, weights=depth_B, minlength=len(self.active)), 1.0)
         loss_N = torch.zeros(len(self.active), device=device)
-        rank, processes = parallel.world()
-        mine = np.argsort(-lengths, kind="stable")[rank::processes]
-        for rows in length_batches(lengths[mine], self.prompter.prompt_length, self.micro_tokens):
-            chosen = mine[rows]
-            loss_N += self._micro_batch([picks[r] for r in chosen], [parts[r] for r in chosen], targets_N)
+        for chosen, weight in self._micro_batches(lengths):
+            loss_N += self._micro_batch([picks[r] for r in chosen], [parts[r] for r in chosen], targets_N, weight)
         for tensor in self._tuned().values():
             # A process without rows takes part in the sum all the same.
             tensor.grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
@@ -138,12 +143,29 @@ class Group:
         positions = lengths + self.prompter.prompt_length + depth_B
         return loss_N, torch.as_tensor(np.bincount(run_B, weights=positions, minlength=len(self.active)))
 
+    def _micro_batches(self, lengths: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """The rows of this process's forward passes, and the weight of their losses."""
+        rank, processes = parallel.world()
+        order = np.argsort(-lengths, kind="stable")
+
+        def share(process: int) -> list[np.ndarray]:
+            mine = order[process::processes]
+            return [
+                mine[rows] for rows in length_batches(lengths[mine], self.prompter.prompt_length, self.micro_tokens)
+            ]
+
+        own = [(rows, 1.0) for rows in share(rank)]
+        if self.backbone.sharded:  # gathering weights takes every process, with rows or without
+            most = max(len(share(process)) for process in range(processes))
+            own += [(order[-1:], 0.0)] * (most - len(own))
+        return own
+
     def _micro_batch(
-        self, picks: Sequence[tuple[int, int, int]], parts: Sequence[Any], targets_N: np.ndarray
+        self, picks: Sequence[tuple[int, int, int]], parts: Sequence[Any], targets_N: np.ndarray, weight: float
     ) -> Tensor:
         device, settings = self.backbone.device, self.settings
         rows = [row for _, _, row in picks]
-        run_B = torch.tensor([n for n, _, _ in picks], device=device)
+        run_B = on_device(torch.tensor([n for n, _, _ in picks]), device)
         examples = [part.examples[row] for part, row in zip(parts, rows, strict=True)]
         batch = TokenBatch.of(
             [part.inputs(row) for part, row in zip(parts, rows, strict=True)],
@@ -154,10 +176,11 @@ class Group:
             Rows(run_B=run_B, inputs=[e.inputs for e in examples], keys=[e.key for e in examples])
         )
         losses = self.backbone.example_losses(batch, prompts, self._dropout(picks))
-        weight_B = torch.tensor([1.0 / targets_N[n] for n, _, _ in picks], device=device, dtype=torch.float32)
+        weight_B = on_device(torch.tensor([1.0 / targets_N[n] for n, _, _ in picks], dtype=torch.float32), device)
         row_B = (losses.nll_B + settings.z_loss * losses.log_z_sq_B) * weight_B
         if prompts.aux_loss_B is not None:
             row_B = row_B + prompts.aux_loss_B / settings.batch_size
+        row_B = row_B * weight
         torch.autograd.backward(row_B.sum())
         return torch.zeros(len(self.active), device=device).index_add_(0, run_B, row_B.detach().float())
 
@@ -165,7 +188,7 @@ class Group:
         if not self.settings.dropout:
             return None
         keys = [row_key(self.runs[self.active[n]].seed, self.step_number, part, row) for n, part, row in picks]
-        return Dropout(rate=self.settings.dropout, key_B=torch.tensor(keys, device=self.backbone.device))
+        return Dropout(rate=self.settings.dropout, key_B=on_device(torch.tensor(keys), self.backbone.device))
 
     def _halve(self) -> None:
         # A micro-batch holds at least one row whatever its limit, so below one row's positions halving is in vain.
@@ -208,20 +231,28 @@ class Group:
 
     # -- validation -------------------------------------------------------------------------------------------------
 
-    def selecting_rows(self, run: int) -> np.ndarray:
-        """The validation rows that choose the best checkpoint of a run."""
+    def selecting_rows(self, run: int, most: int = 0) -> np.ndarray:
+        """The validation rows that choose the best checkpoint of a run; at most ``most`` of them where that is not 0."""
         spec = self.runs[run]
         rows = np.arange(len(spec.validation)) if spec.select_rows is None else np.asarray(spec.select_rows)
         # One subset for all runs on the same rows, whatever their seeds: their scores are compared.
         chosen: np.ndarray = rows[seeded_rows(len(rows), self.settings.eval_rows, 0)]
-        return chosen
+        fewer: np.ndarray = chosen[seeded_rows(len(chosen), most, 0)]
+        return fewer
 
-    def validate(self) -> list[dict[str, Any]]:
-        """Score every active run, keep the best checkpoints, and give one record a run."""
+    def validate(self, most: int | None = None) -> list[dict[str, Any]]:
+        """Score every active run, keep the best checkpoints, and give one record a run.
+
+        Args:
+            most: for a look on the way: at most this many of the selecting rows (all where 0). A look says ``rows`` in its
+                record; it chooses no checkpoint and has no part in early stopping. None for a validation.
+        """
         started = time.perf_counter()
         scored = [i for i in self.active if self.runs[i].validated]
         jobs = [
-            EvalJob(run=n, task=self.runs[i].task, split=self.runs[i].validation, rows=self.selecting_rows(i))
+            EvalJob(
+                run=n, task=self.runs[i].task, split=self.runs[i].validation, rows=self.selecting_rows(i, most or 0)
+            )
             for n, i in enumerate(self.active)
             if i in scored
         ]
@@ -231,7 +262,7 @@ class Group:
         )  # fmt: skip
         seconds = (time.perf_counter() - started) / max(1, len(scored))
         records = []
-        for i, evaluation in zip(scored, found, strict=True):
+        for i, job, evaluation in zip(scored, jobs, found, strict=True):
             result, losses = self.results[i], self.losses[i]
             score = evaluation.scores["score"]
             record = {
@@ -239,12 +270,13 @@ class Group:
                 "loss": float(np.mean(losses)) if losses else None,
                 "score": score,
                 "metrics": evaluation.scores,
+                **({} if most is None else {"rows": len(job.row_numbers())}),
             }
             self.losses[i] = []
             result.curve.append(record)
             result.eval_tokens += evaluation.tokens
             result.seconds += seconds
-            if score > result.best_score:
+            if most is None and score > result.best_score:
                 result.best_score, result.best_step = score, self.step_number
                 result.best = self.values_of(i)
             records.append({"run": result.name, **record})
@@ -257,7 +289,7 @@ class Group:
             return []
         late = []
         for i in self.active:
-            since = [r for r in self.results[i].curve if r["step"] > self.results[i].best_step]
+            since = [r for r in self.results[i].curve if r["step"] > self.results[i].best_step and "rows" not in r]
             if len(since) >= patience:
                 late.append(i)
         return late
@@ -293,6 +325,7 @@ class Group:
         plain = {
             "step": self.step_number,
             "active": self.active,
+            "micro_tokens": self.micro_tokens,
             "streams": [stream.state() for stream in self.streams],
             "losses": self.losses,
             "results": [result.plain() for result in self.results],
@@ -306,6 +339,8 @@ class Group:
             self.prompter = self.prompter.keep(active)
             self.optimizer = make_optimizer(self.prompter.trained(), self.settings)
         self.active = active
+        # Part of the grouping, and so of the bits: halved where memory ran out. Older checkpoints do not hold it.
+        self.micro_tokens = int(plain.get("micro_tokens", self.micro_tokens))
         self.step_number = int(plain["step"])
         for stream, state in zip(self.streams, plain["streams"], strict=True):
             stream.load(state)
@@ -324,5 +359,11 @@ class Group:
 
 
 def default_micro_tokens(backbone: Backbone) -> int:
-    """Positions in one forward pass where the user names none: what measured best on a CPU, what fits a GPU."""
-    return 4096 if backbone.device.type == "cpu" else 65536
+    """Positions in one forward pass where the user names none: what measured best, or what half of the free memory holds.
+
+    The same on all processes. It is a guess on the safe side; memory that runs out all the same halves it.
+    """
+    best = 4096 if backbone.device.type == "cpu" else 65536
+    free = free_memory_bytes(backbone.device)
+    room = best if free is None else free // (2 * backbone.activation_bytes)
+    return max(_LEAST_MICRO_TOKENS, int(min([best, *parallel.gather(room)])))

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from softprompt.backbones.base import Backbone
+from softprompt.backbones.host import KeptMemory, peak_memory_bytes
 from softprompt.errors import DataError, Interrupted, NonFiniteError, UsageError
 from softprompt.inference import parallel
 from softprompt.inference.evaluate import EvalJob, evaluate
@@ -45,8 +46,21 @@ class Progress:
     records: Sequence[dict[str, Any]] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """Rough validations on the way, between those of ``eval_every``: they rank runs and choose no checkpoint.
+
+    Attributes:
+        at: after which steps. Where a validation is due, it stands for the look.
+        rows: at most this many of a run's selecting rows, a seeded subset; 0 for all.
+    """
+
+    at: tuple[int, ...]
+    rows: int = 0
+
+
 Observer = Callable[[Progress], None]
-# Called after each validation with the step and the active runs' results; names the runs that leave the race.
+# Called after each validation and look with the step and the active runs' results; names the runs that leave the race.
 Leave = Callable[[int, Sequence[RunResult]], Sequence[str]]
 
 
@@ -60,6 +74,7 @@ def train_prompts(
     resume: bool = False,
     observer: Observer | None = None,
     leave: Leave | None = None,
+    looks: Looks | None = None,
     extra_identity: dict[str, Any] | None = None,
 ) -> list[RunResult]:
     """Tune N prompts together; each comes out as if it had been tuned alone (to float tolerance).
@@ -72,7 +87,9 @@ def train_prompts(
         folder: run directory; None keeps everything in memory (then a stop loses the training).
         resume: continue, bit for bit, what ``folder`` holds (or start, where it holds nothing).
         observer: told of every step.
-        leave: asked after each validation which runs to drop (transfer's race).
+        leave: asked after each validation and look which runs to drop (transfer's race). A dropped run is not measured
+            on its reporting rows.
+        looks: rough validations at further steps, for ``leave``.
         extra_identity: more plain JSON that tells this training from another (e.g. how prompts were initialised).
 
     Returns:
@@ -93,6 +110,7 @@ def train_prompts(
             "backbone": backbone.fingerprint,
             "prompter": type(prompter).__name__,
             "runs": [run.identity() for run in runs],
+            **({} if looks is None else {"looks": settings_plain(looks)}),
             **(extra_identity or {}),
         }
         directory = open_run_dir(folder, identity, resume=resume)
@@ -104,7 +122,7 @@ def train_prompts(
         group.load(*state)
     parallel.wait()
     with stop_requests() as stopped:
-        _train(group, directory, observer, leave, stopped)
+        _train(group, directory, observer, leave, looks, stopped)
     _final_scores(backbone, start, group)
     failed = [r for r in group.results if r.status == "non_finite"]
     if directory is not None:
@@ -129,18 +147,22 @@ def _train(
     directory: RunDir | None,
     observer: Observer | None,
     leave: Leave | None,
+    looks: Looks | None,
     stopped: threading.Event,
 ) -> None:
-    settings = group.settings
+    settings, memory = group.settings, KeptMemory()
     while group.active and group.step_number < settings.steps:
         group.step()
+        memory.bound()
         records: list[dict[str, Any]] = []
         step = group.step_number
         if group.active and step == settings.embedding_step:
             group.keep_embeddings()
-        due = step % settings.eval_every == 0 or step == settings.steps
+        look = looks is not None and step in looks.at
+        whole = step % settings.eval_every == 0 or step == settings.steps
+        due = whole or look
         if group.active and due:
-            records = group.validate()
+            records = group.validate(None if whole or looks is None else looks.rows)
             group.finish(group.stale(), "stopped_early")
             if leave is not None and group.active:
                 group.finish(group.numbers(leave(step, group.active_results())), "dropped")
@@ -167,7 +189,7 @@ def _stop(group: Group, directory: RunDir | None, *, saved: bool) -> None:
 
 def _final_scores(backbone: Backbone, start: Prompter, group: Group) -> None:
     """Measure every run's best checkpoint on its reporting rows (the full validation set where none are named)."""
-    chosen = [i for i, result in enumerate(group.results) if result.best]
+    chosen = [i for i, result in enumerate(group.results) if result.best and result.status != "dropped"]
     if not chosen:
         return
     prompter = start.keep(chosen)
@@ -197,6 +219,8 @@ def _final_scores(backbone: Backbone, start: Prompter, group: Group) -> None:
             "report_rows": len(job.row_numbers()),
             "validation": group.runs[i].validation.fingerprint,
             "micro_batch_tokens": group.micro_tokens,
+            "precision": backbone.precision,
+            "peak_memory_bytes": peak_memory_bytes(backbone.device),
         }
 
 

@@ -19,6 +19,10 @@ def _per_run(value_N: Tensor, like: Tensor) -> Tensor:
     return value_N.reshape(-1, *([1] * (like.dim() - 1)))
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def _mean_square_N(x: Tensor) -> Tensor:
     return x.flatten(1).square().mean(1)
 
@@ -67,7 +71,7 @@ class RunOptimizer(ABC):
         for name, tensor in self.tensors.items():
             if tensor.grad is None:
                 continue
-            gradient = tensor.grad.float() * _per_run(scale_N, tensor)
+            gradient = _wide(tensor.grad) * _per_run(scale_N, tensor)
             update = self._update(name, gradient, step)
             tensor.mul_(1.0 - self.settings.weight_decay).sub_(update, alpha=self.rate(step))
 

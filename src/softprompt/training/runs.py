@@ -75,8 +75,9 @@ class RunResult:
         best: the best checkpoint (SPoT: the source prompt, the value).
         final: the last tensors.
         embedding: the tensors at ``embedding_step`` (SPoT: the task embedding, the key); None if never reached.
-        curve: one dict a validation: step, loss (mean since the last), score, metrics.
-        evidence: how the scores were made: rows while training, rows in the final evaluation.
+        curve: one dict a validation: step, loss (mean since the last), score, metrics; ``rows`` in that of a rough look.
+        evidence: how the scores were made: rows while training, rows in the final evaluation, positions in a forward pass,
+            how the frozen weights were held, and the most memory the device (or process) had held by then.
         seconds: wall-clock share of this run (the group's seconds divided by its active runs).
         tokens: positions that went through the backbone in training.
         eval_tokens: the same in validation.

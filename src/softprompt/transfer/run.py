@@ -2,6 +2,7 @@
 
 Phases, each one training of all its runs in one batch:
     first     scratch runs of every target, and the short runs that make the task embeddings
+    (rank)    source prompts ranked, and their gains predicted where a calibration is given
     mixture   source tuning of multitask mixtures, where that strategy is asked for
     transfer  every start of every strategy of every target
     race      successive halving over all starts, where asked for
@@ -10,31 +11,34 @@ Phases, each one training of all its runs in one batch:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
-from softprompt.inference.evaluate import canonical_text, halves
 from softprompt.library.index import Entry
-from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
 from softprompt.library.store import Library
 from softprompt.prompts.init import InitSettings, default_init, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.mixture import proportional_rates
 from softprompt.training.data import TaskData, mixture_run
-from softprompt.training.loop import Leave, Observer, train_prompts
+from softprompt.training.loop import Leave, Looks, Observer, train_prompts
 from softprompt.training.runs import Run, RunResult
 from softprompt.training.settings import TrainSettings
-from softprompt.transfer.cost import forward_tokens
-from softprompt.transfer.guard import compare
-from softprompt.transfer.race import halving, rung_every
-from softprompt.transfer.settings import Outcome, TargetReport, TransferSettings
+from softprompt.transfer.calibration import Calibration
+from softprompt.transfer.expected import (
+    MOST_LOSSES,
+    ExpectedGain,
+    expected_gains,
+    spread_of,
+    untuned_losses,
+)
+from softprompt.transfer.outcomes import target_report
+from softprompt.transfer.race import halving, race_rungs
+from softprompt.transfer.settings import TargetReport, TransferSettings
 from softprompt.transfer.strategies import (
     Ranked,
     Start,
@@ -42,32 +46,11 @@ from softprompt.transfer.strategies import (
     mixture_tasks,
     weighted_average,
 )
+from softprompt.transfer.target import Target, start_target
 
 PhaseObserver = Callable[[str, int], Observer | None]
-
-
-@dataclass(kw_only=True)
-class _Target:
-    """A target on its way through the phases."""
-
-    data: TaskData
-    select: np.ndarray
-    report: np.ndarray
-    scratch: list[RunResult] = field(default_factory=list)
-    embeddings: list[RunResult] = field(default_factory=list)
-    ranking: list[Match] = field(default_factory=list)
-    starts: dict[str, Start] = field(default_factory=dict)
-    mixture: RunResult | None = None
-    transferred: dict[str, RunResult] = field(default_factory=dict)
-    raced: dict[str, RunResult] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.data.task.name
-
-    def run(self, name: str, seed: int) -> Run:
-        return self.data.run(name, seed, select_rows=self.select, report_rows=self.report)
+# Told a target and the expected gain of its source prompts, best similarity first, before any of them is tuned.
+Expect = Callable[[str, Sequence[ExpectedGain]], None]
 
 
 def transfer_targets(
@@ -81,6 +64,8 @@ def transfer_targets(
     resume: bool = False,
     mixture_data: Mapping[str, TaskData] | None = None,
     observe: PhaseObserver | None = None,
+    calibration: Calibration | None = None,
+    expect: Expect | None = None,
 ) -> list[TargetReport]:
     """Try strategies on targets and deliver, for each, the prompt that holds up on held-out validation rows.
 
@@ -94,54 +79,41 @@ def transfer_targets(
         resume: continue what the folder holds.
         mixture_data: tokenised source tasks by name, for ``multitask_mixture``.
         observe: called with (phase, runs in it) before each phase; gives the observer of its steps.
+        calibration: predicts each source prompt's gain before it is tuned; None for no prediction.
+        expect: told those predictions.
 
     Returns:
         One report a target, in order.
+
+    Raises:
+        UsageError: no source prompt, or the settings ask for what is not there.
+        IncompatibleBackboneError: the calibration is of another backbone.
     """
+    if calibration is not None:
+        calibration.check_backbone(backbone.name, backbone.fingerprint)
     sources = source_entries(library, backbone, source_tasks)
     if not sources:
         raise UsageError(
             f"library {library.location} holds no source prompt for backbone '{backbone.name}': train some with "
             "'softprompt train --library', or name another library."
         )
-    work = [_start(data) for data in targets]
+    work = [start_target(data) for data in targets]
     study = _Study(backbone, library, sources, settings, folder, resume, observe)
     study.first(work)
     study.rank(work)
+    if calibration is not None:
+        study.expect(work, calibration, expect)
     if "multitask_mixture" in settings.strategies:
         study.mixtures(work, mixture_data or {})
     study.transfers(work)
     if "race" in settings.strategies:
         study.race(work)
-    return [study.report(target) for target in work]
-
-
-def _start(data: TaskData) -> _Target:
-    # The halves are the same for every seed and strategy: what is compared is measured on the same rows.
-    select, report = halves(len(data.validation), 0)
-    if not len(select) or not len(report):
-        raise UsageError(
-            f"task '{data.task.name}' has {len(data.validation)} validation rows; choosing and reporting need two."
-        )
-    return _Target(data=data, select=select, report=report)
+    return [target_report(target, backbone, library, settings) for target in work]
 
 
 def source_entries(library: Library, backbone: Backbone, tasks: Collection[str] | None = None) -> list[Entry]:
     """The library's prompts that fit this backbone, of these tasks (all where None)."""
     return [entry for entry in library.list(backbone=backbone) if tasks is None or entry.task in tasks]
-
-
-def match_row(match: Match) -> dict[str, Any]:
-    """A line of a ranking as plain JSON."""
-    return {
-        "rank": match.rank,
-        "name": match.name,
-        "task": match.task,
-        "per_token": match.per_token,
-        "average": match.average,
-        "similarity_std": match.similarity_std,
-        "agreement": match.agreement,
-    }
 
 
 class _Study:
@@ -168,7 +140,7 @@ class _Study:
     def _load(self, name: str) -> Tensor:
         return self.library.load(name, self.backbone).float()
 
-    def _others(self, target: _Target) -> list[str]:
+    def _others(self, target: Target) -> list[str]:
         """Every source prompt that is not the target's own."""
         return [name for name, task in self.task_of.items() if task != target.name]
 
@@ -179,6 +151,7 @@ class _Study:
         prompts: Sequence[Tensor],
         train: TrainSettings | None = None,
         leave: Leave | None = None,
+        looks: Looks | None = None,
     ) -> dict[str, RunResult]:
         observer = self.observe(phase, len(runs)) if self.observe is not None else None
         results = train_prompts(
@@ -190,21 +163,22 @@ class _Study:
             resume=self.resume,
             observer=observer,
             leave=leave,
+            looks=looks,
             extra_identity={"phase": phase},
         )
         return {result.name: result for result in results}
 
-    def first(self, targets: Sequence[_Target]) -> None:
+    def first(self, targets: Sequence[Target]) -> None:
         """Scratch runs and task embeddings of all targets in one batch."""
         runs: list[Run] = []
         prompts: list[Tensor] = []
         length = self.settings.train.prompt_length
         for target in targets:
-            for seed in self._scratch_seeds():
+            for seed in self.settings.scratch_seeds:
                 runs.append(target.run(f"{target.name}-scratch-{seed}", seed))
                 init = default_init("scratch", labels=target.data.task.labels)
                 prompts.append(initial_prompt(self.backbone, init, length, seed))
-            for seed in self._embedding_seeds():
+            for seed in self.settings.embedding_seeds:
                 # Started as source prompts are, with the same seeds: then what differs between two task embeddings
                 # is what the tasks taught, not where they began.
                 runs.append(
@@ -215,10 +189,10 @@ class _Study:
                 prompts.append(initial_prompt(self.backbone, InitSettings(), length, seed))
         found = self._train("first", runs, prompts)
         for target in targets:
-            target.scratch = [found[f"{target.name}-scratch-{seed}"] for seed in self._scratch_seeds()]
-            target.embeddings = [found[f"{target.name}-embed-{seed}"] for seed in self._embedding_seeds()]
+            target.scratch = [found[f"{target.name}-scratch-{seed}"] for seed in self.settings.scratch_seeds]
+            target.embeddings = [found[f"{target.name}-embed-{seed}"] for seed in self.settings.embedding_seeds]
 
-    def rank(self, targets: Sequence[_Target]) -> None:
+    def rank(self, targets: Sequence[Target]) -> None:
         """Rank the source prompts for every target by its task embeddings."""
         for target in targets:
             embeddings = [r.embedding["prompt"] for r in target.embeddings if r.embedding]
@@ -232,19 +206,21 @@ class _Study:
                     names=self.task_of.keys(),
                 )
 
-    def _scratch_seeds(self) -> range:
-        count = self.settings.scratch_runs
-        if not count:
-            count = max(1, self.settings.k if "best_of_top_k" in self.settings.strategies else 1)
-        return range(self.settings.seed, self.settings.seed + count)
+    def expect(self, targets: Sequence[Target], calibration: Calibration, tell: Expect | None) -> None:
+        """Predict what each ranked source prompt gains, before any is tuned."""
+        for target in targets:
+            losses = None
+            if calibration.wants_losses and len(target.ranking) <= MOST_LOSSES:
+                names = [match.name for match in target.ranking]
+                losses, target.expectation_cost = untuned_losses(self.backbone, self.library, names, target.data.train)
+            target.expected = expected_gains(calibration, target.ranking, spread_of(target.ranking), losses)
+            if tell is not None and target.expected:
+                tell(target.name, target.expected)
 
-    def _embedding_seeds(self) -> range:
-        return range(self.settings.seed, self.settings.seed + self.settings.embedding_runs)
-
-    def _ranked(self, target: _Target) -> list[Ranked]:
+    def _ranked(self, target: Target) -> list[Ranked]:
         return [Ranked(name=m.name, task=m.task, similarity=m.similarity) for m in target.ranking]
 
-    def mixtures(self, targets: Sequence[_Target], data: Mapping[str, TaskData]) -> None:
+    def mixtures(self, targets: Sequence[Target], data: Mapping[str, TaskData]) -> None:
         """Source tuning on each target's mixture; the final checkpoint is what the target starts from."""
         runs: list[Run] = []
         for target in targets:
@@ -271,7 +247,7 @@ class _Study:
                 strategy="multitask_mixture", sources=(), weights=(), prompt_PH=result.final["prompt"]
             )
 
-    def transfers(self, targets: Sequence[_Target]) -> None:
+    def transfers(self, targets: Sequence[Target]) -> None:
         """All starts of all targets in one batch."""
         runs: list[Run] = []
         prompts: list[Tensor] = []
@@ -286,7 +262,7 @@ class _Study:
         for target in targets:
             target.transferred = {name: found[name] for name in target.starts}
 
-    def _plan(self, target: _Target) -> None:
+    def _plan(self, target: Target) -> None:
         ranking = self._ranked(target)
         for strategy in self.settings.strategies:
             starts: list[Start] = []
@@ -296,7 +272,7 @@ class _Study:
                 try:
                     starts = [weighted_average(ranking, self.settings.average_k, self._load)]
                 except UsageError as error:
-                    target.notes[strategy] = [str(error)]
+                    target.refused[strategy] = str(error)
             elif strategy == "generic":
                 starts = [self._generic()]
             elif strategy == "oracle":
@@ -314,7 +290,7 @@ class _Study:
             raise UsageError(f"source prompt '{name}' is not in the library for this backbone.")
         return Start(strategy="generic", sources=(name,), weights=(1.0,), prompt_PH=self._load(name))
 
-    def race(self, targets: Sequence[_Target]) -> None:
+    def race(self, targets: Sequence[Target]) -> None:
         """Successive halving over every source prompt and one start from scratch, for all targets in one batch."""
         runs: list[Run] = []
         prompts: list[Tensor] = []
@@ -330,112 +306,11 @@ class _Study:
                 prompts.append(prompt)
                 target_of[run.name] = target.name
         keep = self.settings.race_keep
-        every = rung_every(self.settings.train.steps, len(self.task_of) + 1, keep)
+        largest = max(list(target_of.values()).count(target.name) for target in targets)
+        rungs = race_rungs(self.settings.train.steps, largest, keep)
         found = self._train(
-            "race", runs, prompts, self.settings.train.having(eval_every=every, patience=0), halving(target_of, keep)
-        )
+            "race", runs, prompts, self.settings.train.having(patience=0), halving(target_of, keep, rungs),
+            Looks(at=rungs, rows=self.settings.race_rows),
+        )  # fmt: skip
         for target in targets:
             target.raced = {n: r for n, r in found.items() if target_of[n] == target.name}
-
-    # -- reporting --------------------------------------------------------------------------------------------------
-
-    def report(self, target: _Target) -> TargetReport:
-        """Outcomes by strategy, and what is delivered."""
-        base = max(target.scratch, key=lambda r: r.best_score)
-        outcomes = [self._outcome(target, "scratch", target.scratch, base)]
-        for strategy in self.settings.strategies:
-            if strategy in ("scratch", "race"):
-                continue
-            results = [target.transferred[n] for n, s in target.starts.items() if s.strategy == strategy]
-            if results:
-                outcomes.append(self._outcome(target, strategy, results, base))
-        if target.raced:
-            outcomes.append(self._outcome(target, "race", list(target.raced.values()), base))
-        delivered, verdict = verdict_of(outcomes)
-        chosen = next(o for o in outcomes if o.strategy == delivered)
-        first = target.embeddings[0].embedding if target.embeddings else None
-        return TargetReport(
-            target=target.name,
-            outcomes=outcomes,
-            ranking=[match_row(match) for match in target.ranking],
-            delivered=delivered,
-            verdict=verdict,
-            prompt_PH=chosen.prompt_PH,
-            embedding_PH=first["prompt"] if first else None,
-            facts={
-                "train_rows": len(target.data.train),
-                "train_fingerprint": target.data.train.fingerprint,
-                "validation_fingerprint": target.data.validation.fingerprint,
-                "select_rows": len(target.select),
-                "report_rows": len(target.report),
-                "seeds": list(self._scratch_seeds()),
-                "embedding_seeds": list(self._embedding_seeds()),
-                "embedding_cost": forward_tokens(target.embeddings),
-                "metric": self.settings.metric,
-            },
-        )
-
-    def _outcome(self, target: _Target, strategy: str, results: Sequence[RunResult], base: RunResult) -> Outcome:
-        usable = [r for r in results if r.best]
-        notes = [*target.notes.get(strategy, []), *(r.note for r in results if r.note)]
-        survivors = [r for r in usable if r.status != "dropped"] if strategy == "race" else usable
-        chosen = max(survivors, key=lambda r: r.best_score)
-        start = target.starts.get(chosen.name)
-        sources = tuple(zip(start.sources, start.weights, strict=True)) if start else ()
-        if strategy == "race":
-            sources = ((chosen.name.removeprefix(f"{target.name}-race-"), 1.0),)
-        cost = forward_tokens(results)
-        if strategy == "multitask_mixture" and target.mixture is not None:
-            cost += forward_tokens([target.mixture])
-        if strategy in ("best_of_top_k", "weighted_average", "multitask_mixture"):
-            cost += forward_tokens(target.embeddings)
-        scores = [r.scores["score"] for r in usable if r.scores]
-        versus = None
-        if chosen is not base:
-            versus = compare(
-                target.data.task,
-                [target.data.validation.examples[int(r)] for r in target.report],
-                chosen.predictions,
-                base.predictions,
-                canonical=canonical_text(self.backbone),
-                level=self.settings.level,
-            ).plain()
-        return Outcome(
-            strategy=strategy,
-            run=chosen.name,
-            sources=sources,
-            runs=len(results),
-            select_score=chosen.best_score,
-            score=chosen.scores["score"],
-            spread=float(np.std(scores, ddof=1)) if len(scores) > 1 and strategy != "race" else None,
-            cost=cost,
-            seconds=sum(r.seconds for r in results),
-            versus_scratch=versus,
-            prompt_PH=chosen.best["prompt"],
-            curve=chosen.curve,
-            notes=notes,
-        )
-
-
-def verdict_of(outcomes: Sequence[Outcome]) -> tuple[str, str]:
-    """Which strategy's prompt is delivered, and one sentence on why.
-
-    The strategy is chosen by the selecting half; the reporting half then has to confirm that it beats scratch.
-    """
-    scratch = outcomes[0]
-    others = list(outcomes[1:])
-    if not others:
-        return "scratch", "no transfer was tried; the prompt from scratch is delivered."
-    best = max(others, key=lambda o: o.select_score)
-    found = best.versus_scratch
-    if found is None:
-        return "scratch", f"{best.strategy} chose the same run as scratch; the prompt from scratch is delivered."
-    what = (
-        f"{best.strategy} scores {best.score:.1f} against {scratch.score:.1f} from scratch on {found['rows']} held-out "
-        f"rows ({found['gain']:+.1f}, {100 * found['level']:.0f} % interval {found['low']:+.1f} to {found['high']:+.1f})"
-    )
-    if found["better"]:
-        return best.strategy, f"{what}: better beyond noise, delivered."
-    if found["worse"]:
-        return "scratch", f"{what}: transfer hurts here, the prompt from scratch is delivered."
-    return "scratch", f"{what}: not beyond noise, the prompt from scratch is delivered."

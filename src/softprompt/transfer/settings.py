@@ -9,6 +9,8 @@ from torch import Tensor
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.training.settings import TrainSettings
+from softprompt.transfer.expected import ExpectedGain
+from softprompt.transfer.race import KEEP, LOOK_ROWS, check_keep
 from softprompt.transfer.strategies import STRATEGIES
 
 Metric = Literal["per_token", "average"]
@@ -29,7 +31,10 @@ class TransferSettings:
         embedding_runs: runs (seeds) the target's task embedding is averaged over.
         seed: first seed; runs take seed, seed + 1, ...
         generic: name of the one source prompt of the strategy ``generic``.
-        race_keep: share of a race's field that survives each rung.
+        race_keep: share of a race's field that survives each rung, in (0, 1); each rung is 1 / race_keep times as late as the
+            one before (`softprompt.transfer.race`, with what it costs).
+        race_rows: at most this many selecting rows rank a race's field at a rung, a seeded subset, ties by training loss; 0
+            for all. Checkpoints are chosen on all of them, at ``eval_every``.
         level: coverage of the guard's interval, in (0, 1).
     """
 
@@ -43,7 +48,8 @@ class TransferSettings:
     embedding_runs: int = 3
     seed: int = 1
     generic: str = ""
-    race_keep: float = 0.34
+    race_keep: float = KEEP
+    race_rows: int = LOOK_ROWS
     level: float = 0.9
 
     def __post_init__(self) -> None:
@@ -53,12 +59,28 @@ class TransferSettings:
         for name in ("k", "average_k", "mixture_k", "embedding_runs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_keep(self.race_keep)
+        if self.race_rows < 0:
+            raise UsageError(f"race_rows must not be negative, got {self.race_rows}.")
         if self.metric not in ("per_token", "average"):
             raise UnknownNameError("similarity", self.metric, ("per_token", "average"))
         if "generic" in self.strategies and not self.generic:
             raise UsageError("strategy 'generic' needs the source prompt to start from: name one of the library.")
         if not 0.0 < self.level < 1.0:
             raise UsageError(f"level must be in (0, 1), got {self.level}.")
+
+    @property
+    def scratch_seeds(self) -> range:
+        """Seeds of the runs from scratch."""
+        count = self.scratch_runs
+        if not count:
+            count = max(1, self.k if "best_of_top_k" in self.strategies else 1)
+        return range(self.seed, self.seed + count)
+
+    @property
+    def embedding_seeds(self) -> range:
+        """Seeds of the target's task embeddings."""
+        return range(self.seed, self.seed + self.embedding_runs)
 
 
 @dataclass(kw_only=True)
@@ -79,6 +101,7 @@ class Outcome:
         prompt_PH: the chosen prompt.
         curve: its validations.
         notes: what a reader should know, e.g. sources left out.
+        step: the step of its best checkpoint, which is the prompt; 0 for the start itself.
     """
 
     strategy: str
@@ -94,6 +117,7 @@ class Outcome:
     prompt_PH: Tensor
     curve: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    step: int = 0
 
     def plain(self) -> dict[str, Any]:
         """Everything but the prompt, as JSON."""
@@ -113,6 +137,8 @@ class TargetReport:
         prompt_PH: the delivered prompt, float32 [P, H].
         embedding_PH: the target's task embedding of its first seed.
         facts: rows, fingerprints, seeds.
+        expected: each source prompt's predicted gain, and beside it what its run gained; empty without a calibration.
+        refused: strategies that could not be tried, and why.
     """
 
     target: str
@@ -123,6 +149,8 @@ class TargetReport:
     prompt_PH: Tensor
     embedding_PH: Tensor | None
     facts: dict[str, Any]
+    expected: list[ExpectedGain] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """Everything but tensors, as JSON."""
@@ -132,6 +160,8 @@ class TargetReport:
             "verdict": self.verdict,
             "outcomes": [outcome.plain() for outcome in self.outcomes],
             "ranking": self.ranking,
+            "expected": [gain.plain() for gain in self.expected],
+            "refused": self.refused,
             "facts": self.facts,
         }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import SEQ2SEQ_KINDS, random_batch, random_prompts, save_tiny, tiny_backbone, tiny_t5, tiny_tokenizer
+from tests.models import KINDS, random_batch, random_prompts, save_tiny, tiny_backbone, tiny_t5, tiny_tokenizer
 
 from softprompt.backbones.base import Dropout
 from softprompt.backbones.layers import relative_buckets
@@ -54,7 +54,7 @@ def test_buckets_equal_those_of_transformers(bidirectional: bool) -> None:
     assert bool((ours == theirs).all())
 
 
-@pytest.mark.parametrize("kind", SEQ2SEQ_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_checkpointing_changes_nothing(kind: str, dtype: torch.dtype) -> None:
     found = []

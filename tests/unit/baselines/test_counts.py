@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+
 import pytest
 import torch
 from tests.models import tiny_backbone
@@ -12,6 +15,7 @@ from softprompt.baselines.counts import (
     count,
     peak_memory_bytes,
     shape_of,
+    start_peak_memory,
     t5_v1_1_parameters,
 )
 from softprompt.errors import UsageError
@@ -59,3 +63,14 @@ def test_counts_of_every_method_for_any_backbone() -> None:
 
 def test_peak_memory_is_that_of_this_process() -> None:
     assert 10_000_000 < peak_memory_bytes(torch.device("cpu")) < 1 << 40
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot forget an old peak")
+def test_a_new_measurement_forgets_what_was_freed() -> None:
+    cpu, size = torch.device("cpu"), 240_000_000
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # the allocator may keep what is freed
+    block.write(b"x" * size)
+    with_it = peak_memory_bytes(cpu)
+    block.close()
+    start_peak_memory(cpu)
+    assert peak_memory_bytes(cpu) < with_it - size // 2

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from tests.models import KINDS, random_batch, tiny_backbone
-from tests.unit.sharpt.small_tasks import small_data
+from tests.unit.sharpt.small_tasks import small_data, small_task
 
 from softprompt.baselines.adafactor import Adafactor, factored
 from softprompt.baselines.live_model import LiveModel
 from softprompt.baselines.model_tuning import evaluate_tuned, tune_model, tune_multitask
 from softprompt.baselines.tune_settings import RECIPES, TuneSettings, tune_recipe
 from softprompt.baselines.tuned import ModelState, load_tuned
+from softprompt.baselines.tuning_data import mixed_run, tuning_data
 from softprompt.baselines.tuning_loop import TokenStream
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob
@@ -30,6 +31,15 @@ SETTINGS = TuneSettings(
 
 def a_run(backbone: Any, name: str = "animals", seed: int = 0) -> Any:
     return small_data(backbone, name).run(name, seed)
+
+
+def test_rows_are_cut_as_the_settings_and_the_backbone_say() -> None:
+    """No prompt takes room; validation is cut only where the backbone cannot hold it."""
+    backbone = tiny_backbone("t5")
+    data = tuning_data(backbone, small_task(), SETTINGS.having(max_input_tokens=4), train_rows=6, validation_rows=3)
+    assert (len(data.train), len(data.validation)) == (6, 3)
+    assert int(data.train.input_lengths.max()) == 4
+    assert int(data.validation.input_lengths.max()) > 4
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -259,6 +269,32 @@ def test_multitask_goes_on_from_the_mixture(carry: bool, tmp_path: Path) -> None
         backbone, target, SETTINGS, start=ModelState(weights=first.final.weights) if carry else first.final
     )
     assert any(not torch.equal(weight, other.best[name]) for name, weight in again.best.items())
+
+
+def test_multitask_goes_on_in_the_stage_that_was_stopped(tmp_path: Path) -> None:
+    backbone = tiny_backbone("t5")
+    parts = [small_data(backbone, "animals"), small_data(backbone, "birds")]
+    mixture = mixed_run("mixture", 0, parts, [2.0, 1.0], SETTINGS)
+    targets = [a_run(backbone, "fish"), a_run(backbone, "cats")]
+    _, whole = tune_multitask(backbone, mixture, targets, SETTINGS, SETTINGS, tmp_path / "whole")
+    seen: list[int] = []
+
+    def stop_in_the_second_target(progress: Progress) -> None:
+        seen.append(progress.step)
+        if len(seen) == 11:  # four steps on the mixture, four on the first target, two validated ones on the second
+            raise RuntimeError("killed")
+
+    part = tmp_path / "part"
+    with pytest.raises(RuntimeError, match="killed"):
+        tune_multitask(backbone, mixture, targets, SETTINGS, SETTINGS, part, observer=stop_in_the_second_target)
+    seen.clear()
+    _, again = tune_multitask(
+        backbone, mixture, targets, SETTINGS, SETTINGS, part, resume=True, observer=lambda p: seen.append(p.step)
+    )
+    assert seen == [3, 4]
+    for one, other in zip(whole, again, strict=True):
+        assert one.scores == other.scores
+        assert all(torch.equal(weight, other.best[name]) for name, weight in one.best.items())
 
 
 def test_batches_are_counted_in_tokens() -> None:

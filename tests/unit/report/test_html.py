@@ -150,6 +150,9 @@ def test_report_study_from_a_ledger(tmp_path: Path) -> None:
     check(page)
     assert "Methods by target task" in page
     assert "How well predictors rank" in page
+    assert "The figures in one place" in page
+    assert "A race over all source prompts" in page
+    assert "which needs the targets&#x27; rows" in page or "which needs the targets' rows" in page
     assert "train-alpha" in page  # provenance: the data's fingerprint
     names = {path.name for path in (*report.tables, *report.figures)}
     assert {
@@ -159,6 +162,11 @@ def test_report_study_from_a_ledger(tmp_path: Path) -> None:
         "gain_heatmap.png",
         "gain_heatmap.svg",
         "correlation_average.svg",
+        "score_against_cost.svg",
+        "figures.csv",
+        "bargain.tex",
+        "race.csv",
+        "methods_cost.csv",
     } <= names
     for path in report.figures:
         head = path.read_bytes()[:300]
@@ -179,8 +187,44 @@ def test_figures_that_have_no_cells_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="matrix"):
         similarity_heatmap(["a"], ["b"], np.zeros((2, 2)), tmp_path / "x.png")
     assert similarity_heatmap(["a"], ["b"], [[0.5]], tmp_path / "x.svg").read_text().count("<svg") == 1
-    sizes = {"prompt tuning": [(6e7, 59.8, 0.8), (2.2e8, 63.1, 1.1)], "spot": [(2.2e8, 73.2, None)]}
+    sizes: dict[str, list[tuple[float, float, float | None]]] = {
+        "prompt tuning": [(6e7, 59.8, 0.8), (2.2e8, 63.1, 1.1)],
+        "spot": [(2.2e8, 73.2, None)],
+    }
     assert score_against_size(sizes, tmp_path / "size.png").exists()
+
+
+def test_similarities_are_coloured_over_their_own_range() -> None:
+    from softprompt.study.figures import colour_range
+
+    alike = np.array([[1.0, 0.92, 0.90], [0.92, 1.0, 0.94], [0.90, 0.94, 1.0]])
+    assert colour_range(alike) == (0.90, 0.94)  # a row and itself would stretch it
+    assert colour_range(np.array([[0.2, 0.5]])) == (0.2, 0.5)
+    assert colour_range(np.full((2, 2), np.nan)) == (0.0, 1.0)
+    low, high = colour_range(np.ones((3, 3)))
+    assert low < 1.0 < high
+    results = small_results()
+    page = study_page(results, strategy_rows(results, (1,)))
+    legends = re.findall(r"<span>(-?[0-9.]+), least alike</span>.*?<span>(-?[0-9.]+) and above", page)
+    assert len(legends) == 3
+    assert all(-1 <= float(a) < float(b) <= 1 for a, b in legends)
+
+
+def test_spots() -> None:
+    from softprompt.report.charts import SERIES, Spot, spots
+
+    points = [
+        Spot(name=f"<{i}>", x=10.0 ** (i / 5 - 2), y=float(i), low=float(i) - 1, high=float(i) + 1) for i in range(10)
+    ]
+    chart = spots("c", [*points, Spot(name="free", x=0.0, y=1, low=1, high=1)], title="t", x_name="x", y_name="y")
+    checker = check(chart)
+    assert "10 methods" in checker.text
+    assert "free" not in chart
+    assert "&lt;3&gt;: 4.0 %, +3.0 [+2.0, +4.0]" in chart
+    assert all(f">{word}%</text>" in chart for word in ("1", "10", "50"))
+    drawn = re.findall(r'<path class="mark" d="[^"]*" fill="([^"]*)"><title>&lt;\d&gt;: ', chart)
+    assert drawn == [*SERIES, *SERIES[:3]]
+    assert "pending" in spots("c", [], title="t", x_name="x", y_name="y")
 
 
 def test_sizes(tmp_path: Path) -> None:

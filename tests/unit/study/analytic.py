@@ -128,6 +128,8 @@ class AnalyticRunner:
             ledger.write(cell.kind, cell.key, cell.identity, {}, tensor, provenance)
             return
         result = {"status": "done", "steps": steps, "seconds": 0.5, "tokens": 100 * steps, "eval_tokens": 10 * steps}
+        if "target" in cell.spec:
+            result["curve"] = [{"step": steps, "loss": 1.0, "score": self._scores(cell, prompt)["halves"][0]}]
         ledger.write(cell.kind, cell.key, cell.identity, result, {"best": torch.from_numpy(prompt)}, provenance)
 
     def _goal(self, cell: StudyCell) -> np.ndarray:

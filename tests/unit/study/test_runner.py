@@ -13,8 +13,9 @@ from softprompt.report.study import report_study
 from softprompt.study.build import build_grid
 from softprompt.study.ledger import Ledger
 from softprompt.study.run import collect, facts_of, open_study, run_study, skill_relations
-from softprompt.study.runner import PromptRunner, contamination, content
+from softprompt.study.runner import PromptRunner, contamination
 from softprompt.study.settings import Study, study_of
+from softprompt.tasks.contamination import text_key
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,8 @@ def test_a_task_without_data_is_refused_before_anything_starts(backbone: Path, t
 
 
 def test_contamination_is_found_across_forms() -> None:
-    assert content("rte hypothesis: A dog, premise: Barks!") == content("mnli premise: barks hypothesis: a dog")
+    assert text_key("rte hypothesis: A dog, premise: Barks!") == text_key("mnli premise: barks hypothesis: a dog")
     study = study_of({"name": "x", "sources": ["s", "m"], "targets": ["t"], "mixtures": {"m": ["s", "u"]}})
-    train = {"s": {"one"}, "u": {"two", "three"}, "t": set()}
-    assert contamination(study, train, {"t": ["one", "two", "four"]}) == [("t", "s", 1), ("t", "m", 2)]
+    train: dict[str, set[tuple[str, ...]]] = {"s": {("one",), ()}, "u": {("two",), ("three",)}, "t": set()}
+    held_out = {"t": [("one",), ("two",), ("four",), ()]}  # a row without text is like no other
+    assert contamination(study, train, held_out) == [("t", "s", 1), ("t", "m", 2)]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from softprompt.study.choosing import honest_best
 from softprompt.study.records import Results, RunScore
 from softprompt.study.statistics import (
     bootstrap,
@@ -14,7 +15,6 @@ from softprompt.study.statistics import (
     excess_table,
     halves_table,
     holm,
-    honest_best,
     sign_flip_test,
     split_halves,
 )

@@ -8,11 +8,12 @@ import pytest
 import torch
 from tests.models import corpus, tiny_backbone
 
+from softprompt import artifacts
 from softprompt.errors import Interrupted, NonFiniteError, UsageError
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.task import Example, Split
-from softprompt.training import loop
+from softprompt.training import group, loop
 from softprompt.training.group import row_key
 from softprompt.training.loop import train_prompts
 from softprompt.training.runs import Run
@@ -230,6 +231,35 @@ def test_leave_drops_the_named_runs(backbone, splits):
     assert [(r.status, r.steps) for r in results] == [("dropped", 2), ("done", 6)]
 
 
+def test_a_look_ranks_and_chooses_no_checkpoint(backbone, splits, tmp_path):
+    seen = []
+
+    def leave(step, active):
+        seen.append((step, [len(r.curve) for r in active]))
+        return ["word-1"] if step == 3 else []
+
+    start = prompts(backbone, 2)
+    looks = loop.Looks(at=(1, 3, 4), rows=5)
+    settings = SETTINGS.having(patience=3, learning_rate=1e-9, dropout=0.0)  # nothing improves on step 2
+    results = train(backbone, splits, [1, 2], start, settings, leave=leave, looks=looks)
+    assert seen == [(1, [1, 1]), (2, [2, 2]), (3, [3, 3]), (4, [4]), (6, [5])]
+    looked = {row["step"]: row.get("rows") for row in results[1].curve}
+    assert looked == {1: 5, 2: None, 3: 5, 4: None, 6: None}
+    (alone,) = train(backbone, splits, [2], start[1:], settings)
+    whole = [row["score"] for row in results[1].curve if "rows" not in row]
+    assert whole == [row["score"] for row in alone.curve]
+    # With looks among them, three validations were without improvement.
+    assert (results[1].best_step, results[1].status) == (2, "done")
+    # A dropped run keeps its best checkpoint, and nobody pays for measuring it.
+    assert (results[0].status, results[0].best_step, results[0].scores) == ("dropped", 2, {})
+    # Looks are part of what a run directory holds, and only where there are any.
+    folder = tmp_path / "run"
+    train(backbone, splits, [1], start[:1], folder=folder)
+    assert "looks" not in artifacts.read_json(folder / "run.json")
+    with pytest.raises(UsageError, match="looks"):
+        train(backbone, splits, [1], start[:1], folder=folder, resume=True, looks=looks)
+
+
 def test_selecting_and_reporting_rows_are_kept_apart(backbone, splits):
     runs = runs_of(splits, [1], select_rows=np.arange(0, 10), report_rows=np.arange(10, 24))
     (result,) = train_prompts(backbone, PromptStack(prompts(backbone, 1), tuned=True), runs, SETTINGS)
@@ -252,6 +282,46 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on(backbone, splits, monk
     (found,) = train(backbone, splits, [1], start, settings)
     assert max(seen) > 2
     torch.testing.assert_close(found.final["prompt"], expected.final["prompt"], rtol=2e-3, atol=2e-4)
+
+
+class OutOfMemoryOnce:
+    """A backbone's losses, which run out of memory on their first call with more than two rows."""
+
+    def __init__(self, real):
+        self.real, self.failed = real, False
+
+    def __call__(self, batch, given, dropout=None):
+        if batch.size > 2 and not self.failed:
+            self.failed = True
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return self.real(batch, given, dropout)
+
+
+def test_the_size_it_was_halved_to_is_part_of_the_checkpoint(backbone, splits, tmp_path, monkeypatch):
+    start, real = prompts(backbone, 1), backbone.example_losses
+    settings = SETTINGS.having(micro_batch_tokens=400, max_input_tokens=20)
+    monkeypatch.setattr(backbone, "example_losses", OutOfMemoryOnce(real))
+    (whole,) = train(backbone, splits, [1], start, settings)
+    assert whole.evidence["micro_batch_tokens"] == 200
+    monkeypatch.setattr(backbone, "example_losses", OutOfMemoryOnce(real))
+    with pytest.raises(Interrupted):
+        train(backbone, splits, [1], start, settings, folder=tmp_path / "run", observer=StopAt(3))
+    monkeypatch.setattr(backbone, "example_losses", real)  # there is memory now, and the grouping stays
+    (resumed,) = train(backbone, splits, [1], start, settings, folder=tmp_path / "run", resume=True)
+    assert resumed.evidence["micro_batch_tokens"] == 200
+    assert torch.equal(resumed.final["prompt"], whole.final["prompt"])
+
+
+def test_the_micro_batch_is_chosen_from_the_memory_at_hand(backbone, monkeypatch):
+    for free, expected in ((None, 4096), (1 << 50, 4096), (2000 * 2 * backbone.activation_bytes, 2000), (0, 256)):
+        monkeypatch.setattr(group, "free_memory_bytes", lambda device, free=free: free)
+        assert group.default_micro_tokens(backbone) == expected
+
+
+def test_results_tell_how_they_were_computed(backbone, splits):
+    (result,) = train(backbone, splits, [1], prompts(backbone, 1))
+    assert result.evidence["precision"] == "float32"
+    assert result.evidence["peak_memory_bytes"] > 1 << 20
 
 
 def test_row_keys_differ_in_every_part():

@@ -12,7 +12,8 @@ from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.task import Split
 from softprompt.training.data import TaskData
 from softprompt.training.settings import TrainSettings
-from softprompt.transfer.run import transfer_targets, verdict_of
+from softprompt.transfer.outcomes import verdict_of
+from softprompt.transfer.run import transfer_targets
 from softprompt.transfer.settings import Outcome, TransferSettings
 
 TRAIN = TrainSettings(
@@ -81,6 +82,26 @@ def test_all_strategies(backbone, library, data):
     assert report.outcome("race").cost < 4 / 3 * report.outcome("oracle").cost
     assert report.prompt_PH.shape == (3, backbone.hidden_size)
     assert report.facts["select_rows"] + report.facts["report_rows"] == 24
+
+
+def test_a_race_says_what_it_took_and_resumes_to_the_same(backbone, library, data, tmp_path):
+    chosen = settings("race", race_rows=6)
+    (whole,) = transfer_targets(backbone, library, [data], chosen)
+    found = whole.outcome("race")
+    # Four runs of four steps: three leave after the first, by six of the twelve selecting rows.
+    assert found.notes[0].startswith("4 runs, 1 after step 1; 7 steps in all, ")
+    assert found.notes[0].endswith(" % of the cost of 3 whole runs.")
+    assert [(row["step"], row.get("rows")) for row in found.curve] == [(1, 6), (2, None), (4, None)]
+    for stop in (1, 3):
+        folder = tmp_path / f"runs-{stop}"
+        with pytest.raises(Interrupted):
+            transfer_targets(
+                backbone, library, [data], chosen, folder=folder,
+                observe=lambda phase, runs, stop=stop: StopAt(stop) if phase == "race" else None,
+            )  # fmt: skip
+        (again,) = transfer_targets(backbone, library, [data], chosen, folder=folder, resume=True)
+        assert torch.equal(again.outcome("race").prompt_PH, found.prompt_PH)
+        assert again.outcome("race").cost == found.cost
 
 
 def test_many_targets_at_once_equal_one(backbone, library, data):

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from softprompt.errors import UsageError
-from softprompt.transfer.race import halving, rung_every, rungs
 from softprompt.transfer.strategies import Ranked, best_of_top_k, mixture_tasks, weighted_average
 
 PROMPTS = {"a@1": torch.full((2, 3), 1.0), "b@1": torch.full((2, 3), 2.0), "c@1": torch.full((2, 3), 4.0)}
@@ -52,29 +51,3 @@ def test_mixture_counts_each_task_once_and_ends_with_the_target():
 def test_an_empty_library_is_refused():
     with pytest.raises(UsageError, match="no source prompt"):
         best_of_top_k([], 1, PROMPTS.__getitem__)
-
-
-class Racer:
-    def __init__(self, name, score, loss):
-        self.name, self.best_score, self.curve = name, score, [{"loss": loss}]
-
-
-def test_halving_drops_the_worst_of_each_target_and_breaks_ties_by_loss():
-    target_of = {"t-a": "t", "t-b": "t", "t-c": "t", "u-a": "u", "u-b": "u"}
-    field = [
-        Racer("t-a", 50, 1.0),
-        Racer("t-b", 50, 0.5),
-        Racer("t-c", 40, 0.1),
-        Racer("u-a", 1, 1),
-        Racer("u-b", 2, 1),
-    ]
-    assert sorted(halving(target_of, 0.5)(10, field)) == ["t-a", "t-c", "u-a"]
-    assert halving(target_of, 0.5)(20, [field[1]]) == []
-
-
-def test_rungs_bring_the_field_down_to_one():
-    assert rungs(1000, 49, 0.34) == 3  # 49, 16, 5, 1
-    assert rungs(1000, 1, 0.34) == 0
-    assert rung_every(1000, 49, 0.34) == 250
-    with pytest.raises(UsageError, match="no room"):
-        rungs(2, 49, 0.34)

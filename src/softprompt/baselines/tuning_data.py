@@ -1,0 +1,54 @@
+"""Rows for model tuning: a task alone, and several mixed for the first stage of multi-task model tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from softprompt.backbones.base import Backbone
+from softprompt.baselines.tune_settings import TuneSettings
+from softprompt.inference.evaluate import seeded_rows
+from softprompt.tasks.encoded import encode_split
+from softprompt.tasks.task import Task
+from softprompt.training.data import TaskData, mixture_run
+from softprompt.training.runs import Run
+
+
+def tuning_data(
+    backbone: Backbone,
+    task: Task,
+    settings: TuneSettings,
+    *,
+    train_rows: int | None = None,
+    validation_rows: int | None = None,
+) -> TaskData:
+    """A task tokenised as model tuning, LoRA and their evaluation take it: no prompt takes room.
+
+    Args:
+        backbone: whose tokenizer is used, and whose ``max_length`` binds.
+        task: the task.
+        settings: token limits of training rows.
+        train_rows: at most this many training rows (a seeded subset); None for all.
+        validation_rows: likewise.
+    """
+    limits = [n for n in (settings.max_input_tokens or None, backbone.max_length) if n is not None]
+    return TaskData(
+        task=task,
+        train=encode_split(
+            task.split("train", max_rows=train_rows), backbone, max_input_tokens=min(limits) if limits else None,
+            max_target_tokens=settings.max_target_tokens,
+        ),
+        validation=encode_split(
+            task.split("validation", max_rows=validation_rows), backbone, max_input_tokens=backbone.max_length,
+            max_target_tokens=None,
+        ),
+    )  # fmt: skip
+
+
+def mixed_run(name: str, seed: int, parts: Sequence[TaskData], rates: Sequence[float], settings: TuneSettings) -> Run:
+    """The run on a mixture: the first stage of multi-task model tuning (SPoT Appendix C).
+
+    A mixture has no validation of its own. What is watched is the first task, at most ``eval_rows`` rows of it, and
+    nothing is chosen by it: the targets start from the last weights.
+    """
+    watched = seeded_rows(len(parts[0].validation), settings.eval_rows, 0)
+    return mixture_run(name, seed, parts, rates, validated_on=parts[0], select_rows=watched, report_rows=watched)

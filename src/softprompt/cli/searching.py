@@ -1,0 +1,277 @@
+"""``softprompt embed`` and ``search``: which prompts of a library resemble a new task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import app, command
+from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.progress import say, training
+from softprompt.errors import DataError, IncompatibleBackboneError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from softprompt.backbones.base import Backbone
+    from softprompt.library.search import Match
+    from softprompt.library.store import Library
+    from softprompt.training.data import TaskData
+    from softprompt.transfer.calibration import Calibration
+    from softprompt.transfer.expected import ExpectedGain
+
+
+@command(app, "embed")
+def embed(
+    task: o.TaskName,
+    out: Annotated[Path, typer.Option("--out", help="Where the embeddings go (.safetensors).", show_default=False)],
+    data: o.Data = None,
+    seeds: o.Seeds = "1,2,3",
+    recipe: o.Recipe = "quick",
+    set_: o.Set = None,
+    batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None,
+    prompt_length: o.PromptLength = None,
+    embedding_step: Annotated[int | None, typer.Option("--embedding-step", help="The step it is taken at.")] = None,
+    train_rows: o.TrainRows = None,
+    chat: o.ChatForm = False,
+    system: o.System = None,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Compute a task's embeddings: its prompt at an early step."""
+    from softprompt import artifacts
+    from softprompt.api import task_embeddings
+
+    if out.suffix != ".safetensors":
+        raise UsageError(f"--out {out} must end in .safetensors.")
+    numbers = o.numbers(seeds, "--seeds")
+    settings = o.train_settings(
+        recipe, set_, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
+        embedding_step=embedding_step,
+    )  # fmt: skip
+    tasks = o.open_tasks([task], data)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    (encoded,) = o.encode(model, o.in_chat(tasks, chat, system, model), settings, train_rows)
+    with training("embedding") as observer:
+        found = task_embeddings(model, encoded, settings, seeds=numbers, observer=observer)
+    artifacts.write_tensors(out, {f"seed_{seed}": t for seed, t in zip(numbers, found, strict=True)})
+    facts = {
+        "task": tasks[0].name,
+        "file": out,
+        "seeds": numbers,
+        "step": settings.embedding_step,
+        "shape": list(found[0].shape),
+        "fingerprint": model.fingerprint,
+        "data": encoded.train.fingerprint,
+    }
+    told = f"{len(found)} embedding(s) of {tasks[0].name} at step {settings.embedding_step}, {facts['shape']}, in {out}"
+    return Answer(data=facts, show=lines(told))
+
+
+@command(app, "search")
+def search(
+    library: o.LibraryPlace,
+    task: Annotated[str | None, typer.Option("--task", help="The new task.")] = None,
+    embedding: Annotated[Path | None, typer.Option("--embedding", help="A file of `softprompt embed` instead.")] = None,
+    data: o.Data = None,
+    metric: o.Metric = "per_token",
+    top_k: Annotated[int, typer.Option("--top-k", help="How many prompts.", min=1)] = 10,
+    use_prompts: Annotated[
+        bool, typer.Option("--use-prompts", help="Compare prompts without an embedding by themselves.")
+    ] = False,
+    losses: Annotated[
+        bool, typer.Option("--losses", help="Predict gains from each prompt's untuned loss too; needs --task.")
+    ] = False,
+    seeds: o.Seeds = "1,2,3",
+    recipe: o.Recipe = "quick",
+    set_: o.Set = None,
+    prompt_length: o.PromptLength = None,
+    train_rows: o.TrainRows = None,
+    chat: o.ChatForm = False,
+    system: o.System = None,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Rank a library's prompts for a new task."""
+    from softprompt.library.search import search as search_library
+
+    if (task is None) == (embedding is None):
+        raise UsageError("search takes --task or --embedding, one of the two.")
+    if losses and task is None:
+        raise UsageError("--losses needs the target's rows: give --task instead of --embedding.")
+    store = o.open_library(library)
+    fingerprint: str | None = None
+    own: tuple[str, ...] = ()
+    measured = None
+    if embedding is not None:
+        queries = _embeddings(embedding)
+    else:
+        from softprompt.api import task_embeddings
+
+        settings = o.train_settings(recipe, set_, prompt_length=prompt_length)
+        tasks = o.open_tasks([str(task)], data)
+        own = (tasks[0].name,)
+        model = o.open_backbone(backbone, dtype, device, revision)
+        fingerprint = model.fingerprint
+        (encoded,) = o.encode(model, o.in_chat(tasks, chat, system, model), settings, train_rows)
+        with training("embedding") as observer:
+            queries = task_embeddings(model, encoded, settings, seeds=o.numbers(seeds, "--seeds"), observer=observer)
+        measured = _losses(store, model, encoded, own) if losses else None
+    asked: dict[str, Any] = {
+        "backbone_fingerprint": fingerprint, "exclude_tasks": own, "use_prompts": use_prompts,
+    }  # fmt: skip
+    found = search_library(store, queries, metric=metric, top_k=top_k, **asked)
+    left_out = dict(store.index.problems)
+    notes = [f"left out: {problem}" for problem in left_out.values()]
+    gains: list[ExpectedGain] = []
+    if found:
+        gains, why = _expected(store, found, queries, asked, measured)
+        notes = [*_how_sure(found, metric), why, *_seen(store, own, gains), *notes]
+    else:
+        notes.append(f"library {store.location} holds no prompt with a task embedding for this backbone.")
+    data_ = {
+        "library": store.location,
+        "metric": metric,
+        "matches": found,
+        "expected": [gain.plain() for gain in gains],
+        "losses": measured,
+        "problems": left_out,
+    }
+    shown = both(_ranking(found, gains, measured), lines(*notes)) if found else lines(*notes)
+    return Answer(data=data_, show=shown)
+
+
+def _embeddings(path: Path) -> Sequence[Tensor]:
+    from softprompt import artifacts
+
+    tensors = artifacts.read_tensors(path)
+    if not tensors:
+        raise DataError(f"{path} holds no embedding: make one with `softprompt embed`.")
+    return list(tensors.values())
+
+
+def _ranking(found: Sequence[Match], gains: Sequence[ExpectedGain], losses: dict[str, float] | None) -> Any:
+    columns = ["rank", "prompt", "task", "per_token", "average", "lead", "agreement", "score", "rows"]
+    rows: list[list[object]] = [
+        [
+            m.rank,
+            m.name,
+            m.task,
+            f"{m.per_token:.4f}",
+            f"{m.average:.4f}",
+            _lead(m),
+            _share(m.agreement),
+            m.entry.score,
+            m.entry.train_rows,
+        ]
+        for m in found
+    ]
+    if losses is not None:
+        columns.append("untuned loss")
+        rows = [[*row, losses.get(match.name)] for row, match in zip(rows, found, strict=True)]
+    if gains:
+        columns.append(f"predicted gain ({100 * gains[0].level:.0f} %)")
+        rows = [[*row, range_of(gain)] for row, gain in zip(rows, gains, strict=True)]
+    return table(columns, rows)
+
+
+def _lead(match: Match) -> str:
+    if match.lead is None:
+        return "-"
+    return f"{match.lead:.4f}" + ("" if match.lead_error is None else f" +-{match.lead_error:.4f}")
+
+
+def range_of(gain: ExpectedGain) -> str:
+    return f"{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+
+
+def _how_sure(found: Sequence[Match], metric: str) -> list[str]:
+    """What lead and agreement mean, and whether the first place is sure."""
+    first = found[0]
+    told = [f"lead: {metric} similarity over the prompt ranked next, +- its standard error over the target's seeds;"]
+    told.append("agreement: share of the seeds that put the prompt among these when each ranks alone.")
+    if first.lead is None:
+        return told
+    if first.lead_error is None:
+        return [*told, f"{first.name} is first by {first.lead:.4f}; how sure that is needs more than one seed."]
+    sure = "beyond" if first.lead > 2.0 * first.lead_error else "not beyond"
+    return [*told, f"{first.name} is first by {first.lead:.4f}, {sure} two standard errors."]
+
+
+def _expected(
+    store: Library,
+    found: Sequence[Match],
+    queries: Sequence[Tensor],
+    asked: dict[str, Any],
+    losses: dict[str, float] | None,
+) -> tuple[list[ExpectedGain], str]:
+    """Predicted gains of the matches, and a line on where they come from or why there are none."""
+    from softprompt.library.search import similarity_spread
+    from softprompt.transfer.expected import expected_gains
+
+    known = {asked["backbone_fingerprint"] or m.entry.backbone_fingerprint for m in found}
+    calibration, why = calibration_of(store, known, found[0].entry.backbone_name, losses=losses is not None)
+    if calibration is None:
+        return [], why
+    spread = similarity_spread(store, queries, **asked)
+    return expected_gains(calibration, found, spread, losses), why
+
+
+def calibration_of(
+    store: Library, fingerprints: set[str | None], name: str, *, losses: bool | None = None
+) -> tuple[Calibration | None, str]:
+    """The library's calibration where it is of these backbones alone, and a line about it or about its absence.
+
+    Args:
+        store: the library.
+        fingerprints: of the backbones in question.
+        name: of the backbone.
+        losses: whether untuned losses are measured; None where the calibration decides.
+    """
+    from softprompt.transfer.calibration import find_calibration
+
+    calibration = find_calibration(store)
+    if calibration is None:
+        return None, (
+            f"no predicted gain: library {store.location} holds no calibration; make one from a finished study with "
+            f"`softprompt library calibrate {store.location} --study LEDGER`."
+        )
+    try:
+        for fingerprint in fingerprints:
+            calibration.check_backbone(name, fingerprint)
+    except IncompatibleBackboneError as error:
+        return None, f"no predicted gain: {error}"
+    told = calibration.about(losses=calibration.wants_losses if losses is None else losses)
+    return calibration, f"predicted gain: points of one run over the mean from scratch; {told}."
+
+
+def _seen(store: Library, own: Sequence[str], gains: Sequence[ExpectedGain]) -> list[str]:
+    """A remark where the target was in the calibration's study."""
+    from softprompt.transfer.calibration import find_calibration
+
+    calibration = find_calibration(store) if gains else None
+    return [] if calibration is None else [remark for task in own for remark in calibration.remarks(task)]
+
+
+def _losses(store: Library, model: Backbone, data: TaskData, own: Sequence[str]) -> dict[str, float]:
+    """The untuned loss of every candidate on the target's rows."""
+    from softprompt.transfer.expected import untuned_losses
+    from softprompt.transfer.run import source_entries
+
+    names = [e.name for e in source_entries(store, model) if e.task not in own]
+    say(f"untuned losses: {len(names)} prompt(s)")
+    return untuned_losses(model, store, names, data.train)[0]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"

@@ -1,0 +1,106 @@
+"""``softprompt sharpt relations`` and ``skills``: what a latent space says of tasks, and how it came to be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import command
+from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.sharpt import Cache, SpaceFolder, opened, sharpt
+from softprompt.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from softprompt.backbones.base import Backbone
+    from softprompt.sharpt.cache import CachedEncoder
+    from softprompt.tasks.task import Task
+
+
+@command(sharpt, "relations")
+def relations(
+    space: SpaceFolder,
+    sources: Annotated[str, typer.Option("--sources", help="Source tasks, commas between.", show_default=False)],
+    targets: Annotated[str, typer.Option("--targets", help="Target tasks, commas between.", show_default=False)],
+    figure: o.Figure = None,
+    data: o.Data = None,
+    train_rows: o.TrainRows = None,
+    cache: Cache = None,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Relate tasks by the skills they use (Figure 3)."""
+    from softprompt.sharpt.figures import relations_heatmap
+    from softprompt.sharpt.relations import relations as relate
+    from softprompt.sharpt.space import load_space
+
+    _drawable(figure)
+    loaded = load_space(space)
+    left, right = o.words(sources, "--sources"), o.words(targets, "--targets")
+    tasks = o.open_tasks(tuple(dict.fromkeys([*left, *right])), data)
+    model, encoder = opened(loaded, backbone, dtype, device, revision, cache)
+    encodings = {task.name: _encodings(encoder, model, task, train_rows) for task in tasks}
+    by_name = dict(zip(dict.fromkeys([*left, *right]), encodings.values(), strict=True))
+    found = relate(loaded.prompter(model, encoder), {n: by_name[n] for n in left}, {n: by_name[n] for n in right})
+    drawn = [relations_heatmap(found, figure)] if figure is not None else []
+    cosine = found.cosine_AB.tolist()
+    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(found.sources, cosine, strict=True)]
+    shown = both(table(["source", *found.targets], rows), lines(*(f"figure: {path}" for path in drawn)))
+    return Answer(data={**found.plain(), "figure": figure}, show=shown)
+
+
+def _drawable(figure: Path | None) -> None:
+    """Raises UsageError for a figure of another kind, before anything is computed."""
+    if figure is not None and figure.suffix.lower() not in (".png", ".svg"):
+        raise UsageError(f"--figure {figure} must end in .png or .svg.")
+
+
+@command(sharpt, "skills")
+def skills(
+    run: Annotated[Path, typer.Argument(help="Folder of `sharpt train`, or a space in it.", show_default=False)],
+    figure: o.Figure = None,
+) -> Answer:
+    """Show how many skills were in use as a space was learned."""
+    from softprompt.sharpt.figures import skill_use_curve
+
+    _drawable(figure)
+    history = _history(run)
+    drawn = [skill_use_curve(history, figure)] if figure is not None else []
+    last = {record["run"]: record for record in history}
+    revived = {name: sum(r["revived"] for r in history if r["run"] == name) for name in last}
+    rows = [[n, r["step"], r["used"], r["dead"], round(r["perplexity"], 2), revived[n]] for n, r in last.items()]
+    shown = table(["run", "last step", "skills used", "dead", "perplexity", "revived"], rows)
+    return Answer(
+        data={"history": history, "figure": figure}, show=both(shown, lines(*(f"figure: {path}" for path in drawn)))
+    )
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    """The measurements of skill use of a run: in its folder, in the run directory below it, or beside a space of it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from softprompt.sharpt.train import skill_history
+
+    for place in (folder, folder / "run", folder.parent / "run"):
+        found = skill_history(place)
+        if found:
+            return found
+    raise UsageError(
+        f"{folder} holds no measurement of skill use: give the folder of `softprompt sharpt train` (--out), trained "
+        "with a latent space."
+    )
+
+
+def _encodings(encoder: CachedEncoder, backbone: Backbone, task: Task, rows: int | None) -> Tensor:
+    from softprompt.tasks.encoded import encode_split
+
+    split = task.split("train", max_rows=rows)
+    return encoder.precompute(encode_split(split, backbone, max_input_tokens=None, max_target_tokens=None))

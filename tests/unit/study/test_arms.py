@@ -1,0 +1,172 @@
+"""SharPT, its ablations, and model tuning, plain and multi-task, as cells of a study."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.unit.study.test_runner import backbone, made, vars_of
+
+from softprompt.errors import UnknownNameError, UsageError
+from softprompt.report.study import report_study
+from softprompt.sharpt.recipes import ABLATIONS
+from softprompt.study.build import build_grid
+from softprompt.study.grid import Grid, unresolved_facts
+from softprompt.study.ledger import Ledger
+from softprompt.study.plan import plan_study
+from softprompt.study.run import collect, facts_of, open_study, run_study, skill_relations
+from softprompt.study.settings import SHARPT_ABLATIONS, Study, study_of
+
+__all__ = ["backbone"]  # the fixture
+
+ARMS = {"sharpt", "model_tuning", "multitask_model_tuning"}
+ABLATED = {"sharpt, no-source-training", "sharpt, no-latent-space"}
+HALF = 8
+
+
+def everything(backbone: Path) -> Study:
+    """Every arm and every strategy that tunes, checkpoints chosen on one half of validation."""
+    return made(
+        backbone,
+        name="arms",
+        protocol="halves",
+        sources=["gen_sentiment_film", "gen_paraphrase_sentence"],
+        seeds=[0],
+        strategies={"best_of_top_k": [1], "weighted_average": [2], "multitask_mixture": [1]},
+        methods=sorted(ARMS),
+        sharpt={
+            "recipe": "quick", "encoder": "backbone", "skills": 4, "prompt_length": 4, "source_steps": 3,
+            "target_steps": 2, "ablations": list(SHARPT_ABLATIONS),
+        },
+        model_tuning={"recipe": "model-tuning-quick", "steps": 2, "source_steps": 3},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("arms")
+    summary = run_study(everything(backbone), folder)
+    assert summary.complete, summary.failed
+    return folder
+
+
+def opened(folder: Path) -> tuple[Study, Ledger, Grid]:
+    study, ledger, noted = open_study(folder)
+    return study, ledger, build_grid(study, facts_of(study, noted))
+
+
+def test_every_arm_stands_in_the_tables(finished: Path, tmp_path: Path) -> None:
+    study, ledger, noted = open_study(finished)
+    facts = facts_of(study, noted)
+    results = collect(study, ledger, facts)
+    assert {s.strategy for s in results.strategies} == {*ARMS, *ABLATED, "weighted_average", "multitask_mixture"}
+    found = skill_relations(study, ledger, facts)  # of the whole method, not of its ablations
+    assert found is not None
+    space = build_grid(study, facts).named("latent_space", "space.0")
+    assert np.array_equal(found[1], ledger.read("latent_space", space.key).result["relations"]["cosine"])
+    report = report_study(finished, tmp_path, figures=False)
+    tables = {path.name: path.read_text().splitlines() for path in report.tables}
+    for table in ("methods.csv", "methods_cost.csv"):
+        for name in (*ARMS, *ABLATED):
+            assert any(line.strip('"').startswith(name) for line in tables[table]), (table, name)
+    assert {"figures.csv", "bargain.csv", "race.csv", "guard.csv", "beats_scratch.csv"} <= set(tables)
+    assert any(line.startswith('"SharPT against weighted_average') for line in tables["figures.csv"])
+    assert not any("pending" in line for line in tables["methods_cost.csv"])
+
+
+def test_costs_are_those_of_the_cells(finished: Path) -> None:
+    study, ledger, noted = open_study(finished)
+    facts = facts_of(study, noted)
+    results, grid = collect(study, ledger, facts), build_grid(study, facts)
+    by_name = {run.strategy: run for run in results.strategies}
+    steps = {name: run.cost.steps for name, run in by_name.items()}
+    assert steps["weighted_average"] == study.target.steps
+    assert steps["multitask_mixture"] == study.target.steps + study.source.steps  # the mixture is the target's own
+    assert (steps["sharpt"], steps["model_tuning"], steps["multitask_model_tuning"]) == (2, 2, 2)
+    shared = {name: run.source_steps for name, run in by_name.items()}
+    assert shared["weighted_average"] == results.source_steps == 2 * study.source.steps
+    assert (shared["sharpt"], shared["sharpt, no-source-training"], shared["multitask_model_tuning"]) == (3, 0, 3)
+    assert (shared["model_tuning"], shared["multitask_mixture"]) == (0, 0)
+    (cell,) = grid.of_kind("model_tuning")
+    record = ledger.read(*cell.id)
+    curve, result = record.result["curve"], record.result
+    share = len(curve) * HALF / (len(curve) * HALF + 2 * HALF)
+    assert by_name["model_tuning"].cost.tokens == pytest.approx(3 * result["tokens"] + share * result["eval_tokens"])
+    assert by_name["model_tuning"].tuned_parameters == result["tuned_parameters"]
+    scratch = results.scratch("gen_sentiment_hotel")[0]
+    embedding = results.embedding_costs["gen_sentiment_hotel", 0]
+    assert embedding.steps == study.embedding.step
+    assert embedding.tokens == pytest.approx(scratch.train_tokens * study.embedding.step / study.target.steps)
+    assert results.prompt_parameters == 4 * results.embeddings["gen_sentiment_hotel", 0].shape[1]
+    assert [point.step for point in scratch.curve] == [2, 4]
+
+
+def test_checkpoints_of_every_arm_are_chosen_on_the_selecting_half_alone(finished: Path) -> None:
+    _, ledger, grid = opened(finished)
+    kinds = {"baseline", "transfer", "weighted_average", "mixture_transfer", "latent_transfer", "model_tuning"}
+    kinds.add("multitask_model_tuning")
+    cells = [cell for cell in grid.of_kind("evaluation") if cell.spec["of"][0] in kinds]
+    assert {cell.spec["of"][0] for cell in cells} == kinds
+    for cell in cells:
+        training, evaluation = ledger.read(*cell.spec["of"]), ledger.read("evaluation", cell.key).result
+        # What chose the checkpoint is what half 0 says of it, and as many rows as that half has.
+        assert training.result["best_score"] == pytest.approx(evaluation["halves"][0]), cell.name
+        assert training.provenance["evidence"]["select_rows"] == HALF, cell.name
+        assert len(evaluation["predictions"]) == 2 * HALF, cell.name
+
+
+def test_multitask_model_tuning_goes_on_from_the_sources_weights(finished: Path) -> None:
+    study, ledger, grid = opened(finished)
+    (union,) = grid.of_kind("multitask_tuning")
+    (child,) = grid.of_kind("multitask_model_tuning")
+    assert child.parents == (union.id,)
+    tensors = ledger.tensors(*union.id)
+    weights = {name: t for name, t in tensors.items() if name.startswith("weight.")}
+    assert {t.dtype for t in weights.values()} == {torch.bfloat16}
+    record = ledger.read(*union.id).result
+    assert (record["steps"], record["watched"]) == (3, "gen_sentiment_film")
+    alone = ledger.read("model_tuning", grid.of_kind("model_tuning")[0].key).result
+    together = ledger.read(*child.id).result
+    assert together["tuned_parameters"] == alone["tuned_parameters"] > 0
+    assert [row["loss"] for row in together["curve"]] != [row["loss"] for row in alone["curve"]]
+    assert not ledger.path(*child.id).joinpath("tensors.safetensors").exists()  # only its answers are kept
+    assert not list((ledger.folder / "packs").glob("*"))
+    # A target more starts from the same weights.
+    more = made(**{**vars_of(study), "targets": ["gen_sentiment_hotel", "gen_sentiment_film"]})
+    wider = build_grid(more, unresolved_facts(more))
+    assert len(wider.of_kind("multitask_tuning")) == 1
+
+
+def test_tuned_parameters_of_sharpt_are_counted(finished: Path) -> None:
+    _, ledger, grid = opened(finished)
+    by_ablation = {c.spec.get("ablation"): ledger.read(*c.id).result for c in grid.of_kind("latent_space")}
+    assert set(by_ablation) == {None, *SHARPT_ABLATIONS}
+    cell = grid.named("latent_transfer", "sharpt>gen_sentiment_hotel.0")
+    target, tensors = ledger.read(*cell.id).result, ledger.tensors(*cell.id)
+    assert tensors["best.skills"].shape[0] == 4  # frozen on a target, tuned on the sources
+    assert by_ablation[None]["tuned_parameters"] == target["tuned_parameters"] + tensors["best.skills"].numel()
+    assert (by_ablation["no-source-training"]["steps"], by_ablation["no-source-training"]["tuned_parameters"]) == (0, 0)
+    assert by_ablation["no-latent-space"]["tuned_parameters"] == target["tuned_parameters"]
+
+
+def test_ablations_leave_the_cells_of_sharpt_alone(backbone: Path) -> None:
+    study = everything(backbone)
+    plain = study.plain()
+    without = study_of({**plain, "sharpt": {**plain["sharpt"], "ablations": ()}, "methods": ("sharpt",)})
+    few, all_ = build_grid(without, unresolved_facts(without)), build_grid(study, unresolved_facts(study))
+    assert set(few.cells) < set(all_.cells)
+    assert len({cell.key for cell in all_.of_kind("latent_space")}) == 3
+    assert len({cell.key for cell in all_.of_kind("latent_transfer")}) == 3
+    rows = {row.kind: row for row in plan_study(study, papers=False).rows}
+    assert rows["latent_space"].steps == 3 + 0 + 3
+    assert (rows["multitask_tuning"].steps, rows["multitask_model_tuning"].steps) == (3, 2)
+
+
+def test_bad_choices_are_refused(backbone: Path) -> None:
+    assert set(SHARPT_ABLATIONS) == set(ABLATIONS) - {"none"}
+    with pytest.raises(UnknownNameError, match="no-latent-space"):
+        made(backbone, sharpt={"ablations": ["no-latent-spaces"]})
+    with pytest.raises(UsageError, match="source_steps of model_tuning"):
+        made(backbone, model_tuning={"source_steps": -1})
+    with pytest.raises(UnknownNameError, match="multitask_model_tuning"):
+        made(backbone, methods=["multitask_model_tunin"])
