@@ -24,7 +24,7 @@ def test_every_block_runs(repo: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         "attention_mask": torch.ones(1, len(ids[0]), dtype=torch.int64),
     }
     blocks = re.findall(r"```python\n(.*?)```", (repo / "docs" / "library.md").read_text(), re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(compile(block, "docs/library.md", "exec"), given)
     assert given["warm_PG"].shape == (4, 32)
