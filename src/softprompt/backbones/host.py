@@ -56,10 +56,9 @@ class KeptMemory:
         self._floor = 0
 
     def bound(self) -> bool:
-        """Give freed pages back where the process has doubled since the last time; whether it did."""
+        """Give freed pages back at the first call, and where the process has doubled since the last time; whether it did."""
         held = self._held()
-        if not self._floor or held <= 2 * self._floor:
-            self._floor = self._floor or held
+        if not held or (self._floor and held <= 2 * self._floor):
             return False
         self._give_back()
         self._floor = max(self._held(), self._floor)
