@@ -21,6 +21,7 @@ FEW_RUNS = 4
 PHASES = {
     "sources": "source prompts",
     "first": "scratch and task embeddings",
+    "embeddings": "task embeddings",
     "mixture": "mixtures",
     "transfer": "transfer",
     "race": "race",

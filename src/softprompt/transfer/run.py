@@ -1,7 +1,8 @@
 """Transfer onto one or many targets: embed, rank, start from the known, compare with scratch (SPoT section 3.3).
 
 Phases, each one training of all its runs in one batch:
-    first     scratch runs of every target, and the short runs that make the task embeddings
+    first     scratch runs of every target, and the short runs that make the task embeddings (a phase ``embeddings`` of
+              their own where they are longer than the target runs)
     (rank)    source prompts ranked, and their gains predicted where a calibration is given
     mixture   source tuning of multitask mixtures, where that strategy is asked for
     transfer  every start of every strategy of every target
@@ -40,6 +41,7 @@ from softprompt.transfer.outcomes import target_report
 from softprompt.transfer.race import halving, race_rungs
 from softprompt.transfer.settings import TargetReport, TransferSettings
 from softprompt.transfer.strategies import (
+    RANKING,
     Ranked,
     Start,
     best_of_top_k,
@@ -97,6 +99,7 @@ def transfer_targets(
             f"library {library.location} holds no source prompt for backbone '{backbone.name}': train some with "
             "'softprompt train --library', or name another library."
         )
+    _check_rankable(library, sources, [data.task.name for data in targets], settings)
     work = [start_target(data) for data in targets]
     study = _Study(backbone, library, sources, settings, folder, resume, observe)
     study.first(work)
@@ -114,6 +117,38 @@ def transfer_targets(
 def source_entries(library: Library, backbone: Backbone, tasks: Collection[str] | None = None) -> list[Entry]:
     """The library's prompts that fit this backbone, of these tasks (all where None)."""
     return [entry for entry in library.list(backbone=backbone) if tasks is None or entry.task in tasks]
+
+
+def _check_rankable(
+    library: Library, sources: Sequence[Entry], targets: Sequence[str], settings: TransferSettings
+) -> None:
+    """Refuse, before anything is trained, strategies that rank where there is nothing to rank.
+
+    Raises:
+        UsageError: naming the strategies, and the target or the setting.
+    """
+    ranking = [strategy for strategy in settings.strategies if strategy in RANKING]
+    if not ranking:
+        return
+    named = ", ".join(ranking)
+    if not settings.train.embedding_step:
+        raise UsageError(f"{named} ranks by task embeddings: give an embedding_step above 0.")
+    for target in targets:
+        others = [entry for entry in sources if entry.task != target]
+        if not any(entry.has_task_embedding for entry in others):
+            found = (
+                f"{len(others)} prompts of other tasks, none with a task embedding"
+                if others
+                else "only its own prompts"
+            )
+            raise UsageError(
+                f"{named} ranks by task embeddings; for target '{target}' library {library.location} holds {found}: "
+                "train source prompts of other tasks with 'softprompt train --library', or use the strategy 'race'."
+            )
+
+
+def _columns(rows: Sequence[tuple[Run, Tensor]]) -> tuple[list[Run], list[Tensor]]:
+    return [run for run, _ in rows], [prompt for _, prompt in rows]
 
 
 class _Study:
@@ -169,28 +204,34 @@ class _Study:
         return {result.name: result for result in results}
 
     def first(self, targets: Sequence[Target]) -> None:
-        """Scratch runs and task embeddings of all targets in one batch."""
-        runs: list[Run] = []
-        prompts: list[Tensor] = []
-        length = self.settings.train.prompt_length
+        """Scratch runs and task embeddings of all targets in one batch.
+
+        Where the target runs end before the embedding step, the embeddings are a batch of their own: they are compared
+        with the library's only at the step those were taken at.
+        """
+        scratch: list[tuple[Run, Tensor]] = []
+        embed: list[tuple[Run, Tensor]] = []
+        train = self.settings.train
+        length, step = train.prompt_length, train.embedding_step
         for target in targets:
             for seed in self.settings.scratch_seeds:
-                runs.append(target.run(f"{target.name}-scratch-{seed}", seed))
                 init = default_init("scratch", labels=target.data.task.labels)
-                prompts.append(initial_prompt(self.backbone, init, length, seed))
-            for seed in self.settings.embedding_seeds:
+                prompt = initial_prompt(self.backbone, init, length, seed)
+                scratch.append((target.run(f"{target.name}-scratch-{seed}", seed), prompt))
+            for seed in self.settings.embedding_seeds if step else ():
                 # Started as source prompts are, with the same seeds: then what differs between two task embeddings
                 # is what the tasks taught, not where they began.
-                runs.append(
-                    target.data.run(
-                        f"{target.name}-embed-{seed}", seed, steps=self.settings.train.embedding_step, validated=False
-                    )
-                )
-                prompts.append(initial_prompt(self.backbone, InitSettings(), length, seed))
-        found = self._train("first", runs, prompts)
+                run = target.data.run(f"{target.name}-embed-{seed}", seed, steps=step, validated=False)
+                embed.append((run, initial_prompt(self.backbone, InitSettings(), length, seed)))
+        if step <= train.steps:
+            found = self._train("first", *_columns([*scratch, *embed]))
+        else:
+            found = self._train("first", *_columns(scratch))
+            found.update(self._train("embeddings", *_columns(embed), train.having(steps=step)))
         for target in targets:
             target.scratch = [found[f"{target.name}-scratch-{seed}"] for seed in self.settings.scratch_seeds]
-            target.embeddings = [found[f"{target.name}-embed-{seed}"] for seed in self.settings.embedding_seeds]
+            if step:
+                target.embeddings = [found[f"{target.name}-embed-{seed}"] for seed in self.settings.embedding_seeds]
 
     def rank(self, targets: Sequence[Target]) -> None:
         """Rank the source prompts for every target by its task embeddings."""

@@ -14,6 +14,8 @@ Strategy = Literal["scratch", "best_of_top_k", "weighted_average", "multitask_mi
 STRATEGIES: tuple[Strategy, ...] = (
     "scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race",
 )  # fmt: skip
+# Those that need the target's task embeddings and the library's.
+RANKING: tuple[Strategy, ...] = ("best_of_top_k", "weighted_average", "multitask_mixture")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,4 +112,4 @@ def _at_least_one(ranking: Sequence[Ranked], k: int) -> None:
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}.")
     if not ranking:
-        raise UsageError("the library holds no source prompt for this backbone: train some, or import them.")
+        raise UsageError("no source prompt could be ranked: train some of other tasks, or import them.")

@@ -1,5 +1,7 @@
 """Transfer end to end on a tiny backbone: phases, strategies, reports, resume."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.models import tiny_backbone
@@ -134,6 +136,31 @@ def test_a_stopped_transfer_resumes_to_the_same(backbone, library, data, tmp_pat
 def test_an_empty_library_is_refused(backbone, data, tmp_path):
     with pytest.raises(UsageError, match="no source prompt"):
         transfer_targets(backbone, Library(tmp_path / "empty"), [data], settings("best_of_top_k"))
+
+
+def test_target_runs_shorter_than_the_embedding_step_are_ranked_all_the_same(backbone, library, data):
+    short = settings("best_of_top_k", "weighted_average")
+    short = replace(short, train=TRAIN.having(steps=2, embedding_step=4))
+    report = transfer_targets(backbone, library, [data], short)[0]
+    assert {o.strategy for o in report.outcomes} == {"scratch", "best_of_top_k", "weighted_average"}
+    # The embeddings are those of step 4, as a longer training takes them, and the target runs still end at step 2.
+    longer = transfer_targets(backbone, library, [data], replace(short, train=TRAIN.having(steps=4, embedding_step=4)))[
+        0
+    ]
+    assert torch.equal(report.embedding_PH, longer.embedding_PH)
+    assert report.ranking == longer.ranking
+    assert max(point["step"] for o in report.outcomes for point in o.curve) == 2
+
+
+def test_nothing_is_trained_where_nothing_can_be_ranked(backbone, library, data):
+    def told(*_):
+        pytest.fail("a phase was begun")
+
+    none = replace(settings("best_of_top_k"), train=TRAIN.having(embedding_step=0))
+    with pytest.raises(UsageError, match="embedding_step above 0"):
+        transfer_targets(backbone, library, [data], none, observe=told)
+    with pytest.raises(UsageError, match="holds only its own prompts"):
+        transfer_targets(backbone, library, [data], settings("weighted_average"), source_tasks=["word"], observe=told)
 
 
 def test_a_mixture_needs_its_tasks(backbone, library, data):
