@@ -1,7 +1,8 @@
-"""What a training process holds after more and more steps, with and without giving freed memory back.
+"""What a training process holds after more and more steps: freed memory given back or not, many or few kernels kept.
 
 python benchmarks/memory_growth.py --task mnli --data ../shared/data
 python benchmarks/memory_growth.py --task mnli --data ../shared/data --keep      # never give anything back
+ONEDNN_PRIMITIVE_CACHE_CAPACITY=1024 python benchmarks/memory_growth.py --task mnli --data ../shared/data  # oneDNN's own default
 """
 
 from __future__ import annotations

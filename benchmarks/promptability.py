@@ -1,6 +1,7 @@
 """How far a soft prompt steers the embedded backbone, measured against full tuning and against simple classifiers.
 
     python benchmarks/promptability.py --data ../shared/data/tasks --json
+    python benchmarks/promptability.py --tasks gen_sentiment_film gen_topic_review --json      # built-in tasks
 
 For each task: the majority class, a bag of words under logistic regression, a linear probe on the frozen encoder's
 mean vector, prompt tuning, and full model tuning with as many steps on the same rows. Labels are generated greedily
@@ -26,6 +27,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from softprompt.tasks.catalog import load_task
+from softprompt.tasks.generated import GENERATED
+
 Row = tuple[str, str]
 FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sst2": (("sentence",), ("negative", "positive")),
@@ -40,8 +44,17 @@ FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+def labels_of(task: str) -> tuple[str, ...]:
+    """The task's class labels."""
+    return FORMS[task][1] if task in FORMS else load_task(task).labels
+
+
 def rows_of(data: Path, task: str, split: str, limit: int, seed: int = 0) -> list[Row]:
     """(inputs, target) rows of one split, shuffled, rows without a label left out."""
+    if task not in FORMS:
+        rows = [(example.inputs, example.targets) for example in load_task(task).split(split).examples]
+        random.Random(seed).shuffle(rows)
+        return rows[:limit]
     keys, labels = FORMS[task]
     with gzip.open(data / task / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
         raw = [json.loads(line) for line in lines]
@@ -180,7 +193,7 @@ def initial_prompt(bench: Bench, rows: int, labels: Sequence[str], seed: int) ->
 def tune_prompt(bench: Bench, task: str, train: Sequence[Row], options: argparse.Namespace, rate: float) -> Tensor:
     """Adam with a short warm-up and a linear fall; the model stays as it is."""
     bench.model.requires_grad_(False)
-    prompt = torch.nn.Parameter(initial_prompt(bench, options.prompt_length, FORMS[task][1], options.seed))
+    prompt = torch.nn.Parameter(initial_prompt(bench, options.prompt_length, labels_of(task), options.seed))
     optimiser = torch.optim.Adam([prompt], lr=rate, betas=(0.9, 0.98))
     for step, part in enumerate(batches(train, options.batch, options.steps, options.seed)):
         optimiser.param_groups[0]["lr"] = rate * _shape(step, options.steps)
@@ -282,9 +295,11 @@ def measure(task: str, options: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", type=Path, required=True, help="folder of <task>/{train,validation}.jsonl.gz")
+    made.add_argument(
+        "--data", type=Path, help="folder of <task>/{train,validation}.jsonl.gz; built-in tasks need none"
+    )
     made.add_argument("--folder", type=Path, help="a model folder; default: the embedded backbone")
-    made.add_argument("--tasks", nargs="+", default=["sst2", "mnli", "qqp"], choices=sorted(FORMS))
+    made.add_argument("--tasks", nargs="+", default=["sst2", "mnli", "qqp"], choices=[*sorted(FORMS), *GENERATED])
     made.add_argument("--parts", nargs="+", default=["classifiers", "prompt", "full"])
     made.add_argument("--steps", type=int, default=500, help="steps of prompt tuning and of full tuning")
     made.add_argument("--batch", type=int, default=32)
@@ -298,6 +313,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--json", action="store_true", help="JSON lines alone")
     made.add_argument("--verbose", action="store_true")
     options = made.parse_args(argv)
+    if options.data is None and not all(task in GENERATED for task in options.tasks):
+        made.error("real tasks need --data")
     torch.set_num_threads(options.threads)
     for task in options.tasks:
         result = measure(task, options)

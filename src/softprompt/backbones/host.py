@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch import Tensor
 
 _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_TOP_PAD = -4, -1, -2  # <malloc.h>
 _KEEP, _GROW_BY = 1 << 30, 1 << 26  # bytes
+_KERNELS = 64
 
 
 @lru_cache(maxsize=1)
@@ -39,6 +41,16 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return all(told)
+
+
+def keep_few_kernels() -> None:
+    """Let oneDNN keep the kernels of a few dozen shapes, not of 1,024.
+
+    Packed rows make matrices of another length in every batch, and each kept kernel holds memory of its own: a training
+    process grew by half a gigabyte every ten steps that way (docs/log.md). A step meets some forty shapes, layer after layer,
+    so nothing is compiled more often. Read by oneDNN at its first matrix product; a value that is set already stays.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS))
 
 
 class KeptMemory:

@@ -16,7 +16,7 @@ import torch
 from softprompt.artifacts import cache_folder
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
-from softprompt.backbones.host import keep_freed_memory
+from softprompt.backbones.host import keep_few_kernels, keep_freed_memory
 from softprompt.backbones.quantized import BITS, quantize
 from softprompt.backbones.sharding import shard
 from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError
@@ -38,7 +38,8 @@ def load_backbone(
 ) -> Backbone:
     """A frozen backbone.
 
-    On a CPU the process's memory allocator is told to keep freed memory (``host.keep_freed_memory``).
+    On a CPU the process's memory allocator is told to keep freed memory, and oneDNN to keep few kernels
+    (``host.keep_freed_memory``, ``host.keep_few_kernels``).
 
     Args:
         name: ``builtin``, a folder in Hugging Face layout, or a hub id.
@@ -59,6 +60,7 @@ def load_backbone(
     precision = _dtype("auto" if bits else dtype, place)
     if place.type == "cpu":
         keep_freed_memory()
+        keep_few_kernels()
     first = torch.device("cpu") if sharded else place
     if name == BUILTIN:
         backbone, commit = _load_builtin(precision, first, bits), None

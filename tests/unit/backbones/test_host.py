@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import pytest
+from tests.models import save_tiny
+
 from softprompt.backbones.host import KeptMemory, resident_bytes
+from softprompt.backbones.load import load_backbone
 
 
 def test_freed_memory_is_given_back_when_the_process_has_doubled() -> None:
@@ -21,3 +28,14 @@ def test_nothing_is_given_back_where_the_system_does_not_say() -> None:
 
 def test_this_process_holds_something() -> None:
     assert resident_bytes() >= 0
+
+
+def test_few_kernels_are_kept_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # setenv first: then the test's end puts back what was there.
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    folder = str(save_tiny("t5", tmp_path))
+    load_backbone(folder, device="cpu")
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    del os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]
+    load_backbone(folder, device="cpu")
+    assert 0 < int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 1024
