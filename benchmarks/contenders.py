@@ -217,9 +217,57 @@ def ours_plain(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
     return ours(job)
 
 
+def ours_compiled(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
+    """Our step on plain PyTorch operations, what lies between the products compiled by torch.compile."""
+    from softprompt.backbones import ops
+    from softprompt.backbones.device import compiled
+
+    ops.formula = lambda function, x: compiled(function)
+    return ours_plain(job)
+
+
+def hugging_face(job: Job, *, compiled: bool) -> tuple[Callable[[int], tuple[float, int]], str]:
+    """Hugging Face's own modules over padded rows with the prompt's vectors in front; all of the model compiled, or eager.
+
+    Compiled shapes are static: rows are padded to the longest of all batches, so that there is one shape to compile.
+    """
+    import torch
+    from torch.nn import functional
+
+    model, _, rows, source = build(job, getattr(torch, job.dtype))
+    model.requires_grad_(False)
+    table = model.get_encoder().get_input_embeddings().weight
+    prompt = torch.nn.Parameter(table[1000 : 1000 + job.prompt].detach().float().clone())
+    optimizer = torch.optim.Adam([prompt], lr=0.3)
+    forward = torch.compile(model, dynamic=False) if compiled else model
+
+    def step(number: int) -> tuple[float, int]:
+        picked = _batch(rows, number, job.batch)
+        over = rows if compiled else picked
+        width, depth = max(len(r[0]) for r in over), max(len(r[1]) for r in over)
+        ids = torch.tensor([r[0] + [0] * (width - len(r[0])) for r in picked])
+        mask = torch.tensor([[1] * (job.prompt + len(r[0])) + [0] * (width - len(r[0])) for r in picked])
+        labels = torch.tensor([r[1] + [-100] * (depth - len(r[1])) for r in picked])
+        front = prompt.to(table.dtype).expand(len(picked), -1, -1)
+        embeds = torch.cat([front, functional.embedding(ids, table)], 1)
+        previous = torch.roll(labels, 1, 1).clamp(min=0)
+        previous[:, 0] = model.config.decoder_start_token_id
+        logits = forward(inputs_embeds=embeds, attention_mask=mask, decoder_input_ids=previous).logits
+        loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach()), sum(len(r[0]) for r in picked) + len(picked) * job.prompt
+
+    return step, source
+
+
 KINDS: dict[str, Callable[[Job], tuple[Callable[[int], tuple[float, int]], str]]] = {
     "ours": ours,
     "ours-plain": ours_plain,
+    "ours-compiled": ours_compiled,
+    "hf": lambda job: hugging_face(job, compiled=False),
+    "hf-compiled": lambda job: hugging_face(job, compiled=True),
     "peft-fp32": lambda job: peft(job, best=False),
     "peft-bf16": lambda job: peft(job, best=True),
     "matrix": matrix_rate,

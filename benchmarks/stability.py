@@ -110,6 +110,9 @@ def main(arguments: Sequence[str]) -> int:
     made.add_argument("--seeds", type=int, default=10)
     made.add_argument("--steps", default="60,180", help="two numbers of steps, between commas")
     made.add_argument("--every", type=int, default=20, help="steps between validations")
+    made.add_argument(
+        "--train-rows", type=int, default=None, help="at most this many training rows, the same for all seeds"
+    )
     made.add_argument("--validation-rows", type=int, default=400)
     made.add_argument("--threads", type=int, default=1)
     made.add_argument("--out", type=Path, default=None, help="append JSON lines here as well")
@@ -126,8 +129,9 @@ def main(arguments: Sequence[str]) -> int:
         settings = recipe("quick", eval_every=options.every, embedding_step=0, patience=0, prompt_length=len(source))
         for target in options.targets.split(","):
             data = task_data(
-                backbone, load_task(target, options.data), settings, validation_rows=options.validation_rows
-            )
+                backbone, load_task(target, options.data), settings,
+                train_rows=options.train_rows, validation_rows=options.validation_rows,
+            )  # fmt: skip
             identity = {
                 "target": target, "source": options.source, "seeds": options.seeds, "steps": steps, "every": options.every,
                 "rows": len(data.train), "validation_rows": len(data.validation), "train_fingerprint": data.train.fingerprint,
