@@ -185,7 +185,7 @@ def delivered_record(
         best_step=outcome.step,
         embedding_step=settings.embedding_step if report.embedding_PH is not None else None,
         scores={"score": outcome.score},
-        recipe=asdict(settings),
+        recipe={**asdict(settings), "train_rows": int(report.facts["train_rows"])},
         init={"kind": report.delivered, "sources": [name for name, _ in outcome.sources]},
         command=command,
         tags=("target",),

@@ -1,13 +1,11 @@
 """The main job end to end: source prompts, library, task embeddings, ranking, transfer, and a report.
 
 On the built-in tasks the source prompts of the released library are used where they fit the backbone; everything else
-is trained here.
+is trained here. Gains are predicted before the target runs where a calibration fits.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +16,16 @@ from softprompt import artifacts
 from softprompt.api import delivered_record, tune_tasks
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
+from softprompt.library.beside import copy_calibration
 from softprompt.library.store import Library
+from softprompt.report.quickstart import (
+    prediction_rows,
+    score_rows,
+    similarity_matrices,
+    summary,
+    table_csv,
+    table_row,
+)
 from softprompt.tasks.catalog import load_task
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData, task_data
@@ -26,7 +33,8 @@ from softprompt.training.loop import Observer
 from softprompt.training.recipes import recipe
 from softprompt.training.run_dir import settings_plain
 from softprompt.training.settings import TrainSettings
-from softprompt.transfer.run import transfer_targets
+from softprompt.transfer.calibration import Calibration, find_calibration
+from softprompt.transfer.run import Expect, transfer_targets
 from softprompt.transfer.settings import TargetReport, TransferSettings
 
 # Told the name of a phase and its number of runs; gives the observer of its steps.
@@ -90,6 +98,9 @@ class QuickstartResult:
         reports: one a target.
         table: rows (dicts) of the final table.
         files: what lies where: ``report``, ``heatmap``, ``table``, ``results``, ``library``.
+        predictions: rows (dicts) of a second table, one a source prompt that a target run started from: what it was
+            expected to gain and what it gained; none without a calibration.
+        notes: on the predictions: where they come from, or why there are none.
         seconds: wall clock by phase.
         next: commands to run next.
         trained_sources: source tasks whose prompts were trained here, not taken from the released library.
@@ -97,6 +108,8 @@ class QuickstartResult:
 
     reports: list[TargetReport]
     table: list[dict[str, Any]]
+    predictions: list[dict[str, Any]]
+    notes: list[str]
     files: dict[str, str]
     seconds: dict[str, float]
     next: list[str]
@@ -106,6 +119,7 @@ class QuickstartResult:
         """Plain JSON."""
         return {
             "table": self.table,
+            "notes": self.notes,
             "targets": [report.plain() for report in self.reports],
             "files": self.files,
             "seconds": self.seconds,
@@ -119,7 +133,10 @@ def quickstart(
     settings: QuickstartSettings,
     *,
     released: Library | None = None,
+    calibrated: Library | None = None,
     phases: Phases = lambda phase, runs: None,
+    expect: Expect | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> QuickstartResult:
     """Run it.
 
@@ -127,7 +144,10 @@ def quickstart(
         backbone: frozen.
         settings: what to do.
         released: a library whose prompts for this backbone and these source tasks are taken instead of training them.
+        calibrated: a library whose calibration predicts gains where it fits; ``released`` if not given.
         phases: for progress bars.
+        expect: told each target's predicted gains before its runs start.
+        tell: told where the predictions come from, or why there are none.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -142,6 +162,9 @@ def quickstart(
     lap("data")
     _train_sources(backbone, library, [data[name] for name in missing], settings, phases)
     lap("sources")
+    calibration, notes = _calibration(backbone, library, released if calibrated is None else calibrated, settings)
+    for note in notes:
+        tell(note)
     reports = transfer_targets(
         backbone,
         library,
@@ -158,6 +181,8 @@ def quickstart(
         folder=settings.out / "runs" / "targets",
         resume=settings.resume,
         observe=phases,
+        calibration=calibration,
+        expect=expect,
     )
     for report in reports:
         record = delivered_record(
@@ -170,13 +195,14 @@ def quickstart(
         )
         library.add(record, replace=True)
     lap("targets")
-    table = [table_row(report) for report in reports]
     result = QuickstartResult(
         reports=reports,
-        table=table,
+        table=[table_row(report) for report in reports],
+        predictions=[row for report in reports for row in prediction_rows(report)],
+        notes=notes,
         files=_files(settings.out),
         seconds=seconds,
-        next=_next(settings),
+        next=_next(settings, backbone.name),
         trained_sources=missing,
     )
     write_report(result, settings, backbone)
@@ -215,6 +241,21 @@ def _take_released(
     return [name for name in settings.sources if name not in have]
 
 
+def _calibration(
+    backbone: Backbone, library: Library, offered: Library | None, settings: QuickstartSettings
+) -> tuple[Calibration | None, list[str]]:
+    """The calibration that predicts here, kept in the library, with lines on it; or None and why there is none."""
+    origin = library if offered is None or find_calibration(library) is not None else offered
+    found = find_calibration(origin)
+    if found is None:
+        return None, ["no predicted gain: there is no calibration on this backbone."]
+    if misfit := found.misfit(backbone, settings.target_train):
+        return None, [f"no predicted gain: {misfit}"]
+    copy_calibration(origin, library)
+    remarks = [remark for target in settings.targets for remark in found.remarks(target, settings.target_train)]
+    return found, [found.about(losses=found.wants_losses), *dict.fromkeys(remarks)]
+
+
 def _train_sources(
     backbone: Backbone, library: Library, missing: Sequence[TaskData], settings: QuickstartSettings, phases: Phases
 ) -> None:
@@ -234,35 +275,24 @@ def _train_sources(
         library.add(record, replace=True)
 
 
-def table_row(report: TargetReport) -> dict[str, Any]:
-    """One line of the final table: scores in percent on the reporting rows, gain in points over the chosen scratch."""
-    row: dict[str, Any] = {"target": report.target}
-    for outcome in report.outcomes:
-        row[outcome.strategy] = outcome.score
-    best = max(report.outcomes[1:], key=lambda o: o.select_score, default=None)
-    found = best.versus_scratch if best is not None else None
-    row["chosen"] = best.strategy if best is not None else "scratch"
-    row["from"] = ", ".join(name for name, _ in best.sources) if best is not None else ""
-    row["gain"] = found["gain"] if found else 0.0
-    row["interval"] = f"{found['low']:+.1f} to {found['high']:+.1f}" if found else ""
-    row["delivered"] = report.delivered
-    row["seconds"] = sum(outcome.seconds for outcome in report.outcomes)
-    return row
-
-
 def _files(out: Path) -> dict[str, str]:
     names = {"report": "report.html", "heatmap": "similarity.png", "table": "table.csv", "results": "results.json"}
     return {**{key: str(out / name) for key, name in names.items()}, "library": str(out / "library")}
 
 
-def _next(settings: QuickstartSettings) -> list[str]:
-    library = settings.out / "library"
-    data = f" --data {settings.data}" if settings.data else ""
-    target = settings.targets[0]
+def _next(settings: QuickstartSettings, backbone: str) -> list[str]:
+    """Commands that go on from here, with the settings that were used here."""
+    place = f"--library {settings.out / 'library'} --task {settings.targets[0]}"
+    place += f" --data {settings.data}" if settings.data else ""
+    place += f" --backbone {backbone}" if backbone != "builtin" else ""
+    usual, train = settings_plain(recipe("quick")), settings_plain(settings.target_train)
+    changed = {name: value for name, value in train.items() if value != usual[name]}
+    steps = f" --steps {changed.pop('steps')}" if "steps" in changed else ""
+    same = "".join(f" --set {name}={value}" for name, value in changed.items())
     return [
-        f"softprompt library ls {library}",
-        f"softprompt search --library {library} --task {target}{data}",
-        f"softprompt transfer --library {library} --task {target}{data} --strategies race",
+        f"softprompt library ls {settings.out / 'library'}",
+        f"softprompt search {place}{same}",
+        f"softprompt transfer {place} --strategies race{steps}{same}",
         "softprompt quickstart --data DIR --sources sst2,mnli,qqp --targets cr,rte,mrpc",
     ]
 
@@ -270,7 +300,7 @@ def _next(settings: QuickstartSettings) -> list[str]:
 def write_report(result: QuickstartResult, settings: QuickstartSettings, backbone: Backbone) -> None:
     """Write the heatmap, the table, the raw results and the self-contained page."""
     from softprompt.report.html import quickstart_page
-    from softprompt.study.figures import similarity_heatmap
+    from softprompt.study.heatmaps import similarity_heatmap
 
     similarity = similarity_matrices(result.reports)
     metric_name = "per-token average cosine"
@@ -281,8 +311,15 @@ def write_report(result: QuickstartResult, settings: QuickstartSettings, backbon
     page = quickstart_page(
         {
             "title": "softprompt quickstart",
-            "table": [{key.replace("_", " "): value for key, value in row.items()} for row in result.table],
+            "subtitle": f"{backbone.name}, {settings.target_train.steps} steps a target run, seed {settings.seed}",
+            "summary": summary(result.reports),
+            "table": [
+                {**shown, "started from": row["from"]}
+                for shown, row in zip(score_rows(result.reports), result.table, strict=True)
+            ],
             "notes": [f"{report.target}: {report.verdict}" for report in result.reports],
+            "predictions": result.predictions,
+            "prediction notes": result.notes,
             "similarity": similarity,
             "curves": {
                 f"{report.target}, {o.strategy}": [(r["step"], r["score"]) for r in o.curve]
@@ -308,23 +345,3 @@ def write_report(result: QuickstartResult, settings: QuickstartSettings, backbon
     artifacts.write_bytes(Path(result.files["report"]), page.encode())
     artifacts.write_bytes(Path(result.files["table"]), table_csv(result.table).encode())
     artifacts.write_json(Path(result.files["results"]), result.plain())
-
-
-def similarity_matrices(reports: Sequence[TargetReport]) -> dict[str, Any]:
-    """Both similarities as sources x targets matrices; None where a source has no task embedding."""
-    names = sorted({str(row["name"]) for report in reports for row in report.ranking})
-    found = {(str(row["name"]), report.target): row for report in reports for row in report.ranking}
-    matrices: dict[str, Any] = {"sources": names, "targets": [report.target for report in reports]}
-    for metric in ("average", "per_token"):
-        matrices[metric] = [[found.get((n, r.target), {}).get(metric) for r in reports] for n in names]
-    return matrices
-
-
-def table_csv(table: Sequence[Mapping[str, Any]]) -> str:
-    """The table as CSV; columns in the order of first appearance."""
-    columns = list(dict.fromkeys(key for row in table for key in row))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return stream.getvalue()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.cli import call, make_tasks
 from tests.models import save_tiny
+from tests.unit.interop.test_hub import FakeHub
 from tests.unit.study.test_run import RUNNER, made
 
 from softprompt import artifacts
@@ -139,6 +140,43 @@ def test_a_whole_library_is_copied_with_its_calibration(
     assert (whole / "calibration.json").read_bytes() == (Path(calibrated) / "calibration.json").read_bytes()
     assert call(capsys, "library", "add", str(part), calibrated, "alpha@0")[0] == 0
     assert not (part / "calibration.json").exists()
+
+
+def test_another_calibration_stays_unless_replaced(
+    calibrated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, file = str(tmp_path / "mine"), tmp_path / "mine" / "calibration.json"
+    assert call(capsys, "library", "add", mine, "lib")[0] == 0
+    assert call(capsys, "library", "calibrate", mine, "--study", "ledger")[0] == 0
+    own, others = file.read_bytes(), (Path(calibrated) / "calibration.json").read_bytes()
+    assert own != others, "each names the command that made it"
+    assert call(capsys, "library", "rm", mine, "alpha@0", "beta@0", "gamma@0")[0] == 0
+    code, out, _ = call(capsys, "library", "add", mine, calibrated)
+    assert code == 0
+    assert "another one, which stays as it is" in out
+    assert file.read_bytes() == own
+    code, out, _ = call(capsys, "library", "add", mine, calibrated, "--replace")
+    assert code == 0
+    assert "replaced the calibration" in out
+    assert file.read_bytes() == others
+
+
+def test_the_hub_takes_and_gives_it(
+    calibrated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = FakeHub(tmp_path / "hub")
+    monkeypatch.setattr("softprompt.interop.hub._api", lambda api: hub)
+    code, out, err = call(capsys, "library", "push", calibrated, "me/prompts")
+    assert code == 0, err
+    assert "with the library's calibration" in out
+    new = tmp_path / "new"
+    code, out, err = call(capsys, "library", "pull", str(new), "me/prompts")
+    assert code == 0, err
+    assert "added its calibration" in out
+    assert (new / "calibration.json").read_bytes() == (Path(calibrated) / "calibration.json").read_bytes()
+    _, out, _ = call(capsys, "library", "pull", str(new), "me/prompts", "--json")
+    assert json.loads(out)["calibration"] == "same"
+    assert "3 prompt(s) and a calibration" in call(capsys, "library", "verify", str(new))[1]
 
 
 def test_a_damaged_calibration_ends_the_search(calibrated: str, capsys: pytest.CaptureFixture[str]) -> None:

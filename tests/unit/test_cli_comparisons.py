@@ -107,6 +107,7 @@ def test_the_batch_size_is_swept(place: Path, capsys: pytest.CaptureFixture[str]
         (("--task", "films", "--mixture-steps", "3"), "--mixture-steps goes with --mixture"),
         (("--task", "films", "--mixture", "glue", "--targets", "music"), "one of the two"),
         (("--mixture", "films,stories", "--targets", "music", "--lora"), "leave --lora out"),
+        (("--task", "films", "--lora", "--sharded"), "leave --sharded out, or --lora"),
         (("--mixture", "gleu", "--targets", "music"), "did you mean glue"),
         (("--mixture", "films=a,music=1", "--targets", "music"), "not a number"),
         (("--mixture", "films,stories", "--targets", "music,music"), "more than once"),
@@ -206,6 +207,19 @@ def test_executor_options_are_checked_first(
     assert code == 2
     assert message in err
     assert not Path("never").exists()
+
+
+def test_checkpointing_changes_no_bit_of_a_study(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = []
+    for out, flags in (("plain", ()), ("again", ("--checkpointing",))):
+        code, _, err = call(capsys, "study", "run", "t5.toml", "--out", out, *flags)
+        assert code == 0, err
+        kept.append({str(p.relative_to(out)): p.read_bytes() for p in Path(out).rglob("*.safetensors")})
+    assert kept[0]
+    assert kept[0] == kept[1]
+    code, answer, err = call(capsys, "study", "resume", "plain", "--checkpointing", "--json")
+    assert code == 0, err
+    assert json.loads(answer)["made"] == 0  # the cells have the same keys
 
 
 def test_skill_use_and_relations_are_drawn(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -137,8 +138,9 @@ def test_the_quickstart_ends_with_a_table_a_heatmap_and_a_report(
     assert {"scratch", "best_of_top_k", "gain", "seconds"} <= found["table"][0].keys()
     assert Path(found["files"]["heatmap"]).read_bytes().startswith(b"\x89PNG")
     assert "<html" in Path(found["files"]["report"]).read_text()
-    assert found["next"]
     assert "source prompts: 2 run(s)" in err
+    again, _, _ = call(capsys, *shlex.split(found["next"][1])[1:])
+    assert again == 0, "the search that it names next is of the same prompts"
 
 
 @pytest.mark.parametrize(

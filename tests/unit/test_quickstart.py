@@ -4,11 +4,14 @@ import json
 
 import pytest
 from tests.models import corpus, tiny_backbone
+from tests.unit.transfer.test_calibration import calibration
 
 from softprompt.errors import UsageError
 from softprompt.library.store import Library
-from softprompt.quickstart import QuickstartSettings, quickstart, table_csv
+from softprompt.quickstart import QuickstartSettings, quickstart
+from softprompt.report.quickstart import table_csv
 from softprompt.training.settings import TrainSettings
+from softprompt.transfer.calibration import find_calibration, keep_calibration
 
 TRAIN = TrainSettings(
     steps=4, batch_size=4, prompt_length=3, optimizer="adam", learning_rate=0.05, eval_every=2, embedding_step=2,
@@ -64,20 +67,64 @@ def test_everything_is_made(backbone, data, tmp_path):
     assert 'src="http' not in page
     library = Library(tmp_path / "out" / "library")
     assert sorted(e.task for e in library.list()) == ["about_actor", "about_film", "about_story"]
+    assert {e.train_rows for e in library.list()} == {24}, "delivered prompts tell their rows as source prompts do"
     assert library.verify() == {}
     plain = json.loads((tmp_path / "out" / "results.json").read_text())
     assert plain["targets"][0]["facts"]["validation_fingerprint"]
 
 
-def test_released_prompts_are_used_instead_of_training(backbone, data, tmp_path):
-    first = settings(tmp_path / "one", data)
-    quickstart(backbone, first)
+@pytest.fixture(scope="module")
+def released(backbone, data, tmp_path_factory):
+    """The library of a quickstart that trained its own source prompts."""
+    out = tmp_path_factory.mktemp("one")
+    quickstart(backbone, settings(out, data))
+    return Library(out / "library")
+
+
+def test_released_prompts_are_used_and_their_gains_predicted(backbone, data, released, tmp_path):
+    fitting = {"steps": 4, "prompt_length": 3, "embedding_step": 2}
+    keep_calibration(released, calibration(backbone.fingerprint, recipe=fitting, targets=("about_actor",)))
     seen = []
-    quickstart(
-        backbone, settings(tmp_path / "two", data), released=Library(tmp_path / "one" / "library"),
-        phases=lambda name, runs: seen.append(name),
+    result = quickstart(
+        backbone, settings(tmp_path / "two", data), released=released, phases=lambda name, runs: seen.append(name),
+        expect=lambda target, gains: seen.append((target, [gain.name for gain in gains])), tell=seen.append,
     )  # fmt: skip
-    assert seen == ["first", "transfer"]
+    about, remark, first, (target, told), transfer = seen
+    assert about.startswith("predicted gain: points of one run")
+    assert "about_actor was a target of study 'tiny' itself" in remark
+    assert (first, target, transfer) == ("first", "about_actor", "transfer"), "predicted before it is tuned"
+    assert sorted(told) == ["about_film@1", "about_story@1"]
+    assert [row["source prompt"] for row in result.predictions] == told
+    gains = {gain.name: gain for gain in result.reports[0].expected}
+    for row in result.predictions:
+        gain = gains[row["source prompt"]]
+        assert row["predicted gain (80 %)"] == gain.text
+        assert row["realised"] == f"{gain.realised:+.1f}"
+        assert row["inside"] == ("yes" if gain.held else "no")
+    assert find_calibration(Library(tmp_path / "two" / "library")) == find_calibration(released)
+    page = (tmp_path / "two" / "report.html").read_text()
+    assert "Predicted and realised gain" in page
+    assert result.predictions[0]["predicted gain (80 %)"].replace("-", "−") in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipe": {"prompt_length": 3, "embedding_step": 9}}, "embedding_step 2, not 9"),
+        ({"recipe": {"prompt_length": 8, "embedding_step": 2}}, "prompt_length 3, not 8"),
+        ({"fingerprint": "f" * 64}, "the calibration is of backbone some"),
+    ],
+)
+def test_a_calibration_that_does_not_fit_predicts_nothing(backbone, data, released, tmp_path, changes, words):
+    keep_calibration(released, calibration(**{"fingerprint": backbone.fingerprint, **changes}))
+    result = quickstart(backbone, settings(tmp_path / "out", data), released=released)
+    (note,) = result.notes
+    assert note.startswith("no predicted gain: ")
+    assert words in note
+    assert result.predictions == []
+    assert result.reports[0].expected == []
+    assert find_calibration(Library(tmp_path / "out" / "library")) is None
+    assert "Predicted and realised gain" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_resuming_a_finished_quickstart_trains_nothing(backbone, data, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from softprompt.backbones.base import Backbone
 from softprompt.backbones.host import peak_memory_bytes, start_peak_memory
 from softprompt.errors import UsageError
 
@@ -100,13 +101,9 @@ T5_SIZES: Mapping[str, BackboneShape] = {
 """The five sizes of T5 1.1 by the papers' names, computed from their published shapes."""
 
 
-def shape_of(backbone: object) -> BackboneShape:
+def shape_of(backbone: Backbone) -> BackboneShape:
     """The shape of a loaded backbone."""
-    return BackboneShape(
-        name=str(backbone.name),  # type: ignore[attr-defined]
-        parameters=int(backbone.parameter_count),  # type: ignore[attr-defined]
-        hidden_size=int(backbone.hidden_size),  # type: ignore[attr-defined]
-    )
+    return BackboneShape(name=backbone.name, parameters=backbone.parameter_count, hidden_size=backbone.hidden_size)
 
 
 def count(

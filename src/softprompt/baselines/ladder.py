@@ -30,8 +30,10 @@ from softprompt.training.loop import Observer
 T5_LADDER: Mapping[str, tuple[str, ...]] = {
     "t5-lm-adapted": tuple(f"google/t5-{size}-lm-adapt" for size in ("small", "base", "large", "xl", "xxl")),
     "t5-1.1": tuple(f"google/t5-v1_1-{size}" for size in ("small", "base", "large", "xl", "xxl")),
+    "sharpt-sizes": tuple(f"google/t5-{size}-lm-adapt" for size in ("base", "large", "xl")),
 }
-"""The papers' sizes: prompts are tuned on the LM-adapted ones, models on the original ones."""
+"""The papers' sizes: SPoT's five (prompts are tuned on the LM-adapted ones, models on the original ones), and the three of
+SharPT's Figure 2."""
 RECORDS = "ladder.jsonl"
 
 

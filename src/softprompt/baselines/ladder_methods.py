@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from softprompt.baselines.counts import count, shape_of
+from softprompt.baselines.few_shot import DesignSettings
 from softprompt.baselines.ladder import Cell, Method, Outcome
 from softprompt.baselines.lora import LoraSettings, tune_lora
 from softprompt.baselines.model_tuning import tune_model
-from softprompt.baselines.prompt_design import DesignSettings, prompt_design
+from softprompt.baselines.prompt_design import prompt_design
 from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.baselines.tuned import TunedModel
 from softprompt.baselines.tuning_data import tuning_data

@@ -46,7 +46,7 @@ class LiveModel:
         self.module: Any = copy.deepcopy(backbone.hf_model)
         _set_dropout(self.module, dropout)
         if checkpointing:
-            self.module.gradient_checkpointing_enable({"use_reentrant": False})
+            _checkpoint_layers(self.module)
         self.prepare(checkpointing)
         self.parameters: dict[str, Any] = self.tuned()
         self.masters: dict[str, Tensor] = {
@@ -165,6 +165,15 @@ class LiveModel:
         place_BD = (batch.input_length_B[:, None] - 1 + depth_D).clamp(min=0, max=whole_BL.shape[1] - 1)
         rows_B1 = torch.arange(len(rows), device=whole_BL.device)[:, None]
         return output.logits[rows_B1, place_BD].float()  # type: ignore[no-any-return]
+
+
+def _checkpoint_layers(module: Any) -> None:
+    """Compute layers again in the backward pass, by the name this transformers has for it, and keep no attention cache."""
+    enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    for part in module.modules():
+        if getattr(getattr(part, "config", None), "use_cache", False):
+            part.config.use_cache = False
 
 
 def _set_dropout(module: Any, rate: float) -> None:

@@ -128,7 +128,13 @@ def tune_lora(
     resume: bool = False,
     observer: Observer | None = None,
 ) -> TunedModel:
-    """Tune LoRA adapters on one run's data; arguments and result as those of ``tune_model``."""
+    """Tune LoRA adapters on one run's data; arguments and result as those of ``tune_model``.
+
+    Raises:
+        UsageError: ``settings.sharded``, which only model tuning has; or as ``tune_model``.
+    """
+    if settings.sharded:
+        raise UsageError("LoRA was asked for in shards, which only model tuning has: set sharded to false.")
     lora = lora or LoraSettings()
     return tuned_with(
         lambda: LoraModel(backbone, lora, run.seed, dropout=settings.dropout, checkpointing=settings.checkpointing),

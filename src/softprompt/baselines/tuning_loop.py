@@ -23,8 +23,8 @@ from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.baselines.tuned import ModelState, TunedModel, state_of
 from softprompt.errors import Interrupted, NonFiniteError, OutOfMemoryError, UsageError
 from softprompt.inference import parallel
-from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate, length_batches, seeded_rows
-from softprompt.training.group import default_micro_tokens, is_out_of_memory, row_key
+from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate, seeded_rows
+from softprompt.training.group import default_micro_tokens, is_out_of_memory, micro_batches, row_key
 from softprompt.training.loop import Observer, Progress
 from softprompt.training.run_dir import RunDir
 from softprompt.training.runs import Run
@@ -45,7 +45,7 @@ def check_budget(run: Run, settings: TuneSettings) -> None:
         if tokens[longest] > settings.batch_tokens:
             raise UsageError(
                 f"a batch of {settings.batch_tokens} tokens was asked for, and row {part.examples[longest].key} alone has "
-                f"{int(tokens[longest])}; raise batch_tokens or lower max_input_tokens."
+                f"{int(tokens[longest])}; raise --batch-tokens or lower --max-input-tokens."
             )
 
 
@@ -99,7 +99,8 @@ class Tuning:
         self.rows = TokenStream(run, settings.batch_tokens)
         self.micro_tokens = settings.micro_batch_tokens or default_micro_tokens(backbone)
         self.result = TunedModel(name=run.name, seed=run.seed)
-        self.result.tuned_parameters = sum(m.numel() for m in live.masters.values())
+        # Of the whole tensors: in a sharded tuning the masters are this process's rows alone.
+        self.result.tuned_parameters = sum(p.numel() for p in live.parameters.values())
         self.losses: list[float] = []
         start_peak_memory(backbone.device)
 
@@ -151,6 +152,11 @@ class Tuning:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if self.live.sharded:
+                    raise OutOfMemoryError(
+                        "a step of a sharded model tuning did not fit one process, and the others cannot go back: lower "
+                        f"micro_batch_tokens, which is {self.micro_tokens}, or set checkpointing."
+                    ) from error
                 self._halve()
         norm = self.live.norm(gradients)
         if not np.isfinite(loss) or not bool(torch.isfinite(norm)):
@@ -172,21 +178,17 @@ class Tuning:
         lengths = np.asarray([int(self.run.train[p].input_lengths[r]) for p, r in picks])
         targets = sum(int(self.run.train[p].target_lengths[r]) for p, r in picks)
         total = torch.zeros((), device=self.backbone.device)
-        rank, processes = parallel.world()
-        for number, rows in enumerate(length_batches(lengths, 0, self.micro_tokens)):
-            own = rows[rank::processes]
-            if len(own):
-                total += self._micro_batch([picks[int(i)] for i in own], number, max(1, targets))
-            elif self.live.sharded:  # gathering weights takes every process, with rows or without
-                self._micro_batch([picks[int(rows[0])]], number, max(1, targets), weight=0.0)
+        parts = micro_batches(lengths, 0, self.micro_tokens, in_step=self.live.sharded)
+        for number, (rows, weight) in enumerate(parts):
+            total += weight * self._micro_batch([picks[int(i)] for i in rows], number, max(1, targets), weight)
         gradients = self.live.take_gradients()
         parallel.sum_over_processes([total])
-        if processes > 1 and not self.live.sharded:  # a process whose share was empty takes part with zeros
+        if parallel.world()[1] > 1 and not self.live.sharded:  # a process whose share was empty takes part with zeros
             gradients = {n: gradients.get(n, torch.zeros_like(m)) for n, m in self.live.masters.items()}
             parallel.sum_over_processes(gradients.values())
         return float(total), gradients
 
-    def _micro_batch(self, picks: Sequence[Pick], number: int, targets: int, weight: float = 1.0) -> Tensor:
+    def _micro_batch(self, picks: Sequence[Pick], number: int, targets: int, weight: float) -> Tensor:
         batch = TokenBatch.of(
             [self.run.train[p].inputs(r).tolist() for p, r in picks],
             [self.run.train[p].targets(r).tolist() for p, r in picks],

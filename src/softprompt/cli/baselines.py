@@ -66,18 +66,34 @@ def model_tune(
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
+    sharded: Annotated[
+        bool,
+        typer.Option(
+            "--sharded", help="Weights, gradients and moments in shards on all processes of torchrun (FSDP2)."
+        ),
+    ] = False,
+    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Tune all weights, or LoRA, on a task: the baseline."""
     from softprompt.baselines.tune_settings import tune_recipe
 
     _check_stages(task, mixture, targets, mixture_steps, lora)
+    if lora and sharded:
+        raise UsageError("--sharded is of model tuning, and LoRA's adapters are small: leave --sharded out, or --lora.")
     named = tune_recipe(recipe or ("lora-quick" if lora else "model-tuning-quick"))
     sizes: Sequence[int | None] = (None,) if batch_tokens is None else o.numbers(batch_tokens, "--batch-tokens")
     if mixture is not None and len(sizes) > 1:
         raise UsageError("a sweep goes over one task: with --mixture give one number of --batch-tokens.")
     settings, *others = (
         o.changed_settings(
-            named, set_, steps=steps, batch_tokens=size, learning_rate=learning_rate, max_input_tokens=max_input_tokens
+            named,
+            set_,
+            steps=steps,
+            batch_tokens=size,
+            learning_rate=learning_rate,
+            max_input_tokens=max_input_tokens,
+            sharded=sharded or None,
+            checkpointing=checkpointing or None,
         )
         for size in sizes
     )
@@ -249,7 +265,8 @@ def prompt_design(
     revision: o.Revision = None,
 ) -> Answer:
     """Answer from a few-shot text prompt: the baseline."""
-    from softprompt.baselines.prompt_design import DesignSettings, prompt_design
+    from softprompt.baselines.few_shot import DesignSettings
+    from softprompt.baselines.prompt_design import prompt_design
 
     settings = DesignSettings(
         shots=shots, fit=fit, calibrated=calibrated, instruction=instruction, seed=seed,

@@ -9,7 +9,7 @@ import typer
 
 from softprompt.cli import options as o
 from softprompt.cli.app import command
-from softprompt.cli.library import Name, Place, Replace, library
+from softprompt.cli.library import Name, Place, Replace, ReplaceAll, calibration_told, library
 from softprompt.cli.output import Answer, lines
 from softprompt.errors import DataError, UsageError
 
@@ -120,15 +120,23 @@ def push(
     repo: Repo,
     names: Names = None,
     public: Annotated[bool, typer.Option("--public", help="A new repository is public.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace prompts that are there already.")] = False,
+    replace: ReplaceAll = False,
     message: Annotated[str, typer.Option("--message", help="Of the commit.")] = "",
 ) -> Answer:
-    """Upload prompts to the Hugging Face Hub, in one commit."""
+    """Upload prompts to the Hugging Face Hub, in one commit.
+
+    A whole library takes its calibration along.
+    """
     from softprompt.interop.hub import push as push_to
+    from softprompt.library.beside import read_calibration
 
     store = o.open_library(place)
     commit = push_to(store, repo, list(names) if names else None, private=not public, replace=replace, message=message)
-    return Answer(data={"repository": repo, "commit": commit}, show=lines(f"pushed to {repo} at commit {commit[:12]}"))
+    calibrated = not names and read_calibration(store) is not None
+    told = f"{repo} holds the prompts at commit {commit[:12]}" + (
+        ", with the library's calibration" if calibrated else ""
+    )
+    return Answer(data={"repository": repo, "commit": commit, "calibration": calibrated}, show=lines(told))
 
 
 @command(library, "pull")
@@ -137,13 +145,17 @@ def pull(
     repo: Repo,
     names: Names = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch.")] = None,
-    replace: Replace = False,
+    replace: ReplaceAll = False,
 ) -> Answer:
-    """Download prompts from the Hugging Face Hub, every file checked."""
+    """Download prompts from the Hugging Face Hub, every file checked.
+
+    A whole repository brings its calibration, where prompts of its backbone are; another one that is there is kept.
+    """
     from softprompt.interop.hub import pull as pull_from
 
     store = o.open_library(place, must_exist=False)
-    commit, added = pull_from(store, repo, list(names) if names else None, revision=revision, replace=replace)
-    made = [prompt.name for prompt in added]
-    told = f"added {', '.join(made) or 'nothing new'} from {repo} at commit {commit[:12]}"
-    return Answer(data={"library": store.location, "commit": commit, "added": made}, show=lines(told))
+    found = pull_from(store, repo, list(names) if names else None, revision=revision, replace=replace)
+    made = [prompt.name for prompt in found.added]
+    told = f"added {', '.join(made) or 'nothing new'} from {repo} at commit {found.commit[:12]}"
+    data = {"library": store.location, "commit": found.commit, "added": made, "calibration": found.calibration}
+    return Answer(data=data, show=lines(told, *calibration_told(found.calibration, store.location)))

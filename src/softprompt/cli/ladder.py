@@ -11,11 +11,12 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.baselines import Rank, Shots
-from softprompt.cli.output import Answer, lines
+from softprompt.cli.output import Answer, first_process, lines
 from softprompt.cli.progress import say, training
 from softprompt.errors import SoftpromptError
 
 if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
     from softprompt.study.ladder import LadderSettings
 
 
@@ -24,7 +25,9 @@ def ladder(
     backbones: Annotated[
         str,
         typer.Option(
-            "--backbones", help="Ids or folders, commas between, or t5-lm-adapted, t5-1.1.", show_default=False
+            "--backbones",
+            help="Ids or folders, commas between, or t5-lm-adapted, t5-1.1, sharpt-sizes.",
+            show_default=False,
         ),
     ],
     task: o.TaskNames,
@@ -64,6 +67,8 @@ def ladder(
     figures: o.Figures = True,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
+    sharded: o.Sharded = False,
+    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Compare methods over model sizes: score against parameters."""
     from softprompt.baselines.ladder import climb
@@ -75,13 +80,19 @@ def ladder(
     settings = _settings(recipes, counts, prompt_length, set_, tune_set, rank, shots, sources, data)
     chosen = ladder_methods(o.words(methods, "--methods"), settings)
     tasks = o.open_tasks(o.words(task, "--task"), data)
+
+    def load(name: str) -> Backbone:
+        return o.open_backbone(name, dtype, device, sharded=sharded, checkpointing=checkpointing)
+
     found = climb(
-        _rungs(backbones), tasks, chosen, out, load=lambda name: o.open_backbone(name, dtype, device),
+        _rungs(backbones), tasks, chosen, out, load=load,
         seeds=o.numbers(seeds, "--seeds"), train_rows=train_rows, validation_rows=validation_rows,
         command=o.command_line(), tell=_tell, watch=training,
     )  # fmt: skip
     if not found.records:
         raise SoftpromptError(f"no cell of the ladder could be made: {_why(found.failed)}")
+    if not first_process():
+        return Answer(data={})
     made, files = report_ladder(found.records, out, figures=figures)
     left_out = [f"left out: {cell}: {why}" for cell, why in found.failed.items()]
     told = lines(
@@ -106,8 +117,8 @@ def _settings(
     """Every method's settings from the flags."""
     from dataclasses import replace
 
+    from softprompt.baselines.few_shot import DesignSettings
     from softprompt.baselines.lora import LoraSettings
-    from softprompt.baselines.prompt_design import DesignSettings
     from softprompt.baselines.tune_settings import tune_recipe
     from softprompt.sharpt.recipes import sharpt_recipe
     from softprompt.study.ladder import LadderSettings

@@ -9,12 +9,12 @@ import typer
 
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
-from softprompt.cli.output import Answer, both, lines, plain, table
+from softprompt.cli.output import Answer, both, lines, named, plain, table
+from softprompt.cli.searching import named_by_task
 from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from softprompt.library.beside import Placed
     from softprompt.library.index import Entry
     from softprompt.library.manifest import Manifest
     from softprompt.transfer.gains import GainModel
@@ -24,6 +24,7 @@ library = group("library", "Prompts kept with what made them.")
 Place = Annotated[str, typer.Argument(help="Library: a folder, a URL, or `released`.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="Name of the prompt.", show_default=False)]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace a prompt of the same name.")]
+ReplaceAll = Annotated[bool, typer.Option("--replace", help="Replace prompts of the same names, and the calibration.")]
 
 
 @command(library, "ls")
@@ -37,9 +38,10 @@ def ls(
     store = o.open_library(place)
     entries = store.list(task=task, tag=tag, verified=False if unverified else None)
     problems = dict(store.index.problems)
+    whose = ["prompt (task@seed)"] if named_by_task(entries) else ["prompt", "task"]
     shown = table(
-        ["prompt", "task", "score", "tokens", "width", "backbone", "embedding", "licence"],
-        [_headline(entry) for entry in entries],
+        [*whose, "score", "tokens", "width", "backbone", "embedding", "licence"],
+        [[*(entry.name, entry.task)[: len(whose)], *_headline(entry)] for entry in entries],
     )
     notes = [f"left out: {problem}" for problem in problems.values()]
     end = lines(f"{len(entries)} prompt(s) in {store.location}", *notes)
@@ -50,7 +52,7 @@ def ls(
 def _headline(entry: Entry) -> list[object]:
     backbone = entry.backbone_name if entry.verified else f"{entry.backbone_name} (unverified)"
     key = "yes" if entry.has_task_embedding else "no"
-    return [entry.name, entry.task, entry.score, entry.prompt_length, entry.width, backbone, key, entry.licence]
+    return [entry.score, entry.prompt_length, entry.width, backbone, key, entry.licence]
 
 
 @command(library, "show")
@@ -69,7 +71,7 @@ def show(
     """Show everything known of a prompt."""
     stored = o.open_library(place).get(name)
     facts = {**plain(stored.manifest), "place": stored.place, "verified": stored.manifest.verified}
-    shown = lines(*_facts(stored.manifest, stored.place))
+    shown = named(_facts(stored.manifest, stored.place))
     if not read:
         return Answer(data=facts, show=shown)
     from softprompt.prompts.inspect import read_prompt, start_again
@@ -95,11 +97,11 @@ def show(
     return Answer(data=facts, show=both(shown, table(columns, rows), end))
 
 
-def _facts(manifest: Manifest, place: str) -> Sequence[str]:
+def _facts(manifest: Manifest, place: str) -> dict[str, object]:
     from softprompt.library.adapter import chat_form, data_source
 
     fingerprint = manifest.backbone_fingerprint or "unverified: it carries no fingerprint of its backbone"
-    facts: dict[str, object] = {
+    return {
         "prompt": manifest.name,
         "task": manifest.task,
         "scores": ", ".join(f"{key} {value:.2f}" for key, value in manifest.scores.items() if value is not None) or "-",
@@ -107,7 +109,7 @@ def _facts(manifest: Manifest, place: str) -> Sequence[str]:
         "backbone": f"{manifest.backbone_name} ({manifest.backbone_kind})",
         "fingerprint": fingerprint,
         "seed": manifest.seed,
-        "steps (best)": f"{manifest.steps} ({manifest.best_step})",
+        "steps (best)": "-" if manifest.steps is None else f"{manifest.steps} ({manifest.best_step})",
         "task embedding": f"step {manifest.embedding_step}" if manifest.has_task_embedding else "none",
         "started from": ", ".join(f"{key} {value}" for key, value in manifest.init.items()) or "-",
         "data": manifest.data_fingerprint or "-",
@@ -120,10 +122,9 @@ def _facts(manifest: Manifest, place: str) -> Sequence[str]:
         "origin": manifest.origin or "trained with softprompt",
         "made": manifest.created,
         "made by": manifest.command or "-",
-        "made with": ", ".join(f"{key} {value}" for key, value in manifest.versions.items()),
+        "made with": ", ".join(f"{key} {value}" for key, value in manifest.versions.items()) or "-",
         "place": place,
     }
-    return [f"{key:<22} {value}" for key, value in facts.items()]
 
 
 @command(library, "add")
@@ -131,9 +132,14 @@ def add(
     place: Place,
     source: Annotated[str, typer.Argument(help="Another library.", show_default=False)],
     names: Annotated[list[str] | None, typer.Argument(help="Prompts to copy; all if none is named.")] = None,
-    replace: Replace = False,
+    replace: ReplaceAll = False,
 ) -> Answer:
-    """Copy prompts of another library, all with its calibration."""
+    """Copy prompts of another library.
+
+    A whole library brings its calibration, where prompts of its backbone are; another one that is there is kept.
+    """
+    from softprompt.library.beside import place_calibration, read_calibration
+
     origin = o.open_library(source)
     target = o.open_library(place, must_exist=False)
     chosen = list(names) if names else origin.names()
@@ -141,17 +147,27 @@ def add(
         raise UsageError(f"library {source} holds no prompts; nothing was copied.")
     prompts = [origin.get(name) for name in chosen]
     o.refuse_taken(target, chosen, replace=replace)
+    offered = None if names else read_calibration(origin)
     copied = [target.copy_from(prompt, replace=replace).name for prompt in prompts]
-    told = [f"added {', '.join(copied)} to {target.location}"]
-    calibrated = False
-    if not names:
-        from softprompt.transfer.calibration import copy_calibration
+    calibration: Placed = "none"
+    if offered is not None:
+        calibration = place_calibration(target, offered, origin.location, replace=replace)
+    told = [f"added {', '.join(copied)} to {target.location}", *calibration_told(calibration, target.location)]
+    data = {"library": target.location, "added": copied, "calibration": calibration}
+    return Answer(data=data, show=lines(*told))
 
-        calibrated = copy_calibration(origin, target)
-        told += ["and its calibration"] if calibrated else []
-    return Answer(
-        data={"library": target.location, "added": copied, "calibration": calibrated}, show=lines(" ".join(told))
-    )
+
+def calibration_told(placed: Placed, location: str) -> list[str]:
+    """A line on what became of a calibration that came with a whole library; none where there was none."""
+    kept = f"the calibration was not taken: {location} holds"
+    told = {
+        "added": "added its calibration: search and transfer predict gains from it",
+        "same": f"{location} already holds its calibration",
+        "replaced": f"replaced the calibration of {location} by its own",
+        "kept": f"{kept} another one, which stays as it is; --replace takes the new one",
+        "no prompt": f"{kept} no prompt of its backbone",
+    }
+    return [told[placed]] if placed in told else []
 
 
 @command(library, "rm")
@@ -179,18 +195,23 @@ def verify(
 ) -> Answer:
     """Hash every file and say which prompts are not what was written."""
     store = o.open_library(place)
-    problems = store.verify(list(names) if names else None)
-    count = len(names) if names else len(store.names())
+    problems = dict(store.verify(list(names) if names else None))
+    count = f"{len(names) if names else len(store.names())} prompt(s)"
     if not names:
+        from softprompt.library.beside import CALIBRATION
         from softprompt.transfer.calibration import find_calibration
 
-        find_calibration(store)
+        try:
+            calibrated = find_calibration(store) is not None
+        except CorruptArtifactError as error:
+            problems[CALIBRATION], calibrated = [str(error)], True
+        count += " and a calibration" if calibrated else ""
     if problems:
         told = "; ".join(problem for found in problems.values() for problem in found)
-        raise CorruptArtifactError(f"{len(problems)} of {count} prompt(s) in {store.location} are damaged: {told}")
+        raise CorruptArtifactError(f"{len(problems)} of {count} in {store.location} are damaged: {told}")
     return Answer(
-        data={"library": store.location, "checked": count, "problems": {}},
-        show=lines(f"{count} prompt(s) in {store.location}: every file is what was written"),
+        data={"library": store.location, "checked": len(names or store.names()), "problems": {}},
+        show=lines(f"{count} in {store.location}: every file is what was written"),
     )
 
 
@@ -202,7 +223,7 @@ def calibrate(
 ) -> Answer:
     """Learn from a study what transfer can be expected to gain."""
     from softprompt.api import calibrate as learn
-    from softprompt.transfer.calibration import FILE
+    from softprompt.library.beside import CALIBRATION
 
     store = o.open_library(place)
     made = learn(store, study, which, command=o.command_line())
@@ -211,10 +232,10 @@ def calibrate(
         ["gain", "predicted from", "mean", "80 % interval", "it held", "mean error", "of the mean alone"], rows
     )
     told = lines(
-        f"calibration of {made.backbone_name} from study '{made.study}' now in {store.folders.show(FILE)}",
+        f"calibration of {made.backbone_name} from study '{made.study}' now in {store.folders.show(CALIBRATION)}",
         f"sources {', '.join(made.sources)}; targets {', '.join(made.targets)}; {made.recipe['steps']} steps a target run",
     )
-    data = {"library": store.location, "file": FILE, "calibration": made}
+    data = {"library": store.location, "file": CALIBRATION, "calibration": made}
     return Answer(data=data, show=both(shown, told))
 
 

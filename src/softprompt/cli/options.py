@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -124,20 +124,32 @@ def train_settings(recipe: str, given: Sequence[str] | None = None, **flags: Any
 
 def changed_settings(base: Settings, given: Sequence[str] | None = None, **flags: Any) -> Settings:
     """Settings with some changed by flags (None: not given) and by ``--set NAME=VALUE``; errors as `train_settings`."""
-    known = [f.name for f in dataclasses.fields(base)]
+    present = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
+    changed: Settings = base.having(**changes_of(present, given, **flags))
+    return changed
+
+
+def changes_of(
+    present: Mapping[str, Any], given: Sequence[str] | None = None, flag: str = "--set", **flags: Any
+) -> dict[str, Any]:
+    """The settings that flags (None: not given) and ``NAME=VALUE`` items change, as values of the types they have now.
+
+    Raises:
+        UnknownNameError: no such setting; the nearest names are offered.
+        UsageError: no ``=``, a value of another type, or a setting that is changed twice.
+    """
     changes = {name: value for name, value in flags.items() if value is not None}
     for item in given or ():
         name, sign, value = item.partition("=")
         name = name.strip().replace("-", "_")
         if not sign:
-            raise UsageError(f"--set takes NAME=VALUE, got {item!r}.")
-        if name not in known:
-            raise UnknownNameError("setting", name, known)
+            raise UsageError(f"{flag} takes NAME=VALUE, got {item!r}.")
+        if name not in present:
+            raise UnknownNameError("setting", name, present)
         if name in changes:
             raise UsageError(f"{name} is set twice: leave one out.")
-        changes[name] = _value(name, value.strip(), getattr(base, name))
-    changed: Settings = base.having(**changes)
-    return changed
+        changes[name] = _value(name, value.strip(), present[name])
+    return changes
 
 
 def _value(name: str, text: str, example: Any) -> Any:
@@ -203,10 +215,15 @@ def open_mixture(text: str, data: Path | None) -> tuple[Mixture, list[Task]]:
 
     Raises:
         UnknownNameError: neither a mixture nor a task; the nearest names are offered.
+        UsageError: an empty name.
     """
     from softprompt.tasks.catalog import task_names
     from softprompt.tasks.mixture import MIXTURES, Mixture, load_mixture
 
+    if not text.strip(" ,+"):
+        raise UsageError(
+            "no task was named where tasks or a mixture were expected: give one name, or several with commas."
+        )
     if text in MIXTURES or any(sign in text for sign in "+,="):
         mixture = load_mixture(text)
         tasks = open_tasks(mixture.tasks, data)

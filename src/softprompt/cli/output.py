@@ -65,7 +65,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
         from rich.markup import escape
         from rich.table import Table
 
-        made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
         for number, column in enumerate(columns):
             numeric = bool(raw) and all(isinstance(row[number], int | float | None) for row in raw)
             made.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
@@ -76,12 +76,31 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     return show
 
 
-def lines(*texts: str) -> Callable[[Console], None]:
-    """A function that prints lines as they are."""
+def lines(*texts: str, wrap: bool = True) -> Callable[[Console], None]:
+    """A function that prints lines as they are; on a terminal broken between words, unless they are to be copied."""
 
     def show(out: Console) -> None:
         for text in texts:
-            out.print(text, markup=False)
+            out.print(text, markup=False, soft_wrap=None if wrap else True)
+
+    return show
+
+
+def named(values: Mapping[str, object]) -> Callable[[Console], None]:
+    """A function that prints names and values; on a terminal a long value goes on below itself."""
+    longest = max(len(name) for name in values)
+
+    def show(out: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        if not out.is_terminal:
+            lines(*(f"{name:<{longest}} {value}" for name, value in values.items()))(out)
+            return
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for name, value in values.items():
+            grid.add_row(name, escape(str(value)))
+        out.print(grid)
 
     return show
 

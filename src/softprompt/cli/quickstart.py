@@ -9,10 +9,13 @@ import typer
 
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
-from softprompt.cli.output import Answer, both, lines, table
-from softprompt.cli.progress import phases
+from softprompt.cli.output import Answer, both, cell, lines, table
+from softprompt.cli.progress import phases, say
+from softprompt.cli.transferring import tell_expected
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from softprompt.quickstart import QuickstartResult
 
 
@@ -76,16 +79,42 @@ def quickstart(
     )
     o.open_tasks([*settings.sources, *settings.targets], data)
     model = o.open_backbone(backbone, dtype, device, revision)
+    store = find_released()
     with phases() as observe:
-        result = run_quickstart(model, settings, released=find_released() if data is None else None, phases=observe)
+        result = run_quickstart(
+            model, settings, released=store if data is None else None, calibrated=store, phases=observe, tell=say,
+            expect=lambda target, gains: tell_expected(target, gains, most=k),
+        )  # fmt: skip
     return Answer(data=result.plain(), show=_shown(result))
 
 
 def _shown(result: QuickstartResult) -> Any:
-    columns = list(dict.fromkeys(key for row in result.table for key in row))
-    shown = table([c.replace("_", " ") for c in columns], [[row.get(c) for c in columns] for row in result.table])
+    from softprompt.report.quickstart import score_rows
+
+    scores = score_rows(result.reports)
     verdicts = [f"{report.target}: {report.verdict}" for report in result.reports]
+    parts = [_rows(scores, "scores on held-out validation rows, percent"), lines(*verdicts, "")]
+    if result.predictions:
+        parts.append(_rows(result.predictions, "gain of one run over the mean from scratch, points"))
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
     places = [f"{name:<9} {place}" for name, place in result.files.items()]
     after = [f"  {line}" for line in result.next]
-    return both(shown, lines(*verdicts, "", f"time: {seconds}", "", *places, "", "next:", *after))
+    return both(*parts, lines(*result.notes, f"time: {seconds}", ""), lines(*places, "", "next:", *after, wrap=False))
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
+    """A table narrow enough for a terminal: headings longer than what stands below take two lines."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    body = [[row.get(name) for name in columns] for row in rows]
+    widest = [max(len(cell(value)) for value in column) for column in zip(*body, strict=True)]
+    heads = [_two_lines(name) if len(name) > width else name for name, width in zip(columns, widest, strict=True)]
+    return table(heads, body, title=title)
+
+
+def _two_lines(heading: str) -> str:
+    """Broken at the space nearest to its middle."""
+    spaces = [i for i, letter in enumerate(heading) if letter == " "]
+    if not spaces:
+        return heading
+    at = min(spaces, key=lambda i: abs(i - len(heading) / 2))
+    return f"{heading[:at]}\n{heading[at + 1 :]}"

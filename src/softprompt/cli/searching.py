@@ -14,11 +14,12 @@ from softprompt.cli.progress import say, training
 from softprompt.errors import DataError, IncompatibleBackboneError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
     from softprompt.backbones.base import Backbone
+    from softprompt.library.index import Entry
     from softprompt.library.search import Match
     from softprompt.library.store import Library
     from softprompt.training.data import TaskData
@@ -161,12 +162,12 @@ def _embeddings(path: Path) -> Sequence[Tensor]:
 
 
 def _ranking(found: Sequence[Match], gains: Sequence[ExpectedGain], losses: dict[str, float] | None) -> Any:
-    columns = ["rank", "prompt", "task", "per_token", "average", "lead", "agreement", "score", "rows"]
+    whose = ["prompt (task@seed)"] if named_by_task(found) else ["prompt", "task"]
+    columns = ["rank", *whose, "per_token", "average", "lead", "agreement", "score", "rows"]
     rows: list[list[object]] = [
         [
             m.rank,
-            m.name,
-            m.task,
+            *(m.name, m.task)[: len(whose)],
             f"{m.per_token:.4f}",
             f"{m.average:.4f}",
             _lead(m),
@@ -181,18 +182,19 @@ def _ranking(found: Sequence[Match], gains: Sequence[ExpectedGain], losses: dict
         rows = [[*row, losses.get(match.name)] for row, match in zip(rows, found, strict=True)]
     if gains:
         columns.append(f"predicted gain ({100 * gains[0].level:.0f} %)")
-        rows = [[*row, range_of(gain)] for row, gain in zip(rows, gains, strict=True)]
+        rows = [[*row, gain.text] for row, gain in zip(rows, gains, strict=True)]
     return table(columns, rows)
+
+
+def named_by_task(prompts: Iterable[Entry | Match]) -> bool:
+    """Whether every prompt's name begins with its task, so that a table need not have both."""
+    return all(prompt.name.startswith(f"{prompt.task}@") for prompt in prompts)
 
 
 def _lead(match: Match) -> str:
     if match.lead is None:
         return "-"
     return f"{match.lead:.4f}" + ("" if match.lead_error is None else f" +-{match.lead_error:.4f}")
-
-
-def range_of(gain: ExpectedGain) -> str:
-    return f"{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
 
 
 def _how_sure(found: Sequence[Match], metric: str) -> list[str]:
@@ -251,8 +253,7 @@ def calibration_of(
             calibration.check_backbone(name, fingerprint)
     except IncompatibleBackboneError as error:
         return None, f"no predicted gain: {error}"
-    told = calibration.about(losses=calibration.wants_losses if losses is None else losses)
-    return calibration, f"predicted gain: points of one run over the mean from scratch; {told}."
+    return calibration, calibration.about(losses=calibration.wants_losses if losses is None else losses)
 
 
 def _seen(store: Library, own: Sequence[str], gains: Sequence[ExpectedGain]) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import socket
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +16,23 @@ from softprompt.cli.output import Answer, lines
 from softprompt.cli.progress import say
 from softprompt.errors import UsageError
 
+if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
+    from softprompt.library.store import Library
+    from softprompt.serving.engine import Resolve
+
 
 @command(app, "serve")
 def serve(
-    library: o.LibraryPlace,
+    library: Annotated[
+        str | None, typer.Option("--library", help="Prompt library: a folder, a URL (s3://, hf://), or `released`.")
+    ] = None,
+    sharpt: Annotated[
+        str | None,
+        typer.Option(
+            "--sharpt", help="Folders of `sharpt adapt`, commas between; each asked for by its name, e.g. cb-seed0."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
     wait_ms: Annotated[float, typer.Option("--wait-ms", help="How long a request waits for others.", min=0.0)] = 5.0,
@@ -33,22 +48,50 @@ def serve(
         raise UsageError(f"serving needs {' and '.join(missing)}: pip install 'softprompt[serve]'.")
     import uvicorn
 
-    from softprompt.serving.engine import Engine, from_library
+    from softprompt.serving.engine import Engine
     from softprompt.serving.http import make_app
 
-    store = o.open_library(library)
-    listener = _listen(host, port)
-    model = o.open_backbone(backbone, dtype, device, revision)
+    if library is None and sharpt is None:
+        raise UsageError("serve needs prompts: give --library, --sharpt with folders of `sharpt adapt`, or both.")
+    folders = [Path(word) for word in o.words(sharpt, "--sharpt")] if sharpt is not None else []
+    store = o.open_library(library) if library is not None else None
+    with _listen(host, port) as listener:
+        model = o.open_backbone(backbone, dtype, device, revision)
+        names, resolve = _prompts(store, folders, model)
+        engine = Engine(model, resolve, batch_tokens=batch_tokens)
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        places = [*([store.location] if store is not None else []), *map(str, folders)]
+        say(f"{len(names())} prompt(s) of {', '.join(places)} at {address}; Ctrl-C stops")
+        server = uvicorn.Server(uvicorn.Config(make_app(engine, names, wait_ms=wait_ms), log_level="warning"))
+        server.run(sockets=[listener])
+    return Answer(data={"address": address, "stopped": True}, show=lines("stopped"))
+
+
+def _prompts(
+    store: Library | None, folders: Sequence[Path], backbone: Backbone
+) -> tuple[Callable[[], list[str]], Resolve]:
+    """What can be asked for now, and what a name stands for: prompts of a library, and SharPT's from their folders.
+
+    Raises:
+        UsageError: a name stands for two prompts.
+    """
+    from softprompt.serving.engine import Served, first_of, from_library
+
+    generated: dict[str, Served] = {}
+    if folders:
+        from softprompt.sharpt.space import load_prompters
+
+        generated = {name: Served(prompter=one) for name, one in load_prompters(folders, backbone).items()}
+    if store is None:
+        return lambda: list(generated), first_of(generated)
+    taken = sorted(set(generated) & {entry.name for entry in store.list()})
+    if taken:
+        raise UsageError(f"{taken[0]} is a prompt of {store.location} and of --sharpt: leave one of them out.")
 
     def names() -> list[str]:
-        return [entry.name for entry in store.list(backbone=model)]
+        return [*(entry.name for entry in store.list(backbone=backbone)), *generated]
 
-    engine = Engine(model, from_library(store, model), batch_tokens=batch_tokens)
-    address = f"http://{host}:{listener.getsockname()[1]}"
-    say(f"{len(names())} prompt(s) of {store.location} at {address}; Ctrl-C stops")
-    server = uvicorn.Server(uvicorn.Config(make_app(engine, names, wait_ms=wait_ms), log_level="warning"))
-    server.run(sockets=[listener])
-    return Answer(data={"address": address, "stopped": True}, show=lines("stopped"))
+    return names, first_of(generated, from_library(store, backbone))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace as changed
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
-from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.output import Answer, both, first_process, lines, table
 from softprompt.cli.progress import counting, training
 from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
-    from softprompt.sharpt.cache import CachedEncoder
     from softprompt.sharpt.recipes import SharPTRecipe
     from softprompt.sharpt.space import Space
     from softprompt.sharpt.use import SkillUse
+    from softprompt.tasks.task import Task
+    from softprompt.training.runs import RunResult
 
 sharpt = group("sharpt", "One latent space of skills for all tasks (SharPT).")
 
@@ -28,13 +29,18 @@ SpaceFolder = Annotated[Path, typer.Option("--space", help="Folder of a latent s
 Folders = Annotated[
     str, typer.Option("--prompt", help="Folders of `sharpt adapt`, commas between.", show_default=False)
 ]
-Cache = Annotated[Path | None, typer.Option("--cache", help="Where instance encodings are kept between runs.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Where instance encodings are kept; the user's cache folder if not given."),
+]
 RecipeName = Annotated[str, typer.Option("--recipe", help="quick, balanced or paper.")]
 
 
 @command(sharpt, "train")
 def train(
-    sources: Annotated[str | None, typer.Option("--sources", help="Source tasks, with commas between.")] = None,
+    sources: Annotated[
+        str | None, typer.Option("--sources", "--mixture", help="Source tasks, commas between, or a mixture by name.")
+    ] = None,
     setting: Annotated[
         str | None, typer.Option("--setting", help="The paper's: high-to-low or cross-category.")
     ] = None,
@@ -50,6 +56,14 @@ def train(
         Literal["none", "no-source-training", "no-latent-space"], typer.Option("--ablation", help="Of Table 3.")
     ] = "none",
     skills: Annotated[int | None, typer.Option("--skills", help="K, skills in the space.", min=1)] = None,
+    space_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space-set",
+            metavar="NAME=VALUE",
+            help="Where the paper is silent, e.g. skill_init=sampled, metric=normalised, revive=false; may be repeated.",
+        ),
+    ] = None,
     steps: o.Steps = None,
     batch_size: o.BatchSize = None,
     learning_rate: o.LearningRate = None,
@@ -62,24 +76,22 @@ def train(
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
+    sharded: o.Sharded = False,
+    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Learn the space and the generator on source tasks."""
     from softprompt.sharpt.cache import CachedEncoder
     from softprompt.sharpt.encoders import load_encoder
-    from softprompt.sharpt.recipes import transfer_setting
     from softprompt.sharpt.train import train_space, untrained_space
 
-    if (sources is None) == (setting is None):
-        raise UsageError("sharpt train takes --sources or --setting, one of the two.")
-    names = o.words(sources, "--sources") if sources is not None else transfer_setting(str(setting)).source_tasks()
-    chosen = _recipe(recipe, set_, skills, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+    chosen = _recipe(recipe, set_, space_set, skills, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
                      prompt_length=prompt_length).ablated(ablation)  # fmt: skip
     numbers = o.numbers(seeds, "--seeds")
-    tasks = o.open_tasks(names, data)
-    model = o.open_backbone(backbone, dtype, device, revision)
-    encodings = CachedEncoder(load_encoder(encoder, model), cache)
+    tasks = _sources(sources, setting, data)
+    model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)
+    encodings = CachedEncoder(load_encoder(encoder, model), kept_in(cache))
     encoded = o.encode(model, tasks, chosen.source, train_rows, validation_rows)
-    made: list[tuple[Space, float | None, SkillUse | None]]
+    made: list[tuple[Space, RunResult | None, SkillUse | None]]
     with training("source training") as observer:
         if ablation == "no-source-training":
             made = [(untrained_space(model, encodings, encoded, chosen, seed=seed), None, None) for seed in numbers]
@@ -87,24 +99,86 @@ def train(
             trained = train_space(
                 model, encodings, encoded, chosen, seeds=numbers, folder=out / "run", resume=resume, observer=observer
             )
-            made = [(t.space, t.result.scores.get("score"), t.use) for t in trained]
+            made = [(t.space, t.result, t.use) for t in trained]
+    if not first_process():
+        return Answer(data={})  # the first one keeps and shows what all of them made
     rows = []
-    for seed, (space, score, use) in zip(numbers, made, strict=True):
+    for seed, (space, result, use) in zip(numbers, made, strict=True):
         folder = out / (f"space-{seed}" if len(numbers) > 1 else "space")
         space.save(folder, replace=True)
-        rows.append({"space": folder, "seed": seed, "score": score, "skills": use.sentence() if use else "-"})
-    shown = table(["space", "seed", "mean score", "skills"], [list(row.values()) for row in rows])
-    return Answer(data={"spaces": rows, "run": out / "run"}, show=shown)
+        rows.append({"space": folder, "seed": seed, **_outcome(result), "skills": use.sentence() if use else "-"})
+    columns = ["space", "seed", "mean score", "steps", "seconds", "skills"]
+    shown = table(columns, [[row[name.removeprefix("mean ")] for name in columns] for row in rows])
+    counts, told = _tuned(made[0][0], model, "source", "target")
+    run = out / "run" if ablation != "no-source-training" else None
+    where = [] if run is None else [f"run directory: {run}"]
+    notes = _failures([result for _, result, _ in made if result is not None])
+    return Answer(
+        data={"spaces": rows, "run": run, "parameters": counts}, show=both(shown, lines(*notes, told, *where))
+    )
 
 
-def _recipe(name: str, given: Sequence[str] | None, skills: int | None, **flags: object) -> SharPTRecipe:
+def _outcome(result: RunResult | None) -> dict[str, Any]:
+    """Score and cost of a training; of none where nothing was trained."""
+    if result is None:
+        return {"score": None, "steps": 0, "seconds": 0.0}
+    return {"score": result.scores.get("score"), "steps": result.steps, "seconds": round(result.seconds, 2)}
+
+
+def _failures(results: Sequence[RunResult]) -> list[str]:
+    """What went wrong, a line a run."""
+    return [f"{result.name}: {result.note}" for result in results if result.status == "non_finite"]
+
+
+def kept_in(cache: Path | None) -> Path:
+    """Where instance encodings are kept: as asked for, or in the user's cache folder."""
+    from softprompt.artifacts import cache_folder
+
+    return cache or cache_folder("instances")
+
+
+def _sources(sources: str | None, setting: str | None, data: Path | None) -> list[Task]:
+    """The source tasks, named one by one, as a mixture or by a setting of the paper.
+
+    Raises:
+        UsageError: both or neither were given, or rates, which a plain union does not have.
+    """
+    from softprompt.sharpt.recipes import transfer_setting
+
+    if (sources is None) == (setting is None):
+        raise UsageError("sharpt train takes --sources or --setting, one of the two.")
+    mixture, tasks = o.open_mixture(sources if sources is not None else transfer_setting(str(setting)).sources, data)
+    if mixture.weights:
+        raise UsageError(
+            f"rates were given in --sources {sources}, and SharPT mixes its sources as a plain union, where every row is as "
+            "likely as any other: name the tasks alone."
+        )
+    return tasks
+
+
+def _recipe(
+    name: str, given: Sequence[str] | None, choices: Sequence[str] | None, skills: int | None, **flags: object
+) -> SharPTRecipe:
     from softprompt.sharpt.recipes import sharpt_recipe
 
     found = sharpt_recipe(name)
+    found = found.having(**o.changes_of(found.choices, choices, "--space-set", skill_count=skills))
     source = o.changed_settings(found.source, given, **flags)
-    target = found.target.having(prompt_length=source.prompt_length)
-    start = found.start if skills is None else changed(found.start, skill_count=skills)
-    return changed(found, source=source, target=target, start=start)
+    return changed(found, source=source, target=found.target.having(prompt_length=source.prompt_length))
+
+
+def _tuned(space: Space, model: Backbone, *stages: Literal["source", "target"]) -> tuple[dict[str, Any], str]:
+    """How many parameters each stage tunes: as data, and as one line beside what the paper says."""
+    from softprompt.sharpt.train import tuned_share
+
+    share = tuned_share(space, model)
+    words = {"source": "on the sources", "target": "on a target"}
+    parts = [
+        f"{share[stage]:,.0f} {words[stage]} ({share[f'{stage}_percent']:.2f} % of {model.name})" for stage in stages
+    ]
+    return {stage: {"tuned": int(share[stage]), "percent": share[f"{stage}_percent"]} for stage in stages}, (
+        f"tuned parameters: {', '.join(parts)}; the paper says about 0.1 to 0.3 %"
+    )
 
 
 @command(sharpt, "adapt")
@@ -127,10 +201,12 @@ def adapt(
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
+    sharded: o.Sharded = False,
+    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Tune the generator on target tasks, the space frozen."""
     from softprompt.sharpt.recipes import sharpt_recipe
-    from softprompt.sharpt.space import load_space
+    from softprompt.sharpt.space import load_space, space_encoder
     from softprompt.sharpt.train import adapt as adapt_to
 
     loaded = load_space(space)
@@ -140,32 +216,30 @@ def adapt(
     )  # fmt: skip
     numbers = o.numbers(seeds, "--seeds")
     tasks = o.open_tasks(o.words(task, "--task"), data)
-    model, encoder = opened(loaded, backbone, dtype, device, revision, cache)
+    model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)
+    encoder = space_encoder(loaded, model, kept_in(cache))
     encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
     with training("adapting") as observer:
         found = adapt_to(
             model, encoder, loaded, encoded, settings, seeds=numbers, folder=out / "run", resume=resume,
             observer=observer,
         )  # fmt: skip
+    if not first_process():
+        return Answer(data={})
     rows = []
     for prompt in found:
         folder = out / prompt.space.name
         prompt.space.save(folder, replace=True)
-        rows.append({"prompt": folder, "task": prompt.task, "seed": prompt.seed, **prompt.result.scores})
-    shown = table(
-        ["prompt", "task", "seed", "score"], [[r["prompt"], r["task"], r["seed"], r.get("score")] for r in rows]
+        scores = {"scores": prompt.result.scores, **_outcome(prompt.result)}
+        rows.append({"prompt": folder, "task": prompt.task, "seed": prompt.seed, **scores})
+    columns = ["prompt", "task", "seed", "score", "steps", "seconds"]
+    shown = table(columns, [[row[name] for name in columns] for row in rows])
+    counts, told = _tuned(loaded, model, "target")
+    notes = _failures([prompt.result for prompt in found])
+    return Answer(
+        data={"prompts": rows, "run": out / "run", "parameters": counts},
+        show=both(shown, lines(*notes, told, f"run directory: {out / 'run'}")),
     )
-    return Answer(data={"prompts": rows, "run": out / "run"}, show=shown)
-
-
-def opened(
-    space: Space, backbone: str, dtype: str, device: str, revision: str | None, cache: Path | None
-) -> tuple[Backbone, CachedEncoder]:
-    """The backbone and the instance encoder that a space is used with; refused where they are not its own."""
-    from softprompt.sharpt.space import space_encoder
-
-    model = o.open_backbone(backbone, dtype, device, revision)
-    return model, space_encoder(space, model, cache)
 
 
 @command(sharpt, "eval")

@@ -10,7 +10,7 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli.app import command
 from softprompt.cli.output import Answer, both, lines, table
-from softprompt.cli.sharpt import Cache, SpaceFolder, opened, sharpt
+from softprompt.cli.sharpt import Cache, SpaceFolder, kept_in, sharpt
 from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 @command(sharpt, "relations")
 def relations(
     space: SpaceFolder,
-    sources: Annotated[str, typer.Option("--sources", help="Source tasks, commas between.", show_default=False)],
-    targets: Annotated[str, typer.Option("--targets", help="Target tasks, commas between.", show_default=False)],
+    sources: Annotated[
+        str, typer.Option("--sources", help="Source tasks, commas between, or a mixture by name.", show_default=False)
+    ],
+    targets: Annotated[str, typer.Option("--targets", help="Target tasks, likewise.", show_default=False)],
     figure: o.Figure = None,
     data: o.Data = None,
     train_rows: o.TrainRows = None,
@@ -38,16 +40,20 @@ def relations(
     """Relate tasks by the skills they use (Figure 3)."""
     from softprompt.sharpt.figures import relations_heatmap
     from softprompt.sharpt.relations import relations as relate
-    from softprompt.sharpt.space import load_space
+    from softprompt.sharpt.space import load_space, space_encoder
 
     _drawable(figure)
     loaded = load_space(space)
-    left, right = o.words(sources, "--sources"), o.words(targets, "--targets")
-    tasks = o.open_tasks(tuple(dict.fromkeys([*left, *right])), data)
-    model, encoder = opened(loaded, backbone, dtype, device, revision, cache)
-    encodings = {task.name: _encodings(encoder, model, task, train_rows) for task in tasks}
-    by_name = dict(zip(dict.fromkeys([*left, *right]), encodings.values(), strict=True))
-    found = relate(loaded.prompter(model, encoder), {n: by_name[n] for n in left}, {n: by_name[n] for n in right})
+    left, right = (o.open_mixture(given, data)[1] for given in (sources, targets))
+    model = o.open_backbone(backbone, dtype, device, revision)
+    encoder = space_encoder(loaded, model, kept_in(cache))
+    by_name = {t.name: t for t in (*left, *right)}
+    encoded = {name: _encodings(encoder, model, task, train_rows) for name, task in by_name.items()}
+    found = relate(
+        loaded.prompter(model, encoder),
+        {t.name: encoded[t.name] for t in left},
+        {t.name: encoded[t.name] for t in right},
+    )
     drawn = [relations_heatmap(found, figure)] if figure is not None else []
     cosine = found.cosine_AB.tolist()
     rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(found.sources, cosine, strict=True)]

@@ -79,9 +79,10 @@ def run(
     workers: Workers = None,
     executor_option: Options = None,
     device: o.Device = "auto",
+    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Make every cell that the ledger lacks."""
-    return _conduct(_load(name), out, executor, _options(executor, executor_option, workers), device)
+    return _conduct(_load(name), out, executor, _options(executor, executor_option, workers), device, checkpointing)
 
 
 @command(study, "resume")
@@ -92,13 +93,14 @@ def resume(
     workers: Workers = None,
     executor_option: Options = None,
     device: o.Device = "auto",
+    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Go on with a study from its ledger alone."""
     from softprompt.study.run import open_study
 
     o.quiet_transformers()
     loaded, _, _ = open_study(ledger, which)
-    return _conduct(loaded, ledger, executor, _options(executor, executor_option, workers), device)
+    return _conduct(loaded, ledger, executor, _options(executor, executor_option, workers), device, checkpointing)
 
 
 @command(study, "report")
@@ -106,12 +108,16 @@ def report(
     ledger: Ledger,
     out: Annotated[Path | None, typer.Option("--out", help="Where it goes; LEDGER/report if not given.")] = None,
     which: Which = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option("--beside", metavar="LEDGER", help="The same study on another backbone; may be repeated."),
+    ] = None,
     figures: o.Figures = True,
 ) -> Answer:
     """Write tables, figures and a page of what is finished."""
     from softprompt.report.study import report_study
 
-    made = report_study(ledger, out or ledger / "report", which, figures=figures)
+    made = report_study(ledger, out or ledger / "report", which, figures=figures, beside=beside or ())
     told = [f"page     {made.page}", f"tables   {len(made.tables)} in {made.page.parent / 'tables'}"]
     told += [f"figures  {len(made.figures)} in {made.page.parent / 'figures'}"] if made.figures else []
     return Answer(data={"report": made}, show=lines(*told, *(f"left out: {why}" for why in made.left_out)))
@@ -173,13 +179,16 @@ def _load(name: str) -> Study:
     return load_study(name)
 
 
-def _conduct(loaded: Study, ledger: Path, executor: str, options: dict[str, Any], device: str) -> Answer:
+def _conduct(
+    loaded: Study, ledger: Path, executor: str, options: dict[str, Any], device: str, checkpointing: bool
+) -> Answer:
     from softprompt.study.run import run_study
 
     with _cells() as observer:
         summary = run_study(
-            loaded, ledger, executor, runner_options={"device": device}, executor_options=options, observer=observer
-        )
+            loaded, ledger, executor, runner_options={"device": device, "checkpointing": checkpointing},
+            executor_options=options, observer=observer,
+        )  # fmt: skip
     if summary.failed:
         raise SoftpromptError(_failures(summary, ledger))
     told = f"{summary.done} of {summary.cells} cells finished, {summary.made} now, {summary.seconds:.0f} s; ledger {ledger}"

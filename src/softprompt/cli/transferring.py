@@ -9,9 +9,9 @@ import typer
 
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
-from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.output import Answer, both, first_process, lines, table
 from softprompt.cli.progress import phases, say
-from softprompt.cli.searching import calibration_of, range_of
+from softprompt.cli.searching import calibration_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from softprompt.library.store import Library
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
-    from softprompt.training.settings import TrainSettings
     from softprompt.transfer.expected import ExpectedGain
     from softprompt.transfer.settings import TargetReport, TransferSettings
 
@@ -64,6 +63,8 @@ def transfer(
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
+    sharded: o.Sharded = False,
+    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Tune a prompt from what the library knows, against scratch."""
     from softprompt.library.manifest import default_name
@@ -83,15 +84,15 @@ def transfer(
     store = o.open_library(library)
     if keep:
         o.refuse_taken(store, [default_name(t.name, seed) for t in tasks], replace=replace)
-    model = o.open_backbone(backbone, dtype, device, revision)
+    model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)
     tasks = o.in_chat(tasks, chat, system, model)
     targets = o.encode(model, tasks, train, train_rows, validation_rows)
     folder = out or Path("runs") / f"transfer-{'+'.join(t.name for t in tasks)}"
-    mixture = (
-        _mixture_data(model, store, train, data, tasks, chat, system)
-        if "multitask_mixture" in settings.strategies
-        else None
-    )
+
+    def mixture_rows(names: Sequence[str]) -> dict[str, TaskData]:
+        opened = o.in_chat(o.open_tasks(names, data), chat, system, model)
+        return dict(zip(names, o.encode(model, opened, train), strict=True))
+
     calibration, why = calibration_of(store, {model.fingerprint}, model.name)
     say(why)
     remarks = {t.name: calibration.remarks(t.name, train) if calibration is not None else [] for t in tasks}
@@ -99,9 +100,11 @@ def transfer(
         say(told)
     with phases() as observe:
         reports = transfer_targets(
-            model, store, targets, settings, folder=folder, resume=resume, mixture_data=mixture, observe=observe,
-            calibration=calibration, expect=_tell_expected,
+            model, store, targets, settings, folder=folder, resume=resume, mixture_data=mixture_rows, observe=observe,
+            calibration=calibration, expect=tell_expected,
         )  # fmt: skip
+    if not first_process():
+        return Answer(data={})  # the first one writes, keeps and shows what all of them made
     again = o.command_line()
     written = {r.target: write_report(folder, r, train, again, remarks[r.target]) for r in reports}
     kept = _keep(model, store, reports, tasks, settings, replace) if keep else []
@@ -112,13 +115,13 @@ def transfer(
     return Answer(data={**data_, "calibration": calibration}, show=both(*parts, lines(*where)))
 
 
-def _tell_expected(target: str, gains: Sequence[ExpectedGain]) -> None:
+def tell_expected(target: str, gains: Sequence[ExpectedGain], most: int = MOST_TOLD) -> None:
     """What the source prompts are expected to gain, before they are tuned."""
     say(f"{target}: predicted gain ({100 * gains[0].level:.0f} %), points over scratch")
-    for gain in gains[:MOST_TOLD]:
-        say(f"  {gain.name}: {range_of(gain)}")
-    if len(gains) > MOST_TOLD:
-        say(f"  and {len(gains) - MOST_TOLD} more, in the report")
+    for gain in gains[:most]:
+        say(f"  {gain.name}: {gain.text}")
+    if len(gains) > most:
+        say(f"  and {len(gains) - most} more, in the report")
 
 
 def _told(report: TargetReport, remarks: Sequence[str]) -> list[Any]:
@@ -128,7 +131,7 @@ def _told(report: TargetReport, remarks: Sequence[str]) -> list[Any]:
     notes += [f"{strategy} was not tried: {why}" for strategy, why in report.refused.items()]
     parts = [_outcomes(report)]
     if tried:
-        rows = [[g.name, range_of(g), f"{g.realised:+.1f}", "yes" if g.held else "no"] for g in tried]
+        rows = [[g.name, g.text, f"{g.realised:+.1f}", "yes" if g.held else "no"] for g in tried]
         parts.append(
             table(["source prompt", f"predicted gain ({100 * tried[0].level:.0f} %)", "realised", "inside"], rows)
         )
@@ -136,35 +139,15 @@ def _told(report: TargetReport, remarks: Sequence[str]) -> list[Any]:
     return [*parts, lines(*notes, f"{report.target}: {report.verdict}", "")]
 
 
-def _mixture_data(
-    model: Backbone,
-    store: Library,
-    train: TrainSettings,
-    data: Path | None,
-    targets: Sequence[Task],
-    chat: bool,
-    system: str | None,
-) -> dict[str, TaskData]:
-    """Training rows of the library's tasks, for multitask_mixture."""
-    from softprompt.transfer.run import source_entries
-
-    names = sorted({entry.task for entry in source_entries(store, model)} - {t.name for t in targets})
-    tasks = o.in_chat(o.open_tasks(names, data), chat, system, model)
-    return dict(zip(names, o.encode(model, tasks, train), strict=True))
-
-
 def _outcomes(report: TargetReport) -> Any:
     rows = []
     for outcome in report.outcomes:
         found = outcome.versus_scratch
         gain = f"{found['gain']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})" if found else "-"
-        sources = ", ".join(f"{name} {weight:.2f}" if weight != 1.0 else name for name, weight in outcome.sources)
-        cost = f"{outcome.cost:,}"
-        rows.append(
-            [outcome.strategy, sources or "-", outcome.runs, outcome.step, outcome.score, gain, cost,
-             round(outcome.seconds, 1)]
-        )  # fmt: skip
-    columns = ["strategy", "started from", "runs", "best step", "score", "gain (90 %)", "forward tokens", "seconds"]
+        sources = "\n".join(f"{name} {weight:.2f}" if weight != 1.0 else name for name, weight in outcome.sources)
+        rows.append([outcome.strategy, sources or "-", outcome.runs, outcome.step, outcome.score, gain,
+                     f"{outcome.cost:,}", round(outcome.seconds)])  # fmt: skip
+    columns = ["strategy", "started from", "runs", "best\nstep", "score", "gain (90 %)", "forward\ntokens", "seconds"]
     return table(columns, rows, title=report.target)
 
 

@@ -117,6 +117,7 @@ def answers(
     budgets = np.asarray([budget[j] for j, _ in place])
     prompt_length = prompter.prompt_length if prompter is not None else 0
     found: dict[int, tuple[str, int]] = {}
+    batch_tokens = min(parallel.gather(batch_tokens))  # a process short of memory asks for less: all must cut alike
     for depth in np.unique(budgets):
         group = np.flatnonzero(budgets == depth)
         parts = length_batches(lengths[group], prompt_length, batch_tokens)

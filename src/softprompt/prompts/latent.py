@@ -22,7 +22,8 @@ from softprompt.prompts.batch import PromptBatch, Prompter, Rows
 GENERATOR = ("position", "w1", "b1", "w2", "b2")
 """Names of the generator's tensors: z [N, P, H], W1 [N, H, m], b1 [N, H], W2 [N, H, H], b2 [N, H]."""
 
-_COLLAPSED_PERPLEXITY = 1.05  # below it, all but a few in a hundred rows share one skill
+COLLAPSED_PERPLEXITY = 1.05
+"""Below it all but a few in a hundred rows share one skill."""
 
 
 class InstanceEncoder(Protocol):
@@ -369,7 +370,7 @@ class LatentPrompts(Prompter):
         return {
             "skills_used": (counts_NK > 0).sum(dim=1).tolist(),
             "skill_perplexity": perplexity,
-            "collapsed": [r > 1 and p < _COLLAPSED_PERPLEXITY for p, r in zip(perplexity, rows, strict=True)],
+            "collapsed": [r > 1 and p < COLLAPSED_PERPLEXITY for p, r in zip(perplexity, rows, strict=True)],
         }
 
     def load(self, values: Mapping[str, Tensor]) -> None:

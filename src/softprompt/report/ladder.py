@@ -69,7 +69,7 @@ def report_ladder(
     Raises:
         UsageError: there is no record, or figures are asked for and matplotlib is not installed.
     """
-    from softprompt.study.figures import score_against_size
+    from softprompt.study.curves import score_against_size
 
     if not records:
         raise UsageError("a ladder without a finished cell has nothing to report: run it first.")

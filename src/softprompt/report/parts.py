@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from softprompt.report.style import CSS, SCRIPT
-from softprompt.study.tables import PENDING, Cell, Table, show
+from softprompt.study.tables import PENDING, Cell, Table, fixed, show
 
 
 def page(title: str, subtitle: str, sections: Sequence[tuple[str, str, str]], footer: str) -> str:
@@ -72,7 +73,8 @@ def table_html(table: Table, *, sortable: bool = False, lead_rows: int = 0, save
         cells = f'<th scope="row">{escape(show(row[0]))}</th>' + "".join(
             _cell(value, text) for value, text in zip(row[1:], worded[1:], strict=True)
         )
-        rows.append(f"<tr{' class=lead' if i < lead_rows else ''}>{cells}</tr>")
+        kinds = " ".join(word for word, here in (("lead", i < lead_rows), ("rule", i in table.rules)) if here)
+        rows.append(f'<tr class="{kinds}">{cells}</tr>' if kinds else f"<tr>{cells}</tr>")
     notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
     kind = "plain sortable" if sortable else "plain"
     return (
@@ -84,11 +86,7 @@ def table_html(table: Table, *, sortable: bool = False, lead_rows: int = 0, save
 def _is_text(values: Sequence[str | float | Cell | None]) -> bool:
     """Whether a column is words, to be read from the left."""
     words = [v for v in values if isinstance(v, str) and v not in ("", "–", PENDING)]
-    return (
-        bool(words)
-        and all(_as_number(v) is None for v in words)
-        and len(words) == len([v for v in words if v[:1].isalpha()])
-    )
+    return bool(words) and all(_as_number(v) is None and v[:1].isalpha() for v in words)
 
 
 def _as_number(text: str) -> float | None:
@@ -104,16 +102,23 @@ def _cell(value: str | float | Cell | None, worded: bool = False) -> str:
             return f'<td><span class="pending">{escape(value.text())}</span></td>'
         spread = f'<span class="std">±{value.std:.1f}</span>' if value.std is not None else ""
         part = "" if value.complete else f' <span class="pending">{value.done} of {value.planned}</span>'
-        best = ' class="best"' if value.mark == "best" else ""
-        return f'<td{best} data-v="{value.value!r}">{value.value:.1f}{spread}{part}</td>'
+        shown = f' class="{value.mark}"' if value.mark in ("best", "second") else ""
+        mean = f'<span class="value">{minus(show(value.value))}</span>'
+        return f'<td{shown} data-v="{value.value!r}">{mean}{spread}{part}</td>'
     text = show(value)
     if text == PENDING:
         return '<td><span class="pending">pending</span></td>'
     if isinstance(value, (int, float)):
-        return f'<td data-v="{value!r}">{escape(text)}</td>'
+        return f'<td data-v="{value!r}">{minus(text)}</td>'
     number = _as_number(text)
     sort = "" if number is None else f' data-v="{number!r}"'
-    return f"<td{sort}{' class=text' if worded else ''}>{escape(text)}</td>"
+    kind = " class=text" if worded else " class=words" if number is None and text[:1].isalpha() else ""
+    return f"<td{sort}{kind}>{minus(escape(text))}</td>"
+
+
+def minus(text: str) -> str:
+    """Numbers below zero with the sign that is as wide as a plus; words keep their hyphens."""
+    return re.sub(r"(?<![\w-])-(?=[\d.])", "\u2212", text)
 
 
 def downloads(table: Table) -> str:
@@ -207,8 +212,8 @@ def heatmap(
         f'<div class="heatbox" id="{name}"><h3 id="{name}-h">{escape(caption)}</h3>{tools}<div class="scroll">'
         f'<div class="map{" tied" if before else ""}">{before}<table class="heat {size}" aria-labelledby="{name}-h"><thead><tr><td></td>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div></div>"
-        f'<div class="legend" aria-hidden="true"><span>{escape(ends[0])}</span><span class="{bar}"></span>'
-        f"<span>{escape(ends[1])}</span></div>"
+        f'<div class="legend" aria-hidden="true"><span>{minus(escape(ends[0]))}</span><span class="{bar}"></span>'
+        f"<span>{minus(escape(ends[1]))}</span></div>"
         f'<p class="detail" aria-live="polite">{idle}</p></div>'
     )
 
@@ -225,7 +230,7 @@ def _heat_cell(cell: HeatCell, r: int, c: int, full: float, middle: float, digit
     away = cell.value - middle
     strength = round(min(abs(away) / full, 1.0) * 100)
     sign = "pos" if away >= 0 else "neg"
-    text = f"{cell.value:.{digits}f}".replace("-", "−")
+    text = minus(fixed(cell.value, digits))
     if digits == 2:  # a similarity: the zero before the point says nothing
         text = text.replace("0.", ".", 1)
     return (
@@ -254,7 +259,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif isinstance(value, (list, tuple)):
             out.append((f"{prefix}{name}", ", ".join(str(item) for item in value) or "–"))
         else:
-            out.append((f"{prefix}{name}", "–" if value in (None, "") else str(value)))
+            words = str(value).lower() if isinstance(value, bool) else str(value)
+            out.append((f"{prefix}{name}", "–" if value in (None, "") else words))
     return out
 
 

@@ -16,6 +16,13 @@ from softprompt.study.retrieval import strategy_rows
 from softprompt.study.tables import Cell, Table, summary
 
 Point = tuple[float, float, float | None]
+SCALED = {
+    "from scratch": "prompt tuning",
+    "sharpt": "sharpt",
+    "model_tuning": "model_tuning",
+    "multitask_model_tuning": "multitask_model_tuning",
+}
+"""Methods of SharPT's Figure 2, and multi-task model tuning: their names among `averages`, and on a study's page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,7 @@ def sized_studies(folders: Sequence[str | Path], name: str | None = None) -> lis
 
     if not folders:
         raise UsageError("sizes are compared over ledgers: give at least one, one a backbone.")
-    studies = []
+    studies: list[Sized] = []
     for folder in folders:
         study, ledger, noted = open_study(folder, name)
         facts = facts_of(study, noted)
@@ -61,6 +68,21 @@ def sized_studies(folders: Sequence[str | Path], name: str | None = None) -> lis
             raise UsageError(f"{folder} does not say how large {facts.backbone} is: run its study again to record it.")
         studies.append(
             Sized(backbone=facts.backbone, parameters=facts.parameters, results=collect(study, ledger, facts))
+        )
+    return by_size(studies)
+
+
+def by_size(studies: Sequence[Sized]) -> list[Sized]:
+    """Smallest first.
+
+    Raises:
+        UsageError: their targets differ: an average over other tasks is another number.
+    """
+    tasks = {tuple(sorted(one.results.targets)): one.backbone for one in studies}
+    if len(tasks) > 1:
+        told = "; ".join(f"{backbone}: {', '.join(targets)}" for targets, backbone in tasks.items())
+        raise UsageError(
+            f"sizes are compared on the same target tasks, these studies have others ({told}): name ledgers of one."
         )
     return sorted(studies, key=lambda one: one.parameters)
 
@@ -71,7 +93,7 @@ def write_sizes(studies: Sequence[Sized], out: str | Path, *, figures: bool = Tr
     Raises:
         UsageError: a figure is asked for, and no backbone has a finished score.
     """
-    from softprompt.study.figures import score_against_size
+    from softprompt.study.curves import score_against_size
 
     table, series = size_table(studies), size_series(studies)
     files = write_table(table, out)
@@ -91,24 +113,34 @@ def averages(results: Results) -> dict[str, Cell]:
     return found
 
 
-def size_table(studies: Sequence[Sized]) -> Table:
-    """Methods by backbone, smallest first (SPoT Table 4)."""
-    columns = [averages(one.results) for one in studies]
-    names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [(name, *(column.get(name) for column in columns)) for name in names]
+def size_table(studies: Sequence[Sized], names: Mapping[str, str] | None = None, file: str = "sizes") -> Table:
+    """Methods by backbone, smallest first (SPoT Table 4).
+
+    Args:
+        studies: from `by_size`.
+        names: methods of `averages` to show, and what they are called; all where None.
+        file: name of the table.
+    """
+    columns = [_named(averages(one.results), names) for one in studies]
+    methods = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [(name, *(column.get(name) for column in columns)) for name in methods]
     return Table(
-        name="sizes",
+        name=file,
         title="Average score over the target tasks by backbone (percent)",
         columns=("method", *(f"{one.backbone} ({one.parameters / 1e6:.0f}M)" for one in studies)),
         rows=tuple(rows),
     )
 
 
-def size_series(studies: Sequence[Sized]) -> Mapping[str, list[Point]]:
-    """(parameters, score, standard deviation) by method; finished ones only."""
+def _named(found: Mapping[str, Cell], names: Mapping[str, str] | None) -> dict[str, Cell]:
+    return dict(found) if names is None else {names[name]: found[name] for name in names if name in found}
+
+
+def size_series(studies: Sequence[Sized], names: Mapping[str, str] | None = None) -> Mapping[str, list[Point]]:
+    """(parameters, score, standard deviation) by method; finished ones only; arguments as those of `size_table`."""
     series: dict[str, list[Point]] = {}
     for one in studies:
-        for name, cell in averages(one.results).items():
+        for name, cell in _named(averages(one.results), names).items():
             if cell.value is not None and cell.complete:
                 series.setdefault(name, []).append((float(one.parameters), cell.value, cell.std))
     return series

@@ -44,16 +44,21 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6p
 .numbers span { color: var(--soft); font-size: .86rem; }
 .scroll { overflow-x: auto; padding-bottom: .3rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-caption { text-align: left; color: var(--soft); padding: .2rem 0 .45rem; font-size: .9rem; caption-side: top; white-space: nowrap; }
+caption { text-align: left; color: var(--soft); padding: .2rem 0 .45rem; font-size: .9rem; caption-side: top;
+  min-width: min(30rem, 90vw); }
 table.plain th, table.plain td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; white-space: nowrap; }
 table.plain th:first-child, table.plain td:first-child, table.plain .text { text-align: left; }
+/* Words give way before numbers do: a table scrolls only where its numbers alone are too wide. */
+table.plain th, table.plain td.text, table.plain td.words { white-space: normal; overflow-wrap: break-word; }
+table.plain thead th { max-width: 8.5rem; } table.plain thead th:first-child { max-width: none; }
 table.plain thead th { border-bottom: 2px solid var(--line); font-weight: 600; vertical-align: bottom; }
 table.plain tbody th { font-weight: 500; }
 table.plain tr.lead th, table.plain tr.lead td { background: var(--panel); }
+table.plain tr.rule th, table.plain tr.rule td { border-top: 2px solid var(--soft); }
 td .std { color: var(--soft); font-size: .85em; margin-left: .25em; }
 .pending { color: var(--soft); font-style: italic; }
-td.best { font-weight: 700; }
+td.best { font-weight: 700; } td.second .value { text-decoration: underline; text-underline-offset: 3px; }
 th button, .tools button, a.save { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
 th button:hover, .tools button:hover { text-decoration: underline; }
 th[aria-sort=descending] button::after { content: " \\25BC"; font-size: .7em; }
@@ -81,7 +86,7 @@ table.heat thead th { font-weight: 500; vertical-align: bottom; padding: 0 0 .35
 table.heat thead th.slant { height: 6.2rem; }
 table.heat thead th.slant > * { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; }
 table.heat.small td { width: 1.85rem; min-width: 1.85rem; font-size: .7rem; padding: 0; }
-.map.tied { align-items: flex-end; } svg.tree { max-width: none; }
+.map.tied { align-items: flex-end; } .map.tied table.heat tbody th { padding-left: .5rem; } svg.tree { max-width: none; }
 table.heat.small td, table.heat.small tbody th { height: 1.75rem; }
 table.heat.tiny td { width: 11px; min-width: 11px; height: 11px; border: 0; font-size: 0; padding: 0; }
 table.heat.tiny tbody th { height: 11px; font-size: 9px; line-height: 11px; padding-right: 4px; }
@@ -95,7 +100,7 @@ table.heat.tiny thead th.slant { font-size: 9px; }
 .pairs { display: flex; flex-wrap: wrap; gap: .5rem 3rem; } .pairs .detail { max-width: 34rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(255px, 1fr)); gap: 1rem 1.2rem; }
 figure { margin: 0; }
-figure.wide { max-width: 860px; }
+figure.wide { max-width: 860px; overflow-x: auto; }
 figcaption { font-size: .9rem; margin-bottom: .15rem; }
 svg { max-width: 100%; height: auto; display: block; }
 svg text { fill: var(--ink); font-size: 11px; font-family: inherit; }
@@ -108,7 +113,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: var(--accent); fo
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .86rem; }
 .warn { border-left: 4px solid var(--s1); background: var(--panel); padding: .45rem .8rem; border-radius: 0 6px 6px 0; }
 .skip { position: absolute; left: -999px; } .skip:focus { position: static; }
-@media (max-width: 640px) { body { padding: 1rem .8rem 3rem; } html { font-size: 14px; } }
+@media (max-width: 640px) { figure.wide svg { max-width: none; } body { padding: 1rem .8rem 3rem; } html { font-size: 14px; } }
 @media print {
   :root { color-scheme: light; --bg: #fff; --surface: #fff; --panel: #fff; --ink: #000; --soft: #444; --line: #bbb;
     --pos: #f2a24b; --neg: #74a9dc; --accent: #000; --seq: #f2a24b; --s0: #0072b2; --s1: #b84f00; --s2: #007a5a;
@@ -118,7 +123,7 @@ footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line)
   nav.contents, .tools, .detail, .skip, a.save { display: none !important; }
   .scroll { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  h2, h3, caption, figcaption { break-after: avoid; } tr, figure { break-inside: avoid; }
+  h2, h3, caption, figcaption { break-after: avoid; } tr, figure, .heatbox, table.plain { break-inside: avoid; }
   details:not([open]) { display: none; } details > summary { list-style: none; color: var(--ink); }
   section { margin-top: 1.4rem; }
 }

@@ -13,18 +13,21 @@ from softprompt.study.generic import generic_table
 from softprompt.study.guarded import Guarded, beaten_table, harm_table
 from softprompt.study.headline import headline_table
 from softprompt.study.judged import predictor_table
-from softprompt.study.methods import against_scratch_table, by_target_table, cost_table
+from softprompt.study.methods import against_scratch_table, cost_table
 from softprompt.study.outcomes import Outcomes
+from softprompt.study.panels import ablation_table, by_target_table, crossed_table
 from softprompt.study.records import Results
 from softprompt.study.retrieval import StrategyRow, strategy_table
 from softprompt.study.schedules import schedule_table
+from softprompt.study.settings import Study
 from softprompt.study.statistics import compare_sources, comparison_table, excess_table, halves_table, stability_table
 from softprompt.study.tables import Table
 
 
 def all_tables(
-    results: Results, rows: Sequence[StrategyRow], found: Outcomes | None = None, compared: Guarded | None = None
-) -> list[Table]:
+    results: Results, rows: Sequence[StrategyRow], found: Outcomes | None = None, compared: Guarded | None = None,
+    study: Study | None = None,
+) -> list[Table]:  # fmt: skip
     """Every table of the report; those that have nothing to show are left out."""
     found = found or Outcomes.of(results)
     race = race_table(found, results)
@@ -39,6 +42,8 @@ def all_tables(
         stability_table(results),
         strategy_table(rows, len(results.targets)),
         by_target_table(found, results),
+        *([crossed] if (crossed := crossed_table(found, results, study)) is not None else []),
+        *([ablated] if (ablated := ablation_table(found, results)) is not None else []),
         cost_table(found),
         bargain_table(found, results),
         *([race] if race is not None else []),

@@ -44,16 +44,18 @@ class CachedEncoder:
         self.name, self.width, self.fingerprint = encoder.name, encoder.width, encoder.fingerprint
         self.folder = folder
         self.computed = 0
-        self._blocks: list[Tensor] = []
-        self._known: dict[str, tuple[int, int]] = {}
+        self._splits: dict[str, Tensor] = {}
+        self._known: dict[str, tuple[str, int]] = {}
         self._latest: OrderedDict[str, Tensor] = OrderedDict()
 
     def precompute(self, split: TextSplit) -> Tensor:
-        """Encodings of all rows of a split, float32 [n, m] on the CPU; from the disk where they were computed before.
+        """Encodings of all rows of a split, float32 [n, m] on the CPU; from memory or the disk if computed before.
 
         Raises:
             DataError: a row whose encoding is not finite, by its key.
         """
+        if split.fingerprint in self._splits:
+            return self._splits[split.fingerprint]
         texts = [example.inputs for example in split.examples]
         block_nm = self._read(split, len(texts))
         if block_nm is None:
@@ -67,9 +69,8 @@ class CachedEncoder:
                     {"encoder": self.fingerprint, "data": split.fingerprint},
                     durable=False,
                 )
-        number = len(self._blocks)
-        self._blocks.append(block_nm)
-        self._known.update({text: (number, row) for row, text in enumerate(texts)})
+        self._splits[split.fingerprint] = block_nm
+        self._known.update({text: (split.fingerprint, row) for row, text in enumerate(texts)})
         return block_nm
 
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -84,8 +85,8 @@ class CachedEncoder:
 
     def _lookup(self, text: str, fresh: dict[str, Tensor]) -> Tensor:
         if text in self._known:
-            block, row = self._known[text]
-            return self._blocks[block][row]
+            split, row = self._known[text]
+            return self._splits[split][row]
         return fresh[text] if text in fresh else self._latest[text]
 
     def _compute(self, texts: Sequence[str]) -> Tensor:

@@ -7,8 +7,8 @@ nor the start of E, nor what its ablations are in detail. What stands in for the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.prompts.latent import LatentSettings
@@ -58,6 +58,26 @@ class SharPTRecipe:
             )
         if self.source_checkpoint not in ("final", "best"):
             raise UnknownNameError("source checkpoint", self.source_checkpoint, ("final", "best"))
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """Everything but the two trainings, flat by name: how skills are chosen, how they start, how they are kept up."""
+        own = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("source", "target", "latent", "start")
+        }
+        return {**vars(self.latent), **vars(self.start), **own}
+
+    def having(self, **changes: Any) -> SharPTRecipe:
+        """The same recipe with some ``choices`` changed; a name that does not exist is refused with the nearest one."""
+        for name in changes:
+            if name not in self.choices:
+                raise UnknownNameError("setting of the space", name, self.choices)
+
+        def part(owner: Any) -> dict[str, Any]:
+            return {f.name: changes[f.name] for f in fields(owner) if f.name in changes}
+
+        latent, start = replace(self.latent, **part(self.latent)), replace(self.start, **part(self.start))
+        return replace(self, latent=latent, start=start, **part(self))
 
     def ablated(self, ablation: Ablation) -> SharPTRecipe:
         """The recipe of an ablation of Table 3, which the paper does not define further.
@@ -135,9 +155,6 @@ TRANSFER_SETTINGS: Mapping[str, TransferSetting] = {
     # Section 3 and Table 2.
     "cross-category": TransferSetting(sources="sharpt_cross_category_sources", targets="sharpt_cross_category_targets"),
 }
-
-MODEL_SIZES: tuple[str, ...] = ("google/t5-base-lm-adapt", "google/t5-large-lm-adapt", "google/t5-xl-lm-adapt")
-"""The three backbones of Figure 2."""
 
 
 def transfer_setting(name: str) -> TransferSetting:

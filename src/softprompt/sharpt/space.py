@@ -20,7 +20,7 @@ from torch import Tensor
 
 from softprompt import artifacts
 from softprompt.backbones.base import Backbone
-from softprompt.errors import CorruptArtifactError, DataError, IncompatibleBackboneError, SoftpromptError
+from softprompt.errors import CorruptArtifactError, DataError, IncompatibleBackboneError, SoftpromptError, UsageError
 from softprompt.prompts.latent import GENERATOR, InstanceEncoder, LatentPrompts, LatentSettings
 from softprompt.sharpt.cache import CachedEncoder
 from softprompt.sharpt.encoders import load_encoder
@@ -281,6 +281,31 @@ def load_prompter(
         scales=first.scales,
         keys=[space.name for space in spaces],
     )
+
+
+def load_prompters(folders: Sequence[Path], backbone: Backbone) -> dict[str, LatentPrompts]:
+    """Prompts adapted from any spaces, by name, each a prompter of its own; one encoder in memory for all that share it.
+
+    Raises:
+        UsageError: two of them have the same name.
+        IncompatibleBackboneError: another backbone, or an encoder that does not load.
+    """
+    encoders: dict[str, CachedEncoder] = {}
+    places: dict[str, Path] = {}
+    found: dict[str, LatentPrompts] = {}
+    for folder in folders:
+        space = load_space(folder)
+        if space.name in places:
+            raise UsageError(
+                f"{places[space.name]} and {folder} are both called {space.name!r}: give one of them alone, or adapt again "
+                "with another seed."
+            )
+        which = str(space.encoder["fingerprint"])
+        if which not in encoders:
+            encoders[which] = space_encoder(space, backbone)
+        places[space.name] = folder
+        found[space.name] = space.prompter(backbone, encoders[which])
+    return found
 
 
 def _together(one: Space, other: Space) -> bool:

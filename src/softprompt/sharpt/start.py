@@ -83,7 +83,7 @@ def start_space(
     start: StartSettings | None = None,
     keys: Sequence[str | None] | None = None,
 ) -> LatentPrompts:
-    """A fresh latent space and generator for each seed, all of it tuned, with the codebook loss.
+    """A fresh latent space and generator for each seed, all of it tuned, with the codebook loss; on the backbone's device.
 
     Args:
         backbone: gives the word embeddings.
@@ -109,7 +109,7 @@ def start_space(
             "skills", 1.0
         )
     return LatentPrompts(
-        tensors,
+        {name: t.to(backbone.device) for name, t in tensors.items()},
         encoder,
         settings=latent,
         tuned=tuple(tensors),
@@ -215,8 +215,8 @@ def start_skills(encoding_Sm: Tensor, start: StartSettings, seed: int) -> Tensor
         return encoding_Sm.mean(0) + noise * encoding_Sm.std(0, unbiased=False)
     if rows < count:
         raise UsageError(
-            f"{count} skills were asked for with a {start.skill_init} start, but the sources have {rows} instances; "
-            f"lower skill_count to at most {rows} or use skill_init normal."
+            f"{count} skills were asked for with a {start.skill_init} start, which has {rows} source instances to start from; "
+            f"lower --skills to at most {rows}, or start them with --space-set skill_init=normal."
         )
     picked = np.sort(rng.permutation(rows)[: max(count, KMEANS_ROWS)])
     sample_Sm = encoding_Sm[torch.from_numpy(picked)]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from softprompt import artifacts
@@ -23,14 +22,12 @@ from softprompt.sharpt.cache import CachedEncoder
 from softprompt.sharpt.recipes import SharPTRecipe
 from softprompt.sharpt.space import Space, check_belongs, generator_names
 from softprompt.sharpt.start import start_space
+from softprompt.sharpt.union import reference_encodings, union_of
 from softprompt.sharpt.use import SkillUpkeep, SkillUse, skill_use
-from softprompt.tasks.encoded import encode_split
-from softprompt.tasks.task import Example, Split, Task
 from softprompt.training.data import TaskData
 from softprompt.training.loop import Observer, train_prompts
 from softprompt.training.runs import Run, RunResult
 from softprompt.training.settings import TrainSettings
-from softprompt.training.stream import keyed_rng
 
 SKILL_USE_FILE = "skill_use.jsonl"
 
@@ -69,42 +66,6 @@ class AdaptedPrompt:
     result: RunResult
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnionTask(Task):
-    """Several tasks scored together: each on its own rows, then averaged.
-
-    Attributes:
-        parts: the tasks, by name; a row belongs to the one its key begins with.
-    """
-
-    parts: Mapping[str, Task]
-
-    def score(
-        self,
-        predictions: Sequence[str],
-        examples: Sequence[Example],
-        canonical: Callable[[str], str] | None = None,
-    ) -> dict[str, float]:
-        """Each task's score in percent by its name, and ``score``, their mean over the tasks that have rows here."""
-        rows: dict[str, list[int]] = {}
-        for i, example in enumerate(examples):
-            rows.setdefault(example.key.split("/", 1)[0], []).append(i)
-        scores = {
-            name: self.parts[name].score([predictions[i] for i in own], [examples[i] for i in own], canonical)["score"]
-            for name, own in rows.items()
-        }
-        return {**scores, "score": float(np.mean(list(scores.values()))) if scores else 0.0}
-
-
-def reference_encodings(encoder: CachedEncoder, sources: Sequence[TaskData], most: int) -> Tensor:
-    """Raw encodings of at most ``most`` source rows, drawn evenly from the plain union of all, float32 [S, m]."""
-    every_nm = torch.cat([encoder.precompute(source.train) for source in sources])
-    if len(every_nm) <= most:
-        return every_nm
-    picked = np.sort(keyed_rng(0, "sharpt-reference").permutation(len(every_nm))[:most])
-    return every_nm[torch.from_numpy(picked)]
-
-
 def train_space(
     backbone: Backbone,
     encoder: CachedEncoder,
@@ -134,6 +95,8 @@ def train_space(
         UsageError: no source, or more skills than source rows at a k-means start.
     """
     prompts, reference_Sm = _fresh(backbone, encoder, sources, recipe, seeds)
+    for source in sources:  # beforehand, all of it: processes that share a sharded backbone encode in step
+        encoder.precompute(source.validation)
     names = [name if len(seeds) == 1 else f"{name}-seed{seed}" for seed in seeds]
     history: list[dict[str, Any]] = []
     prompts.upkeep = SkillUpkeep(
@@ -145,7 +108,7 @@ def train_space(
         until=recipe.source.steps - recipe.source.steps // 10,
         log=_logger(history, folder),
     )
-    union, validation = _union(backbone, sources, recipe)
+    union, validation = union_of(backbone, sources, recipe.source)
     runs = [
         Run(
             name=run_name,
@@ -267,8 +230,9 @@ def check_classes(target: TaskData) -> None:
         return
     answers = {example.targets for example in target.train.examples}
     if len(answers) == 1:
+        rows = f"{len(target.train)} training row{'s' if len(target.train) > 1 else ''}"
         raise UsageError(
-            f"target task {target.task.name!r} has {len(target.train)} training rows, all of the class {answers.pop()!r}; "
+            f"target task {target.task.name!r} has {rows}, all of the class {answers.pop()!r}; "
             f"give rows of at least two of its classes ({', '.join(target.task.labels)})."
         )
 
@@ -302,48 +266,7 @@ def _fresh(
         backbone, encoder, reference_Sm, seeds, prompt_length=recipe.source.prompt_length, latent=recipe.latent,
         start=recipe.start,
     )  # fmt: skip
-    return _on_device(prompts, backbone.device), reference_Sm
-
-
-def _on_device(prompts: LatentPrompts, device: torch.device) -> LatentPrompts:
-    """The same prompter with its tensors on a device."""
-    return LatentPrompts(
-        {name: t.detach().to(device) for name, t in prompts.tensors.items()},
-        prompts.encoder,
-        settings=prompts.settings,
-        tuned=prompts.tuned,
-        codebook_loss=prompts.codebook_loss,
-        centre_m=prompts.centre_m.to(device),
-        spread=prompts.spread,
-        scales=prompts.scales,
-        keys=prompts.keys,
-    )
-
-
-def _union(backbone: Backbone, sources: Sequence[TaskData], recipe: SharPTRecipe) -> tuple[UnionTask, Any]:
-    """The sources as one task, and their validation rows as one split: an even share of ``eval_rows`` from each."""
-    parts = {source.task.name: source.task for source in sources}
-    share = -(-recipe.source.eval_rows // len(sources)) if recipe.source.eval_rows else None
-    examples: list[Example] = []
-    for source in sources:
-        own = list(source.validation.examples)
-        if share is not None and share < len(own):
-            picked = np.sort(keyed_rng(0, "sharpt-union").permutation(len(own))[:share])
-            own = [own[int(i)] for i in picked]
-        examples.extend(own)
-    first = sources[0].task
-    union = UnionTask(
-        name="union-of-sources",
-        category="mixture",
-        labels=None,
-        metrics=(),
-        source=first.source,
-        form=first.form,
-        parts=parts,
-    )
-    room = None if backbone.max_length is None else backbone.max_length - recipe.source.prompt_length
-    split = Split.of("validation", examples)
-    return union, encode_split(split, backbone, max_input_tokens=room, max_target_tokens=None)
+    return prompts, reference_Sm
 
 
 def _trained(

@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from softprompt.errors import UsageError
-from softprompt.prompts.latent import LatentPrompts, nearest_skills, skill_perplexity
+from softprompt.prompts.latent import COLLAPSED_PERPLEXITY, LatentPrompts, nearest_skills, skill_perplexity
 from softprompt.training.stream import keyed_rng
-
-COLLAPSED_PERPLEXITY = 1.05
 
 
 @dataclass(frozen=True, kw_only=True)

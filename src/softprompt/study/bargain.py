@@ -16,7 +16,7 @@ from softprompt.study.methods import choice_note, cost_share, with_interval
 from softprompt.study.outcomes import PAPER_K, PAPER_PROMPTS, RACE, Outcome, Outcomes, paper_k
 from softprompt.study.records import Floats, Results
 from softprompt.study.statistics import Interval, bootstrap
-from softprompt.study.tables import Cell, Table
+from softprompt.study.tables import Cell, Table, fixed
 from softprompt.transfer.race import KEEP, LOOK_ROWS
 
 RULE = (
@@ -114,7 +114,7 @@ def bargain_table(found: Outcomes, results: Results) -> Table:
         name="bargain",
         title="The bargain: how much of the search is dropped, how much of its gain is kept",
         columns=(
-            "search", "tried", "score", "excess over as many seeds", "gain kept", "excess kept", "cost",
+            "search", "tried", "score", "excess over as many seeds", "gain kept", "excess kept", "share of the oracle's cost",
         ),
         rows=tuple(body),
         notes=(
@@ -210,14 +210,18 @@ def _measured(found: Outcomes, results: Results) -> Table:
 
 
 def share_text(share: Interval, finished: bool) -> str:
-    """``93% [71, 108]``; ``no gain`` where there is nothing to keep, ``open`` where its size is not bounded."""
+    """``93% [71, 108]``; ``no gain`` where there is nothing to keep, ``open`` where its size is not bounded.
+
+    A share of a whole that may well be nothing says nothing, however many percent it comes to.
+    """
     if not finished:
         return "pending"
     if np.isnan(share.mean):
         return "no gain"
     if np.isnan(share.low):
-        return f"{100 * share.mean:.0f}% [open]"
-    return f"{100 * share.mean:.0f}% [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+        return "open"
+    mean, low, high = (fixed(100 * value, 0) for value in (share.mean, share.low, share.high))
+    return f"{mean}% [{low}, {high}]"
 
 
 def _mean(values: Floats) -> float | None:

@@ -40,12 +40,13 @@ def headline_table(found: Outcomes, results: Results, compared: Guarded | None =
     ]
     return Table(
         name="figures",
-        title="The figures in one place",
+        title="The figures in one place, with 95% intervals",
         columns=("figure", "here", "SPoT"),
         rows=tuple(body),
         notes=(
-            f"{choice_note(found)} 95% bootstrap intervals over targets, then seeds. Excess is over the best of equally many "
-            f"runs from scratch, of {found.ways.fewest_scratch} where the search tries more.",
+            f"{choice_note(found)} Intervals: bootstrap over targets, then seeds. Gain is over one run from scratch; excess is "
+            f"over the best of equally many runs from scratch, of {found.ways.fewest_scratch} where the search tries more. "
+            "Kept: share of the oracle's; open: the data do not bound it.",
             "SPoT's numbers are gains over the mean run from scratch, chosen and reported on the same rows.",
         ),
     )
@@ -60,26 +61,31 @@ def _bargain_lines(rows: list[Bargain], results: Results) -> list[tuple[str, str
         known = [row for row in own if not np.isnan(row.gain_kept.mean)]
         best = max(known, key=lambda row: row.gain_kept.mean, default=None)
         paper = f"80% at {PAPER_K} of {PAPER_PROMPTS}"
-        name = f"of the oracle's gain, kept by best_of_top_k at {k} of {total}"
+        by = f"best_of_top_k at {k} of {total}"
         if best is None:
             nothing = own and all(row.outcome.finished for row in own)
-            lines += [(f"share {name}", "no gain to keep" if nothing else PENDING, paper)]
+            lines += [(f"gain kept by {by}", "no gain to keep" if nothing else PENDING, paper)]
             continue
-        words = f"share {name}, best ranking ({SHORT_NAMES.get(best.outcome.ranking, best.outcome.ranking)})"
-        lines.append((words, _kept(best), paper))
+        ranking = SHORT_NAMES.get(best.outcome.ranking, best.outcome.ranking)
+        lines += _kept(f"{by}, best ranking ({ranking})", best, paper)
     race = next((row for row in rows if row.outcome.strategy in (RACE, REPLAYED)), None)
     told = REPLAYED if race is not None and race.outcome.strategy == REPLAYED else RACE
-    words = f"share of the oracle's gain, kept by {told}, and its cost"
+    paper = f"90% at 15 of {PAPER_PROMPTS}"
     if race is None or np.isnan(race.cost):
-        lines.append((words, PENDING, "90% at 31%"))
-    else:
-        lines.append((words, f"{_kept(race)} at {100 * race.cost:.0f}% of the cost", "90% at 31%"))
-    return lines
+        return [*lines, (f"gain kept by {told}", PENDING, paper)]
+    return [
+        *lines,
+        *_kept(told, race, paper),
+        (f"cost of {told}, share of the oracle's", f"{100 * race.cost:.0f}%", "31%"),
+    ]
 
 
-def _kept(row: Bargain) -> str:
+def _kept(by: str, row: Bargain, paper: str) -> list[tuple[str, str, str]]:
     done = row.outcome.finished
-    return f"{share_text(row.gain_kept, done)}; of its excess {share_text(row.excess_kept, done)}"
+    return [
+        (f"gain kept by {by}", share_text(row.gain_kept, done), paper),
+        (f"excess kept by {by}", share_text(row.excess_kept, done), "–"),
+    ]
 
 
 def _guard_lines(compared: Guarded | None, results: Results) -> list[tuple[str, str, str]]:
@@ -129,9 +135,10 @@ def _spearman(results: Results) -> str:
 
 
 def _sharpt_lines(found: Outcomes) -> list[tuple[str, str, str]]:
-    """SharPT against SPoT's retrieval, and its cost."""
+    """SharPT against SPoT's retrieval and what is dearer than either, and its cost."""
     others = [o for o in found.searches if o.strategy == "best_of_top_k" and o.ranking == "per_token"]
     others += [o for o in found.methods if o.strategy == "weighted_average"]
+    others += [found.oracle, *(o for o in found.methods if o.strategy in ("model_tuning", "multitask_model_tuning"))]
     own = next((o for o in found.methods if o.strategy == "sharpt"), None)
     if own is None:
         return []

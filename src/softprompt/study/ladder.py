@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from softprompt.baselines import ladder_methods as own
+from softprompt.baselines.few_shot import DesignSettings
 from softprompt.baselines.ladder import Cell, Method, Outcome
 from softprompt.baselines.lora import LoraSettings
-from softprompt.baselines.prompt_design import DesignSettings
 from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.tasks.mixture import Mixture

@@ -1,4 +1,4 @@
-"""SPoT and SharPT on one page: every method's score beside its cost (SPoT Table 3, SharPT Tables 1 to 3).
+"""SPoT and SharPT on one page: every method's score beside its cost (SPoT Table 3).
 
 Letters: T target tasks, R runs on a target.
 """
@@ -11,9 +11,9 @@ import numpy as np
 
 from softprompt.study.analysis import finished_mean
 from softprompt.study.outcomes import Outcome, Outcomes
-from softprompt.study.records import Floats, Results
+from softprompt.study.records import Floats
 from softprompt.study.statistics import Interval, bootstrap, compare, comparison_table
-from softprompt.study.tables import Cell, Table, summary
+from softprompt.study.tables import Cell, Table
 
 
 def on_the_page(found: Outcomes) -> list[Outcome]:
@@ -26,21 +26,6 @@ def on_the_page(found: Outcomes) -> list[Outcome]:
     chosen = "per_token" if "per_token" in names else next(iter(names), "")
     race = [found.race] if found.race is not None else []
     return [found.baseline, found.oracle, *race, *(o for o in searched if o.ranking == chosen), *found.methods]
-
-
-def by_target_table(found: Outcomes, results: Results) -> Table:
-    """Scores by method and target (SharPT Tables 1 to 3)."""
-    body: list[tuple[str | float | Cell | None, ...]] = [
-        (o.name, *(summary(scores_R) for scores_R in o.score_TR), summary(o.score_TR.mean(axis=0)))
-        for o in on_the_page(found)
-    ]
-    return Table(
-        name="methods",
-        title="Methods by target task (percent)",
-        columns=("method", *results.targets, "average"),
-        rows=tuple(body),
-        notes=(choice_note(found), "Spread over the target's runs; the oracle and the race have one number a target."),
-    )
 
 
 def cost_table(found: Outcomes) -> Table:
@@ -63,19 +48,19 @@ def cost_table(found: Outcomes) -> Table:
         )
     return Table(
         name="methods_cost",
-        title="Methods: score beside cost, averaged over target tasks",
+        title="Methods: score (percent) beside cost, averaged over target tasks",
         columns=(
-            "method", "score [95% interval]", "against prompt tuning", "steps", "cost", "seconds", "parameters",
-            "source steps",
+            "method", "score [95% interval]", "points over prompt tuning", "steps", "share of the oracle's cost", "seconds",
+            "tuned parameters", "source steps",
         ),
         rows=tuple(body),
         notes=(
             choice_note(found),
-            "Intervals: bootstrap over targets, then seeds. Steps: on the target for one use, with task embeddings and the "
-            "tuning of a target's own mixture. Cost: share of the oracle's forward-token equivalents, of training (two a "
-            "position for prompts, three for model tuning) and of the validation that choices are made on; the final "
+            "Intervals: bootstrap over targets, then seeds. Steps: of tuning on the target, prompts or weights, for one use, "
+            "with task embeddings and the tuning of a target's own mixture. Cost: forward-token equivalents of training (two "
+            "a position for prompts, three for model tuning) and of the validation that choices are made on; the final "
             "measurement is not counted, and neither is SharPT's frozen encoder, which reads each row once.",
-            "Parameters: tuned on the target. Source steps are taken once and serve every target; they are not part of the "
+            "Tuned parameters: on the target. Source steps are taken once and serve every target; they are not part of the "
             "cost. Seconds are as measured on the machine of the study, a run's part of the batches it trained in.",
         ),
     )  # fmt: skip
@@ -125,9 +110,9 @@ def with_interval(interval: Interval, digits: int = 1, sign: bool = False) -> st
     """``71.2 [69.0, 73.1]``; ``pending`` while anything is unfinished."""
     if np.isnan(interval.mean):
         return "pending"
-    plus = "+" if sign else ""
-    low, high = (f"{value:{plus}.{digits}f}" for value in (interval.low, interval.high))
-    return f"{interval.mean:{plus}.{digits}f} [{low}, {high}]"
+    numbers = (round(value, digits) + 0.0 for value in (interval.mean, interval.low, interval.high))  # no -0.0
+    mean, low, high = (f"{value:{'+' if sign else ''}.{digits}f}" for value in numbers)
+    return f"{mean} [{low}, {high}]"
 
 
 def _count(values_TR: Floats) -> str:

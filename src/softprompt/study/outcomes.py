@@ -16,6 +16,7 @@ from softprompt.study.judged import COMBINED
 from softprompt.study.records import Cost, Floats, Results, RunScore
 from softprompt.study.replay import Race, replay_races
 from softprompt.study.retrieval import rank, rankings
+from softprompt.study.tables import Cell, summary
 
 Found = tuple[float, Cost | None]
 Value = Callable[[int, int], Found]
@@ -63,6 +64,17 @@ class Outcome:
         details = [f"k = {self.k}"] if self.k and self.strategy not in ("oracle", RACE, REPLAYED) else []
         details += [SHORT_NAMES.get(self.ranking, self.ranking)] if self.ranking else []
         return f"{words} ({', '.join(details)})" if details else words
+
+    @property
+    def repeated(self) -> bool:
+        """Whether all runs on a target have one number: no run of the target had a part in the choice."""
+        searched = self.strategy in ("oracle", REPLAYED, "random")
+        return searched or (self.strategy == "best_of_top_k" and self.ranking not in SIMILARITIES)
+
+    def cell(self, target: int | None = None, mark: str = "") -> Cell:
+        """Mean and spread over the runs on a target, or on their average over targets; no spread where `repeated`."""
+        score_R = self.score_TR.mean(axis=0) if target is None else self.score_TR[target]
+        return summary(score_R[:1] if self.repeated else score_R, mark=mark)
 
     @property
     def finished(self) -> bool:

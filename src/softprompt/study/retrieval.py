@@ -15,7 +15,7 @@ from softprompt.study.analysis import Gains, relative_error_reduction
 from softprompt.study.choosing import expected_honest_best
 from softprompt.study.embeddings import SIMILARITIES, target_similarities
 from softprompt.study.records import Floats, Results
-from softprompt.study.tables import Cell, Table, summary
+from softprompt.study.tables import Cell, Table, fixed, summary
 
 KS = (1, 3, 6, 9, 12, 15)
 """How many source prompts best_of_top_k tries, as in the paper."""
@@ -102,7 +102,10 @@ class _Rows:
         best = self.scores_TM.max(axis=1) if self.scores_TM.size else np.full(len(results.targets), np.nan)
         self.oracle_TR = np.tile(best[:, None], (1, len(results.seeds)))
 
-    def row(self, strategy: str, ranking: str, k: int, tunings: int, score_TR: Floats) -> StrategyRow:
+    def row(
+        self, strategy: str, ranking: str, k: int, tunings: int, score_TR: Floats, repeated: bool = False
+    ) -> StrategyRow:
+        """A line; `repeated` where all runs of a target have one number, which has no spread."""
         average_R = score_TR.mean(axis=0)
         base_R, oracle_R = self.base_TR.mean(axis=0), self.oracle_TR.mean(axis=0)
         relative_TR = relative_error_reduction(score_TR, self.base_TR)
@@ -117,7 +120,7 @@ class _Rows:
             score_TR=score_TR,
             absolute=summary(average_R - base_R),
             relative=summary(relative_R),
-            average=summary(average_R),
+            average=summary(average_R[:1] if repeated else average_R),
             saved=1.0 - tunings / max(len(self.results.prompts), 1),
             kept=gain / best if best > 0 and not np.isnan(gain) else None,
             targets_done=int((~np.isnan(score_TR).any(axis=1)).sum()),
@@ -128,7 +131,7 @@ def strategy_rows(results: Results, ks: Sequence[int] = KS) -> list[StrategyRow]
     """Baseline, oracle, best_of_top_k by every ranking, random choice, and the strategies that tune on their own."""
     make = _Rows(results)
     total = len(results.prompts)
-    rows = [make.row("baseline", "", 0, 0, make.base_TR), make.row("oracle", "", total, total, make.oracle_TR)]
+    rows = [make.row("baseline", "", 0, 0, make.base_TR), make.row("oracle", "", total, total, make.oracle_TR, True)]
     usable = [k for k in ks if k <= total]
     for name, table in rankings(results).items():
         for k in usable:
@@ -137,10 +140,10 @@ def strategy_rows(results: Results, ks: Sequence[int] = KS) -> list[StrategyRow]
                 values = table[target]
                 if len(values) == len(results.seeds):
                     score[t] = best_of_top_k(make.scores_TM[t], values, k)
-            rows.append(make.row("best_of_top_k", name, k, k, score))
+            rows.append(make.row("best_of_top_k", name, k, k, score, repeated=name not in SIMILARITIES))
     for k in usable:
         expected = np.array([[expected_best_of_random(row, k)] for row in make.scores_TM])
-        rows.append(make.row("random", "", k, k, np.tile(expected, (1, len(results.seeds)))))
+        rows.append(make.row("random", "", k, k, np.tile(expected, (1, len(results.seeds))), repeated=True))
     return rows + _tuned_rows(results, make)
 
 
@@ -160,24 +163,28 @@ def strategy_table(rows: Sequence[StrategyRow], targets: int) -> Table:
         rows: from `strategy_rows`.
         targets: how many targets the study has; rows with fewer finished say so.
     """
+    whole = all(row.targets_done == targets for row in rows)  # then a column that says so of every row is left out
     body: list[tuple[str | float | Cell | None, ...]] = []
     for row in rows:
         name = row.strategy if not row.k or row.strategy == "oracle" else f"{row.strategy}, k = {row.k}"
         ranking = SIMILARITIES.get(row.ranking, row.ranking)
         unfinished = row.targets_done < targets
-        kept = "pending" if unfinished else "–" if row.kept is None else f"{100 * row.kept:.0f}%"
+        kept = "pending" if unfinished else "–" if row.kept is None else f"{fixed(100 * row.kept, 0)}%"
         saved = "–" if row.strategy in ("baseline", "oracle") else f"{100 * row.saved:.0f}%"
         first = row.strategy == "baseline"
         change = ("–", "–") if first else (row.absolute, row.relative)
-        done = f"{row.targets_done}/{targets}"
-        body.append((name, ranking, *change, row.average, saved, "–" if first else kept, done))
+        done = () if whole else (f"{row.targets_done}/{targets}",)
+        body.append((name, ranking or "–", *change, row.average, saved, "–" if first else kept, *done))
     return Table(
         name="strategies",
         title="Ways of choosing source prompts, averaged over target tasks",
-        columns=("method", "ranking", "abs.", "rel.", "avg. score", "search saved", "gain kept", "targets done"),
+        columns=(
+            "method", "ranking", "points gained", "relative error reduction (%)", "average score", "search saved",
+            "gain kept", *(() if whole else ("targets done",)),
+        ),
         rows=tuple(body),
         notes=(
             "Changes are against tuning from scratch with the same seed; spread over the target's runs.",
             "Best-of rows choose and report on the same validation data, as the papers do; random is the exact expectation.",
         ),
-    )
+    )  # fmt: skip

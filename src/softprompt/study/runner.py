@@ -76,10 +76,11 @@ class PromptRunner:
 
     Args:
         device: as `load_backbone` takes it.
+        checkpointing: compute layers again in the backward pass; changes no bit, and so no cell's key.
     """
 
-    def __init__(self, device: str = "auto") -> None:
-        self.device = device
+    def __init__(self, device: str = "auto", checkpointing: bool = False) -> None:
+        self.device, self.checkpointing = device, checkpointing
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._data: dict[tuple[Any, ...], TaskData] = {}
         self.encoders: dict[tuple[str, str, str], Any] = {}
@@ -93,6 +94,7 @@ class PromptRunner:
             from softprompt.backbones.load import load_backbone
 
             self._backbones[key] = load_backbone(study.backbone, dtype=study.dtype, device=self.device)
+            self._backbones[key].checkpointing = self.checkpointing
         return self._backbones[key]
 
     def task(self, study: Study, name: str) -> Task:

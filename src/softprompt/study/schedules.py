@@ -118,7 +118,7 @@ def schedule_table(found: Outcomes, results: Results) -> Table | None:
         columns=("rungs", "runs dropped at step", "score", "gain kept", "cost"),
         rows=tuple(body),
         notes=(
-            f"{choice_note(found)} Geometric rungs and keep {KEEP:g} are what `race` does; doubling: each rung twice as late as "
+            f"{choice_note(found)} Geometric rungs and keep {KEEP:g} are what a race does; doubling: each rung twice as late as "
             "the one before; early: at the first validations. In a replay no rung can be earlier than the first validation of "
             "the runs, and one without a validation since the rung before is not held. Races that drop the same runs at the "
             "same steps are given once. Picking the best line after the fact flatters it.",

@@ -25,7 +25,7 @@ class Cell:
         std: sample standard deviation (n - 1); None with fewer than two runs.
         done: finished runs.
         planned: runs the study asks for.
-        mark: ``"best"`` or ``"positive"`` for emphasis, else empty.
+        mark: ``"best"``, ``"second"`` or ``"positive"`` for emphasis, else empty.
     """
 
     value: float | None
@@ -48,7 +48,7 @@ class Cell:
             return UNDEFINED if self.done and self.complete else PENDING
         spread = f" ±{self.std:.{digits}f}" if self.std is not None else ""
         missing = "" if self.complete else f" ({self.done} of {self.planned})"
-        return f"{self.value:.{digits}f}{spread}{missing}"
+        return f"{fixed(self.value, digits)}{spread}{missing}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,7 @@ class Table:
         columns: header, the label column included.
         rows: label cells are text; others are Cell, text, float or None.
         notes: lines below the table.
+        rules: places of rows that a line stands above: where another panel begins.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | float | Cell | None, ...], ...]
     notes: tuple[str, ...] = ()
+    rules: tuple[int, ...] = ()
 
     def to_csv(self) -> str:
         """CSV: a Cell column becomes value, its standard deviation and its count of finished runs."""
@@ -91,7 +93,11 @@ class Table:
     def to_latex(self) -> str:
         """A booktabs table; standard deviations as subscripts, as in the SPoT paper."""
         head = " & ".join(_escape(name) for name in self.columns)
-        body = "\n".join(" & ".join(_latex(value) for value in row) + r" \\" for row in self.rows)
+        lines = (
+            ("\\midrule\n" if i in self.rules else "") + " & ".join(_latex(value) for value in row) + r" \\"
+            for i, row in enumerate(self.rows)
+        )
+        body = "\n".join(lines)
         notes = "".join(f"% {note}\n" for note in self.notes)
         spec = "l" + "r" * (len(self.columns) - 1)
         return (
@@ -133,7 +139,12 @@ def show(value: str | float | Cell | None, digits: int = 1) -> str:
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return PENDING
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    return fixed(value, digits) if isinstance(value, float) else str(value)
+
+
+def fixed(value: float, digits: int = 1) -> str:
+    """A number with so many digits after the point; what rounds to zero has no sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _number(value: str | float | Cell | None) -> str:
@@ -147,8 +158,9 @@ def _number(value: str | float | Cell | None) -> str:
 def _latex(value: str | float | Cell | None) -> str:
     if not isinstance(value, Cell) or value.value is None:
         return _escape(show(value))
-    number = f"{value.value:.1f}"
-    number = rf"\textbf{{{number}}}" if value.mark == "best" else number
+    number = fixed(value.value)
+    frame = {"best": r"\textbf", "second": r"\underline"}.get(value.mark)
+    number = f"{frame}{{{number}}}" if frame else number
     spread = f"$_{{{value.std:.1f}}}$" if value.std is not None else ""
     missing = "" if value.complete else f" ({value.done}/{value.planned})"
     return f"{number}{spread}{missing}"

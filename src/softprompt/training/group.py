@@ -134,7 +134,8 @@ class Group:
         depth_B = np.asarray([len(part.targets(row)) for part, (_, _, row) in zip(parts, picks, strict=True)])
         targets_N = np.maximum(np.bincount(run_B, weights=depth_B, minlength=len(self.active)), 1.0)
         loss_N = torch.zeros(len(self.active), device=device)
-        for chosen, weight in self._micro_batches(lengths):
+        length, in_step = self.prompter.prompt_length, self.backbone.sharded
+        for chosen, weight in micro_batches(lengths, length, self.micro_tokens, in_step=in_step):
             loss_N += self._micro_batch([picks[r] for r in chosen], [parts[r] for r in chosen], targets_N, weight)
         for tensor in self._tuned().values():
             # A process without rows takes part in the sum all the same.
@@ -142,23 +143,6 @@ class Group:
         parallel.sum_over_processes([loss_N, *(t.grad for t in self._tuned().values() if t.grad is not None)])
         positions = lengths + self.prompter.prompt_length + depth_B
         return loss_N, torch.as_tensor(np.bincount(run_B, weights=positions, minlength=len(self.active)))
-
-    def _micro_batches(self, lengths: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        """The rows of this process's forward passes, and the weight of their losses."""
-        rank, processes = parallel.world()
-        order = np.argsort(-lengths, kind="stable")
-
-        def share(process: int) -> list[np.ndarray]:
-            mine = order[process::processes]
-            return [
-                mine[rows] for rows in length_batches(lengths[mine], self.prompter.prompt_length, self.micro_tokens)
-            ]
-
-        own = [(rows, 1.0) for rows in share(rank)]
-        if self.backbone.sharded:  # gathering weights takes every process, with rows or without
-            most = max(len(share(process)) for process in range(processes))
-            own += [(order[-1:], 0.0)] * (most - len(own))
-        return own
 
     def _micro_batch(
         self, picks: Sequence[tuple[int, int, int]], parts: Sequence[Any], targets_N: np.ndarray, weight: float
@@ -356,6 +340,33 @@ class Group:
                         tensor.copy_(tensors[f"{kind}.{name}"])
             prefix = "optimizer."
             self.optimizer.load({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
+
+
+def micro_batches(
+    lengths: np.ndarray, prompt_length: int, most: int, *, in_step: bool
+) -> list[tuple[np.ndarray, float]]:
+    """The rows of this process's forward passes in a step, and the weight of their losses.
+
+    Which rows are a process's own does not depend on ``most``, so a process whose memory is short may halve it alone.
+
+    Args:
+        lengths: input tokens of the step's rows, the same on every process.
+        prompt_length: tokens before each.
+        most: padded positions in one forward pass.
+        in_step: every process makes as many passes, some of them with a row of weight 0.
+    """
+    rank, processes = parallel.world()
+    order = np.argsort(-lengths, kind="stable")
+
+    def share(process: int) -> list[np.ndarray]:
+        mine = order[process::processes]
+        return [mine[rows] for rows in length_batches(lengths[mine], prompt_length, most)]
+
+    own = [(rows, 1.0) for rows in share(rank)]
+    if in_step:  # gathering weights takes every process, with rows or without
+        passes = max(len(share(process)) for process in range(processes))
+        own += [(order[-1:], 0.0)] * (passes - len(own))
+    return own
 
 
 def default_micro_tokens(backbone: Backbone) -> int:

@@ -7,19 +7,21 @@ A calibration is a small JSON file beside the prompt folders: a fit of gains on 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from softprompt.artifacts import json_bytes, parse_json, sha256_bytes
 from softprompt.errors import CorruptArtifactError, IncompatibleBackboneError, UsageError
+from softprompt.library.beside import CALIBRATION, sealed, unsealed
 from softprompt.library.manifest import BackboneIdentity, installed_versions
 from softprompt.library.store import Library
 from softprompt.transfer.gains import FEATURES, LEVEL, LOSS, GainFit, GainModel
 
-FILE = "calibration.json"
-FORMAT = "softprompt-calibration/1"
-_COMPARED = ("steps", "batch_size", "prompt_length", "optimizer", "learning_rate")
+_COMPARED = ("steps", "batch_size", "prompt_length", "optimizer", "learning_rate", "embedding_step")
+# Of those, what the similarities themselves depend on.
+_EMBEDDED = ("prompt_length", "embedding_step")
+# Measuring the loss of every source prompt is worth its time where it narrows the interval at least to this share.
+_WORTH = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +64,9 @@ class Calibration:
 
     @property
     def wants_losses(self) -> bool:
-        """Whether the loss of untuned source prompts on the target's rows would sharpen its predictions."""
+        """Whether the loss of untuned source prompts on the target's rows would sharpen its predictions noticeably."""
         free, fullest = self.models[0], self.models[-1]
-        return LOSS in fullest.features and fullest.points.half_width(LEVEL) < free.points.half_width(LEVEL)
+        return LOSS in fullest.features and fullest.points.half_width(LEVEL) <= _WORTH * free.points.half_width(LEVEL)
 
     def model(self, known: Collection[str]) -> GainModel:
         """The model with the most features among those that are known.
@@ -93,15 +95,30 @@ class Calibration:
                 "'softprompt library calibrate'."
             )
 
-    def differences(self, train: Any) -> list[str]:
+    def misfit(self, backbone: BackboneIdentity, train: Any) -> str:
+        """Why its predictions would say nothing of a transfer, in one sentence; empty where they do say something.
+
+        Args:
+            backbone: of the transfer.
+            train: the transfer's ``TrainSettings``; prompt length and embedding step must be the study's.
+        """
+        try:
+            self.check_backbone(backbone.name, backbone.fingerprint)
+        except IncompatibleBackboneError as error:
+            return str(error)
+        other = "; ".join(self.differences(train, _EMBEDDED))
+        return f"the calibration was made with other task embeddings ({other})." if other else ""
+
+    def differences(self, train: Any, names: Sequence[str] = _COMPARED) -> list[str]:
         """How a transfer's settings differ from the study's where gains depend on it, e.g. ``steps 400, not 100``.
 
         Args:
             train: the transfer's ``TrainSettings``.
+            names: the settings to compare.
         """
         return [
             f"{name} {getattr(train, name)}, not {self.recipe[name]}"
-            for name in _COMPARED
+            for name in names
             if name in self.recipe and self.recipe[name] != getattr(train, name)
         ]
 
@@ -124,17 +141,17 @@ class Calibration:
         return told
 
     def about(self, *, losses: bool = False) -> str:
-        """One line on where it comes from and how far it goes, of the fit with or without untuned losses."""
+        """One line on what is predicted, where from and how well, of the fit with or without untuned losses."""
         points = self.models[-1 if losses else 0].points
         return (
+            "predicted gain: points of one run over the mean from scratch; "
             f"study '{self.study}', {points.pairs} pairs on {points.targets} targets, {self.recipe.get('steps')} steps; "
-            f"its {100 * LEVEL:.0f} % intervals held {100 * points.coverage[str(LEVEL)]:.0f} % on targets left out"
+            f"its {100 * LEVEL:.0f} % intervals held {100 * points.coverage[str(LEVEL)]:.0f} % on targets left out."
         )
 
     def to_bytes(self) -> bytes:
         """The file's content, with a digest of its own over everything else in it."""
-        content = {"format": FORMAT, **asdict(self)}
-        return json_bytes({**content, "sha256": sha256_bytes(json_bytes(content))})
+        return sealed(asdict(self))
 
     @classmethod
     def from_bytes(cls, data: bytes, path: str) -> Calibration:
@@ -143,12 +160,7 @@ class Calibration:
         Raises:
             CorruptArtifactError: it is not one that this version reads, or not what was written.
         """
-        content = parse_json(data, path)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise CorruptArtifactError(f"{path} is no calibration of format {FORMAT!r}; make it again, or delete it.")
-        if content.pop("sha256", None) != sha256_bytes(json_bytes(content)):
-            raise CorruptArtifactError(f"{path} is not what was written: its own digest differs; make it again.")
-        del content["format"]
+        content = unsealed(data, path)
         try:
             models = tuple(_model(model) for model in content.pop("models"))
             content |= {name: tuple(content[name]) for name in ("sources", "targets", "seeds")}
@@ -180,8 +192,8 @@ def find_calibration(library: Library) -> Calibration | None:
     Raises:
         CorruptArtifactError: it is not what was written.
     """
-    data = library.folders.read_beside(FILE)
-    return None if data is None else Calibration.from_bytes(data, library.folders.show(FILE))
+    data = library.folders.read_beside(CALIBRATION)
+    return None if data is None else Calibration.from_bytes(data, library.folders.show(CALIBRATION))
 
 
 def calibration_for(library: Library, backbone: BackboneIdentity) -> Calibration | None:
@@ -199,19 +211,5 @@ def calibration_for(library: Library, backbone: BackboneIdentity) -> Calibration
 
 def keep_calibration(library: Library, calibration: Calibration) -> str:
     """Write a calibration into a library, replacing the one that is there; returns its place."""
-    library.folders.write_beside(FILE, calibration.to_bytes())
-    return library.folders.show(FILE)
-
-
-def copy_calibration(origin: Library, target: Library) -> bool:
-    """Copy a library's calibration into one that has none, bytes unchanged; whether there was one to copy.
-
-    Raises:
-        CorruptArtifactError: it is not what was written.
-    """
-    if find_calibration(origin) is None or target.folders.read_beside(FILE) is not None:
-        return False
-    data = origin.folders.read_beside(FILE)
-    if data is not None:
-        target.folders.write_beside(FILE, data)
-    return data is not None
+    library.folders.write_beside(CALIBRATION, calibration.to_bytes())
+    return library.folders.show(CALIBRATION)

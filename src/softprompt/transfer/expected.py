@@ -64,6 +64,11 @@ class ExpectedGain:
         """Whether what came out lies in the interval; None where nothing did."""
         return None if self.realised is None else self.low <= self.realised <= self.high
 
+    @property
+    def text(self) -> str:
+        """``"+1.2 (-5.0 to +7.5)"``: points, with their interval."""
+        return f"{self.points:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
     def plain(self) -> dict[str, Any]:
         """Plain JSON."""
         return {**asdict(self), "held": self.held}

@@ -30,6 +30,7 @@ from softprompt.training.loop import Leave, Looks, Observer, train_prompts
 from softprompt.training.runs import Run, RunResult
 from softprompt.training.settings import TrainSettings
 from softprompt.transfer.calibration import Calibration
+from softprompt.transfer.checks import check_sources
 from softprompt.transfer.expected import (
     MOST_LOSSES,
     ExpectedGain,
@@ -41,7 +42,6 @@ from softprompt.transfer.outcomes import target_report
 from softprompt.transfer.race import halving, race_rungs
 from softprompt.transfer.settings import TargetReport, TransferSettings
 from softprompt.transfer.strategies import (
-    RANKING,
     Ranked,
     Start,
     best_of_top_k,
@@ -51,6 +51,8 @@ from softprompt.transfer.strategies import (
 from softprompt.transfer.target import Target, start_target
 
 PhaseObserver = Callable[[str, int], Observer | None]
+# Given the names of source tasks, their tokenised rows by name.
+MixtureRows = Callable[[Sequence[str]], Mapping[str, TaskData]]
 # Told a target and the expected gain of its source prompts, best similarity first, before any of them is tuned.
 Expect = Callable[[str, Sequence[ExpectedGain]], None]
 
@@ -64,7 +66,7 @@ def transfer_targets(
     source_tasks: Collection[str] | None = None,
     folder: Path | None = None,
     resume: bool = False,
-    mixture_data: Mapping[str, TaskData] | None = None,
+    mixture_data: MixtureRows | None = None,
     observe: PhaseObserver | None = None,
     calibration: Calibration | None = None,
     expect: Expect | None = None,
@@ -79,7 +81,8 @@ def transfer_targets(
         source_tasks: only prompts of these tasks are used; all where None.
         folder: run directory; each phase is resumable in it. None keeps everything in memory.
         resume: continue what the folder holds.
-        mixture_data: tokenised source tasks by name, for ``multitask_mixture``.
+        mixture_data: gives tokenised source tasks by name, for ``multitask_mixture``: called once, with the tasks that the
+            rankings put into mixtures.
         observe: called with (phase, runs in it) before each phase; gives the observer of its steps.
         calibration: predicts each source prompt's gain before it is tuned; None for no prediction.
         expect: told those predictions.
@@ -89,25 +92,25 @@ def transfer_targets(
 
     Raises:
         UsageError: no source prompt, or the settings ask for what is not there.
+        UnknownNameError: the source prompt of strategy ``generic`` is not there.
         IncompatibleBackboneError: the calibration is of another backbone.
     """
     if calibration is not None:
         calibration.check_backbone(backbone.name, backbone.fingerprint)
     sources = source_entries(library, backbone, source_tasks)
-    if not sources:
+    if "multitask_mixture" in settings.strategies and mixture_data is None:
         raise UsageError(
-            f"library {library.location} holds no source prompt for backbone '{backbone.name}': train some with "
-            "'softprompt train --library', or name another library."
+            "multitask_mixture needs the training rows of source tasks: say where they are (mixture_data)."
         )
-    _check_rankable(library, sources, [data.task.name for data in targets], settings)
+    check_sources(library, backbone.name, sources, [data.task.name for data in targets], settings)
     work = [start_target(data) for data in targets]
     study = _Study(backbone, library, sources, settings, folder, resume, observe)
     study.first(work)
     study.rank(work)
     if calibration is not None:
         study.expect(work, calibration, expect)
-    if "multitask_mixture" in settings.strategies:
-        study.mixtures(work, mixture_data or {})
+    if "multitask_mixture" in settings.strategies and mixture_data is not None:
+        study.mixtures(work, mixture_data)
     study.transfers(work)
     if "race" in settings.strategies:
         study.race(work)
@@ -117,34 +120,6 @@ def transfer_targets(
 def source_entries(library: Library, backbone: Backbone, tasks: Collection[str] | None = None) -> list[Entry]:
     """The library's prompts that fit this backbone, of these tasks (all where None)."""
     return [entry for entry in library.list(backbone=backbone) if tasks is None or entry.task in tasks]
-
-
-def _check_rankable(
-    library: Library, sources: Sequence[Entry], targets: Sequence[str], settings: TransferSettings
-) -> None:
-    """Refuse, before anything is trained, strategies that rank where there is nothing to rank.
-
-    Raises:
-        UsageError: naming the strategies, and the target or the setting.
-    """
-    ranking = [strategy for strategy in settings.strategies if strategy in RANKING]
-    if not ranking:
-        return
-    named = ", ".join(ranking)
-    if not settings.train.embedding_step:
-        raise UsageError(f"{named} ranks by task embeddings: give an embedding_step above 0.")
-    for target in targets:
-        others = [entry for entry in sources if entry.task != target]
-        if not any(entry.has_task_embedding for entry in others):
-            found = (
-                f"{len(others)} prompts of other tasks, none with a task embedding"
-                if others
-                else "only its own prompts"
-            )
-            raise UsageError(
-                f"{named} ranks by task embeddings; for target '{target}' library {library.location} holds {found}: "
-                "train source prompts of other tasks with 'softprompt train --library', or use the strategy 'race'."
-            )
 
 
 def _columns(rows: Sequence[tuple[Run, Tensor]]) -> tuple[list[Run], list[Tensor]]:
@@ -261,16 +236,13 @@ class _Study:
     def _ranked(self, target: Target) -> list[Ranked]:
         return [Ranked(name=m.name, task=m.task, similarity=m.similarity) for m in target.ranking]
 
-    def mixtures(self, targets: Sequence[Target], data: Mapping[str, TaskData]) -> None:
+    def mixtures(self, targets: Sequence[Target], rows: MixtureRows) -> None:
         """Source tuning on each target's mixture; the final checkpoint is what the target starts from."""
         runs: list[Run] = []
+        mixed = {t.name: mixture_tasks(self._ranked(t), self.settings.mixture_k, t.name) for t in targets}
+        data = rows(sorted({task for *sources, _ in mixed.values() for task in sources}))
         for target in targets:
-            names = mixture_tasks(self._ranked(target), self.settings.mixture_k, target.name)
-            missing = [n for n in names[:-1] if n not in data]
-            if missing:
-                raise UsageError(
-                    f"multitask_mixture of '{target.name}' needs the training rows of {', '.join(missing)}."
-                )
+            names = mixed[target.name]
             parts = [*(data[n] for n in names[:-1]), target.data]
             rates = proportional_rates([len(part.train) for part in parts])
             target.notes["multitask_mixture"] = [f"mixed: {', '.join(names)}"]
@@ -327,8 +299,6 @@ class _Study:
 
     def _generic(self) -> Start:
         name = self.settings.generic
-        if name not in self.task_of:
-            raise UsageError(f"source prompt '{name}' is not in the library for this backbone.")
         return Start(strategy="generic", sources=(name,), weights=(1.0,), prompt_PH=self._load(name))
 
     def race(self, targets: Sequence[Target]) -> None:

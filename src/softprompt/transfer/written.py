@@ -80,7 +80,7 @@ def _predictions(expected: Sequence[ExpectedGain]) -> list[str]:
     rows = [
         (
             g.name,
-            f"{g.points:+.1f} ({g.low:+.1f} to {g.high:+.1f})",
+            g.text,
             "-" if g.relative is None else f"{g.relative:+.1f} ({g.relative_low:+.1f} to {g.relative_high:+.1f})",
             "-" if g.realised is None else f"{g.realised:+.1f}",
             {None: "-", True: "yes", False: "no"}[g.held],

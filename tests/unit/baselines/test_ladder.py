@@ -10,6 +10,7 @@ from tests.models import save_tiny
 from tests.unit.sharpt.small_tasks import SETTINGS, small_task
 
 from softprompt.backbones.load import load_backbone
+from softprompt.baselines.few_shot import DesignSettings
 from softprompt.baselines.ladder import Cell, Method, Outcome, climb, figure_series, ladder_names
 from softprompt.baselines.ladder_methods import (
     lora_method,
@@ -18,7 +19,6 @@ from softprompt.baselines.ladder_methods import (
     prompt_tuning_method,
 )
 from softprompt.baselines.lora import LoraSettings
-from softprompt.baselines.prompt_design import DesignSettings
 from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.errors import Interrupted, UnknownNameError, UsageError
 
@@ -158,3 +158,4 @@ def test_bad_requests(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="t5-lm-adapted"):
         ladder_names("t5-lm")
     assert len(ladder_names("t5-1.1")) == 5
+    assert ladder_names("sharpt-sizes") == ladder_names("t5-lm-adapted")[1:4]  # SharPT Figure 2: base, large and XL

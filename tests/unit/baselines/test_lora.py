@@ -86,4 +86,6 @@ def test_bad_shapes_are_refused() -> None:
         LoraSettings(rank=0)
     with pytest.raises(UsageError, match="LoRA cannot be put into tiny-t5"):
         tune_lora(backbone, a_run(backbone), SETTINGS, LoraSettings(targets=["no_such_layer"]))
+    with pytest.raises(UsageError, match="only model tuning has: set sharded to false"):
+        tune_lora(backbone, a_run(backbone), SETTINGS.having(optimizer="adafactor", sharded=True))
     assert not any("lora" in name for name, _ in backbone.hf_model.named_modules())

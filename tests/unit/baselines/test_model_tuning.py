@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,20 @@ def test_checkpointing_and_micro_batches_change_nothing(kind: str) -> None:
         for name, weight in results[0].weights.items():
             # one odd sign of a tiny gradient moves an entry by two steps
             assert (weight - other.weights[name]).abs().mean() < 1e-4, name
+
+
+@pytest.mark.parametrize("kind", ["t5", "encdec", "llama"])
+def test_checkpointing_is_turned_on_without_a_word(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    before = backbone.hf_model.config.to_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        live = LiveModel(backbone, checkpointing=True)
+    parts = list(live.module.modules())
+    assert any(getattr(part, "gradient_checkpointing", False) for part in parts)
+    assert not any(getattr(getattr(part, "config", None), "use_cache", False) for part in parts)
+    assert backbone.hf_model.config.to_dict() == before
+    assert not any(getattr(part, "gradient_checkpointing", False) for part in backbone.hf_model.modules())
 
 
 def test_dropout_with_checkpointing_draws_the_same_masks() -> None:

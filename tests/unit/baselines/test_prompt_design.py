@@ -10,14 +10,8 @@ import torch
 from tests.models import tiny_backbone
 from tests.unit.sharpt.small_tasks import small_task
 
-from softprompt.baselines.prompt_design import (
-    CONTENT_FREE,
-    DesignSettings,
-    FewShotPrompt,
-    draw_examples,
-    prompt_design,
-    words_of,
-)
+from softprompt.baselines.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples, words_of
+from softprompt.baselines.prompt_design import prompt_design
 from softprompt.errors import UsageError
 from softprompt.tasks.task import Example, Split, Task
 
@@ -198,7 +192,7 @@ def test_a_context_too_long_says_how_many_fit() -> None:
 def test_bad_requests_are_refused() -> None:
     backbone, task = tiny_backbone("t5"), small_task()
     with pytest.raises(
-        UsageError, match="label 'no' of task 'animals' has no label word; give label_words for each of yes, no"
+        UsageError, match="label 'no' of task 'animals' has no label word; give --label-word for each of yes, no"
     ):
         words_of(task, backbone, DesignSettings(label_words={"yes": "true"}))
     with pytest.raises(UsageError, match="'maybe', which is no label"):

@@ -175,7 +175,8 @@ def test_report_study_from_a_ledger(tmp_path: Path) -> None:
 
 def test_figures_that_have_no_cells_are_named(tmp_path: Path) -> None:
     from softprompt.errors import UsageError
-    from softprompt.study.figures import gain_heatmap, score_against_size, similarity_heatmap
+    from softprompt.study.curves import score_against_size
+    from softprompt.study.heatmaps import gain_heatmap, similarity_heatmap
 
     results = Results(sources=("a",), targets=("x",), seeds=(0,), runs=(RunScore(target="x", seed=0, score=1.0),))
     report = write_report(results, tmp_path)
@@ -195,7 +196,7 @@ def test_figures_that_have_no_cells_are_named(tmp_path: Path) -> None:
 
 
 def test_similarities_are_coloured_over_their_own_range() -> None:
-    from softprompt.study.figures import colour_range
+    from softprompt.study.heatmaps import colour_range
 
     alike = np.array([[1.0, 0.92, 0.90], [0.92, 1.0, 0.94], [0.90, 0.94, 1.0]])
     assert colour_range(alike) == (0.90, 0.94)  # a row and itself would stretch it
@@ -205,13 +206,15 @@ def test_similarities_are_coloured_over_their_own_range() -> None:
     assert low < 1.0 < high
     results = small_results()
     page = study_page(results, strategy_rows(results, (1,)))
-    legends = re.findall(r"<span>(-?[0-9.]+), least alike</span>.*?<span>(-?[0-9.]+) and above", page)
+    plain = page.replace("\u2212", "-")
+    legends = re.findall(r"<span>(-?[0-9.]+), least alike</span>.*?<span>(-?[0-9.]+)(?: and above)?, most alike", plain)
     assert len(legends) == 3
     assert all(-1 <= float(a) < float(b) <= 1 for a, b in legends)
 
 
 def test_spots() -> None:
-    from softprompt.report.charts import SERIES, Spot, spots
+    from softprompt.report.axes import SERIES
+    from softprompt.report.charts import Spot, spots
 
     points = [
         Spot(name=f"<{i}>", x=10.0 ** (i / 5 - 2), y=float(i), low=float(i) - 1, high=float(i) + 1) for i in range(10)
@@ -244,6 +247,56 @@ def test_sizes(tmp_path: Path) -> None:
     assert scratch.startswith("from scratch,")
     with pytest.raises(UsageError, match="does not say how large"):
         report_sizes([tmp_path / "unknown"], tmp_path / "out")
+
+
+def test_score_against_size_on_the_page(tmp_path: Path) -> None:
+    from tests.unit.study.test_run import RUNNER
+
+    from softprompt.errors import UsageError
+    from softprompt.study.run import run_study
+
+    for name, parameters, study in (
+        ("big", 2_000_000, small_study()),
+        ("little", 500_000, small_study()),
+        ("other", 1_000_000, small_study(targets=["apple", "cherry"])),
+    ):
+        options = {"backbone": name, "parameters": parameters}
+        run_study(study, tmp_path / name, runner=RUNNER, runner_options=options)
+    alone = report_study(tmp_path / "big", tmp_path / "alone", figures=False).page.read_text()
+    assert "One size was measured" in alone
+    assert 'id="score-size"' not in alone
+    report = report_study(tmp_path / "big", tmp_path / "out", figures=False, beside=[tmp_path / "little"])
+    page = report.page.read_text()
+    check(page)
+    assert "One size was measured" not in page
+    chart = page[page.index('id="score-size"') :]
+    chart = chart[: chart.index("</figure>")]
+    assert chart.index(">0.5M</text>") < chart.index(">2M</text>")
+    scores = re.findall(r"<title>prompt tuning: ([0-9e+.]+), ([0-9.]+)</title>", chart)
+    assert [float(size) for size, _ in scores] == [500_000, 2_000_000]
+    head, scratch = (tmp_path / "out" / "tables" / "model_sizes.csv").read_text().splitlines()[:2]
+    assert head.index("(0M)") < head.index("(2M)")
+    assert f"{float(scratch.split(',')[1]):.1f}" == scores[0][1]
+    with pytest.raises(UsageError, match=r"compared on the same target tasks.*apple, cherry"):
+        report_study(tmp_path / "big", tmp_path / "no", figures=False, beside=[tmp_path / "other"])
+
+
+def test_numbers_of_a_table_as_they_are_read() -> None:
+    from softprompt.report.parts import minus, table_html
+    from softprompt.study.tables import Cell, Table
+
+    assert minus("-0.4 [-1.0, +0.2] k-means, 2026-11-21, gpt-2") == "−0.4 [−1.0, +0.2] k-means, 2026-11-21, gpt-2"
+    table = Table(
+        name="t", title="t", columns=("method", "score", "told"), rules=(1,),
+        rows=(("a", Cell(value=-0.04, mark="second"), "no row at hand"), ("b", Cell(value=-3.0, mark="best"), "5%")),
+    )  # fmt: skip
+    html = table_html(table)
+    check(html)
+    assert '<td class="second" data-v="-0.04"><span class="value">0.0</span></td>' in html  # no minus before nothing
+    assert '<td class="best" data-v="-3.0"><span class="value">−3.0</span></td>' in html
+    assert html.count('<tr class="rule">') == 1
+    assert html.index("no row at hand") < html.index('<tr class="rule">') < html.index("−3.0")
+    assert "<td class=words>no row at hand</td>" in html  # words among numbers may wrap
 
 
 PROBE = """
@@ -314,6 +367,27 @@ def test_in_a_browser(tmp_path: Path, scheme: str) -> None:
     assert out["colours"] == (
         ["rgb(20, 23, 27)", "rgb(232, 234, 237)"] if scheme == "dark" else ["rgb(255, 255, 255)", "rgb(27, 31, 36)"]
     )
+
+
+def test_words_wrap_before_a_table_has_to_be_moved_sideways(tmp_path: Path) -> None:
+    from softprompt.report.parts import page, table_html
+    from softprompt.study.tables import Table
+
+    def table(name: str, columns: int, head: str, label: str, number: str) -> str:
+        row = (label, *[number] * (columns - 2), "no row of it was at hand when this was told of it")
+        return table_html(Table(name=name, title=name, columns=("search", *[head] * (columns - 1)), rows=(row, row)))
+
+    words = table(
+        "words", 8, "excess over as many seeds from scratch", "best_of_top_k of the one or the other " * 4, "1.0"
+    )
+    numbers = table("numbers", 40, "score", "best_of_top_k", "-175% [-1043, 81]")
+    probe = """<script>addEventListener('load', () => {
+      const wide = [...document.querySelectorAll('.scroll')].filter(part => part.scrollWidth > part.clientWidth);
+      document.body.innerHTML = '<pre id="probe">' + wide.map(part => part.querySelector('caption').textContent) + '</pre>';
+    });</script></body>"""
+    path = tmp_path / "page.html"
+    path.write_text(page("Tables", "", [("t", "Tables", words + numbers)], "").replace("</body>", probe))
+    assert '<pre id="probe">numbers</pre>' in browse(path)
 
 
 def luminance(colour: str) -> float:

@@ -119,7 +119,11 @@ def test_the_cache_encodes_a_text_once(tmp_path: Path) -> None:
     assert inner.calls == 9
     torch.testing.assert_close(block, WordEncoder().encode(TEXTS))
     assert torch.equal(cached.encode([TEXTS[3], TEXTS[0]]), block[[3, 0]])
+    assert cached.precompute(split_of(TEXTS)) is block
     assert inner.calls == 9
+    in_memory = CachedEncoder(WordEncoder())
+    assert in_memory.precompute(split) is in_memory.precompute(split_of(TEXTS))
+    assert in_memory.computed == 9
     again = CachedEncoder(WordEncoder(), tmp_path)
     assert torch.equal(again.precompute(split), block)
     assert again.computed == 0

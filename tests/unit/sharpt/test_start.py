@@ -107,7 +107,7 @@ def test_a_balanced_step_moves_a_prompt_entry_by_about_the_rate() -> None:
 def test_bad_starts_are_refused() -> None:
     backbone, encoder = tiny_backbone("t5"), WordEncoder()
     with pytest.raises(
-        UsageError, match="64 skills were asked for with a k-means start, but the sources have 20 instances"
+        UsageError, match="64 skills were asked for with a k-means start, which has 20 source instances"
     ):
         start_space(backbone, encoder, encoder.encode(TEXTS), [0], prompt_length=4)
     with pytest.raises(UsageError, match="at least one skill"):

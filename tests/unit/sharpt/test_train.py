@@ -10,22 +10,24 @@ import pytest
 import torch
 from tests.models import tiny_backbone
 from tests.unit.sharpt.small_tasks import SETTINGS, WordEncoder, small_data
+from tests.unit.sharpt.test_encoders import save_bert
 
 from softprompt.errors import IncompatibleBackboneError, UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob, evaluate
 from softprompt.prompts.latent import GENERATOR, LatentSettings
 from softprompt.sharpt.cache import CachedEncoder
+from softprompt.sharpt.encoders import HFEncoder, weights_digest
 from softprompt.sharpt.recipes import RECIPES, SharPTRecipe, sharpt_recipe, transfer_setting
 from softprompt.sharpt.start import StartSettings
 from softprompt.sharpt.train import (
     TrainedSpace,
     adapt,
-    reference_encodings,
     skill_history,
     train_space,
     tuned_share,
     untrained_space,
 )
+from softprompt.sharpt.union import reference_encodings
 from softprompt.training.loop import Progress
 
 RECIPE = SharPTRecipe(
@@ -106,6 +108,40 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
         assert torch.equal(resumed.space.tensors[name], tensor), name
     assert skill_history(tmp_path / "part") == skill_history(tmp_path / "whole")
     assert list(resumed.history) == list(whole.history)
+
+
+def test_adapting_resumes_bit_for_bit(tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 4:
+            raise StopError
+
+    backbone, encoder, (made,) = trained()
+    targets = [small_data(backbone, "fish")]
+    whole = adapt(backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1], folder=tmp_path / "whole")
+    with pytest.raises(StopError):
+        adapt(backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1], folder=tmp_path / "part", observer=stop)
+    resumed = adapt(
+        backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1], folder=tmp_path / "part", resume=True
+    )
+    for one, other in zip(whole, resumed, strict=True):
+        assert all(torch.equal(one.result.final[name], other.result.final[name]) for name in GENERATOR)
+        assert all(torch.equal(tensor, other.space.tensors[name]) for name, tensor in one.space.tensors.items())
+    other_space = untrained_space(backbone, encoder, sources(backbone), RECIPE, seed=5)
+    with pytest.raises(UsageError, match="already holds another run"):
+        adapt(backbone, encoder, other_space, targets, SETTINGS, seeds=[0, 1], folder=tmp_path / "part", resume=True)
+
+
+def test_a_second_model_and_the_backbone_stay_bit_identical(tmp_path: Path) -> None:
+    backbone, inner = tiny_backbone("t5"), HFEncoder(save_bert(tmp_path / "bert"), pooling="pooler")
+    before = backbone.weights_digest(), weights_digest(inner._model)
+    encoder = CachedEncoder(inner)
+    (made,) = train_space(backbone, encoder, sources(backbone), RECIPE)
+    adapt(backbone, encoder, made.space, [small_data(backbone, "fish")], SETTINGS)
+    assert (backbone.weights_digest(), weights_digest(inner._model)) == before
+    assert not any(p.requires_grad or p.grad is not None for p in inner._model.parameters())
 
 
 def test_the_best_source_checkpoint_can_be_taken() -> None:

@@ -66,11 +66,25 @@ def test_every_arm_stands_in_the_tables(finished: Path, tmp_path: Path) -> None:
     assert np.array_equal(found[1], ledger.read("latent_space", space.key).result["relations"]["cosine"])
     report = report_study(finished, tmp_path, figures=False)
     tables = {path.name: path.read_text().splitlines() for path in report.tables}
-    for table in ("methods.csv", "methods_cost.csv"):
-        for name in (*ARMS, *ABLATED):
+    for table, names in (
+        ("methods.csv", ARMS),
+        ("methods_cost.csv", {*ARMS, *ABLATED}),
+        ("ablations.csv", {"sharpt", *ABLATED}),
+        ("model_sizes.csv", {"prompt tuning", *ARMS}),
+    ):
+        for name in names:
             assert any(line.strip('"').startswith(name) for line in tables[table]), (table, name)
+    assert not any("no-latent-space" in line for line in tables["methods.csv"])
+    page = report.page.read_text()
+    assert all(f'<th scope="row">{name}</th>' in page for name in (*ARMS, *ABLATED))
+    assert "One size was measured" in page
     assert {"figures.csv", "bargain.csv", "race.csv", "guard.csv", "beats_scratch.csv"} <= set(tables)
-    assert any(line.startswith('"SharPT against weighted_average') for line in tables["figures.csv"])
+    for name in (
+        '"SharPT against weighted_average',
+        '"SharPT against oracle',
+        '"SharPT against multitask_model_tuning',
+    ):
+        assert any(line.startswith(name) for line in tables["figures.csv"]), name
     assert not any("pending" in line for line in tables["methods_cost.csv"])
 
 

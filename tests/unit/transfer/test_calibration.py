@@ -15,6 +15,7 @@ from tests.unit.training.test_loop import WordTask, examples
 
 from softprompt.api import calibrate
 from softprompt.errors import CorruptArtifactError, IncompatibleBackboneError, UsageError
+from softprompt.library.beside import CALIBRATION
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.released import find_released, released_library
 from softprompt.library.search import search, similarity_spread
@@ -27,7 +28,6 @@ from softprompt.tasks.task import Split
 from softprompt.training.data import TaskData
 from softprompt.training.settings import TrainSettings
 from softprompt.transfer.calibration import (
-    FILE,
     Calibration,
     calibration_for,
     find_calibration,
@@ -160,11 +160,11 @@ def test_what_is_kept_is_read_again_and_checked(place, tmp_path):
     assert find_calibration(library) == kept
     assert len(library.names()) == 3
     data = kept.to_bytes()
-    library.folders.write_beside(FILE, data.replace(b'"pairs": 16', b'"pairs": 61'))
+    library.folders.write_beside(CALIBRATION, data.replace(b'"pairs": 16', b'"pairs": 61'))
     with pytest.raises(CorruptArtifactError, match="digest"):
         find_calibration(library)
     for wrong in (b"[]", b'{"format": "softprompt-calibration/9"}', data[: len(data) // 2]):
-        library.folders.write_beside(FILE, wrong)
+        library.folders.write_beside(CALIBRATION, wrong)
         with pytest.raises(CorruptArtifactError):
             find_calibration(library)
 

@@ -7,7 +7,7 @@ import torch
 from tests.models import tiny_backbone
 from tests.unit.training.test_loop import StopAt, WordTask, examples
 
-from softprompt.errors import Interrupted, UsageError
+from softprompt.errors import Interrupted, UnknownNameError, UsageError
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.store import Library
 from softprompt.tasks.encoded import encode_split
@@ -69,9 +69,16 @@ def test_all_strategies(backbone, library, data):
     chosen = settings(
         "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", generic="beta@0"
     )
-    others = dict.fromkeys(("alpha", "beta", "gamma"), data)
+    asked = []
+
+    def rows(names):
+        asked.append(names)
+        return dict.fromkeys(names, data)
+
     before = backbone.weights_digest()
-    (report,) = transfer_targets(backbone, library, [data], chosen, mixture_data=others)
+    (report,) = transfer_targets(backbone, library, [data], chosen, mixture_data=rows)
+    first, second = (row["task"] for row in report.ranking[:2])
+    assert asked == [sorted([first, second])], "only the tasks of the mixture are read"
     assert backbone.weights_digest() == before
     assert [o.strategy for o in report.outcomes] == ["scratch", *chosen.strategies]
     # The target's own prompt is never a source.
@@ -166,6 +173,28 @@ def test_nothing_is_trained_where_nothing_can_be_ranked(backbone, library, data)
 def test_a_mixture_needs_its_tasks(backbone, library, data):
     with pytest.raises(UsageError, match="training rows of"):
         transfer_targets(backbone, library, [data], settings("multitask_mixture"))
+
+
+def test_a_generic_source_is_looked_up_before_anything_is_trained(backbone, library, data):
+    seen = []
+
+    def asked(name):
+        chosen = settings("generic", generic=name)
+        transfer_targets(backbone, library, [data], chosen, observe=lambda phase, runs: seen.append(phase))
+
+    with pytest.raises(UnknownNameError, match="did you mean beta@0"):
+        asked("bet@0")
+    with pytest.raises(UsageError, match="tuned on target 'word' itself"):
+        asked("word@0")
+    assert seen == []
+
+
+def test_what_a_library_holds_instead_is_said(backbone, library, data, tmp_path):
+    with pytest.raises(UsageError, match="it has none at all"):
+        transfer_targets(backbone, Library(tmp_path / "empty"), [data], settings("race"))
+    other = tiny_backbone("t5", width=8, layers=1)
+    with pytest.raises(UsageError, match=rf"it has {len(library)} of {backbone.name}"):
+        transfer_targets(other, library, [data], settings("race"))
 
 
 def outcome(strategy, select, score, low=None, high=None):

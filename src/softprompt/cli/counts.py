@@ -1,0 +1,74 @@
+"""``softprompt counts``: what each method tunes and stores for a task, computed for any backbone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import app, command
+from softprompt.cli.output import Answer, table
+
+if TYPE_CHECKING:
+    from softprompt.baselines.counts import BackboneShape, Counts
+
+T5_NAMES = "t5-small,t5-base,t5-large,t5-xl,t5-xxl"
+
+
+@command(app, "counts")
+def counts(
+    backbones: Annotated[
+        str, typer.Option("--backbones", help="T5 1.1 by size (t5-small to t5-xxl), builtin, folders, hub ids.")
+    ] = T5_NAMES,
+    prompt_length: Annotated[int, typer.Option("--prompt-length", help="P of prompt tuning and SPoT.", min=1)] = 100,
+    sharpt_length: Annotated[int, typer.Option("--sharpt-length", help="P of SharPT.", min=1)] = 64,
+    skills: Annotated[int, typer.Option("--skills", help="K, skills of SharPT.", min=1)] = 256,
+    encoder_width: Annotated[
+        int, typer.Option("--encoder-width", help="m of SharPT; 768 is SimCSE BERT-base's.", min=1)
+    ] = 768,
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+) -> Answer:
+    """Count what each method tunes for a task, without training."""
+    from softprompt.baselines.counts import count
+
+    rows: list[dict[str, Any]] = []
+    for name in o.words(backbones, "--backbones"):
+        shape = _shape(name, dtype, device)
+        whole = count("model-tuning", shape)
+        made = (
+            count("prompt-tuning", shape, prompt_length=prompt_length),
+            count("sharpt", shape, prompt_length=sharpt_length, skill_count=skills, encoder_width=encoder_width),
+            whole,
+        )
+        rows += [_row(name, shape, one, whole) for one in made]
+    columns = [
+        "backbone",
+        "parameters",
+        "method",
+        "tuned for a task",
+        "%",
+        "stored MiB",
+        "times fewer",
+        "shared by all",
+    ]
+    cells = [
+        [r["backbone"], r["parameters"], r["method"], r["tuned"], f"{r['percent']:.3g}", r["stored_bytes"] / 2**20,
+         round(r["times_fewer"]), r["shared"]] for r in rows
+    ]  # fmt: skip
+    return Answer(data={"counts": rows}, show=table(columns, cells))
+
+
+def _shape(name: str, dtype: str, device: str) -> BackboneShape:
+    """Of a published size by name, else of a backbone that is loaded."""
+    from softprompt.baselines.counts import T5_SIZES, shape_of
+
+    return T5_SIZES[name] if name in T5_SIZES else shape_of(o.open_backbone(name, dtype, device))
+
+
+def _row(name: str, shape: BackboneShape, one: Counts, whole: Counts) -> dict[str, Any]:
+    return {
+        "backbone": name, "parameters": shape.parameters, "method": one.method, "tuned": one.tuned, "percent": one.percent,
+        "stored_bytes": one.stored_bytes, "times_fewer": one.fewer_times(whole), "shared": one.shared,
+    }  # fmt: skip
