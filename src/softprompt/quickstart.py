@@ -17,6 +17,7 @@ from softprompt.api import delivered_record, tune_tasks
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
 from softprompt.library.beside import copy_calibration
+from softprompt.library.similarity import Metric
 from softprompt.library.store import Library
 from softprompt.report.quickstart import (
     prediction_rows,
@@ -53,6 +54,8 @@ class QuickstartSettings:
         source_train: training of source prompts.
         target_train: training of target prompts; its prompt_length and embedding_step must equal the sources'.
         k: source prompts of best_of_top_k.
+        metric: similarity that ranks. Kin are found first more often by ``average`` than by the paper's ``per_token`` with the
+            embedded backbone's short prompts (docs/builtin-tasks.md).
         scratch_runs: runs from scratch a target.
         embedding_runs: seeds the target's task embedding is averaged over.
         target_rows: at most this many training rows of a target; 0 for all.
@@ -70,6 +73,7 @@ class QuickstartSettings:
     source_train: TrainSettings = field(default_factory=lambda: recipe("quick"))
     target_train: TrainSettings = field(default_factory=lambda: recipe("quick"))
     k: int = 2
+    metric: Metric = "average"
     scratch_runs: int = 2
     embedding_runs: int = 2
     target_rows: int = 0
@@ -173,6 +177,7 @@ def quickstart(
             train=settings.target_train,
             k=settings.k,
             average_k=max(2, settings.k),
+            metric=settings.metric,
             scratch_runs=settings.scratch_runs,
             embedding_runs=settings.embedding_runs,
             seed=settings.seed,
@@ -285,6 +290,7 @@ def _next(settings: QuickstartSettings, backbone: str) -> list[str]:
     place = f"--library {settings.out / 'library'} --task {settings.targets[0]}"
     place += f" --data {settings.data}" if settings.data else ""
     place += f" --backbone {backbone}" if backbone != "builtin" else ""
+    place += f" --metric {settings.metric}" if settings.metric != "per_token" else ""
     usual, train = settings_plain(recipe("quick")), settings_plain(settings.target_train)
     changed = {name: value for name, value in train.items() if value != usual[name]}
     steps = f" --steps {changed.pop('steps')}" if "steps" in changed else ""
@@ -299,14 +305,13 @@ def _next(settings: QuickstartSettings, backbone: str) -> list[str]:
 
 def write_report(result: QuickstartResult, settings: QuickstartSettings, backbone: Backbone) -> None:
     """Write the heatmap, the table, the raw results and the self-contained page."""
-    from softprompt.report.html import quickstart_page
+    from softprompt.report.html import SIMILARITY_NAMES, quickstart_page
     from softprompt.study.heatmaps import similarity_heatmap
 
     similarity = similarity_matrices(result.reports)
-    metric_name = "per-token average cosine"
     similarity_heatmap(
-        similarity["sources"], similarity["targets"], similarity["per_token"], Path(result.files["heatmap"]),
-        title=f"Task embeddings: {metric_name}",
+        similarity["sources"], similarity["targets"], similarity[settings.metric], Path(result.files["heatmap"]),
+        title=f"Task embeddings: {SIMILARITY_NAMES[settings.metric].lower()}",
     )  # fmt: skip
     page = quickstart_page(
         {

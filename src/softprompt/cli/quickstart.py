@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from softprompt.quickstart import QuickstartResult
 
 
+# A first look takes minutes. Few steps on the built-in targets: there a good start shows, later scratch catches up (docs/log.md).
+FIRST_LOOK_STEPS = 30
 QUICK_STEPS = 100
 # Targets that a prompt can learn in so few steps (docs/log.md); the demo study has all eight.
 QUICK_TARGETS = ("gen_sentiment_hotel", "gen_effect_choice", "gen_paraphrase_question")
@@ -33,6 +35,7 @@ def quickstart(
     resume: o.Resume = False,
     seed: o.Seed = 1,
     k: Annotated[int, typer.Option("--k", help="Source prompts of best_of_top_k.")] = 2,
+    metric: o.Metric = "average",
     recipe: o.Recipe = "quick",
     steps: o.Steps = None,
     batch_size: o.BatchSize = None,
@@ -54,12 +57,16 @@ def quickstart(
     from softprompt.quickstart import quickstart as run_quickstart
 
     o.check_folder(data)
-    # A first look takes minutes: a third of the quick recipe's steps unless other ones were asked for.
-    steps = QUICK_STEPS if steps is None and recipe == "quick" else steps
+    first_look = steps is None and recipe == "quick"
+    if first_look:
+        steps = FIRST_LOOK_STEPS if data is None else QUICK_STEPS
     train = o.train_settings(
         recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
         max_input_tokens=max_input_tokens,
     )  # fmt: skip
+    source_train = train.having(steps=max(train.steps, train.embedding_step, QUICK_STEPS if first_look else 0))
+    if train.steps < 2 * train.eval_every and not any(text.startswith("eval_every=") for text in set_ or ()):
+        train = train.having(eval_every=max(1, train.steps // 3))  # a curve, and checkpoints to choose among
     from softprompt.tasks.generated import DEMO_SOURCES
 
     settings = QuickstartSettings(
@@ -67,9 +74,10 @@ def quickstart(
         sources=o.words(sources, "--sources") if sources is not None else tuple(DEMO_SOURCES),
         targets=o.words(targets, "--targets") if targets is not None else QUICK_TARGETS,
         data=data,
-        source_train=train,
+        source_train=source_train,
         target_train=train,
         k=k,
+        metric=metric,
         target_rows=target_rows,
         validation_rows=validation_rows,
         seed=seed,
