@@ -54,6 +54,8 @@ VARIANTS: Mapping[str, Change] = {
     "no-revival": lambda recipe: replace(recipe, revive=False),
     "start-normal-no-revival": lambda recipe: replace(_start(skill_init="normal")(recipe), revive=False),
     "normalised": _latent(metric="normalised"),
+    "normalised-k-128": lambda recipe: _latent(metric="normalised")(_start(skill_count=128)(recipe)),
+    "normalised-no-revival": lambda recipe: replace(_latent(metric="normalised")(recipe), revive=False),
     "no-entropy-into-skills": _latent(skill_gradient=False),
     "top-4": _latent(top_n=4),
     "soft": lambda recipe: replace(recipe, latent=replace(recipe.latent, top_n=recipe.start.skill_count)),
