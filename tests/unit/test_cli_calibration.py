@@ -143,10 +143,11 @@ def test_a_whole_library_is_copied_with_its_calibration(
 
 
 def test_another_calibration_stays_unless_replaced(
-    calibrated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    calibrated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, file = str(tmp_path / "mine"), tmp_path / "mine" / "calibration.json"
     assert call(capsys, "library", "add", mine, "lib")[0] == 0
+    monkeypatch.setattr("sys.argv", ["softprompt", "library", "calibrate", mine, "--study", "ledger"])
     assert call(capsys, "library", "calibrate", mine, "--study", "ledger")[0] == 0
     own, others = file.read_bytes(), (Path(calibrated) / "calibration.json").read_bytes()
     assert own != others, "each names the command that made it"

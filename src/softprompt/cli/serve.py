@@ -62,7 +62,9 @@ def serve(
         address = f"http://{host}:{listener.getsockname()[1]}"
         places = [*([store.location] if store is not None else []), *map(str, folders)]
         say(f"{len(names())} prompt(s) of {', '.join(places)} at {address}; Ctrl-C stops")
-        server = uvicorn.Server(uvicorn.Config(make_app(engine, names, wait_ms=wait_ms), log_level="warning"))
+        # No logging set-up of the server's: it would close every handler of the process, with the streams other packages write to.
+        site = make_app(engine, names, wait_ms=wait_ms)
+        server = uvicorn.Server(uvicorn.Config(site, log_level="warning", log_config=None))
         server.run(sockets=[listener])
     return Answer(data={"address": address, "stopped": True}, show=lines("stopped"))
 
