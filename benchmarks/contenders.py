@@ -163,15 +163,23 @@ def peft(job: Job, *, best: bool) -> tuple[Callable[[int], tuple[float, int]], s
         return loss, sum(len(r[0]) for r in picked) + len(picked) * job.prompt
 
     def part(picked: list[Row], of: int) -> float:
-        width, depth = max(len(r[0]) for r in picked), max(len(r[1]) for r in picked)
-        ids = torch.tensor([r[0] + [0] * (width - len(r[0])) for r in picked]).to(job.device)
-        mask = torch.tensor([[1] * len(r[0]) + [0] * (width - len(r[0])) for r in picked]).to(job.device)
-        labels = torch.tensor([r[1] + [-100] * (depth - len(r[1])) for r in picked]).to(job.device)
+        ids, mask, labels = (part.to(job.device) for part in _padded(picked, picked))
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss * (len(picked) / of)
         loss.backward()
         return float(loss.detach())
 
     return step, source
+
+
+def _padded(picked: list[Row], over: list[Row]) -> tuple[Any, Any, Any]:
+    """Ids, mask and labels (-100 where there is none) as tensors, padded to the longest of ``over``."""
+    import torch
+
+    width, depth = max(len(r[0]) for r in over), max(len(r[1]) for r in over)
+    ids = torch.tensor([r[0] + [0] * (width - len(r[0])) for r in picked])
+    mask = torch.tensor([[1] * len(r[0]) + [0] * (width - len(r[0])) for r in picked])
+    labels = torch.tensor([r[1] + [-100] * (depth - len(r[1])) for r in picked])
+    return ids, mask, labels
 
 
 def _passes(lengths: list[int], limit: int) -> list[list[int]]:
@@ -243,11 +251,8 @@ def hugging_face(job: Job, *, compiled: bool) -> tuple[Callable[[int], tuple[flo
 
     def step(number: int) -> tuple[float, int]:
         picked = _batch(rows, number, job.batch)
-        over = rows if compiled else picked
-        width, depth = max(len(r[0]) for r in over), max(len(r[1]) for r in over)
-        ids = torch.tensor([r[0] + [0] * (width - len(r[0])) for r in picked])
-        mask = torch.tensor([[1] * (job.prompt + len(r[0])) + [0] * (width - len(r[0])) for r in picked])
-        labels = torch.tensor([r[1] + [-100] * (depth - len(r[1])) for r in picked])
+        ids, mask, labels = _padded(picked, rows if compiled else picked)
+        mask = functional.pad(mask, (job.prompt, 0), value=1)
         front = prompt.to(table.dtype).expand(len(picked), -1, -1)
         embeds = torch.cat([front, functional.embedding(ids, table)], 1)
         previous = torch.roll(labels, 1, 1).clamp(min=0)

@@ -231,6 +231,11 @@ def library_at(place: str) -> Library:
     return Library(place)
 
 
+def known_lines(out: Path | None) -> list[Any]:
+    """What an earlier run left in --out; nothing where there is no such file."""
+    return artifacts.read_json_lines(out) if out is not None and out.exists() else []
+
+
 def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Recycled against cold start on another backbone.")
     parser.add_argument("--library", required=True, help="prompts of the old backbone: a folder, a URL, or released")
@@ -273,7 +278,7 @@ def main(arguments: Sequence[str]) -> int:
             changes={name: value for name, value in given.items() if value is not None},
             train_rows=options.train_rows,
             validation_rows=options.validation_rows,
-            known=artifacts.read_json_lines(options.out) if options.out is not None and options.out.exists() else (),
+            known=known_lines(options.out),
             command=shlex.join(["python", "benchmarks/recycling.py", *arguments]),
         ):
             print(json.dumps(record), flush=True)

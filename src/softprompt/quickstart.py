@@ -305,13 +305,14 @@ def _next(settings: QuickstartSettings, backbone: str) -> list[str]:
 
 def write_report(result: QuickstartResult, settings: QuickstartSettings, backbone: Backbone) -> None:
     """Write the heatmap, the table, the raw results and the self-contained page."""
-    from softprompt.report.html import SIMILARITY_NAMES, quickstart_page
+    from softprompt.report.html import quickstart_page
+    from softprompt.study.embeddings import SIMILARITIES
     from softprompt.study.heatmaps import similarity_heatmap
 
     similarity = similarity_matrices(result.reports)
     similarity_heatmap(
         similarity["sources"], similarity["targets"], similarity[settings.metric], Path(result.files["heatmap"]),
-        title=f"Task embeddings: {SIMILARITY_NAMES[settings.metric].lower()}",
+        title=f"Task embeddings: {SIMILARITIES[settings.metric]}",
     )  # fmt: skip
     page = quickstart_page(
         {

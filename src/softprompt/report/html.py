@@ -8,12 +8,8 @@ from typing import Any
 
 from softprompt.report.charts import Line, lines
 from softprompt.report.parts import HeatCell, commands, heatmap, key_values, page, table_html
+from softprompt.study.embeddings import SIMILARITIES
 from softprompt.study.tables import Cell, Table
-
-SIMILARITY_NAMES = {
-    "average": "Cosine similarity of average tokens",
-    "per_token": "Per-token average cosine similarity",
-}
 
 
 def quickstart_page(result: Mapping[str, Any]) -> str:
@@ -94,9 +90,10 @@ def _value(value: Any, *, first: bool = False) -> str | float | Cell | None:
 def _similarity(similarity: Mapping[str, Any]) -> str:
     sources, targets = list(similarity["sources"]), list(similarity["targets"])
     parts = ["<p>How near each source's task embedding is to the target's; 1 is the same direction.</p>"]
-    for kind, name in SIMILARITY_NAMES.items():
+    for kind, words in SIMILARITIES.items():
         if similarity.get(kind) is None:
             continue
+        name = words.capitalize()
         cells = [
             [_similarity_cell(float(value), source, target, name) for target, value in zip(targets, row, strict=True)]
             for source, row in zip(sources, similarity[kind], strict=True)
