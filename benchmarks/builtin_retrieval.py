@@ -24,6 +24,7 @@ from torch import Tensor
 
 from softprompt.backbones.load import load_backbone
 from softprompt.library.similarity import METRICS, task_similarity_matrix
+from softprompt.methods.spot.predictors import chosen_rows, prompt_losses
 from softprompt.prompts.init import InitSettings, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task
@@ -32,7 +33,6 @@ from softprompt.tasks.generated.ranking import kin_found, tfidf_ranking
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import train_prompts
 from softprompt.training.recipes import recipe
-from softprompt.transfer.predictors import chosen_rows, prompt_losses
 
 Prompts = dict[str, list[Tensor]]
 

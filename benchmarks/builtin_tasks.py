@@ -57,7 +57,7 @@ def _bag_score(recipe: Recipe, train: list[GeneratedRow], test: list[GeneratedRo
 
 def _encoded(backbone: Any, texts: list[str]) -> np.ndarray:
     """float32 [rows, H], the mean-pooled encodings of texts."""
-    from softprompt.backbones.base import TokenBatch
+    from softprompt.batch import TokenBatch
 
     ids, out = backbone.tokenize_inputs(texts, None), []
     for start in range(0, len(ids), 64):

@@ -100,10 +100,10 @@ def ours(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
     """Our step over all runs together."""
     import torch
 
-    from softprompt.backbones.base import Dropout, TokenBatch
-    from softprompt.backbones.host import keep_freed_memory, on_device
+    from softprompt.backbones.base import Dropout
+    from softprompt.backbones.engine.host import keep_freed_memory
     from softprompt.backbones.load import wrap
-    from softprompt.prompts.batch import Rows
+    from softprompt.batch import Rows, TokenBatch, on_device
     from softprompt.prompts.stack import PromptStack
 
     if job.device == "cpu":
@@ -227,8 +227,8 @@ def ours_plain(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
 
 def ours_compiled(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
     """Our step on plain PyTorch operations, what lies between the products compiled by torch.compile."""
-    from softprompt.backbones import ops
-    from softprompt.backbones.device import compiled
+    from softprompt.backbones.engine import ops
+    from softprompt.backbones.engine.device import compiled
 
     ops.formula = lambda function, x: compiled(function)
     return ours_plain(job)

@@ -23,9 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from contenders import Job, build, ours
 
-from softprompt.backbones.base import TokenBatch
 from softprompt.backbones.load import wrap
-from softprompt.prompts.batch import Rows
+from softprompt.batch import Rows, TokenBatch
 from softprompt.prompts.stack import PromptStack
 
 

@@ -11,7 +11,7 @@ import argparse
 
 import torch
 
-from softprompt.backbones import host
+from softprompt.backbones.engine import host
 from softprompt.backbones.load import load_backbone
 from softprompt.prompts.init import InitSettings, initial_prompts
 from softprompt.prompts.stack import PromptStack

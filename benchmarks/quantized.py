@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.backbones.base import Backbone, TokenBatch
+from softprompt.backbones.base import Backbone
+from softprompt.backbones.engine.quantized import weight_bytes
 from softprompt.backbones.load import load_backbone
-from softprompt.backbones.quantized import weight_bytes
+from softprompt.batch import Rows, TokenBatch
 from softprompt.inference.evaluate import EvalJob, evaluate
-from softprompt.prompts.batch import Rows
 from softprompt.prompts.init import InitSettings, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task

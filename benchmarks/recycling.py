@@ -39,6 +39,7 @@ from softprompt.inference.evaluate import EvalJob, evaluate, halves, seeded_rows
 from softprompt.library.released import released_library
 from softprompt.library.retrain import RetrainItem, recycle, retrain_plan, shared_tokens
 from softprompt.library.store import Library
+from softprompt.methods.spot.judging import bootstrap_interval
 from softprompt.prompts.init import Role, default_init, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task
@@ -46,7 +47,6 @@ from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import train_prompts
 from softprompt.training.runs import Run, RunResult
 from softprompt.training.settings import TrainSettings
-from softprompt.transfer.judging import bootstrap_interval
 
 STARTS = ("cold", "linear", "nearest", "other")
 

@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 
-from softprompt.backbones.base import Backbone, Dropout, TokenBatch
-from softprompt.backbones.host import keep_freed_memory
+from softprompt.backbones.base import Backbone, Dropout
+from softprompt.backbones.engine.host import keep_freed_memory
 from softprompt.backbones.load import wrap
-from softprompt.prompts.batch import Rows
+from softprompt.batch import Rows, TokenBatch
 from softprompt.prompts.stack import PromptStack
 
 BASE = {"N": 4, "P": 64, "T": 64, "width": 384, "layers": 6}

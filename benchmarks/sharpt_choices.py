@@ -20,13 +20,13 @@ import numpy as np
 
 from softprompt import artifacts
 from softprompt.backbones.load import load_backbone
+from softprompt.methods.sharpt.cache import CachedEncoder
+from softprompt.methods.sharpt.encoders import load_encoder
+from softprompt.methods.sharpt.recipes import SharPTRecipe, sharpt_recipe
+from softprompt.methods.sharpt.start import StartSettings
+from softprompt.methods.sharpt.train import adapt, train_space, tuned_share, untrained_space
 from softprompt.prompts.init import default_init, initial_prompts
 from softprompt.prompts.stack import PromptStack
-from softprompt.sharpt.cache import CachedEncoder
-from softprompt.sharpt.encoders import load_encoder
-from softprompt.sharpt.recipes import SharPTRecipe, sharpt_recipe
-from softprompt.sharpt.start import StartSettings
-from softprompt.sharpt.train import adapt, train_space, tuned_share, untrained_space
 from softprompt.tasks.catalog import load_task
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import train_prompts

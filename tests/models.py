@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from softprompt.backbones.base import Backbone, TokenBatch
+from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
+from softprompt.batch import TokenBatch
 from softprompt.prompts.stack import PromptStack
 
 KINDS = ("t5", "t5-gated-untied", "t5-gated-tied", "t5-plain-untied", "encdec", "llama", "gpt2")

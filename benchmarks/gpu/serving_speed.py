@@ -57,8 +57,8 @@ def load_of(backbone: Any, texts: Sequence[str], *, prompts: int, length: int, r
 
 def engine_mode(backbone: Any, load: Load, *, mixed: bool) -> Callable[[], Answered]:
     """Our engine, over batches as requests came or over one prompt's requests after the other's."""
+    from softprompt.inference.engine import Engine, Request, Served
     from softprompt.prompts.stack import PromptStack
-    from softprompt.serving.engine import Engine, Request, Served
 
     prompts = load.prompts.to(backbone.device)
 

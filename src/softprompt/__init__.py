@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from softprompt.api import search, tune
     from softprompt.backbones.base import Backbone
     from softprompt.backbones.load import load_backbone
+    from softprompt.batch import PromptBatch
     from softprompt.errors import SoftpromptError
     from softprompt.library.manifest import PromptRecord
     from softprompt.library.store import Library
-    from softprompt.prompts.batch import PromptBatch, Prompter
     from softprompt.prompts.init import InitSettings
+    from softprompt.prompts.prompter import Prompter
     from softprompt.prompts.stack import PromptStack
     from softprompt.tasks.catalog import load_task, task_names
     from softprompt.tasks.task import Task
@@ -51,10 +52,10 @@ _OWNERS = {
     "Backbone": "softprompt.backbones.base",
     "InitSettings": "softprompt.prompts.init",
     "Library": "softprompt.library.store",
-    "PromptBatch": "softprompt.prompts.batch",
+    "PromptBatch": "softprompt.batch",
     "PromptRecord": "softprompt.library.manifest",
     "PromptStack": "softprompt.prompts.stack",
-    "Prompter": "softprompt.prompts.batch",
+    "Prompter": "softprompt.prompts.prompter",
     "SoftpromptError": "softprompt.errors",
     "Task": "softprompt.tasks.task",
     "TrainSettings": "softprompt.training.settings",

@@ -17,6 +17,10 @@ from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
 from softprompt.library.similarity import Metric
 from softprompt.library.store import Library
+from softprompt.methods.spot.calibration import Calibration, calibration_for, keep_calibration
+from softprompt.methods.spot.run import PhaseObserver, source_entries, transfer_targets
+from softprompt.methods.spot.settings import TargetReport, TransferSettings
+from softprompt.methods.spot.written import write_report
 from softprompt.prompts.init import InitSettings, Role, default_init, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.task import Task
@@ -25,10 +29,6 @@ from softprompt.training.loop import Observer, train_prompts
 from softprompt.training.recipes import recipe as recipe_named
 from softprompt.training.runs import RunResult
 from softprompt.training.settings import TrainSettings
-from softprompt.transfer.calibration import Calibration, calibration_for, keep_calibration
-from softprompt.transfer.run import PhaseObserver, source_entries, transfer_targets
-from softprompt.transfer.settings import TargetReport, TransferSettings
-from softprompt.transfer.written import write_report
 
 
 def tune(backbone: Backbone, task: Task, *, seed: int = 1, recipe: str = "quick", **changes: Any) -> PromptRecord:
@@ -265,7 +265,7 @@ def transfer(
         library: source prompts.
         task: the target.
         recipe: of every target run.
-        strategies: see ``softprompt.transfer.strategies``.
+        strategies: see ``softprompt.methods.spot.strategies``.
         k: source prompts of best_of_top_k.
         seed: first seed.
         folder: run directory (resumable); the report is written there too.

@@ -19,6 +19,9 @@ from softprompt.errors import UsageError
 from softprompt.library.beside import copy_calibration
 from softprompt.library.similarity import Metric
 from softprompt.library.store import Library
+from softprompt.methods.spot.calibration import Calibration, find_calibration
+from softprompt.methods.spot.run import Expect, transfer_targets
+from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.report.quickstart import (
     prediction_rows,
     score_rows,
@@ -34,9 +37,6 @@ from softprompt.training.loop import Observer
 from softprompt.training.recipes import recipe
 from softprompt.training.run_dir import settings_plain
 from softprompt.training.settings import TrainSettings
-from softprompt.transfer.calibration import Calibration, find_calibration
-from softprompt.transfer.run import Expect, transfer_targets
-from softprompt.transfer.settings import TargetReport, TransferSettings
 
 # Told the name of a phase and its number of runs; gives the observer of its steps.
 Phases = Callable[[str, int], Observer | None]

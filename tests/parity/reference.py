@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.backbones.base import Backbone, TokenBatch
+from softprompt.backbones.base import Backbone
+from softprompt.batch import TokenBatch
 from softprompt.prompts.stack import PromptStack
 
 

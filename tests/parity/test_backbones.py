@@ -12,7 +12,7 @@ import torch
 from tests.models import CAUSAL_KINDS, KINDS, random_batch, random_prompts, tiny_backbone
 from tests.parity.reference import hf_greedy, reference
 
-from softprompt.prompts.batch import Rows
+from softprompt.batch import Rows
 
 WHICH = [0, 1, 2, 0, 1]
 FACTOR = 2.0  # our float32 error against the reference's, both against float64

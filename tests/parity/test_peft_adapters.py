@@ -11,7 +11,7 @@ import torch
 from tests.models import random_batch, tiny_backbone
 
 from softprompt.errors import CorruptArtifactError, DataError, NonFiniteError, UsageError
-from softprompt.interop.peft import import_peft, read_peft, write_peft
+from softprompt.library.formats.peft import import_peft, read_peft, write_peft
 from softprompt.library.manifest import ADAPTER_CONFIG, ADAPTER_MODEL, PromptRecord
 from softprompt.library.store import Library
 from softprompt.prompts.stack import PromptStack

@@ -14,9 +14,8 @@ import torch
 from tests.models import corpus, tiny_model
 from torch import Tensor
 
-from softprompt.backbones.base import TokenBatch
 from softprompt.backbones.load import wrap
-from softprompt.prompts.batch import Rows
+from softprompt.batch import Rows, TokenBatch
 from softprompt.prompts.latent import GENERATOR, LatentPrompts
 
 K, M, P = 4, 3, 5

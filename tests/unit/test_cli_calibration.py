@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.cli import call, make_tasks
 from tests.models import save_tiny
-from tests.unit.interop.test_hub import FakeHub
+from tests.unit.library.formats.test_hub import FakeHub
 from tests.unit.study.test_run import RUNNER, made
 
 from softprompt import artifacts
@@ -166,7 +166,7 @@ def test_the_hub_takes_and_gives_it(
     calibrated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = FakeHub(tmp_path / "hub")
-    monkeypatch.setattr("softprompt.interop.hub._api", lambda api: hub)
+    monkeypatch.setattr("softprompt.library.formats.hub._api", lambda api: hub)
     code, out, err = call(capsys, "library", "push", calibrated, "me/prompts")
     assert code == 0, err
     assert "with the library's calibration" in out

@@ -10,14 +10,13 @@ import torch
 from tests.cli import call, make_tasks
 from tests.models import tiny_model
 
-from softprompt.backbones.base import TokenBatch
 from softprompt.backbones.load import load_backbone
+from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import IncompatibleBackboneError
-from softprompt.interop.npz import npz_record, write_npz
+from softprompt.inference.engine import Engine, Request, from_library
+from softprompt.library.formats.npz import npz_record, write_npz
 from softprompt.library.store import Library
-from softprompt.prompts.batch import Rows
 from softprompt.prompts.stack import PromptStack
-from softprompt.serving.engine import Engine, Request, from_library
 from softprompt.tasks.chat import Chat, as_tuned, wording
 
 TEMPLATE = (

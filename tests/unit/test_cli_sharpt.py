@@ -10,13 +10,13 @@ import pytest
 import torch
 from tests.cli import call, make_tasks
 from tests.models import save_tiny
-from tests.unit.sharpt.test_encoders import save_bert
+from tests.unit.methods.sharpt.test_encoders import save_bert
 from transformers import AutoModel
 
 from softprompt.backbones.load import load_backbone
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.store import Library
-from softprompt.sharpt.recipes import SharPTRecipe, sharpt_recipe
+from softprompt.methods.sharpt.recipes import SharPTRecipe, sharpt_recipe
 
 HERE = ("--data", "data", "--backbone", "t5", "--dtype", "float32")
 QUICK = ("--steps", "2", "--set", "eval_every=2", "--set", "batch_size=2")

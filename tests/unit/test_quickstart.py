@@ -4,14 +4,14 @@ import json
 
 import pytest
 from tests.models import corpus, tiny_backbone
-from tests.unit.transfer.test_calibration import calibration
+from tests.unit.methods.spot.test_calibration import calibration
 
 from softprompt.errors import UsageError
 from softprompt.library.store import Library
+from softprompt.methods.spot.calibration import find_calibration, keep_calibration
 from softprompt.quickstart import QuickstartSettings, quickstart
 from softprompt.report.quickstart import table_csv
 from softprompt.training.settings import TrainSettings
-from softprompt.transfer.calibration import find_calibration, keep_calibration
 
 TRAIN = TrainSettings(
     steps=4, batch_size=4, prompt_length=3, optimizer="adam", learning_rate=0.05, eval_every=2, embedding_step=2,

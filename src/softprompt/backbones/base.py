@@ -8,94 +8,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from softprompt.backbones.host import on_device
-from softprompt.prompts.batch import PromptBatch
+from softprompt.batch import PromptBatch, TokenBatch
 
 Kind = Literal["t5", "encoder-decoder", "causal"]
-# Token ids of one row: a list, or an int array [T] as tokenised splits give it.
-TokenRow = Sequence[int] | NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenBatch:
-    """B tokenised rows, padded on the right.
-
-    Attributes:
-        input_BT: int64 [B, T]; what stands from ``input_length_B`` on is ignored.
-        input_length_B: int64 [B], 0..T.
-        target_BD: int64 [B, D]; what stands from ``target_length_B`` on is ignored. Ends with the end-of-sequence id.
-        target_length_B: int64 [B], 0..D.
-    """
-
-    input_BT: Tensor
-    input_length_B: Tensor
-    target_BD: Tensor
-    target_length_B: Tensor
-
-    @classmethod
-    def of(
-        cls, inputs: Sequence[TokenRow], targets: Sequence[TokenRow] | None = None, device: torch.device | str = "cpu"
-    ) -> TokenBatch:
-        """A batch from lists of token ids (targets may be left out for generation)."""
-        targets = targets if targets is not None else [[] for _ in inputs]
-        batch = cls(
-            input_BT=_padded(inputs, device),
-            input_length_B=on_device(torch.tensor([len(r) for r in inputs], dtype=torch.int64), device),
-            target_BD=_padded(targets, device),
-            target_length_B=on_device(torch.tensor([len(r) for r in targets], dtype=torch.int64), device),
-        )
-        # Known here already: asking a device for them later would wait for all it has to do.
-        batch.__dict__["input_lengths"] = tuple(len(r) for r in inputs)
-        batch.__dict__["target_lengths"] = tuple(len(r) for r in targets)
-        return batch
-
-    @cached_property
-    def input_lengths(self) -> tuple[int, ...]:
-        """``input_length_B`` on the host."""
-        return tuple(self.input_length_B.tolist())
-
-    @cached_property
-    def target_lengths(self) -> tuple[int, ...]:
-        """``target_length_B`` on the host."""
-        return tuple(self.target_length_B.tolist())
-
-    @property
-    def size(self) -> int:
-        """B."""
-        return int(self.input_BT.shape[0])
-
-    def select(self, rows: Tensor) -> TokenBatch:
-        """A part of the rows, cut to their longest input and target."""
-        in_len, out_len = self.input_length_B[rows], self.target_length_B[rows]
-        width = int(in_len.max()) if len(rows) else 0
-        depth = int(out_len.max()) if len(rows) else 0
-        return TokenBatch(
-            input_BT=self.input_BT[rows, :width],
-            input_length_B=in_len,
-            target_BD=self.target_BD[rows, :depth],
-            target_length_B=out_len,
-        )
 
 
 def dtype_name(dtype: torch.dtype) -> str:
     """``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
-
-
-def _padded(rows: Sequence[TokenRow], device: torch.device | str) -> Tensor:
-    # Filled in NumPy: rows of a tokenised split are read-only maps of a file, which PyTorch does not take.
-    out = np.zeros((len(rows), max((len(r) for r in rows), default=0)), dtype=np.int64)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row
-    return on_device(torch.from_numpy(out), device)
 
 
 @dataclass(frozen=True, kw_only=True)

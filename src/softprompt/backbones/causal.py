@@ -20,15 +20,16 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, TokenBatch, dtype_name
-from softprompt.backbones.dropout import Masks
+from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, dtype_name
+from softprompt.backbones.engine.dropout import Masks
+from softprompt.backbones.engine.quantized import activation_bytes, parameter_count, precision_of
 from softprompt.backbones.fingerprint import digest_memory, digest_tensors
-from softprompt.backbones.quantized import activation_bytes, parameter_count, precision_of
 from softprompt.backbones.seq2seq import tokenize
-from softprompt.backbones.sharding import any_process, blocks, fully_shard, local, no_whole_model
+from softprompt.backbones.sharding import blocks, fully_shard, local, no_whole_model
 from softprompt.backbones.t5 import first_id
+from softprompt.batch import PromptBatch, TokenBatch
+from softprompt.distributed import any_process
 from softprompt.errors import BackboneError, IncompatibleBackboneError, UsageError
-from softprompt.prompts.batch import PromptBatch
 
 _KEPT_PROMPTS = 256  # prompts whose keys and values are remembered
 _DROPOUT_PARTS = ("self_attn", "attn", "attention", "self_attention", "mlp", "feed_forward")

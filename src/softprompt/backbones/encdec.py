@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softprompt.backbones.attention import (
+from softprompt.backbones.engine.attention import (
     DecodeState,
     Memory,
     attend_absorbed,
@@ -23,11 +23,11 @@ from softprompt.backbones.attention import (
     attend_memory,
     attend_step,
 )
-from softprompt.backbones.dropout import Masks
-from softprompt.backbones.formulas import ACTIVATIONS
-from softprompt.backbones.layers import Attention, FeedForward, Layer, Norm, fuse
-from softprompt.backbones.ops import activate, add_layer_norm, attend_self
-from softprompt.backbones.packing import Layout
+from softprompt.backbones.engine.dropout import Masks
+from softprompt.backbones.engine.formulas import ACTIVATIONS
+from softprompt.backbones.engine.layers import Attention, FeedForward, Layer, Norm, fuse
+from softprompt.backbones.engine.ops import activate, add_layer_norm, attend_self
+from softprompt.backbones.engine.packing import Layout
 from softprompt.backbones.seq2seq import Seq2SeqBackbone
 from softprompt.backbones.sharding import through
 from softprompt.backbones.t5 import first_id

@@ -15,9 +15,9 @@ import torch
 
 from softprompt.artifacts import cache_folder
 from softprompt.backbones.base import Backbone
+from softprompt.backbones.engine.host import keep_few_kernels, keep_freed_memory
+from softprompt.backbones.engine.quantized import BITS, quantize
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
-from softprompt.backbones.host import keep_few_kernels, keep_freed_memory
-from softprompt.backbones.quantized import BITS, quantize
 from softprompt.backbones.sharding import shard
 from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError
 

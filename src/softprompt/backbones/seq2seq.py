@@ -15,16 +15,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from softprompt.backbones.attention import DecodeState, Memory
-from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, TokenBatch, dtype_name
-from softprompt.backbones.dropout import Masks
+from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, dtype_name
+from softprompt.backbones.engine.attention import DecodeState, Memory
+from softprompt.backbones.engine.dropout import Masks
+from softprompt.backbones.engine.losses import token_losses
+from softprompt.backbones.engine.packing import Layout, pack
+from softprompt.backbones.engine.quantized import activation_bytes, parameter_count, precision_of
 from softprompt.backbones.fingerprint import digest_memory, digest_tensors
-from softprompt.backbones.losses import token_losses
-from softprompt.backbones.packing import Layout, pack
-from softprompt.backbones.quantized import activation_bytes, parameter_count, precision_of
-from softprompt.backbones.sharding import Root, ShardedLayer, any_process, fully_shard, local, mapped, no_whole_model
+from softprompt.backbones.sharding import Root, ShardedLayer, fully_shard, local, mapped, no_whole_model
+from softprompt.batch import PromptBatch, TokenBatch
+from softprompt.distributed import any_process
 from softprompt.errors import IncompatibleBackboneError, UsageError
-from softprompt.prompts.batch import PromptBatch
 
 Result = TypeVar("Result")
 

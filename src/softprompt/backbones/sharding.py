@@ -88,16 +88,6 @@ def through(layer: Any, run: Callable[..., Any], *inputs: Any, again: bool = Fal
     return checkpoint(partial(run, layer), *inputs, use_reentrant=False) if again else run(layer, *inputs)
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process: all of them go on together or none does."""
-    dist = torch.distributed
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return flag
-    count = torch.tensor([int(flag)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(count)
-    return bool(count.item())
-
-
 def shard(backbone: Backbone, device: torch.device) -> None:
     """Shard a backbone's layers over the processes, in place; what is not sharded goes to the device.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from softprompt.backbones.base import Backbone
-from softprompt.backbones.host import peak_memory_bytes, start_peak_memory
+from softprompt.backbones.engine.host import peak_memory_bytes, start_peak_memory
 from softprompt.errors import UsageError
 
 __all__ = [

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softprompt.backbones.base import Backbone, TokenBatch
+from softprompt.backbones.base import Backbone
+from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, length_batches
 from softprompt.tasks.task import Example, Split, Task

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from softprompt import artifacts
+from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
 from softprompt.baselines.counts import BYTES, peak_memory_bytes, start_peak_memory
 from softprompt.errors import Interrupted, SoftpromptError, UnknownNameError, UsageError
-from softprompt.inference import parallel
 from softprompt.tasks.task import Task
 from softprompt.training.loop import Observer
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.backbones.base import Backbone, ExampleLosses, TokenBatch
+from softprompt.backbones.base import Backbone, ExampleLosses
 from softprompt.backbones.load import wrap
 from softprompt.baselines.adafactor import Adafactor
+from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
 from softprompt.backbones.sharding import blocks
 from softprompt.baselines.adafactor import Adafactor
 from softprompt.baselines.live_model import LiveModel
 from softprompt.errors import UsageError
-from softprompt.inference import parallel
 
 
 class ShardedModel(LiveModel):

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from softprompt import artifacts
-from softprompt.backbones.base import Backbone, TokenBatch
+from softprompt import distributed as parallel
+from softprompt.backbones.base import Backbone
 from softprompt.baselines.adafactor import Adafactor, AdamW
 from softprompt.baselines.counts import peak_memory_bytes, start_peak_memory
 from softprompt.baselines.live_model import LiveModel
 from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.baselines.tuned import ModelState, TunedModel, state_of
+from softprompt.batch import TokenBatch
 from softprompt.errors import Interrupted, NonFiniteError, OutOfMemoryError, UsageError
-from softprompt.inference import parallel
 from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate, seeded_rows
 from softprompt.training.group import default_micro_tokens, is_out_of_memory, micro_batches, row_key
 from softprompt.training.loop import Observer, Progress

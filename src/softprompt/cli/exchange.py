@@ -48,15 +48,15 @@ def _imported(
 ) -> StoredPrompt:
     more: dict[str, Any] = {key: value for key, value in (("name", name), ("licence", licence)) if value is not None}
     if source.is_dir():
-        from softprompt.interop.peft import import_peft
+        from softprompt.library.formats.peft import import_peft
 
         return import_peft(store, source, task, replace=replace, **more)
     if source.suffix == ".npz":
-        from softprompt.interop.npz import npz_record
+        from softprompt.library.formats.npz import npz_record
 
         return store.add(npz_record(source, task, **more), replace=replace)
     if source.suffix == ".safetensors":
-        from softprompt.interop.vllm import read_prompt_embeds
+        from softprompt.library.formats.vllm import read_prompt_embeds
         from softprompt.library.manifest import PromptRecord
 
         record = PromptRecord(
@@ -64,7 +64,7 @@ def _imported(
             backbone_fingerprint=None, backbone_kind="causal", origin=f"prompt_embeds file {source.name}", **more,
         )  # fmt: skip
         return store.add(record, replace=replace)
-    from softprompt.interop.npy import npy_record
+    from softprompt.library.formats.npy import npy_record
 
     return store.add(npy_record(source, task, **more), replace=replace)
 
@@ -95,19 +95,19 @@ def export(
 
 def _export(stored: StoredPrompt, out: Path, kind: str, backbone: str | None, replace: bool) -> None:
     if kind == "npy":
-        from softprompt.interop.npy import write_npy
+        from softprompt.library.formats.npy import write_npy
 
         write_npy(out, stored.prompt())
     elif kind == "npz":
-        from softprompt.interop.npz import write_npz
+        from softprompt.library.formats.npz import write_npz
 
         write_npz(out, stored)
     elif kind == "vllm":
-        from softprompt.interop.vllm import write_prompt_embeds
+        from softprompt.library.formats.vllm import write_prompt_embeds
 
         write_prompt_embeds(out, stored.prompt())
     else:
-        from softprompt.interop.peft import write_peft
+        from softprompt.library.formats.peft import write_peft
 
         facts = stored.manifest
         name = backbone or facts.backbone_name
@@ -127,8 +127,8 @@ def push(
 
     A whole library takes its calibration along.
     """
-    from softprompt.interop.hub import push as push_to
     from softprompt.library.beside import read_calibration
+    from softprompt.library.formats.hub import push as push_to
 
     store = o.open_library(place)
     commit = push_to(store, repo, list(names) if names else None, private=not public, replace=replace, message=message)
@@ -151,7 +151,7 @@ def pull(
 
     A whole repository brings its calibration, where prompts of its backbone are; another one that is there is kept.
     """
-    from softprompt.interop.hub import pull as pull_from
+    from softprompt.library.formats.hub import pull as pull_from
 
     store = o.open_library(place, must_exist=False)
     found = pull_from(store, repo, list(names) if names else None, revision=revision, replace=replace)

@@ -120,7 +120,7 @@ def _settings(
     from softprompt.baselines.few_shot import DesignSettings
     from softprompt.baselines.lora import LoraSettings
     from softprompt.baselines.tune_settings import tune_recipe
-    from softprompt.sharpt.recipes import sharpt_recipe
+    from softprompt.methods.sharpt.recipes import sharpt_recipe
     from softprompt.study.ladder import LadderSettings
 
     prompt = o.train_settings(recipes["prompt"], set_, steps=steps["prompt"], prompt_length=prompt_length)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from softprompt.library.beside import Placed
     from softprompt.library.index import Entry
     from softprompt.library.manifest import Manifest
-    from softprompt.transfer.gains import GainModel
+    from softprompt.methods.spot.gains import GainModel
 
 library = group("library", "Prompts kept with what made them.")
 
@@ -98,7 +98,7 @@ def show(
 
 
 def _facts(manifest: Manifest, place: str) -> dict[str, object]:
-    from softprompt.library.adapter import chat_form, data_source
+    from softprompt.library.formats.adapter import chat_form, data_source
 
     fingerprint = manifest.backbone_fingerprint or "unverified: it carries no fingerprint of its backbone"
     return {
@@ -199,7 +199,7 @@ def verify(
     count = f"{len(names) if names else len(store.names())} prompt(s)"
     if not names:
         from softprompt.library.beside import CALIBRATION
-        from softprompt.transfer.calibration import find_calibration
+        from softprompt.methods.spot.calibration import find_calibration
 
         try:
             calibrated = find_calibration(store) is not None
@@ -240,7 +240,7 @@ def calibrate(
 
 
 def _fits(model: GainModel) -> list[list[object]]:
-    from softprompt.transfer.gains import LEVEL
+    from softprompt.methods.spot.gains import LEVEL
 
     rows: list[list[object]] = []
     for kind, fit in (("points", model.points), ("error reduction, %", model.relative)):

@@ -179,8 +179,8 @@ def open_backbone(
     Raises:
         UsageError: see `load_backbone`.
     """
+    from softprompt import distributed as parallel
     from softprompt.backbones.load import load_backbone
-    from softprompt.inference import parallel
 
     quiet_transformers()
     parallel.join(device)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from softprompt.library.index import Entry
     from softprompt.library.search import Match
     from softprompt.library.store import Library
+    from softprompt.methods.spot.calibration import Calibration
+    from softprompt.methods.spot.expected import ExpectedGain
     from softprompt.training.data import TaskData
-    from softprompt.transfer.calibration import Calibration
-    from softprompt.transfer.expected import ExpectedGain
 
 
 @command(app, "embed")
@@ -219,7 +219,7 @@ def _expected(
 ) -> tuple[list[ExpectedGain], str]:
     """Predicted gains of the matches, and a line on where they come from or why there are none."""
     from softprompt.library.search import similarity_spread
-    from softprompt.transfer.expected import expected_gains
+    from softprompt.methods.spot.expected import expected_gains
 
     known = {asked["backbone_fingerprint"] or m.entry.backbone_fingerprint for m in found}
     calibration, why = calibration_of(store, known, found[0].entry.backbone_name, losses=losses is not None)
@@ -240,7 +240,7 @@ def calibration_of(
         name: of the backbone.
         losses: whether untuned losses are measured; None where the calibration decides.
     """
-    from softprompt.transfer.calibration import find_calibration
+    from softprompt.methods.spot.calibration import find_calibration
 
     calibration = find_calibration(store)
     if calibration is None:
@@ -258,7 +258,7 @@ def calibration_of(
 
 def _seen(store: Library, own: Sequence[str], gains: Sequence[ExpectedGain]) -> list[str]:
     """A remark where the target was in the calibration's study."""
-    from softprompt.transfer.calibration import find_calibration
+    from softprompt.methods.spot.calibration import find_calibration
 
     calibration = find_calibration(store) if gains else None
     return [] if calibration is None else [remark for task in own for remark in calibration.remarks(task)]
@@ -266,8 +266,8 @@ def _seen(store: Library, own: Sequence[str], gains: Sequence[ExpectedGain]) -> 
 
 def _losses(store: Library, model: Backbone, data: TaskData, own: Sequence[str]) -> dict[str, float]:
     """The untuned loss of every candidate on the target's rows."""
-    from softprompt.transfer.expected import untuned_losses
-    from softprompt.transfer.run import source_entries
+    from softprompt.methods.spot.expected import untuned_losses
+    from softprompt.methods.spot.run import source_entries
 
     names = [e.name for e in source_entries(store, model) if e.task not in own]
     say(f"untuned losses: {len(names)} prompt(s)")

@@ -18,8 +18,8 @@ from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
+    from softprompt.inference.engine import Resolve
     from softprompt.library.store import Library
-    from softprompt.serving.engine import Resolve
 
 
 @command(app, "serve")
@@ -48,8 +48,8 @@ def serve(
         raise UsageError(f"serving needs {' and '.join(missing)}: pip install 'softprompt[serve]'.")
     import uvicorn
 
-    from softprompt.serving.engine import Engine
-    from softprompt.serving.http import make_app
+    from softprompt.inference.engine import Engine
+    from softprompt.inference.http import make_app
 
     if library is None and sharpt is None:
         raise UsageError("serve needs prompts: give --library, --sharpt with folders of `sharpt adapt`, or both.")
@@ -77,11 +77,11 @@ def _prompts(
     Raises:
         UsageError: a name stands for two prompts.
     """
-    from softprompt.serving.engine import Served, first_of, from_library
+    from softprompt.inference.engine import Served, first_of, from_library
 
     generated: dict[str, Served] = {}
     if folders:
-        from softprompt.sharpt.space import load_prompters
+        from softprompt.methods.sharpt.space import load_prompters
 
         generated = {name: Served(prompter=one) for name, one in load_prompters(folders, backbone).items()}
     if store is None:

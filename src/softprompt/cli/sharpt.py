@@ -17,9 +17,9 @@ from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
-    from softprompt.sharpt.recipes import SharPTRecipe
-    from softprompt.sharpt.space import Space
-    from softprompt.sharpt.use import SkillUse
+    from softprompt.methods.sharpt.recipes import SharPTRecipe
+    from softprompt.methods.sharpt.space import Space
+    from softprompt.methods.sharpt.use import SkillUse
     from softprompt.tasks.task import Task
     from softprompt.training.runs import RunResult
 
@@ -80,9 +80,9 @@ def train(
     checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Learn the space and the generator on source tasks."""
-    from softprompt.sharpt.cache import CachedEncoder
-    from softprompt.sharpt.encoders import load_encoder
-    from softprompt.sharpt.train import train_space, untrained_space
+    from softprompt.methods.sharpt.cache import CachedEncoder
+    from softprompt.methods.sharpt.encoders import load_encoder
+    from softprompt.methods.sharpt.train import train_space, untrained_space
 
     chosen = _recipe(recipe, set_, space_set, skills, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
                      prompt_length=prompt_length).ablated(ablation)  # fmt: skip
@@ -143,7 +143,7 @@ def _sources(sources: str | None, setting: str | None, data: Path | None) -> lis
     Raises:
         UsageError: both or neither were given, or rates, which a plain union does not have.
     """
-    from softprompt.sharpt.recipes import transfer_setting
+    from softprompt.methods.sharpt.recipes import transfer_setting
 
     if (sources is None) == (setting is None):
         raise UsageError("sharpt train takes --sources or --setting, one of the two.")
@@ -159,7 +159,7 @@ def _sources(sources: str | None, setting: str | None, data: Path | None) -> lis
 def _recipe(
     name: str, given: Sequence[str] | None, choices: Sequence[str] | None, skills: int | None, **flags: object
 ) -> SharPTRecipe:
-    from softprompt.sharpt.recipes import sharpt_recipe
+    from softprompt.methods.sharpt.recipes import sharpt_recipe
 
     found = sharpt_recipe(name)
     found = found.having(**o.changes_of(found.choices, choices, "--space-set", skill_count=skills))
@@ -169,7 +169,7 @@ def _recipe(
 
 def _tuned(space: Space, model: Backbone, *stages: Literal["source", "target"]) -> tuple[dict[str, Any], str]:
     """How many parameters each stage tunes: as data, and as one line beside what the paper says."""
-    from softprompt.sharpt.train import tuned_share
+    from softprompt.methods.sharpt.train import tuned_share
 
     share = tuned_share(space, model)
     words = {"source": "on the sources", "target": "on a target"}
@@ -205,9 +205,9 @@ def adapt(
     checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Tune the generator on target tasks, the space frozen."""
-    from softprompt.sharpt.recipes import sharpt_recipe
-    from softprompt.sharpt.space import load_space, space_encoder
-    from softprompt.sharpt.train import adapt as adapt_to
+    from softprompt.methods.sharpt.recipes import sharpt_recipe
+    from softprompt.methods.sharpt.space import load_space, space_encoder
+    from softprompt.methods.sharpt.train import adapt as adapt_to
 
     loaded = load_space(space)
     settings = o.changed_settings(
@@ -257,7 +257,7 @@ def evaluate(
 ) -> Answer:
     """Score adapted prompts on tasks."""
     from softprompt.inference.evaluate import EvalJob, evaluate
-    from softprompt.sharpt.space import load_prompter
+    from softprompt.methods.sharpt.space import load_prompter
     from softprompt.tasks.encoded import encode_split
 
     folders = [Path(name) for name in o.words(prompt, "--prompt")]
@@ -296,7 +296,7 @@ def predict(
 ) -> Answer:
     """Answer texts, each with the prompt its skill generates."""
     from softprompt.cli.training import answers_to, texts_of
-    from softprompt.sharpt.space import load_prompter
+    from softprompt.methods.sharpt.space import load_prompter
 
     texts = texts_of(text, file)
     model = o.open_backbone(backbone, dtype, device, revision)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softprompt.backbones.base import Backbone
-    from softprompt.sharpt.cache import CachedEncoder
+    from softprompt.methods.sharpt.cache import CachedEncoder
     from softprompt.tasks.task import Task
 
 
@@ -38,9 +38,9 @@ def relations(
     revision: o.Revision = None,
 ) -> Answer:
     """Relate tasks by the skills they use (Figure 3)."""
-    from softprompt.sharpt.figures import relations_heatmap
-    from softprompt.sharpt.relations import relations as relate
-    from softprompt.sharpt.space import load_space, space_encoder
+    from softprompt.methods.sharpt.figures import relations_heatmap
+    from softprompt.methods.sharpt.relations import relations as relate
+    from softprompt.methods.sharpt.space import load_space, space_encoder
 
     _drawable(figure)
     loaded = load_space(space)
@@ -73,7 +73,7 @@ def skills(
     figure: o.Figure = None,
 ) -> Answer:
     """Show how many skills were in use as a space was learned."""
-    from softprompt.sharpt.figures import skill_use_curve
+    from softprompt.methods.sharpt.figures import skill_use_curve
 
     _drawable(figure)
     history = _history(run)
@@ -93,7 +93,7 @@ def _history(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UsageError: there is none.
     """
-    from softprompt.sharpt.train import skill_history
+    from softprompt.methods.sharpt.train import skill_history
 
     for place in (folder, folder / "run", folder.parent / "run"):
         found = skill_history(place)

@@ -50,10 +50,10 @@ def write(
 ) -> Answer:
     """Answer the test rows of every task and write a checked submission."""
     from softprompt.inference.evaluate import EvalJob, answers, canonical_text
-    from softprompt.interop.superglue import GLUE, SUPERGLUE, Answers, write_submission
     from softprompt.prompts.stack import PromptStack
     from softprompt.tasks.chat import as_tuned
     from softprompt.tasks.encoded import encode_split
+    from softprompt.tasks.submission import GLUE, SUPERGLUE, Answers, write_submission
 
     chosen = _benchmark(benchmark)
     known = GLUE if chosen == "glue" else SUPERGLUE
@@ -126,7 +126,7 @@ def check(
     partial: Annotated[bool, typer.Option("--partial", help="Allow other row counts than the official ones.")] = False,
 ) -> Answer:
     """Check ids, counts and label words of a submission."""
-    from softprompt.interop.superglue import check_submission
+    from softprompt.tasks.submission import check_submission
 
     problems = check_submission(path, _benchmark(benchmark), complete=not partial)
     if problems:

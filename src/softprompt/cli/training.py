@@ -19,8 +19,8 @@ from softprompt.errors import DataError, UnknownNameError, UsageError
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
     from softprompt.inference.evaluate import Evaluation
-    from softprompt.prompts.batch import Prompter
     from softprompt.prompts.init import InitSettings, Role
+    from softprompt.prompts.prompter import Prompter
     from softprompt.prompts.stack import PromptStack
 
 Init = Annotated[
@@ -316,8 +316,7 @@ def answers_to(
 def _answers(backbone: Backbone, prompter: Prompter | None, texts: Sequence[str], most: int) -> list[str]:
     import torch
 
-    from softprompt.backbones.base import TokenBatch
-    from softprompt.prompts.batch import Rows
+    from softprompt.batch import Rows, TokenBatch
 
     room = None if backbone.max_length is None else backbone.max_length - (prompter.prompt_length if prompter else 0)
     batch = TokenBatch.of(backbone.tokenize_inputs(texts, room), device=backbone.device)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from softprompt.backbones.base import Backbone
     from softprompt.library.store import Library
+    from softprompt.methods.spot.expected import ExpectedGain
+    from softprompt.methods.spot.settings import TargetReport, TransferSettings
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
-    from softprompt.transfer.expected import ExpectedGain
-    from softprompt.transfer.settings import TargetReport, TransferSettings
 
 # Expected gains told before a transfer trains; the report holds them all.
 MOST_TOLD = 10
@@ -68,9 +68,9 @@ def transfer(
 ) -> Answer:
     """Tune a prompt from what the library knows, against scratch."""
     from softprompt.library.manifest import default_name
-    from softprompt.transfer.run import transfer_targets
-    from softprompt.transfer.settings import TransferSettings
-    from softprompt.transfer.written import write_report
+    from softprompt.methods.spot.run import transfer_targets
+    from softprompt.methods.spot.settings import TransferSettings
+    from softprompt.methods.spot.written import write_report
 
     train = o.train_settings(
         recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from softprompt.backbones.base import Backbone, TokenBatch
-from softprompt.inference import parallel
-from softprompt.prompts.batch import PromptBatch, Prompter, Rows
+from softprompt import distributed as parallel
+from softprompt.backbones.base import Backbone
+from softprompt.batch import PromptBatch, Rows, TokenBatch
+from softprompt.prompts.prompter import Prompter
 from softprompt.tasks.encoded import EncodedSplit
 from softprompt.tasks.task import Task
 

@@ -1,6 +1,6 @@
 """The calibration that lies beside a library's prompts, as a file: read, checked, and copied with its bytes unchanged.
 
-What it says of gains is `softprompt.transfer.calibration`'s. Here it is a JSON object that names its format and the
+What it says of gains is `softprompt.methods.spot.calibration`'s. Here it is a JSON object that names its format and the
 fingerprint of its backbone, and carries a digest of everything else in it.
 """
 

@@ -29,8 +29,8 @@ from softprompt.errors import (
     UnknownNameError,
     UsageError,
 )
-from softprompt.library.adapter import folder_files
 from softprompt.library.folders import Folders, LocalFolders, open_folders
+from softprompt.library.formats.adapter import folder_files
 from softprompt.library.index import Entry, LibraryIndex, check_digests, read_checked, read_manifest
 from softprompt.library.manifest import (
     ADAPTER_MODEL,

@@ -16,8 +16,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from softprompt.batch import PromptBatch, Rows
 from softprompt.errors import DataError, UsageError
-from softprompt.prompts.batch import PromptBatch, Prompter, Rows
+from softprompt.prompts.prompter import Prompter
 
 GENERATOR = ("position", "w1", "b1", "w2", "b2")
 """Names of the generator's tensors: z [N, P, H], W1 [N, H, m], b1 [N, H], W2 [N, H, H], b2 [N, H]."""

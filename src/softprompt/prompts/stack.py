@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from softprompt.prompts.batch import PromptBatch, Prompter, Rows
+from softprompt.batch import PromptBatch, Rows
+from softprompt.prompts.prompter import Prompter
 
 
 class PromptStack(Prompter):

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from softprompt.transfer.settings import TargetReport
+from softprompt.methods.spot.settings import TargetReport
 
 
 def table_row(report: TargetReport) -> dict[str, Any]:

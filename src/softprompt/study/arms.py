@@ -27,8 +27,8 @@ from softprompt.study.model_arms import (
 from softprompt.study.settings import Study
 
 if TYPE_CHECKING:
-    from softprompt.sharpt.cache import CachedEncoder
-    from softprompt.sharpt.recipes import SharPTRecipe
+    from softprompt.methods.sharpt.cache import CachedEncoder
+    from softprompt.methods.sharpt.recipes import SharPTRecipe
     from softprompt.study.runner import PromptRunner, Tell
     from softprompt.training.loop import Progress
 
@@ -38,7 +38,7 @@ _SPACE_FILES = ("manifest.json", "space.safetensors")
 
 def sharpt_settings(study: Study, ablation: str = "none") -> SharPTRecipe:
     """The study's SharPT recipe, its training settings replaced where the study says so, and without what is ablated."""
-    from softprompt.sharpt.recipes import sharpt_recipe
+    from softprompt.methods.sharpt.recipes import sharpt_recipe
 
     found = sharpt_recipe(study.sharpt.recipe)
     length = study.sharpt.prompt_length or found.source.prompt_length
@@ -75,8 +75,8 @@ def encoder_of(runner: PromptRunner, study: Study) -> CachedEncoder:
     """The instance encoder, its encodings kept in memory; loaded once a process."""
     key = study.backbone, study.dtype, study.sharpt.encoder
     if key not in runner.encoders:
-        from softprompt.sharpt.cache import CachedEncoder
-        from softprompt.sharpt.encoders import load_encoder
+        from softprompt.methods.sharpt.cache import CachedEncoder
+        from softprompt.methods.sharpt.encoders import load_encoder
 
         runner.encoders[key] = CachedEncoder(load_encoder(study.sharpt.encoder, runner.backbone(study)))
     found: CachedEncoder = runner.encoders[key]
@@ -87,8 +87,8 @@ def _space(
     runner: PromptRunner, study: Study, cell: StudyCell, ledger: Ledger, folder: Path, provenance: Mapping[str, Any],
     observe: Any,
 ) -> None:  # fmt: skip
-    from softprompt.sharpt.relations import relations
-    from softprompt.sharpt.train import train_space, tuned_share, untrained_space
+    from softprompt.methods.sharpt.relations import relations
+    from softprompt.methods.sharpt.train import train_space, tuned_share, untrained_space
 
     ablation, seed = str(cell.spec.get("ablation", "none")), int(cell.spec["seed"])
     recipe, encoder, backbone = sharpt_settings(study, ablation), encoder_of(runner, study), runner.backbone(study)
@@ -125,8 +125,8 @@ def _adapt(
     provenance: Mapping[str, Any],
     observe: Any,
 ) -> None:
-    from softprompt.sharpt.space import load_space
-    from softprompt.sharpt.train import adapt, tuned_share
+    from softprompt.methods.sharpt.space import load_space
+    from softprompt.methods.sharpt.train import adapt, tuned_share
     from softprompt.study.runner import selecting_rows
 
     recipe = sharpt_settings(study, str(pack.cells[0].spec.get("ablation", "none")))

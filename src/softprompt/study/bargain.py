@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from softprompt.methods.spot.race import KEEP, LOOK_ROWS
 from softprompt.study.methods import choice_note, cost_share, with_interval
 from softprompt.study.outcomes import PAPER_K, PAPER_PROMPTS, RACE, Outcome, Outcomes, paper_k
 from softprompt.study.records import Floats, Results
 from softprompt.study.statistics import Interval, bootstrap
 from softprompt.study.tables import Cell, Table, fixed
-from softprompt.transfer.race import KEEP, LOOK_ROWS
 
 RULE = (
     f"Each rung keeps {KEEP:.0%} of the field and comes {1 / KEEP:.1f} times as late as the one before, by at most "

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from softprompt.methods.spot.race import KEEP, LOOK_ROWS, race_steps
 from softprompt.study.grid import Facts, Grid, StudyCell
 from softprompt.study.settings import FEW_STEPS, Study
 from softprompt.training.settings import TrainSettings
-from softprompt.transfer.race import KEEP, LOOK_ROWS, race_steps
 
 # What cannot change a training's result beyond float tolerance, or is no part of the training.
 _NOT_TRAINING = ("embedding_step", "micro_batch_tokens")

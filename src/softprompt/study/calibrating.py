@@ -9,19 +9,19 @@ from dataclasses import asdict
 
 import numpy as np
 
+from softprompt.methods.spot.calibration import Calibration
+from softprompt.methods.spot.gains import AVERAGE, LOSS, PER_TOKEN, SIZE, fit_models
 from softprompt.study.analysis import relative_error_reduction
 from softprompt.study.grid import Facts
 from softprompt.study.judged import features
 from softprompt.study.records import Floats, Results
 from softprompt.study.settings import Study
-from softprompt.transfer.calibration import Calibration
-from softprompt.transfer.gains import AVERAGE, LOSS, PER_TOKEN, SIZE, fit_models
 
 _FROM_RANKINGS = {"per_token": PER_TOKEN, "average": AVERAGE, "zero-shot-loss": LOSS}
 
 
 def calibration_of(study: Study, facts: Facts, results: Results, *, command: str = "") -> Calibration:
-    """Fit gains on what is known beforehand (`softprompt.transfer.gains`).
+    """Fit gains on what is known beforehand (`softprompt.methods.spot.gains`).
 
     Args:
         study: the study.

@@ -1,6 +1,6 @@
 """Does transfer harm, and does the guard hold it back? Delivered prompts against scratch, row by row, beyond noise.
 
-The guard of `softprompt.transfer.guard` delivers a transferred prompt only where rows that had no part in its choice
+The guard of `softprompt.methods.spot.guard` delivers a transferred prompt only where rows that had no part in its choice
 confirm that it beats the run from scratch. To see whether that helps, the guard confirms on one half of the reporting rows
 and harm is measured on the other half, both ways; without the guard harm is measured on the same rows.
 
@@ -21,7 +21,7 @@ from softprompt.study.statistics import holm
 from softprompt.study.tables import Cell, Table
 
 if TYPE_CHECKING:
-    from softprompt.transfer.guard import Comparison
+    from softprompt.methods.spot.guard import Comparison
 
 LEVEL = 0.9
 """Coverage of the guard's interval: its default."""
@@ -223,7 +223,7 @@ def _id(run: RunScore) -> RunId:
 
 
 def _compare(gold: Gold, rows: Sequence[int], new: RunId, base: RunId, level: float, resamples: int) -> Comparison:
-    from softprompt.transfer.guard import compare
+    from softprompt.methods.spot.guard import compare
 
     return compare(
         gold.task,

@@ -120,7 +120,7 @@ def _beaten_line(compared: Guarded | None, results: Results) -> tuple[str, str, 
 
 
 def _spearman(results: Results) -> str:
-    from softprompt.transfer.judging import bootstrap_interval, rank_correlation
+    from softprompt.methods.spot.judging import bootstrap_interval, rank_correlation
 
     names, features_TMF, gain_TM = features(results)
     complete = ~np.isnan(gain_TM).any(axis=1)

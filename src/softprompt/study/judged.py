@@ -1,7 +1,7 @@
 """Predictors of transfer side by side: how good their rankings are, and what they are worth together.
 
 The similarities and every further predictor are judged by the same measures over targets; their combination is fitted
-without the target that it predicts (`softprompt.transfer.judging`).
+without the target that it predicts (`softprompt.methods.spot.judging`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def with_combination(results: Results) -> Results:
 
     Unchanged where fewer than two predictors or targets are there, or a transfer is unfinished.
     """
-    from softprompt.transfer.judging import leave_one_target_out
+    from softprompt.methods.spot.judging import leave_one_target_out
 
     names, features_TMF, gain_TM = features(results)
     if len(names) < 2 or len(results.targets) < 2 or np.isnan(gain_TM).any() or COMBINED in names:
@@ -61,7 +61,7 @@ def with_combination(results: Results) -> Results:
 
 def predictor_table(results: Results) -> Table | None:
     """Regret, gain kept and rank correlation of every ranking, with 95 % intervals over targets; None with none to judge."""
-    from softprompt.transfer.judging import judge
+    from softprompt.methods.spot.judging import judge
 
     names, features_TMF, gain_TM = features(results)
     complete = ~np.isnan(gain_TM).any(axis=1)

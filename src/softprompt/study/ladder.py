@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softprompt.baselines.tuned import ModelState
-    from softprompt.sharpt.cache import CachedEncoder
-    from softprompt.sharpt.recipes import SharPTRecipe
-    from softprompt.sharpt.space import Space
+    from softprompt.methods.sharpt.cache import CachedEncoder
+    from softprompt.methods.sharpt.recipes import SharPTRecipe
+    from softprompt.methods.sharpt.space import Space
 
 METHODS = ("prompt-tuning", "spot", "sharpt", "model-tuning", "multitask-tuning", "lora", "prompt-design")
 FROM_SOURCES = ("spot", "sharpt", "multitask-tuning")
@@ -249,9 +249,9 @@ class _SharPTLadder(_FromSources["tuple[Space, CachedEncoder]"]):
     def learn(
         self, cell: Cell, parts: Sequence[TaskData], folder: Path
     ) -> tuple[tuple[Space, CachedEncoder], dict[str, Any]]:
-        from softprompt.sharpt.cache import CachedEncoder
-        from softprompt.sharpt.encoders import load_encoder
-        from softprompt.sharpt.train import train_space, tuned_share
+        from softprompt.methods.sharpt.cache import CachedEncoder
+        from softprompt.methods.sharpt.encoders import load_encoder
+        from softprompt.methods.sharpt.train import train_space, tuned_share
 
         encoder = CachedEncoder(load_encoder(self.settings.encoder, cell.backbone))
         (trained,) = train_space(
@@ -263,7 +263,7 @@ class _SharPTLadder(_FromSources["tuple[Space, CachedEncoder]"]):
         return (trained.space, encoder), cost
 
     def apply(self, cell: Cell, made: tuple[Space, CachedEncoder]) -> Outcome:
-        from softprompt.sharpt.train import adapt, tuned_share
+        from softprompt.methods.sharpt.train import adapt, tuned_share
 
         space, encoder = made
         data = self._data(cell, cell.task, self.recipe.target)

@@ -1,4 +1,4 @@
-"""What further predictors of transfer say of every source prompt of a study (`softprompt.transfer.predictors`)."""
+"""What further predictors of transfer say of every source prompt of a study (`softprompt.methods.spot.predictors`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = 500
 
 def predict(runner: PromptRunner, study: Study, cell: StudyCell, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
     """What the study's predictors say of every source prompt on one target."""
-    from softprompt.transfer import predictors as known
+    from softprompt.methods.spot import predictors as known
 
     backbone, target = runner.backbone(study), str(cell.spec["target"])
     data = runner.data(study, target, study.target)

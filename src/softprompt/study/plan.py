@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softprompt.errors import UsageError
+from softprompt.methods.spot.race import TRAINING_FACTOR, race_cost
 from softprompt.study.arms import ARM_KINDS, sharpt_settings
 from softprompt.study.build import build_grid
 from softprompt.study.grid import MODEL_KINDS, TRAINED_KINDS, Facts, Grid, StudyCell, unresolved_facts
@@ -22,7 +23,6 @@ from softprompt.study.model_arms import model_tuning_settings
 from softprompt.study.run import clock
 from softprompt.study.settings import Study, load_study
 from softprompt.training.settings import TrainSettings
-from softprompt.transfer.race import TRAINING_FACTOR, race_cost
 
 # T5 1.1 LM-adapted by size: parameters that a position goes through (without the embedding table), stored parameters,
 # width and layers of the encoder; from the public configurations (d_model, d_ff, layers, heads x d_kv, 32,128 pieces).

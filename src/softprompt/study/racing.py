@@ -1,4 +1,4 @@
-"""Races as cells of a study: successive halving over all its source prompts, in one batch (`softprompt.transfer.race`)."""
+"""Races as cells of a study: successive halving over all its source prompts, in one batch (`softprompt.methods.spot.race`)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import NonFiniteError
+from softprompt.methods.spot.race import halving, race_rungs
 from softprompt.study.grid import Pack, StudyCell
 from softprompt.study.ledger import Ledger
 from softprompt.study.measures import prompt_of
 from softprompt.study.settings import Study
-from softprompt.transfer.race import halving, race_rungs
 
 if TYPE_CHECKING:
     from torch import Tensor

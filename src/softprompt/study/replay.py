@@ -1,7 +1,7 @@
 """A race replayed on a finished study: what successive halving over all source prompts would have seen, and cost.
 
 Prompts that train together come out as if each had been trained alone, so the curves of a study's transfer runs are those
-that a race over all of them would have seen, up to where it drops them. The rule is that of `softprompt.transfer.race`.
+that a race over all of them would have seen, up to where it drops them. The rule is that of `softprompt.methods.spot.race`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from softprompt.methods.spot.race import KEEP, fields, losers, race_rungs
 from softprompt.study.records import Cost, Results, RunScore
-from softprompt.transfer.race import KEEP, fields, losers, race_rungs
 
 if TYPE_CHECKING:
     from softprompt.training.runs import RunResult

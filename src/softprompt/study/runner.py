@@ -279,7 +279,7 @@ class PromptRunner:
         return sorted(((float(s), i) for i, s in enumerate(similarity)), key=lambda item: (-item[0], item[1]))
 
     def _average(self, cell: StudyCell, ledger: Ledger) -> Tensor:
-        from softprompt.transfer.strategies import Ranked, weighted_average
+        from softprompt.methods.spot.strategies import Ranked, weighted_average
 
         spec = cell.spec
         keys = {f"{task}.{seed}": key for (task, seed), key in zip(spec["names"], spec["sources"], strict=True)}

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from softprompt.methods.spot.race import KEEP
+from softprompt.methods.spot.race import fields as race_fields
 from softprompt.study.bargain import ratio, share_text
 from softprompt.study.methods import choice_note
 from softprompt.study.outcomes import Outcomes
@@ -19,8 +21,6 @@ from softprompt.study.records import Floats, Results
 from softprompt.study.replay import fields_of, replay_race
 from softprompt.study.statistics import Interval
 from softprompt.study.tables import Cell, Table
-from softprompt.transfer.race import KEEP
-from softprompt.transfer.race import fields as race_fields
 
 KEEPS = (0.5, KEEP, 0.2)
 

@@ -38,7 +38,7 @@ from softprompt.training.settings import TrainSettings
 
 Protocol = Literal["paper", "halves"]
 PREDICTORS = ("zero-shot-loss", "few-step-loss", "text-similarity", "data-size")
-"""Predictors of transfer beyond task similarity; see `softprompt.transfer.predictors`."""
+"""Predictors of transfer beyond task similarity; see `softprompt.methods.spot.predictors`."""
 FEW_STEPS = 20
 """Tuning steps of each source prompt for ``few-step-loss``."""
 
@@ -74,7 +74,7 @@ class StrategySettings:
         multitask_mixture: values of k; one source tuning and one target tuning a target and seed each.
         tuned_similarity: the ranking that the last two use.
         predictors: further predictors of `PREDICTORS`, measured for every source prompt and target.
-        race: whether a race over all source prompts (`softprompt.transfer.race`) is run for every target and seed, for its
+        race: whether a race over all source prompts (`softprompt.methods.spot.race`) is run for every target and seed, for its
             measured score and cost; without it, one is replayed from the curves of the transfers.
     """
 
@@ -103,7 +103,7 @@ class StrategySettings:
 METHODS = ("sharpt", "model_tuning", "multitask_model_tuning")
 """Other methods that a study can compare transfer with."""
 SHARPT_ABLATIONS = ("no-source-training", "no-latent-space")
-"""Ablations of SharPT that a study can run beside it; see `softprompt.sharpt.recipes.SharPTRecipe.ablated`."""
+"""Ablations of SharPT that a study can run beside it; see `softprompt.methods.sharpt.recipes.SharPTRecipe.ablated`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class SharPTChoice:
 
     Attributes:
         recipe: ``paper``, ``balanced`` or ``quick``.
-        encoder: instance encoder, as `softprompt.sharpt.encoders.load_encoder` takes it.
+        encoder: instance encoder, as `softprompt.methods.sharpt.encoders.load_encoder` takes it.
         skills: K; 0 for the recipe's.
         prompt_length: P; 0 for the recipe's.
         source_steps: steps of source training; 0 for the recipe's.

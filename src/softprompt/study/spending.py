@@ -1,4 +1,4 @@
-"""What the cells of a study cost, as a transfer alone would have to pay it (`softprompt.transfer.cost`).
+"""What the cells of a study cost, as a transfer alone would have to pay it (`softprompt.methods.spot.cost`).
 
 Prompt tuning counts two forward tokens a training position (forward, and back to the prompt), model tuning three
 (gradients of the weights as well), validation one.
@@ -16,7 +16,7 @@ from softprompt.study.records import Cost, Point, PromptId, RunScore
 from softprompt.study.settings import FEW_STEPS, Study
 
 TRAINING_FACTOR = 2
-"""As `softprompt.transfer.cost.TRAINING_FACTOR`, which needs torch."""
+"""As `softprompt.methods.spot.cost.TRAINING_FACTOR`, which needs torch."""
 MODEL_TRAINING_FACTOR = 3
 
 

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softprompt.backbones.base import Backbone, Dropout, TokenBatch
-from softprompt.backbones.host import free_memory_bytes, on_device
+from softprompt import distributed as parallel
+from softprompt.backbones.base import Backbone, Dropout
+from softprompt.backbones.engine.host import free_memory_bytes
+from softprompt.batch import Rows, TokenBatch, on_device
 from softprompt.errors import OutOfMemoryError
-from softprompt.inference import parallel
 from softprompt.inference.evaluate import EvalJob, evaluate, length_batches, seeded_rows
-from softprompt.prompts.batch import Prompter, Rows
+from softprompt.prompts.prompter import Prompter
 from softprompt.training.optim import gradient_norm_N, make_optimizer
 from softprompt.training.runs import Run, RunResult
 from softprompt.training.settings import TrainSettings

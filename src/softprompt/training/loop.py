@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
-from softprompt.backbones.host import KeptMemory, peak_memory_bytes
+from softprompt.backbones.engine.host import KeptMemory, peak_memory_bytes
 from softprompt.errors import DataError, Interrupted, NonFiniteError, UsageError
-from softprompt.inference import parallel
 from softprompt.inference.evaluate import EvalJob, evaluate
-from softprompt.prompts.batch import Prompter
+from softprompt.prompts.prompter import Prompter
 from softprompt.training.group import Group
 from softprompt.training.run_dir import RunDir, settings_plain
 from softprompt.training.runs import Run, RunResult

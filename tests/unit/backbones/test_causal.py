@@ -6,9 +6,8 @@ import pytest
 import torch
 from tests.models import CAUSAL_KINDS, random_batch, random_prompts, tiny_backbone
 
-from softprompt.backbones.base import TokenBatch
+from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import UsageError
-from softprompt.prompts.batch import Rows
 
 
 @pytest.mark.parametrize("kind", CAUSAL_KINDS)

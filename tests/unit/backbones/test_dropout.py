@@ -7,9 +7,9 @@ import torch
 from tests.models import KINDS, random_batch, random_prompts, tiny_backbone
 
 from softprompt.backbones.base import Dropout
-from softprompt.backbones.dropout import Masks
-from softprompt.backbones.packing import Layout
-from softprompt.prompts.batch import Rows
+from softprompt.backbones.engine.dropout import Masks
+from softprompt.backbones.engine.packing import Layout
+from softprompt.batch import Rows
 
 CPU = torch.device("cpu")
 

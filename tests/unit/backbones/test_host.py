@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.models import save_tiny
 
-from softprompt.backbones.host import KeptMemory, resident_bytes
+from softprompt.backbones.engine.host import KeptMemory, resident_bytes
 from softprompt.backbones.load import load_backbone
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from softprompt.backbones import ops
-from softprompt.backbones.attention import Memory, attend_memory
-from softprompt.backbones.layers import Linear
-from softprompt.backbones.native.library import library
-from softprompt.backbones.packing import Layout
+from softprompt.backbones.engine import ops
+from softprompt.backbones.engine.attention import Memory, attend_memory
+from softprompt.backbones.engine.layers import Linear
+from softprompt.backbones.engine.native.library import library
+from softprompt.backbones.engine.packing import Layout
 
 LAYOUT = Layout((7, 33, 64, 1, 50), torch.device("cpu"))
 S, H = LAYOUT.total, 96

@@ -12,8 +12,7 @@ from tests.cli import call, make_tasks
 from tests.models import KINDS, random_batch, random_prompts, save_tiny, tiny_backbone, tiny_model
 
 from softprompt.backbones.base import Backbone, Dropout
-from softprompt.backbones.load import load_backbone, wrap
-from softprompt.backbones.quantized import (
+from softprompt.backbones.engine.quantized import (
     BITS,
     GROUP,
     Quantized,
@@ -21,10 +20,11 @@ from softprompt.backbones.quantized import (
     quantize,
     weight_bytes,
 )
+from softprompt.backbones.load import load_backbone, wrap
 from softprompt.baselines.live_model import LiveModel
+from softprompt.batch import Rows
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.library.store import Library
-from softprompt.prompts.batch import Rows
 
 CPU = torch.device("cpu")
 WHICH = torch.tensor([0, 1, 2, 0, 1])

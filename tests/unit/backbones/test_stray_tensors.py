@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from softprompt.backbones import device, formulas, ops
-from softprompt.backbones.base import Backbone, Dropout, TokenBatch
-from softprompt.prompts.batch import PromptBatch
+from softprompt.backbones.base import Backbone, Dropout
+from softprompt.backbones.engine import device, formulas, ops
+from softprompt.batch import PromptBatch, TokenBatch
 
 META = torch.device("meta")
 INPUTS = [[5, 6, 7, 8, 9, 10, 11, 2], [5, 6, 2], [7, 8, 9, 2]]

@@ -9,10 +9,10 @@ import torch
 from tests.models import KINDS, random_batch, random_prompts, save_tiny, tiny_backbone, tiny_t5, tiny_tokenizer
 
 from softprompt.backbones.base import Dropout
-from softprompt.backbones.layers import relative_buckets
+from softprompt.backbones.engine.layers import relative_buckets
 from softprompt.backbones.load import load_backbone, wrap
+from softprompt.batch import Rows
 from softprompt.errors import IncompatibleBackboneError, UsageError
-from softprompt.prompts.batch import Rows
 from softprompt.prompts.stack import PromptStack
 
 WHICH = torch.tensor([0, 1, 2, 0, 1])
@@ -71,7 +71,7 @@ def test_checkpointing_changes_nothing(kind: str, dtype: torch.dtype) -> None:
 
 
 def test_long_targets_are_scored_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    from softprompt.backbones import losses as module
+    from softprompt.backbones.engine import losses as module
 
     found = []
     for pieces in (512, 2):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.models import save_tiny
-from tests.unit.sharpt.small_tasks import SETTINGS, small_task
+from tests.unit.methods.sharpt.small_tasks import SETTINGS, small_task
 
 from softprompt.backbones.load import load_backbone
 from softprompt.baselines.few_shot import DesignSettings

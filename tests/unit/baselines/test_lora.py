@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.models import random_batch, tiny_backbone
-from tests.unit.sharpt.small_tasks import small_data
+from tests.unit.methods.sharpt.small_tasks import small_data
 
 from softprompt.baselines.lora import LoraModel, LoraSettings, evaluate_lora, tune_lora
 from softprompt.baselines.model_tuning import tune_model

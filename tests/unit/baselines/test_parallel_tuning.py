@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from tests.models import save_tiny
-from tests.unit.sharpt.small_tasks import small_data
+from tests.unit.methods.sharpt.small_tasks import small_data
 
 from softprompt.backbones.load import load_backbone
 from softprompt.baselines.live_model import LiveModel

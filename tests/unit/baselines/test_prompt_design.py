@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.models import tiny_backbone
-from tests.unit.sharpt.small_tasks import small_task
+from tests.unit.methods.sharpt.small_tasks import small_task
 
 from softprompt.baselines.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples, words_of
 from softprompt.baselines.prompt_design import prompt_design

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from softprompt.batch import PromptBatch, Rows
 from softprompt.errors import DataError, UsageError
-from softprompt.prompts.batch import PromptBatch, Rows
 from softprompt.prompts.latent import (
     GENERATOR,
     LatentPrompts,

@@ -8,8 +8,8 @@ import torch
 from tests.unit.study.test_runner import backbone, made, vars_of
 
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.methods.sharpt.recipes import ABLATIONS
 from softprompt.report.study import report_study
-from softprompt.sharpt.recipes import ABLATIONS
 from softprompt.study.build import build_grid
 from softprompt.study.grid import Grid, unresolved_facts
 from softprompt.study.ledger import Ledger

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from softprompt.methods.spot.race import KEEP
 from softprompt.study.bargain import bargain_table, bargains, race_table, ratio, share_text
 from softprompt.study.headline import headline_table
 from softprompt.study.judged import COMBINED, with_combination
@@ -20,7 +21,6 @@ from softprompt.study.panels import by_target_table
 from softprompt.study.records import Cost, Floats, Point, Results, RunScore, StrategyScore
 from softprompt.study.schedules import schedule_table, schedules
 from softprompt.study.statistics import Interval
-from softprompt.transfer.race import KEEP
 
 SOURCES, TARGETS, SEEDS = tuple("abcdef"), ("x", "y", "z"), (0, 1)
 STEPS = 90

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from tests.models import save_tiny
-from tests.unit.sharpt.small_tasks import SETTINGS, small_task
+from tests.unit.methods.sharpt.small_tasks import SETTINGS, small_task
 
 from softprompt.backbones.load import load_backbone
 from softprompt.baselines.ladder import Climb, climb
 from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.report.ladder import ladder_table, report_ladder
-from softprompt.sharpt.recipes import sharpt_recipe
 from softprompt.study.ladder import METHODS, LadderSettings, ladder_methods
 from softprompt.study.tables import Cell
 from softprompt.tasks.mixture import Mixture

@@ -5,6 +5,8 @@ import pytest
 import torch
 from tests.models import tiny_backbone
 
+from softprompt.methods.spot.race import KEEP, halving, race_rungs
+from softprompt.methods.spot.settings import TransferSettings
 from softprompt.prompts.init import InitSettings, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.study.records import Point, Results, RunScore
@@ -14,8 +16,6 @@ from softprompt.tasks.catalog import load_task
 from softprompt.training.data import task_data
 from softprompt.training.loop import Looks, train_prompts
 from softprompt.training.recipes import recipe
-from softprompt.transfer.race import KEEP, halving, race_rungs
-from softprompt.transfer.settings import TransferSettings
 
 STEPS, FIELD = 9, 9
 

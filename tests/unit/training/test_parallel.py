@@ -9,9 +9,9 @@ import torch.multiprocessing as mp
 from tests.models import save_tiny
 from tests.unit.training.test_loop import SETTINGS, examples, prompts, runs_of
 
+from softprompt import distributed as parallel
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import UsageError
-from softprompt.inference import parallel
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.task import Split

@@ -1,0 +1,165 @@
+"""Frozen weights as plain values.
+
+Letters: H width, F feed-forward width.
+"""
+
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from softprompt.backbones.engine.quantized import Quantized, QuantizedLinear
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A frozen affine map: weight [out, in], whole or in few bits, and bias [out] or None."""
+
+    weight: Tensor | Quantized
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if isinstance(self.weight, Quantized):
+            return self.weight.linear(x, self.bias)
+        return F.linear(x, self.weight, self.bias)
+
+    def product(self, x: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
+        """The batched product of x and a view [batch, ...] of the weight."""
+        if isinstance(self.weight, Quantized):
+            return self.weight.product(x, view)
+        return torch.bmm(x, view(self.weight))
+
+    def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x itself and its image, where both are used further on: their gradients meet in one product."""
+        return _Branch.apply(x, self.weight, self.bias)
+
+
+class _Branch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | Quantized, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        ctx.weight = weight
+        return x.view_as(x), F.linear(x, _whole(weight), bias)
+
+    @staticmethod
+    def backward(ctx: Any, d_same: Tensor, d_image: Tensor) -> tuple[Tensor, None, None]:
+        # Both gradients are fresh results of one residual step, and what else read d_same has been computed: in place.
+        weight = _whole(ctx.weight)
+        if d_same.is_contiguous() and d_image.dtype == d_same.dtype:
+            return d_same.addmm_(d_image, weight), None, None
+        return torch.addmm(d_same, d_image, weight), None, None
+
+
+def _whole(weight: Tensor | Quantized) -> Tensor:
+    return weight.dense() if isinstance(weight, Quantized) else weight
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A layer norm: weight [H], bias [H] (None for T5's, which has neither bias nor mean)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """The projections of one attention part.
+
+    Attributes:
+        q: queries alone for cross-attention; queries, keys and values stacked for self-attention.
+        kv: keys and values stacked, for cross-attention.
+        out: the output projection.
+        norm: before it in T5, after it in BERT.
+    """
+
+    q: Linear
+    kv: Linear | None
+    out: Linear
+    norm: Norm
+
+
+@dataclass(frozen=True, eq=False)
+class FeedForward:
+    """A feed-forward part: ``up`` is [2F, H], gate and value, where gated; the norm as in ``Attention``."""
+
+    up: Linear
+    down: Linear
+    gated: bool
+    activation: str
+    norm: Norm
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer; encoders have no cross-attention."""
+
+    own: Attention
+    cross: Attention | None
+    feed: FeedForward
+
+
+def fuse(modules: Sequence[Any]) -> Linear:
+    """One affine map for several Hugging Face modules that read the same input; their outputs lie side by side.
+
+    The modules' parameters become views of the fused tensors, so that weights are held once and the live Hugging Face
+    model goes on working.
+    """
+    if isinstance(modules[0], QuantizedLinear):
+        return _fuse_quantized(modules)
+    if len(modules) == 1:
+        bias = modules[0].bias
+        return Linear(modules[0].weight.detach(), None if bias is None else bias.detach())
+    weight = torch.cat([m.weight.detach() for m in modules])
+    bias = torch.cat([m.bias.detach() for m in modules]) if modules[0].bias is not None else None
+    begin = 0
+    for module in modules:
+        end = begin + module.weight.shape[0]
+        module.weight.data = weight[begin:end]
+        if bias is not None:
+            module.bias.data = bias[begin:end]
+        begin = end
+    return Linear(weight, bias)
+
+
+def _fuse_quantized(modules: Sequence[QuantizedLinear]) -> Linear:
+    biases = [m.bias.detach() for m in modules if m.bias is not None]
+    weight = Quantized.joined([m.stored for m in modules]) if len(modules) > 1 else modules[0].stored
+    begin = 0
+    for module in modules:
+        end = begin + module.stored.shape[0]
+        module.stored = weight.rows(begin, end)
+        begin = end
+    return Linear(weight, torch.cat(biases) if biases else None)
+
+
+def relative_buckets(distance: Tensor, *, bidirectional: bool, buckets: int, max_distance: int) -> Tensor:
+    """T5's bucket of each (key position - query position) (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets stand for single distances, the other half grow logarithmically up to ``max_distance``.
+
+    Args:
+        distance: int64, any shape.
+
+    Returns:
+        int64 in 0..buckets-1, same shape.
+    """
+    offset = torch.zeros_like(distance)
+    if bidirectional:
+        buckets //= 2
+        offset = (distance > 0).to(torch.int64) * buckets
+        distance = distance.abs()
+    else:
+        distance = (-distance).clamp(min=0)
+    exact = buckets // 2
+    log_ratio = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
+    far = (exact + (log_ratio * (buckets - exact)).to(torch.int64)).clamp(max=buckets - 1)
+    return offset + torch.where(distance < exact, distance, far)

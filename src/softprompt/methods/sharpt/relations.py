@@ -1,0 +1,100 @@
+"""Task relations by skill use (SharPT section 4, Figure 3).
+
+Each row's choice of a skill is a one-hot vector; a task's representation is their average over its rows, and two
+tasks are related by the cosine of their representations. Letters: K skills, S rows of a task, A and B tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softprompt.errors import DataError
+from softprompt.methods.sharpt.use import skill_use
+from softprompt.prompts.latent import LatentPrompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relations:
+    """Relations between source tasks (rows) and target tasks (columns), and what they were computed from.
+
+    Attributes:
+        sources: names of the A source tasks.
+        targets: names of the B target tasks.
+        cosine_AB: float64 [A, B], in 0..1.
+        use: task representation (K shares that sum to 1) by task.
+        rows: rows counted by task.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    cosine_AB: Tensor
+    use: Mapping[str, tuple[float, ...]]
+    rows: Mapping[str, int]
+
+    def nearest(self, target: str, count: int = 3) -> list[tuple[str, float]]:
+        """The ``count`` sources closest to a target, closest first."""
+        column = self.cosine_AB[:, self.targets.index(target)]
+        order = torch.argsort(column, descending=True, stable=True)[:count]
+        return [(self.sources[int(i)], float(column[int(i)])) for i in order]
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON, and for a heatmap: rows are sources, columns are targets."""
+        return {
+            "sources": list(self.sources),
+            "targets": list(self.targets),
+            "cosine": self.cosine_AB.tolist(),
+            "use": {name: list(values) for name, values in self.use.items()},
+            "rows": dict(self.rows),
+        }
+
+
+def task_representation(prompts: LatentPrompts, encoding_Sm: Tensor, run: int = 0) -> Tensor:
+    """The average one-hot skill use of a task's rows, float64 [K], sums to 1.
+
+    Args:
+        prompts: with a latent space.
+        encoding_Sm: raw instance encodings of the task's rows, [S, m].
+        run: whose skills.
+
+    Raises:
+        DataError: the task has no rows.
+    """
+    if not len(encoding_Sm):
+        raise DataError("a task without rows has no representation; give it at least one row.")
+    counts = skill_use(prompts, encoding_Sm, run).counts
+    return torch.tensor(counts, dtype=torch.float64) / sum(counts)
+
+
+def relations(
+    prompts: LatentPrompts, sources: Mapping[str, Tensor], targets: Mapping[str, Tensor], run: int = 0
+) -> Relations:
+    """Relations of all pairs of a source and a target task.
+
+    Args:
+        prompts: with a latent space.
+        sources: raw instance encodings [S, m] by source task.
+        targets: the same by target task; a task may be on both sides.
+        run: whose skills.
+
+    Raises:
+        DataError: a task without rows.
+    """
+    encodings = {**sources, **targets}
+    use = {name: task_representation(prompts, encoding_Sm, run) for name, encoding_Sm in encodings.items()}
+    return Relations(
+        sources=tuple(sources),
+        targets=tuple(targets),
+        cosine_AB=_cosine([use[name] for name in sources], [use[name] for name in targets]),
+        use={name: tuple(values.tolist()) for name, values in use.items()},
+        rows={name: len(encoding_Sm) for name, encoding_Sm in encodings.items()},
+    )
+
+
+def _cosine(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    left, right = torch.stack(list(rows)), torch.stack(list(columns))
+    return torch.nn.functional.normalize(left, dim=1) @ torch.nn.functional.normalize(right, dim=1).T

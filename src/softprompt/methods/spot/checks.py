@@ -1,0 +1,90 @@
+"""What a transfer asks of a library, looked at before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from softprompt.errors import UnknownNameError, UsageError
+from softprompt.library.index import Entry
+from softprompt.library.store import Library
+from softprompt.methods.spot.settings import TransferSettings
+from softprompt.methods.spot.strategies import RANKING
+
+
+def check_sources(
+    library: Library, backbone: str, sources: Sequence[Entry], targets: Sequence[str], settings: TransferSettings
+) -> None:
+    """Refuse what the source prompts cannot give.
+
+    Args:
+        library: holds the source prompts.
+        backbone: its name, for messages.
+        sources: the prompts that fit it and may be used.
+        targets: names of the target tasks.
+        settings: strategies, and the source prompt of ``generic``.
+
+    Raises:
+        UsageError: no source prompt; a strategy ranks where there is nothing to rank; ``generic`` starts from a target's own.
+        UnknownNameError: the source prompt of ``generic`` is not there.
+    """
+    if not sources:
+        raise _no_source(library, backbone)
+    if "generic" in settings.strategies:
+        _check_generic(sources, targets, settings.generic)
+    _check_rankable(library, sources, targets, settings)
+
+
+def _no_source(library: Library, backbone: str) -> UsageError:
+    """What the library has instead of source prompts for the backbone."""
+    others = library.list()
+    names = ", ".join(sorted({entry.backbone_name for entry in others}))
+    found = f"it has {len(others)} of {names}" if others else "it has none at all"
+    return UsageError(
+        f"library {library.location} holds no source prompt for backbone '{backbone}' ({found}): train some with "
+        "'softprompt train --library', or name another library or backbone."
+    )
+
+
+def _check_generic(sources: Sequence[Entry], targets: Sequence[str], name: str) -> None:
+    """Refuse, before anything is trained, a prompt that is not there or is a target's own.
+
+    Raises:
+        UnknownNameError: no source prompt for this backbone has the name.
+        UsageError: it was tuned on a target, which is no transfer.
+    """
+    tasks = {entry.name: entry.task for entry in sources}
+    if name not in tasks:
+        raise UnknownNameError("source prompt", name, tasks)
+    if tasks[name] in targets:
+        raise UsageError(
+            f"strategy 'generic' was to start from '{name}', which was tuned on target '{tasks[name]}' itself: name a source "
+            "prompt of another task."
+        )
+
+
+def _check_rankable(
+    library: Library, sources: Sequence[Entry], targets: Sequence[str], settings: TransferSettings
+) -> None:
+    """Refuse, before anything is trained, strategies that rank where there is nothing to rank.
+
+    Raises:
+        UsageError: naming the strategies, and the target or the setting.
+    """
+    ranking = [strategy for strategy in settings.strategies if strategy in RANKING]
+    if not ranking:
+        return
+    named = ", ".join(ranking)
+    if not settings.train.embedding_step:
+        raise UsageError(f"{named} ranks by task embeddings: give an embedding_step above 0.")
+    for target in targets:
+        others = [entry for entry in sources if entry.task != target]
+        if not any(entry.has_task_embedding for entry in others):
+            found = (
+                f"{len(others)} prompts of other tasks, none with a task embedding"
+                if others
+                else "only its own prompts"
+            )
+            raise UsageError(
+                f"{named} ranks by task embeddings; for target '{target}' library {library.location} holds {found}: "
+                "train source prompts of other tasks with 'softprompt train --library', or use the strategy 'race'."
+            )

@@ -1,0 +1,327 @@
+"""Transfer onto one or many targets: embed, rank, start from the known, compare with scratch (SPoT section 3.3).
+
+Phases, each one training of all its runs in one batch:
+    first     scratch runs of every target, and the short runs that make the task embeddings (a phase ``embeddings`` of
+              their own where they are longer than the target runs)
+    (rank)    source prompts ranked, and their gains predicted where a calibration is given
+    mixture   source tuning of multitask mixtures, where that strategy is asked for
+    transfer  every start of every strategy of every target
+    race      successive halving over all starts, where asked for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from softprompt.backbones.base import Backbone
+from softprompt.errors import UsageError
+from softprompt.library.index import Entry
+from softprompt.library.search import search as search_library
+from softprompt.library.store import Library
+from softprompt.methods.spot.calibration import Calibration
+from softprompt.methods.spot.checks import check_sources
+from softprompt.methods.spot.expected import (
+    MOST_LOSSES,
+    ExpectedGain,
+    expected_gains,
+    spread_of,
+    untuned_losses,
+)
+from softprompt.methods.spot.outcomes import target_report
+from softprompt.methods.spot.race import halving, race_rungs
+from softprompt.methods.spot.settings import TargetReport, TransferSettings
+from softprompt.methods.spot.strategies import (
+    Ranked,
+    Start,
+    best_of_top_k,
+    mixture_tasks,
+    weighted_average,
+)
+from softprompt.methods.spot.target import Target, start_target
+from softprompt.prompts.init import InitSettings, default_init, initial_prompt
+from softprompt.prompts.stack import PromptStack
+from softprompt.tasks.mixture import proportional_rates
+from softprompt.training.data import TaskData, mixture_run
+from softprompt.training.loop import Leave, Looks, Observer, train_prompts
+from softprompt.training.runs import Run, RunResult
+from softprompt.training.settings import TrainSettings
+
+PhaseObserver = Callable[[str, int], Observer | None]
+# Given the names of source tasks, their tokenised rows by name.
+MixtureRows = Callable[[Sequence[str]], Mapping[str, TaskData]]
+# Told a target and the expected gain of its source prompts, best similarity first, before any of them is tuned.
+Expect = Callable[[str, Sequence[ExpectedGain]], None]
+
+
+def transfer_targets(
+    backbone: Backbone,
+    library: Library,
+    targets: Sequence[TaskData],
+    settings: TransferSettings,
+    *,
+    source_tasks: Collection[str] | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    mixture_data: MixtureRows | None = None,
+    observe: PhaseObserver | None = None,
+    calibration: Calibration | None = None,
+    expect: Expect | None = None,
+) -> list[TargetReport]:
+    """Try strategies on targets and deliver, for each, the prompt that holds up on held-out validation rows.
+
+    Args:
+        backbone: frozen.
+        library: source prompts; those of other backbones, and those of the target itself, are passed over.
+        targets: tokenised target tasks.
+        settings: strategies, k, seeds, training.
+        source_tasks: only prompts of these tasks are used; all where None.
+        folder: run directory; each phase is resumable in it. None keeps everything in memory.
+        resume: continue what the folder holds.
+        mixture_data: gives tokenised source tasks by name, for ``multitask_mixture``: called once, with the tasks that the
+            rankings put into mixtures.
+        observe: called with (phase, runs in it) before each phase; gives the observer of its steps.
+        calibration: predicts each source prompt's gain before it is tuned; None for no prediction.
+        expect: told those predictions.
+
+    Returns:
+        One report a target, in order.
+
+    Raises:
+        UsageError: no source prompt, or the settings ask for what is not there.
+        UnknownNameError: the source prompt of strategy ``generic`` is not there.
+        IncompatibleBackboneError: the calibration is of another backbone.
+    """
+    if calibration is not None:
+        calibration.check_backbone(backbone.name, backbone.fingerprint)
+    sources = source_entries(library, backbone, source_tasks)
+    if "multitask_mixture" in settings.strategies and mixture_data is None:
+        raise UsageError(
+            "multitask_mixture needs the training rows of source tasks: say where they are (mixture_data)."
+        )
+    check_sources(library, backbone.name, sources, [data.task.name for data in targets], settings)
+    work = [start_target(data) for data in targets]
+    study = _Study(backbone, library, sources, settings, folder, resume, observe)
+    study.first(work)
+    study.rank(work)
+    if calibration is not None:
+        study.expect(work, calibration, expect)
+    if "multitask_mixture" in settings.strategies and mixture_data is not None:
+        study.mixtures(work, mixture_data)
+    study.transfers(work)
+    if "race" in settings.strategies:
+        study.race(work)
+    return [target_report(target, backbone, library, settings) for target in work]
+
+
+def source_entries(library: Library, backbone: Backbone, tasks: Collection[str] | None = None) -> list[Entry]:
+    """The library's prompts that fit this backbone, of these tasks (all where None)."""
+    return [entry for entry in library.list(backbone=backbone) if tasks is None or entry.task in tasks]
+
+
+def _columns(rows: Sequence[tuple[Run, Tensor]]) -> tuple[list[Run], list[Tensor]]:
+    return [run for run, _ in rows], [prompt for _, prompt in rows]
+
+
+class _Study:
+    """The phases over all targets, sharing backbone, library and settings."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        library: Library,
+        sources: Sequence[Entry],
+        settings: TransferSettings,
+        folder: Path | None,
+        resume: bool,
+        observe: PhaseObserver | None,
+    ) -> None:
+        self.backbone = backbone
+        self.library = library
+        self.task_of = {entry.name: entry.task for entry in sources}
+        self.settings = settings
+        self.folder = folder
+        self.resume = resume
+        self.observe = observe
+
+    def _load(self, name: str) -> Tensor:
+        return self.library.load(name, self.backbone).float()
+
+    def _others(self, target: Target) -> list[str]:
+        """Every source prompt that is not the target's own."""
+        return [name for name, task in self.task_of.items() if task != target.name]
+
+    def _train(
+        self,
+        phase: str,
+        runs: Sequence[Run],
+        prompts: Sequence[Tensor],
+        train: TrainSettings | None = None,
+        leave: Leave | None = None,
+        looks: Looks | None = None,
+    ) -> dict[str, RunResult]:
+        observer = self.observe(phase, len(runs)) if self.observe is not None else None
+        results = train_prompts(
+            self.backbone,
+            PromptStack.of([p.to(self.backbone.device) for p in prompts], tuned=True),
+            runs,
+            train or self.settings.train,
+            self.folder / phase if self.folder is not None else None,
+            resume=self.resume,
+            observer=observer,
+            leave=leave,
+            looks=looks,
+            extra_identity={"phase": phase},
+        )
+        return {result.name: result for result in results}
+
+    def first(self, targets: Sequence[Target]) -> None:
+        """Scratch runs and task embeddings of all targets in one batch.
+
+        Where the target runs end before the embedding step, the embeddings are a batch of their own: they are compared
+        with the library's only at the step those were taken at.
+        """
+        scratch: list[tuple[Run, Tensor]] = []
+        embed: list[tuple[Run, Tensor]] = []
+        train = self.settings.train
+        length, step = train.prompt_length, train.embedding_step
+        for target in targets:
+            for seed in self.settings.scratch_seeds:
+                init = default_init("scratch", labels=target.data.task.labels)
+                prompt = initial_prompt(self.backbone, init, length, seed)
+                scratch.append((target.run(f"{target.name}-scratch-{seed}", seed), prompt))
+            for seed in self.settings.embedding_seeds if step else ():
+                # Started as source prompts are, with the same seeds: then what differs between two task embeddings
+                # is what the tasks taught, not where they began.
+                run = target.data.run(f"{target.name}-embed-{seed}", seed, steps=step, validated=False)
+                embed.append((run, initial_prompt(self.backbone, InitSettings(), length, seed)))
+        if step <= train.steps:
+            found = self._train("first", *_columns([*scratch, *embed]))
+        else:
+            found = self._train("first", *_columns(scratch))
+            found.update(self._train("embeddings", *_columns(embed), train.having(steps=step)))
+        for target in targets:
+            target.scratch = [found[f"{target.name}-scratch-{seed}"] for seed in self.settings.scratch_seeds]
+            if step:
+                target.embeddings = [found[f"{target.name}-embed-{seed}"] for seed in self.settings.embedding_seeds]
+
+    def rank(self, targets: Sequence[Target]) -> None:
+        """Rank the source prompts for every target by its task embeddings."""
+        for target in targets:
+            embeddings = [r.embedding["prompt"] for r in target.embeddings if r.embedding]
+            if embeddings:
+                target.ranking = search_library(
+                    self.library,
+                    embeddings,
+                    metric=self.settings.metric,
+                    top_k=len(self.task_of),
+                    exclude_tasks={target.name},
+                    names=self.task_of.keys(),
+                )
+
+    def expect(self, targets: Sequence[Target], calibration: Calibration, tell: Expect | None) -> None:
+        """Predict what each ranked source prompt gains, before any is tuned."""
+        for target in targets:
+            losses = None
+            if calibration.wants_losses and len(target.ranking) <= MOST_LOSSES:
+                names = [match.name for match in target.ranking]
+                losses, target.expectation_cost = untuned_losses(self.backbone, self.library, names, target.data.train)
+            target.expected = expected_gains(calibration, target.ranking, spread_of(target.ranking), losses)
+            if tell is not None and target.expected:
+                tell(target.name, target.expected)
+
+    def _ranked(self, target: Target) -> list[Ranked]:
+        return [Ranked(name=m.name, task=m.task, similarity=m.similarity) for m in target.ranking]
+
+    def mixtures(self, targets: Sequence[Target], rows: MixtureRows) -> None:
+        """Source tuning on each target's mixture; the final checkpoint is what the target starts from."""
+        runs: list[Run] = []
+        mixed = {t.name: mixture_tasks(self._ranked(t), self.settings.mixture_k, t.name) for t in targets}
+        data = rows(sorted({task for *sources, _ in mixed.values() for task in sources}))
+        for target in targets:
+            names = mixed[target.name]
+            parts = [*(data[n] for n in names[:-1]), target.data]
+            rates = proportional_rates([len(part.train) for part in parts])
+            target.notes["multitask_mixture"] = [f"mixed: {', '.join(names)}"]
+            runs.append(
+                mixture_run(f"{target.name}-mixture", self.settings.seed, parts, rates,
+                            validated_on=target.data, validated=False)
+            )  # fmt: skip
+        length = self.settings.train.prompt_length
+        prompts = [initial_prompt(self.backbone, InitSettings(), length, self.settings.seed) for _ in runs]
+        found = self._train("mixture", runs, prompts)
+        for target in targets:
+            result = found[f"{target.name}-mixture"]
+            target.mixture = result
+            target.starts[f"{target.name}-multitask_mixture"] = Start(
+                strategy="multitask_mixture", sources=(), weights=(), prompt_PH=result.final["prompt"]
+            )
+
+    def transfers(self, targets: Sequence[Target]) -> None:
+        """All starts of all targets in one batch."""
+        runs: list[Run] = []
+        prompts: list[Tensor] = []
+        for target in targets:
+            self._plan(target)
+            for i, (name, start) in enumerate(target.starts.items()):
+                runs.append(target.run(name, self.settings.seed + i % max(1, self.settings.k)))
+                prompts.append(start.prompt_PH)
+        if not runs:
+            return
+        found = self._train("transfer", runs, prompts)
+        for target in targets:
+            target.transferred = {name: found[name] for name in target.starts}
+
+    def _plan(self, target: Target) -> None:
+        ranking = self._ranked(target)
+        for strategy in self.settings.strategies:
+            starts: list[Start] = []
+            if strategy == "best_of_top_k":
+                starts = best_of_top_k(ranking, self.settings.k, self._load)
+            elif strategy == "weighted_average":
+                try:
+                    starts = [weighted_average(ranking, self.settings.average_k, self._load)]
+                except UsageError as error:
+                    target.refused[strategy] = str(error)
+            elif strategy == "generic":
+                starts = [self._generic()]
+            elif strategy == "oracle":
+                starts = [replace(s, strategy="oracle") for s in best_of_top_k(
+                    [Ranked(name=n, task="", similarity=0.0) for n in self._others(target)], len(self.task_of), self._load)]  # fmt: skip
+            for start in starts:
+                if start.dropped:
+                    target.notes[strategy] = [f"left out, similarity not positive: {', '.join(start.dropped)}"]
+                origin = f"-{start.sources[0]}" if len(start.sources) == 1 else ""
+                target.starts[f"{target.name}-{strategy}{origin}"] = start
+
+    def _generic(self) -> Start:
+        name = self.settings.generic
+        return Start(strategy="generic", sources=(name,), weights=(1.0,), prompt_PH=self._load(name))
+
+    def race(self, targets: Sequence[Target]) -> None:
+        """Successive halving over every source prompt and one start from scratch, for all targets in one batch."""
+        runs: list[Run] = []
+        prompts: list[Tensor] = []
+        target_of: dict[str, str] = {}
+        length = self.settings.train.prompt_length
+        for target in targets:
+            init = default_init("scratch", labels=target.data.task.labels)
+            field_ = {"scratch": initial_prompt(self.backbone, init, length, self.settings.seed)}
+            field_.update({name: self._load(name) for name in self._others(target)})
+            for name, prompt in field_.items():
+                run = target.run(f"{target.name}-race-{name}", self.settings.seed)
+                runs.append(run)
+                prompts.append(prompt)
+                target_of[run.name] = target.name
+        keep = self.settings.race_keep
+        largest = max(list(target_of.values()).count(target.name) for target in targets)
+        rungs = race_rungs(self.settings.train.steps, largest, keep)
+        found = self._train(
+            "race", runs, prompts, self.settings.train.having(patience=0), halving(target_of, keep, rungs),
+            Looks(at=rungs, rows=self.settings.race_rows),
+        )  # fmt: skip
+        for target in targets:
+            target.raced = {n: r for n, r in found.items() if target_of[n] == target.name}

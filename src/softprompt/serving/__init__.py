@@ -1,1 +1,0 @@
-"""Serving: many prompts, one frozen backbone, one batch."""

@@ -1,0 +1,210 @@
+"""Push and pull against a Hub in memory that keeps commits as the real one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
+from softprompt.library.beside import CALIBRATION, read_calibration, sealed
+from softprompt.library.formats.hub import HubError, pull, push
+from softprompt.library.manifest import PromptRecord
+from softprompt.library.store import Library
+
+
+class FakeHub:
+    """Repositories as lists of commits, each the whole tree; the methods of ``HfApi`` that are used."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.commits: dict[str, list[dict[str, bytes]]] = {}
+        self.private: dict[str, bool] = {}
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
+        assert exist_ok
+        self.private.setdefault(repo_id, private)
+        self.commits.setdefault(repo_id, [{}])
+
+    def repo_info(self, repo_id: str, revision: str | None = None) -> Any:
+        if repo_id not in self.commits:
+            raise ConnectionError("401 Client Error.\nRepository Not Found")
+        return SimpleNamespace(sha=revision or f"c{len(self.commits[repo_id]) - 1}")
+
+    def _tree(self, repo_id: str, revision: str) -> dict[str, bytes]:
+        return self.commits[repo_id][int(revision.removeprefix("c"))]
+
+    def list_repo_files(self, repo_id: str, *, revision: str) -> list[str]:
+        return sorted(self._tree(repo_id, revision))
+
+    def hf_hub_download(self, repo_id: str, path: str, *, revision: str) -> str:
+        local = self.cache / revision / path
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local.write_bytes(self._tree(repo_id, revision)[path])
+        return str(local)
+
+    def create_commit(self, repo_id: str, *, operations: list[Any], commit_message: str, parent_commit: str) -> Any:
+        assert parent_commit == f"c{len(self.commits[repo_id]) - 1}"
+        tree = dict(self.commits[repo_id][-1])
+        for operation in operations:
+            if type(operation).__name__ == "CommitOperationDelete":
+                del tree[operation.path_in_repo]
+            else:
+                tree[operation.path_in_repo] = operation.path_or_fileobj
+        self.commits[repo_id].append(tree)
+        return SimpleNamespace(oid=f"c{len(self.commits[repo_id]) - 1}")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> FakeHub:
+    return FakeHub(tmp_path / "hub-cache")
+
+
+def filled(folder: Path, *tasks: str, embedding: bool = True) -> Library:
+    library = Library(folder)
+    for task in tasks:
+        prompt = torch.randn(3, 4)
+        library.add(
+            PromptRecord(
+                task=task,
+                prompt=prompt,
+                task_embedding=prompt if embedding else None,
+                backbone_name="tiny",
+                backbone_fingerprint="f" * 64,
+                backbone_kind="t5",
+            )
+        )
+    return library
+
+
+def test_there_and_back_is_bitwise(tmp_path: Path, hub: FakeHub) -> None:
+    library = filled(tmp_path / "a", "mnli", "sst2")
+    commit = push(library, "me/prompts", api=hub)
+    assert commit == "c1"
+    assert hub.private == {"me/prompts": True}
+    assert len(hub.commits["me/prompts"]) == 2, "one commit for everything"
+    other = Library(tmp_path / "b")
+    found, added, calibrated = pull(other, "me/prompts", api=hub)
+    assert (found, calibrated) == ("c1", "none")
+    assert [prompt.name for prompt in added] == ["mnli@0", "sst2@0"]
+    for name in ("mnli@0", "sst2@0"):
+        assert other.get(name).files() == library.get(name).files()
+    assert "| mnli@0 | mnli | tiny |" in hub.commits["me/prompts"][-1]["README.md"].decode()
+    assert pull(other, "me/prompts", api=hub).added == [], "what is there is not fetched again"
+    assert push(library, "me/prompts", api=hub) == "c1", "nothing new, no commit"
+
+
+def test_other_content_under_a_name_is_not_overwritten_unasked(tmp_path: Path, hub: FakeHub) -> None:
+    push(filled(tmp_path / "a", "mnli", "sst2"), "me/prompts", api=hub)
+    changed = filled(tmp_path / "b", "mnli", embedding=False)
+    with pytest.raises(UsageError, match="already holds other prompts named mnli@0"):
+        push(changed, "me/prompts", api=hub)
+    push(changed, "me/prompts", replace=True, api=hub)
+    tree = hub.commits["me/prompts"][-1]
+    assert "mnli@0/task_embedding.safetensors" not in tree, "nothing of the old one is left"
+    assert "sst2@0/manifest.json" in tree
+    assert pull(Library(tmp_path / "old"), "me/prompts", revision="c1", api=hub).commit == "c1"
+    assert Library(tmp_path / "old").get("mnli@0").manifest.has_task_embedding
+    pull(Library(tmp_path / "old"), "me/prompts", ["mnli@0"], replace=True, api=hub)
+    assert not Library(tmp_path / "old").get("mnli@0").manifest.has_task_embedding
+
+
+def test_what_arrives_is_checked(tmp_path: Path, hub: FakeHub) -> None:
+    push(filled(tmp_path / "a", "mnli"), "me/prompts", api=hub)
+    tree = hub.commits["me/prompts"][-1]
+    good = tree["mnli@0/adapter_model.safetensors"]
+    tree["mnli@0/adapter_model.safetensors"] = good[:-1] + bytes([good[-1] ^ 1])
+    other = Library(tmp_path / "b")
+    with pytest.raises(CorruptArtifactError, match="not what was written"):
+        pull(other, "me/prompts", api=hub)
+    assert other.names() == []
+    tree["mnli@0/adapter_model.safetensors"] = good
+    tree["../evil/manifest.json"] = tree["mnli@0/manifest.json"]
+    tree["evil.dot/manifest.json"] = tree["mnli@0/manifest.json"]
+    with pytest.raises(UsageError, match="cannot be a folder"):
+        pull(other, "me/prompts", api=hub)
+    tree["renamed/manifest.json"] = tree["mnli@0/manifest.json"]
+    with pytest.raises(CorruptArtifactError, match="that of prompt 'mnli@0'"):
+        pull(other, "me/prompts", ["renamed"], api=hub)
+    assert other.names() == []
+
+
+def test_failures_are_one_sentence(tmp_path: Path, hub: FakeHub) -> None:
+    with pytest.raises(HubError, match=r"pull from me/gone failed \(401 Client Error\.\).*network"):
+        pull(Library(tmp_path / "b"), "me/gone", api=hub)
+    push(filled(tmp_path / "a", "mnli"), "me/prompts", api=hub)
+    with pytest.raises(UnknownNameError, match="did you mean mnli@0"):
+        pull(Library(tmp_path / "b"), "me/prompts", ["mnli@1"], api=hub)
+    with pytest.raises(UsageError, match="no prompt to push"):
+        push(Library(tmp_path / "empty"), "me/prompts", api=hub)
+
+
+def calibrated(library: Library, study: str, fingerprint: str = "f" * 64) -> bytes:
+    """Gives a library the file of a calibration; what it says of gains is read elsewhere."""
+    data = sealed({"backbone_name": "tiny", "backbone_fingerprint": fingerprint, "study": study})
+    library.folders.write_beside(CALIBRATION, data)
+    return data
+
+
+def test_a_whole_library_takes_its_calibration_along(tmp_path: Path, hub: FakeHub) -> None:
+    library = filled(tmp_path / "a", "mnli", "sst2")
+    data = calibrated(library, "one")
+    push(library, "me/part", ["mnli@0"], api=hub)
+    assert CALIBRATION not in hub.commits["me/part"][-1]
+    assert push(library, "me/part", api=hub) == "c2"
+    assert hub.commits["me/part"][-1][CALIBRATION] == data
+    assert push(library, "me/part", api=hub) == "c2", "nothing new, no commit"
+    part, whole = Library(tmp_path / "part"), Library(tmp_path / "whole")
+    assert pull(part, "me/part", ["mnli@0"], api=hub).calibration == "none"
+    assert read_calibration(part) is None
+    assert pull(whole, "me/part", api=hub).calibration == "added"
+    assert read_calibration(whole) == data
+    assert pull(whole, "me/part", api=hub).calibration == "same"
+
+
+def test_another_calibration_is_not_overwritten_unasked(tmp_path: Path, hub: FakeHub) -> None:
+    library = filled(tmp_path / "a", "mnli")
+    old = calibrated(library, "one")
+    push(library, "me/prompts", api=hub)
+    new = calibrated(library, "two")
+    filled(tmp_path / "a", "sst2")
+    with pytest.raises(UsageError, match=r"already holds another calibration\.json, and nothing was pushed"):
+        push(library, "me/prompts", api=hub)
+    assert len(hub.commits["me/prompts"]) == 2
+    mine = filled(tmp_path / "b", "mnli")
+    kept = calibrated(mine, "mine")
+    assert pull(mine, "me/prompts", api=hub).calibration == "kept"
+    assert read_calibration(mine) == kept
+    assert pull(mine, "me/prompts", replace=True, api=hub).calibration == "replaced"
+    assert read_calibration(mine) == old
+    push(library, "me/prompts", replace=True, api=hub)
+    assert hub.commits["me/prompts"][-1][CALIBRATION] == new
+
+
+def test_a_calibration_is_checked_on_the_way_in_and_out(tmp_path: Path, hub: FakeHub) -> None:
+    library = filled(tmp_path / "a", "mnli")
+    data = calibrated(library, "one")
+    library.folders.write_beside(CALIBRATION, data.replace(b'"one"', b'"two"'))
+    with pytest.raises(CorruptArtifactError, match="digest"):
+        push(library, "me/prompts", api=hub)
+    assert hub.commits == {}
+    library.folders.write_beside(CALIBRATION, data)
+    push(library, "me/prompts", api=hub)
+    hub.commits["me/prompts"][-1][CALIBRATION] = data[:-9]
+    other = Library(tmp_path / "b")
+    with pytest.raises(CorruptArtifactError, match="me/prompts/calibration"):
+        pull(other, "me/prompts", api=hub)
+    assert other.names() == [], "it was checked before anything was added"
+
+
+def test_a_calibration_of_a_backbone_without_prompts_stays_away(tmp_path: Path, hub: FakeHub) -> None:
+    library = filled(tmp_path / "a", "mnli")
+    calibrated(library, "one", fingerprint="e" * 64)
+    push(library, "me/prompts", api=hub)
+    other = Library(tmp_path / "b")
+    found = pull(other, "me/prompts", api=hub)
+    assert (len(found.added), found.calibration) == (1, "no prompt")
+    assert read_calibration(other) is None

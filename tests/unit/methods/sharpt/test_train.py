@@ -1,0 +1,224 @@
+"""Source and target training on the one trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models import tiny_backbone
+from tests.unit.methods.sharpt.small_tasks import SETTINGS, WordEncoder, small_data
+from tests.unit.methods.sharpt.test_encoders import save_bert
+
+from softprompt.errors import IncompatibleBackboneError, UnknownNameError, UsageError
+from softprompt.inference.evaluate import EvalJob, evaluate
+from softprompt.methods.sharpt.cache import CachedEncoder
+from softprompt.methods.sharpt.encoders import HFEncoder, weights_digest
+from softprompt.methods.sharpt.recipes import RECIPES, SharPTRecipe, sharpt_recipe, transfer_setting
+from softprompt.methods.sharpt.start import StartSettings
+from softprompt.methods.sharpt.train import (
+    TrainedSpace,
+    adapt,
+    skill_history,
+    train_space,
+    tuned_share,
+    untrained_space,
+)
+from softprompt.methods.sharpt.union import reference_encodings
+from softprompt.prompts.latent import GENERATOR, LatentSettings
+from softprompt.training.loop import Progress
+
+RECIPE = SharPTRecipe(
+    source=SETTINGS, target=SETTINGS, start=StartSettings(skill_count=4), upkeep_every=2, reference_rows=30
+)
+
+
+def sources(backbone: Any) -> list[Any]:
+    return [small_data(backbone, "animals"), small_data(backbone, "birds", train=10)]
+
+
+def trained(folder: Path | None = None, **changes: Any) -> tuple[Any, CachedEncoder, list[TrainedSpace]]:
+    backbone, encoder = tiny_backbone("t5"), CachedEncoder(WordEncoder())
+    recipe = dataclasses.replace(RECIPE, **changes.pop("recipe", {}))
+    return backbone, encoder, train_space(backbone, encoder, sources(backbone), recipe, folder=folder, **changes)
+
+
+def test_source_training_changes_space_and_generator_alone() -> None:
+    backbone, encoder = tiny_backbone("t5"), CachedEncoder(WordEncoder())
+    before = backbone.weights_digest()
+    start = untrained_space(backbone, encoder, sources(backbone), RECIPE)
+    (made,) = train_space(backbone, encoder, sources(backbone), RECIPE)
+    assert backbone.weights_digest() == before
+    for name in ("skills", *GENERATOR):
+        assert not torch.equal(made.space.tensors[name], start.tensors[name]), name
+    assert made.space.kind == "space"
+    assert set(made.result.scores) == {"animals", "birds", "score"}
+    assert made.result.scores["score"] == pytest.approx(
+        (made.result.scores["animals"] + made.result.scores["birds"]) / 2
+    )
+    assert [r["step"] for r in made.history] == [2, 4, 6]
+    assert made.use is not None
+    assert sum(made.use.counts) == 30
+
+
+def test_seeds_train_together_as_they_would_alone() -> None:
+    _, _, both = trained(seeds=[0, 1])
+    _, _, (alone,) = trained(seeds=[1])
+    assert [m.space.name for m in both] == ["space-seed0", "space-seed1"]
+    for name, tensor in alone.space.tensors.items():
+        torch.testing.assert_close(both[1].space.tensors[name], tensor, rtol=1e-4, atol=1e-4)
+
+
+def test_targets_tune_the_generator_and_leave_skills_bit_identical() -> None:
+    backbone, encoder, (made,) = trained()
+    targets = [small_data(backbone, "fish"), small_data(backbone, "trees")]
+    before = backbone.weights_digest()
+    adapted = adapt(backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1])
+    assert [(a.task, a.seed) for a in adapted] == [("fish", 0), ("fish", 1), ("trees", 0), ("trees", 1)]
+    assert backbone.weights_digest() == before
+    for a in adapted:
+        assert a.space.kind == "prompt"
+        assert torch.equal(a.space.tensors["skills"], made.space.tensors["skills"])
+        if a.result.best_step:
+            assert not torch.equal(a.space.tensors["w2"], made.space.tensors["w2"])
+        job = EvalJob(run=0, task=targets[0].task, split=targets[0].validation)
+        if a.task == "fish":
+            (again,) = evaluate(backbone, a.space.prompter(backbone, encoder), [job])
+            assert again.scores == a.result.scores
+
+
+def test_resume_is_bit_exact(tmp_path: Path) -> None:
+    """Stopped in the middle (with revival and logging on) and resumed, against never stopped."""
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 4:
+            raise StopError
+
+    _, _, (whole,) = trained(tmp_path / "whole")
+    with pytest.raises(StopError):
+        trained(tmp_path / "part", observer=stop)
+    assert (tmp_path / "part" / "checkpoints").is_dir()
+    _, _, (resumed,) = trained(tmp_path / "part", resume=True)
+    for name, tensor in whole.space.tensors.items():
+        assert torch.equal(resumed.space.tensors[name], tensor), name
+    assert skill_history(tmp_path / "part") == skill_history(tmp_path / "whole")
+    assert list(resumed.history) == list(whole.history)
+
+
+def test_adapting_resumes_bit_for_bit(tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 4:
+            raise StopError
+
+    backbone, encoder, (made,) = trained()
+    targets = [small_data(backbone, "fish")]
+    whole = adapt(backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1], folder=tmp_path / "whole")
+    with pytest.raises(StopError):
+        adapt(backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1], folder=tmp_path / "part", observer=stop)
+    resumed = adapt(
+        backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1], folder=tmp_path / "part", resume=True
+    )
+    for one, other in zip(whole, resumed, strict=True):
+        assert all(torch.equal(one.result.final[name], other.result.final[name]) for name in GENERATOR)
+        assert all(torch.equal(tensor, other.space.tensors[name]) for name, tensor in one.space.tensors.items())
+    other_space = untrained_space(backbone, encoder, sources(backbone), RECIPE, seed=5)
+    with pytest.raises(UsageError, match="already holds another run"):
+        adapt(backbone, encoder, other_space, targets, SETTINGS, seeds=[0, 1], folder=tmp_path / "part", resume=True)
+
+
+def test_a_second_model_and_the_backbone_stay_bit_identical(tmp_path: Path) -> None:
+    backbone, inner = tiny_backbone("t5"), HFEncoder(save_bert(tmp_path / "bert"), pooling="pooler")
+    before = backbone.weights_digest(), weights_digest(inner._model)
+    encoder = CachedEncoder(inner)
+    (made,) = train_space(backbone, encoder, sources(backbone), RECIPE)
+    adapt(backbone, encoder, made.space, [small_data(backbone, "fish")], SETTINGS)
+    assert (backbone.weights_digest(), weights_digest(inner._model)) == before
+    assert not any(p.requires_grad or p.grad is not None for p in inner._model.parameters())
+
+
+def test_the_best_source_checkpoint_can_be_taken() -> None:
+    _, _, (made,) = trained(recipe={"source_checkpoint": "best"})
+    expected = made.result.best
+    assert torch.equal(made.space.tensors["w2"], expected["w2"])
+
+
+def test_ablations_and_variants_train() -> None:
+    backbone, encoder = tiny_backbone("t5"), CachedEncoder(WordEncoder())
+    target = small_data(backbone, "fish")
+    bare = RECIPE.ablated("no-latent-space")
+    (direct,) = train_space(backbone, encoder, sources(backbone), bare)
+    assert direct.use is None
+    assert "skills" not in direct.space.tensors
+    start = untrained_space(backbone, encoder, sources(backbone), RECIPE.ablated("no-source-training"))
+    assert start.training["steps"] == 0
+    variants = [direct.space, start]
+    for latent in (LatentSettings(metric="normalised"), LatentSettings(top_n=2), LatentSettings(skill_gradient=False)):
+        (made,) = train_space(backbone, encoder, sources(backbone), dataclasses.replace(RECIPE, latent=latent))
+        variants.append(made.space)
+    residual = dataclasses.replace(RECIPE, start=StartSettings(skill_count=4, task_prompt=True))
+    variants.append(train_space(backbone, encoder, sources(backbone), residual)[0].space)
+    for space in variants:
+        (adapted,) = adapt(backbone, encoder, space, [target], SETTINGS)
+        assert adapted.result.status == "done"
+        if "skills" in space.tensors:
+            assert torch.equal(adapted.space.tensors["skills"], space.tensors["skills"])
+
+
+def test_tuned_share_counts_parameters() -> None:
+    backbone, _, (made,) = trained()
+    h, m, p, k = backbone.hidden_size, 5, 3, 4
+    share = tuned_share(made.space, backbone)
+    assert share["target"] == p * h + h * m + h + h * h + h
+    assert share["source"] == share["target"] + k * m
+    assert share["target_percent"] == pytest.approx(100 * share["target"] / backbone.parameter_count)
+
+
+def test_the_reference_sample_is_part_of_the_union() -> None:
+    backbone, encoder = tiny_backbone("t5"), CachedEncoder(WordEncoder())
+    data = sources(backbone)
+    every = torch.cat([encoder.precompute(d.train) for d in data])
+    assert torch.equal(reference_encodings(encoder, data, 1000), every)
+    some = reference_encodings(encoder, data, 7)
+    assert some.shape == (7, 5)
+    assert all((every == row).all(1).any() for row in some)
+
+
+def test_bad_requests_are_refused() -> None:
+    backbone, encoder, (made,) = trained()
+    with pytest.raises(UsageError, match="all of the class 'yes'"):
+        adapt(backbone, encoder, made.space, [small_data(backbone, "fish", one_class=True)], SETTINGS)
+    with pytest.raises(UsageError, match="prompt_length 9 was asked for"):
+        adapt(backbone, encoder, made.space, [small_data(backbone, "fish")], SETTINGS.having(prompt_length=9))
+    with pytest.raises(UsageError, match="no target"):
+        adapt(backbone, encoder, made.space, [], SETTINGS)
+    with pytest.raises(UsageError, match="no source"):
+        train_space(backbone, encoder, [], RECIPE)
+    with pytest.raises(IncompatibleBackboneError):
+        adapt(tiny_backbone("t5", seed=1), encoder, made.space, [small_data(backbone, "fish")], SETTINGS)
+    with pytest.raises(UsageError, match="one generator makes both"):
+        dataclasses.replace(RECIPE, target=SETTINGS.having(prompt_length=9))
+    with pytest.raises(UnknownNameError, match="paper"):
+        sharpt_recipe("papr")
+    with pytest.raises(UnknownNameError, match="no-latent-space"):
+        RECIPE.ablated("no-latent")  # type: ignore[arg-type]
+
+
+def test_recipes_say_what_the_paper_says() -> None:
+    paper = sharpt_recipe("paper")
+    assert (paper.source.steps, paper.target.steps, paper.source.prompt_length) == (80_000, 100_000, 64)
+    assert (paper.source.optimizer, paper.source.learning_rate, paper.source.warmup_steps) == ("adam", 0.3, 4000)
+    assert paper.source.eval_every == paper.target.eval_every == 500
+    assert (paper.latent.top_n, paper.latent.metric, paper.latent.codebook_weight) == (1, "euclidean", 1.0)
+    assert set(RECIPES) == {"paper", "balanced", "quick"}
+    high = transfer_setting("high-to-low")
+    assert (len(high.source_tasks()), len(high.target_tasks())) == (15, 10)
+    cross = transfer_setting("cross-category")
+    assert (len(cross.source_tasks()), len(cross.target_tasks())) == (9, 5)

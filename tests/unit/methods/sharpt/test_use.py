@@ -1,0 +1,108 @@
+"""Skill use, collapse, revival and task relations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.unit.methods.sharpt.small_tasks import WordEncoder
+
+from softprompt.errors import DataError, UsageError
+from softprompt.methods.sharpt.relations import relations, task_representation
+from softprompt.methods.sharpt.use import SkillUpkeep, skill_use
+from softprompt.prompts.latent import GENERATOR, LatentPrompts, LatentSettings
+
+M, H, P = 2, 3, 2
+
+
+def prompts_with(skills: list[list[float]], tuned: bool = True, scale: float = 1.0) -> LatentPrompts:
+    shapes = {"position": (1, P, H), "w1": (1, H, M), "b1": (1, H), "w2": (1, H, H), "b2": (1, H)}
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    tensors["skills"] = torch.tensor([skills]) / scale
+    names = ("skills", *GENERATOR) if tuned else GENERATOR
+    return LatentPrompts(tensors, WordEncoder(M), tuned=names, scales={"skills": scale})
+
+
+AT = torch.tensor([[0.0, 0.0], [0.0, 1.0], [5.0, 5.0], [5.0, 6.0]])
+
+
+def test_use_counts_rows() -> None:
+    use = skill_use(prompts_with([[0.0, 0.0], [5.0, 5.0], [99.0, 99.0]]), AT)
+    assert use.counts == (2, 2, 0)
+    assert use.dead == 1
+    assert use.perplexity == pytest.approx(2.0)
+    assert use.distance == pytest.approx(0.5)
+    assert not use.collapsed
+    assert use.sentence() == "2 of 3 skills used, perplexity 2.0, 1 dead"
+
+
+def test_collapse_is_named() -> None:
+    use = skill_use(prompts_with([[99.0, 99.0], [2.0, 2.0]]), AT)
+    assert use.collapsed
+    assert "collapsed: skill 1 takes 100 % of the rows" in use.sentence()
+    assert not skill_use(prompts_with([[2.0, 2.0]]), AT).collapsed
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_dead_skills_are_revived_where_rows_are_far(scale: float) -> None:
+    log: list[dict[str, Any]] = []
+    prompts = prompts_with([[0.0, 0.0], [99.0, 99.0], [98.0, 99.0]], scale=scale)
+    prompts.upkeep = SkillUpkeep(AT, names=["a"], seeds=[0], every=10, log=log.append)
+    prompts.after_step(9)
+    assert not log
+    prompts.after_step(10)
+    assert log[0]["revived"] == 2
+    assert log[0]["dead"] == 2
+    revived = prompts.effective("skills")[0, 1:].detach()
+    assert all((row == AT).all(1).any() for row in revived)
+    assert torch.equal(prompts.effective("skills")[0, 0].detach(), torch.zeros(2))
+    assert prompts.tensors["skills"].requires_grad
+    again = prompts_with([[0.0, 0.0], [99.0, 99.0], [98.0, 99.0]], scale=scale)
+    SkillUpkeep(AT, names=["a"], seeds=[0], every=10)(again, 10)
+    assert torch.equal(again.tensors["skills"], prompts.tensors["skills"])
+
+
+def test_revival_leaves_frozen_and_late_skills_alone() -> None:
+    for tuned, until in ((False, None), (True, 5)):
+        prompts = prompts_with([[0.0, 0.0], [99.0, 99.0]], tuned=tuned)
+        SkillUpkeep(AT, names=["a"], seeds=[0], every=10, until=until)(prompts, 10)
+        assert prompts.tensors["skills"][0, 1].tolist() == [99.0, 99.0]
+
+
+def test_more_dead_skills_than_places() -> None:
+    prompts = prompts_with([[0.0, 0.0], [9.0, 9.0], [9.0, 8.0], [8.0, 9.0]])
+    SkillUpkeep(torch.zeros(3, 2), names=["a"], seeds=[0], every=1)(prompts, 1)
+    assert prompts.tensors["skills"][0, 1].tolist() == [9.0, 9.0]
+
+
+def test_keep_takes_the_runs_along() -> None:
+    upkeep = SkillUpkeep(AT, names=["a", "b"], seeds=[1, 2], every=3).keep([1])
+    assert (upkeep.names, upkeep.seeds, upkeep.every) == (("b",), (2,), 3)
+
+
+def test_relations_are_cosines_of_average_one_hots() -> None:
+    prompts = prompts_with([[0.0, 0.0], [5.0, 5.0], [50.0, 50.0]])
+    near, far, mixed = AT[:2], AT[2:], torch.cat([AT[:2], AT[2:3]])
+    found = relations(prompts, {"near": near, "far": far}, {"mixed": mixed, "near": near})
+    assert found.use["mixed"] == pytest.approx((2 / 3, 1 / 3, 0.0))
+    expected = torch.tensor([[2 / 5**0.5, 1.0], [1 / 5**0.5, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(found.cosine_AB, expected)
+    assert found.nearest("mixed")[0][0] == "near"
+    assert found.plain()["cosine"][0][1] == pytest.approx(1.0)
+    assert found.rows == {"near": 2, "far": 2, "mixed": 3}
+
+
+def test_bad_requests() -> None:
+    prompts = prompts_with([[0.0, 0.0]])
+    with pytest.raises(DataError, match="without rows"):
+        task_representation(prompts, torch.zeros(0, 2))
+    bare = LatentPrompts(
+        {n: t for n, t in prompts.tensors.items() if n != "skills"},
+        WordEncoder(M),
+        settings=LatentSettings(latent_space=False),
+    )
+    with pytest.raises(UsageError, match="no skills to count"):
+        skill_use(bare, AT)
+    with pytest.raises(UsageError, match="at least 1"):
+        SkillUpkeep(AT, names=[], seeds=[], every=0)

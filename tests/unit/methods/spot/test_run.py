@@ -1,0 +1,236 @@
+"""Transfer end to end on a tiny backbone: phases, strategies, reports, resume."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.models import tiny_backbone
+from tests.unit.training.test_loop import StopAt, WordTask, examples
+
+from softprompt.errors import Interrupted, UnknownNameError, UsageError
+from softprompt.library.manifest import PromptRecord
+from softprompt.library.store import Library
+from softprompt.methods.spot.outcomes import verdict_of
+from softprompt.methods.spot.run import transfer_targets
+from softprompt.methods.spot.settings import Outcome, TransferSettings
+from softprompt.tasks.encoded import encode_split
+from softprompt.tasks.task import Split
+from softprompt.training.data import TaskData
+from softprompt.training.settings import TrainSettings
+
+TRAIN = TrainSettings(
+    steps=4, batch_size=4, prompt_length=3, optimizer="adam", learning_rate=0.05, eval_every=2, embedding_step=2,
+    max_target_tokens=4, dropout=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone("t5")
+
+
+@pytest.fixture(scope="module")
+def data(backbone):
+    def encoded(name, count, seed):
+        return encode_split(
+            Split.of(name, examples(count, seed)), backbone, max_input_tokens=None, max_target_tokens=None
+        )
+
+    return TaskData(task=WordTask(), train=encoded("train", 30, 1), validation=encoded("validation", 24, 2))
+
+
+@pytest.fixture
+def library(backbone, tmp_path):
+    library = Library(tmp_path / "library")
+    generator = torch.Generator().manual_seed(0)
+    for task in ("alpha", "beta", "gamma", "word"):
+        prompt = torch.randn(3, backbone.hidden_size, generator=generator)
+        library.add(
+            PromptRecord(
+                task=task,
+                prompt=prompt,
+                task_embedding=prompt * 0.5,
+                backbone_name=backbone.name,
+                backbone_fingerprint=backbone.fingerprint,
+                backbone_kind=backbone.kind,
+                embedding_step=2,
+            )
+        )
+    return library
+
+
+def settings(*strategies, **changes):
+    return TransferSettings(
+        train=TRAIN, strategies=strategies, k=2, average_k=3, mixture_k=2, embedding_runs=2, **changes
+    )
+
+
+def test_all_strategies(backbone, library, data):
+    chosen = settings(
+        "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", generic="beta@0"
+    )
+    asked = []
+
+    def rows(names):
+        asked.append(names)
+        return dict.fromkeys(names, data)
+
+    before = backbone.weights_digest()
+    (report,) = transfer_targets(backbone, library, [data], chosen, mixture_data=rows)
+    first, second = (row["task"] for row in report.ranking[:2])
+    assert asked == [sorted([first, second])], "only the tasks of the mixture are read"
+    assert backbone.weights_digest() == before
+    assert [o.strategy for o in report.outcomes] == ["scratch", *chosen.strategies]
+    # The target's own prompt is never a source.
+    assert sorted(row["name"] for row in report.ranking) == ["alpha@0", "beta@0", "gamma@0"]
+    assert report.outcome("oracle").runs == 3
+    assert report.outcome("race").runs == 4  # three sources and scratch
+    assert report.outcome("best_of_top_k").runs == 2
+    assert report.outcome("generic").sources == (("beta@0", 1.0),)
+    assert report.outcome("multitask_mixture").cost > report.outcome("generic").cost
+    assert report.outcome("race").cost < 4 / 3 * report.outcome("oracle").cost
+    assert report.prompt_PH.shape == (3, backbone.hidden_size)
+    assert report.facts["select_rows"] + report.facts["report_rows"] == 24
+
+
+def test_a_race_says_what_it_took_and_resumes_to_the_same(backbone, library, data, tmp_path):
+    chosen = settings("race", race_rows=6)
+    (whole,) = transfer_targets(backbone, library, [data], chosen)
+    found = whole.outcome("race")
+    # Four runs of four steps: three leave after the first, by six of the twelve selecting rows.
+    assert found.notes[0].startswith("4 runs, 1 after step 1; 7 steps in all, ")
+    assert found.notes[0].endswith(" % of the cost of 3 whole runs.")
+    assert [(row["step"], row.get("rows")) for row in found.curve] == [(1, 6), (2, None), (4, None)]
+    for stop in (1, 3):
+        folder = tmp_path / f"runs-{stop}"
+        with pytest.raises(Interrupted):
+            transfer_targets(
+                backbone, library, [data], chosen, folder=folder,
+                observe=lambda phase, runs, stop=stop: StopAt(stop) if phase == "race" else None,
+            )  # fmt: skip
+        (again,) = transfer_targets(backbone, library, [data], chosen, folder=folder, resume=True)
+        assert torch.equal(again.outcome("race").prompt_PH, found.prompt_PH)
+        assert again.outcome("race").cost == found.cost
+
+
+def test_many_targets_at_once_equal_one(backbone, library, data):
+    class Other(WordTask):
+        name = "other"
+
+    twin = TaskData(task=Other(), train=data.train, validation=data.validation)
+    (alone,) = transfer_targets(backbone, library, [data], settings("best_of_top_k"))
+    both = transfer_targets(backbone, library, [data, twin], settings("best_of_top_k"))
+    assert [r.target for r in both] == ["word", "other"]
+    torch.testing.assert_close(alone.prompt_PH, both[0].prompt_PH, rtol=2e-3, atol=2e-4)
+
+
+def test_a_stopped_transfer_resumes_to_the_same(backbone, library, data, tmp_path):
+    chosen = settings("best_of_top_k")
+    (whole,) = transfer_targets(backbone, library, [data], chosen)
+
+    def stop_in_second(phase, runs):
+        return StopAt(3) if phase == "transfer" else None
+
+    folder = tmp_path / "runs"
+    with pytest.raises(Interrupted):
+        transfer_targets(backbone, library, [data], chosen, folder=folder, observe=stop_in_second)
+    (resumed,) = transfer_targets(backbone, library, [data], chosen, folder=folder, resume=True)
+    assert torch.equal(whole.prompt_PH, resumed.prompt_PH)
+    for one, other in zip(whole.outcomes, resumed.outcomes, strict=True):
+        assert (one.score, one.cost, one.curve) == (other.score, other.cost, other.curve)
+
+
+def test_an_empty_library_is_refused(backbone, data, tmp_path):
+    with pytest.raises(UsageError, match="no source prompt"):
+        transfer_targets(backbone, Library(tmp_path / "empty"), [data], settings("best_of_top_k"))
+
+
+def test_target_runs_shorter_than_the_embedding_step_are_ranked_all_the_same(backbone, library, data):
+    short = settings("best_of_top_k", "weighted_average")
+    short = replace(short, train=TRAIN.having(steps=2, embedding_step=4))
+    report = transfer_targets(backbone, library, [data], short)[0]
+    assert {o.strategy for o in report.outcomes} == {"scratch", "best_of_top_k", "weighted_average"}
+    # The embeddings are those of step 4, as a longer training takes them, and the target runs still end at step 2.
+    longer = transfer_targets(backbone, library, [data], replace(short, train=TRAIN.having(steps=4, embedding_step=4)))[
+        0
+    ]
+    assert torch.equal(report.embedding_PH, longer.embedding_PH)
+    assert report.ranking == longer.ranking
+    assert max(point["step"] for o in report.outcomes for point in o.curve) == 2
+
+
+def test_nothing_is_trained_where_nothing_can_be_ranked(backbone, library, data):
+    def told(*_):
+        pytest.fail("a phase was begun")
+
+    none = replace(settings("best_of_top_k"), train=TRAIN.having(embedding_step=0))
+    with pytest.raises(UsageError, match="embedding_step above 0"):
+        transfer_targets(backbone, library, [data], none, observe=told)
+    with pytest.raises(UsageError, match="holds only its own prompts"):
+        transfer_targets(backbone, library, [data], settings("weighted_average"), source_tasks=["word"], observe=told)
+
+
+def test_a_mixture_needs_its_tasks(backbone, library, data):
+    with pytest.raises(UsageError, match="training rows of"):
+        transfer_targets(backbone, library, [data], settings("multitask_mixture"))
+
+
+def test_a_generic_source_is_looked_up_before_anything_is_trained(backbone, library, data):
+    seen = []
+
+    def asked(name):
+        chosen = settings("generic", generic=name)
+        transfer_targets(backbone, library, [data], chosen, observe=lambda phase, runs: seen.append(phase))
+
+    with pytest.raises(UnknownNameError, match="did you mean beta@0"):
+        asked("bet@0")
+    with pytest.raises(UsageError, match="tuned on target 'word' itself"):
+        asked("word@0")
+    assert seen == []
+
+
+def test_what_a_library_holds_instead_is_said(backbone, library, data, tmp_path):
+    with pytest.raises(UsageError, match="it has none at all"):
+        transfer_targets(backbone, Library(tmp_path / "empty"), [data], settings("race"))
+    other = tiny_backbone("t5", width=8, layers=1)
+    with pytest.raises(UsageError, match=rf"it has {len(library)} of {backbone.name}"):
+        transfer_targets(other, library, [data], settings("race"))
+
+
+def outcome(strategy, select, score, low=None, high=None):
+    versus = None
+    if low is not None:
+        gain = (low + high) / 2
+        versus = {
+            "gain": gain,
+            "low": low,
+            "high": high,
+            "level": 0.9,
+            "rows": 50,
+            "better": low > 0,
+            "worse": high < 0,
+        }
+    return Outcome(
+        strategy=strategy, run="r", sources=(), runs=1, select_score=select, score=score, spread=None, cost=1,
+        seconds=0.0, versus_scratch=versus, prompt_PH=torch.zeros(1, 1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "delivered", "said"),
+    [
+        (1.0, 5.0, "race", "better beyond noise"),
+        (-1.0, 5.0, "scratch", "not beyond noise"),
+        (-9.0, -1.0, "scratch", "hurts"),
+    ],
+)
+def test_the_guard_delivers_only_what_holds_on_held_out_rows(low, high, delivered, said):
+    found, sentence = verdict_of([outcome("scratch", 60.0, 60.0), outcome("race", 70.0, 64.0, low, high)])
+    assert found == delivered
+    assert said in sentence
+
+
+def test_the_choice_is_made_on_the_selecting_half():
+    better_there = outcome("race", 80.0, 50.0, 1.0, 2.0)
+    better_here = outcome("oracle", 70.0, 90.0, 20.0, 30.0)
+    assert verdict_of([outcome("scratch", 60.0, 60.0), better_there, better_here])[0] == "race"
