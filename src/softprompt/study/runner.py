@@ -115,7 +115,7 @@ class PromptRunner:
         data, train_texts, held_out = {}, {}, {}
         for name in study.all_tasks:
             task = self.task(study, name)
-            train = task.split("train", max_rows=study.train_rows or None)
+            train = task.split("train", max_rows=study.train_rows_of(name))
             validation = task.split("validation", max_rows=study.validation_rows or None)
             data[name] = DataFacts(
                 train=train.fingerprint,
@@ -140,7 +140,7 @@ class PromptRunner:
     def data(self, study: Study, name: str, settings: TrainSettings) -> TaskData:
         """A task, tokenised once."""
         key = (study.backbone, study.data, name, settings.max_input_tokens, settings.max_target_tokens,
-               settings.prompt_length, study.train_rows, study.validation_rows)  # fmt: skip
+               settings.prompt_length, study.train_rows_of(name), study.validation_rows)  # fmt: skip
         if key not in self._data:
             from softprompt.training.data import task_data
 
@@ -148,7 +148,7 @@ class PromptRunner:
                 self.backbone(study),
                 self.task(study, name),
                 settings,
-                train_rows=study.train_rows or None,
+                train_rows=study.train_rows_of(name),
                 validation_rows=study.validation_rows or None,
             )
         return self._data[key]

@@ -171,7 +171,8 @@ class Study:
         protocol: ``paper`` chooses checkpoints on all of validation; ``halves`` chooses them on one half and
             reports on the other.
         train_rows: at most this many training rows of a task; 0 for all.
-        validation_rows: the same for validation.
+        target_train_rows: the same for targets alone, e.g. 64 for a study of few rows; 0 for `train_rows`.
+        validation_rows: at most this many validation rows of a task; 0 for all.
         group: most prompts that train together in one batch.
         source: settings of source tuning.
         target: settings of tuning from scratch and from source prompts.
@@ -194,6 +195,7 @@ class Study:
     scratch_seeds: int = 0
     protocol: Protocol = "paper"
     train_rows: int = 0
+    target_train_rows: int = 0
     validation_rows: int = 0
     group: int = 8
     source: TrainSettings
@@ -223,7 +225,13 @@ class Study:
                 f"study '{self.name}' tunes source prompts of {self.source.prompt_length} tokens and target prompts of "
                 f"{self.target.prompt_length}: a prompt that is moved keeps its length; give both the same prompt_length."
             )
-        for name in ("scratch_seeds", "train_rows", "validation_rows"):
+        both = sorted({task for source in self.sources for task in self.tasks_of(source)} & set(self.targets))
+        if self.target_train_rows and both:
+            raise UsageError(
+                f"study '{self.name}' gives targets {self.target_train_rows} training rows, and {', '.join(both)} is a source too: "
+                "a task has one set of rows; leave it out on one side, or leave out target_train_rows."
+            )
+        for name in ("scratch_seeds", "train_rows", "target_train_rows", "validation_rows"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.group < 1:
@@ -237,6 +245,10 @@ class Study:
         if source in self.mixtures:
             return tuple(self.mixtures[source])
         return MIXTURES[source].tasks if source in MIXTURES else (source,)
+
+    def train_rows_of(self, task: str) -> int | None:
+        """At most so many training rows of a task are used; None for all."""
+        return (self.target_train_rows if task in self.targets else 0) or self.train_rows or None
 
     @property
     def all_tasks(self) -> tuple[str, ...]:
@@ -282,7 +294,7 @@ def study_of(data: Mapping[str, Any], where: str = "the study") -> Study:
     for name in ("name", "title", "backbone", "dtype", "data", "protocol"):
         if name in made and not isinstance(made[name], str):
             raise UsageError(f"{where}: {name} must be a text, got {made[name]!r}.")
-    for name in ("scratch_seeds", "train_rows", "validation_rows", "group"):
+    for name in ("scratch_seeds", "train_rows", "target_train_rows", "validation_rows", "group"):
         if name in made and (not isinstance(made[name], int) or isinstance(made[name], bool)):
             raise UsageError(f"{where}: {name} must be a whole number, got {made[name]!r}.")
     return Study(**made)

@@ -99,3 +99,27 @@ def test_source_mixtures() -> None:
     assert study.tasks_of("mnli") == ("mnli",)
     assert study.all_tasks[:2] == ("a", "b")
     assert study_of({**BASE, "seeds": [1, 4], "scratch_seeds": 3}).further_seeds == (0, 2, 3)
+
+
+def test_targets_of_few_rows_keep_the_sources_whole() -> None:
+    study = study_of({**BASE, "train_rows": 800, "target_train_rows": 64})
+    assert (study.train_rows_of("a"), study.train_rows_of("b")) == (800, 64)
+    assert study_of({**BASE, "target_train_rows": 64}).train_rows_of("a") is None
+    assert study_of({**BASE, "train_rows": 800}).train_rows_of("b") == 800
+    with pytest.raises(UsageError, match="b is a source too"):
+        study_of({**BASE, "sources": ["a", "b"], "target_train_rows": 64})
+
+
+def test_the_preregistered_study_is_what_its_plan_says() -> None:
+    few, full = load_study("smollm2"), load_study("smollm2-full")
+    assert (len(few.sources), len(few.targets), len(few.seeds)) == (6, 8, 3)
+    assert len(few.seeds) + few.scratch_seeds == 8
+    assert set(few.sources).isdisjoint(few.targets)
+    assert (few.protocol, few.target_train_rows, full.target_train_rows) == ("halves", 64, 0)
+    same = dataclasses.replace(
+        full, name=few.name, title=few.title, target_train_rows=64, target=few.target, sharpt=few.sharpt,
+        model_tuning=few.model_tuning,
+    )  # fmt: skip
+    assert same == few  # the regimes differ in rows and steps alone
+    shared = [cell.key for cell in build_grid(few, unresolved_facts(few)).of_kind("source")]
+    assert shared == [cell.key for cell in build_grid(full, unresolved_facts(full)).of_kind("source")]
