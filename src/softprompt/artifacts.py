@@ -424,14 +424,27 @@ def parse_json(data: bytes, path: str | Path) -> Any:
     """JSON bytes as a value; ``path`` is for the message.
 
     Raises:
-        CorruptArtifactError: they are not JSON.
+        CorruptArtifactError: they are not JSON, hold NaN or infinity (which JSON has no form for), or an object that
+            gives one key twice (of which each reader would take another).
     """
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_single_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise CorruptArtifactError(
             f"{path} is not readable JSON ({error}); restore it from a copy or make it again."
         ) from error
+
+
+def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return found
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
 
 
 def read_json_lines(path: str | Path) -> list[Any]:

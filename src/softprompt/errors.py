@@ -18,6 +18,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class SoftpromptError(Exception):
@@ -90,3 +94,26 @@ class Interrupted(SoftpromptError):
     """Stopped on request; what was done is saved and can be resumed."""
 
     exit_code = 75
+
+
+def wrong_fields(error: ValidationError, most: int = 3) -> str:
+    """What pydantic found wrong, as part of a sentence: ``field 'scores.f1' is [1, 2]: Input should be a valid number``.
+
+    Args:
+        error: what pydantic raised.
+        most: how many fields are named; the others are counted.
+    """
+    found = error.errors(include_url=False, include_context=False)
+    told = []
+    for one in found[:most]:
+        place = ".".join(str(part) for part in one["loc"]) or "the whole"
+        what = "lacks a value" if one["type"] == "missing" else f"is {_short(one['input'])}"
+        reason = "" if one["type"] == "missing" else f": {one['msg'].removeprefix('Value error, ')}"
+        told.append(f"field {place!r} {what}{reason}")
+    rest = f", and {len(found) - most} more" if len(found) > most else ""
+    return "; ".join(told) + rest
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -178,12 +178,12 @@ def test_a_library_is_tuned_again_on_another_backbone(
     assert "retrained from" in json.loads(out)["origin"]
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "peft", "vllm"])
+@pytest.mark.parametrize("kind", ["npy", "peft", "vllm"])
 def test_prompts_leave_and_come_back(kind: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
     np.save(place / "made.npy", values)
     assert call(capsys, "library", "import", f"in-{kind}", "made.npy", "--task", "films")[0] == 0
-    suffix = {"npy": ".npy", "npz": ".npz", "vllm": ".safetensors", "peft": ""}[kind]
+    suffix = {"npy": ".npy", "vllm": ".safetensors", "peft": ""}[kind]
     out = f"out-{kind}{suffix}"
     code, _, err = call(capsys, "library", "export", f"in-{kind}", "films@0", out, "--format", kind)
     assert code == 0, err

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 Repo = Annotated[str, typer.Argument(help="Hub repository, user/name.", show_default=False)]
 Names = Annotated[list[str] | None, typer.Argument(help="Prompts; all if none is named.")]
 # format -> the suffix its file has; PEFT's is a folder
-SUFFIXES = {"npy": ".npy", "npz": ".npz", "vllm": ".safetensors"}
+SUFFIXES = {"npy": ".npy", "vllm": ".safetensors"}
 
 
 @command(library, "import")
 def import_(
     place: Place,
-    source: Annotated[Path, typer.Argument(help="PEFT folder, .npy, .npz or .safetensors.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="PEFT folder, .npy or .safetensors.", show_default=False)],
     task: Annotated[
         str | None, typer.Option("--task", help="What it was tuned on; from the name if not given.")
     ] = None,
@@ -35,7 +35,7 @@ def import_(
 ) -> Answer:
     """Add a prompt of another format."""
     if not source.exists():
-        raise DataError(f"there is nothing at {source}: name a PEFT folder, or a .npy, .npz or .safetensors file.")
+        raise DataError(f"there is nothing at {source}: name a PEFT folder, or a .npy or .safetensors file.")
     stored = _imported(o.open_library(place, must_exist=False), source, task, name, licence, replace)
     known = "" if stored.manifest.verified else ", unverified: it carries no fingerprint of its backbone"
     facts = stored.manifest
@@ -51,10 +51,6 @@ def _imported(
         from softprompt.library.formats.peft import import_peft
 
         return import_peft(store, source, task, replace=replace, **more)
-    if source.suffix == ".npz":
-        from softprompt.library.formats.npz import npz_record
-
-        return store.add(npz_record(source, task, **more), replace=replace)
     if source.suffix == ".safetensors":
         from softprompt.library.formats.vllm import read_prompt_embeds
         from softprompt.library.manifest import PromptRecord
@@ -75,7 +71,7 @@ def export(
     name: Name,
     out: Annotated[Path, typer.Argument(help="File, or folder for peft.", show_default=False)],
     kind: Annotated[
-        Literal["peft", "npy", "npz", "vllm"], typer.Option("--format", help="peft folder, Google's npy, npz, vllm.")
+        Literal["peft", "npy", "vllm"], typer.Option("--format", help="peft folder, Google's npy, vllm.")
     ] = "peft",
     backbone: Annotated[
         str | None, typer.Option("--backbone-name", help="What PEFT is to load; the manifest's name if not given.")
@@ -98,10 +94,6 @@ def _export(stored: StoredPrompt, out: Path, kind: str, backbone: str | None, re
         from softprompt.library.formats.npy import write_npy
 
         write_npy(out, stored.prompt())
-    elif kind == "npz":
-        from softprompt.library.formats.npz import write_npz
-
-        write_npz(out, stored)
     elif kind == "vllm":
         from softprompt.library.formats.vllm import write_prompt_embeds
 

@@ -8,26 +8,40 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from softprompt.artifacts import check_file_name, check_name, json_bytes, parse_json, sha256_bytes
-from softprompt.errors import CorruptArtifactError, DataError, NonFiniteError, UsageError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
+
+from softprompt.artifacts import check_name, json_bytes, parse_json, sha256_bytes
+from softprompt.errors import CorruptArtifactError, DataError, NonFiniteError, UsageError, wrong_fields
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = "softprompt-prompt/1"
+FORMAT = "softprompt-prompt/2"
 MANIFEST = "manifest.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_MODEL = "adapter_model.safetensors"
 TASK_EMBEDDING = "task_embedding.safetensors"
 TASK_VECTORS = "task_vectors.safetensors"
 CARD = "README.md"
+FILES = (ADAPTER_CONFIG, ADAPTER_MODEL, TASK_EMBEDDING, TASK_VECTORS, CARD)  # and the manifest: nothing else
 PROMPT_TENSOR = "prompt_embeddings"
 EMBEDDING_TENSOR = "task_embedding"
 UNSTATED_LICENCE = "unstated"
+LARGEST_BYTES = 4 * 2**20  # of a manifest
 
 
 class BackboneIdentity(Protocol):
@@ -66,6 +80,9 @@ class PromptRecord:
         chat: the conversation its inputs were put into (`softprompt.tasks.chat.Chat.record`); None for plain inputs.
         data_source: where the rows came from on the Hub: ``repo``, ``config``, ``branch`` and the commit that was read,
             ``revision``; empty for other data.
+        wording: how a row becomes what the backbone reads (`softprompt.tasks.wording.Wording.record`); None where unknown.
+        scoring: how answers are chosen: by the probability of each ``labels`` word, or what the backbone would ``generate``;
+            None where it was not recorded.
         name: name in the library; ``<task>@<seed>`` where not given.
     """
 
@@ -91,6 +108,8 @@ class PromptRecord:
     versions: Mapping[str, str] | None = None
     chat: Mapping[str, Any] | None = None
     data_source: Mapping[str, Any] = field(default_factory=dict)
+    wording: Mapping[str, Any] | None = None
+    scoring: Literal["labels", "generate"] | None = None
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -134,9 +153,32 @@ def check_prompt(prompt: Tensor, what: str) -> None:
         raise NonFiniteError(f"{what} holds NaN or infinity; use an earlier checkpoint.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What ``manifest.json`` says. Fields as in `PromptRecord`; those with a default may be absent from the file. And:
+def _one_line(text: str) -> str:
+    if any(unicodedata.category(letter) in _UNPRINTABLE or letter in _TURNING for letter in text):
+        raise ValueError("it holds control characters")
+    return text
+
+
+def _name(text: str) -> str:
+    try:
+        return check_name(text, "prompt name")
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # marks that turn the direction of a text
+_INERT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+Line = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_one_line)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Inert = Mapping[str, JsonValue]
+
+
+class Manifest(BaseModel):
+    """What ``manifest.json`` says; every field is checked, and nothing in it is ever run. Fields as in `PromptRecord`; those
+    with a default may be absent from the file. And:
 
     Attributes:
         prompt_length: P.
@@ -144,35 +186,50 @@ class Manifest:
         dtype: of the stored prompt, e.g. ``float32``.
         facts: ``mean_row_norm`` and, where the start was given, ``distance_from_initial`` (mean over rows, L2).
         created: UTC time, ISO 8601.
-        files: sha256 by file name, the manifest itself left out.
+        files: sha256 by file name, the manifest itself left out: of `FILES` and no others.
     """
 
-    name: str
-    task: str
+    model_config = _INERT
+
+    name: Annotated[str, AfterValidator(_name)]
+    task: Line
     seed: int
-    backbone_name: str
-    backbone_fingerprint: str | None
-    backbone_kind: str
-    prompt_length: int
-    width: int
-    dtype: str
-    data_fingerprint: str | None
-    steps: int | None
-    best_step: int | None
-    embedding_step: int | None
-    scores: Mapping[str, float | None]
-    recipe: Mapping[str, Any]
-    init: Mapping[str, Any]
-    facts: Mapping[str, float | None]
+    backbone_name: Line
+    backbone_fingerprint: Digest | None
+    backbone_kind: Line
+    prompt_length: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    dtype: Line
+    data_fingerprint: Digest | None
+    steps: Count | None
+    best_step: Count | None
+    embedding_step: Count | None
+    scores: Mapping[Line, float | None]
+    recipe: Inert
+    init: Inert
+    facts: Mapping[Line, float | None]
     command: str
-    origin: str
-    licence: str
-    tags: tuple[str, ...]
-    versions: Mapping[str, str]
-    created: str
-    files: Mapping[str, str]
-    chat: Mapping[str, Any] | None = None
-    data_source: Mapping[str, Any] = field(default_factory=dict)
+    origin: Line
+    licence: Line
+    tags: Annotated[tuple[Line, ...], Field(strict=False)]  # JSON has lists alone; the items stay strict
+    versions: Mapping[Line, Line]
+    created: Line
+    files: Mapping[str, Digest]
+    chat: Inert | None = None
+    data_source: Inert = {}
+    wording: Inert | None = None
+    scoring: Literal["labels", "generate"] | None = None
+
+    @field_validator("files")
+    @classmethod
+    def _known_files(cls, files: Mapping[str, str]) -> Mapping[str, str]:
+        odd = sorted(set(files) - set(FILES))
+        if odd:
+            raise ValueError(f"a prompt's folder holds {', '.join(FILES)} and no other files, not {', '.join(odd[:3])}")
+        missing = sorted({ADAPTER_CONFIG, ADAPTER_MODEL, TASK_VECTORS} - set(files))
+        if missing:
+            raise ValueError(f"it does not list {', '.join(missing)}")
+        return files
 
     @property
     def verified(self) -> bool:
@@ -190,7 +247,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The file's content, with a digest of its own over everything else in it."""
-        content = {"format": FORMAT, **asdict(self)}
+        content = {"format": FORMAT, **self.model_dump()}
         return json_bytes({**content, "manifest_sha256": sha256_bytes(json_bytes(content))})
 
     @classmethod
@@ -200,24 +257,36 @@ class Manifest:
         Raises:
             CorruptArtifactError: it is not a manifest this version can read, or not what was written.
         """
+        if len(data) > LARGEST_BYTES:
+            raise CorruptArtifactError(f"{path} has {len(data):,} bytes; a manifest has at most {LARGEST_BYTES:,}.")
         content = parse_json(data, path)
         if not isinstance(content, dict) or not isinstance(content.get("format"), str):
             raise CorruptArtifactError(f"{path} is no prompt manifest; restore the prompt's folder or add it again.")
-        if content["format"] != FORMAT:
+        written = content.pop("format")
+        if written not in _NEWER_FIELDS:
             raise CorruptArtifactError(
-                f"{path} has format {content['format']!r} and this version reads {FORMAT!r}; update softprompt."
+                f"{path} has format {written!r} and this version reads {', '.join(_NEWER_FIELDS)}; update softprompt."
             )
         if content.pop("manifest_sha256", None) != sha256_bytes(_without_digest(data)):
             raise CorruptArtifactError(
                 f"{path} is not what was written: its own digest differs; restore it from a copy."
             )
-        del content["format"]
-        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
-        odd = sorted((set(content) - {f.name for f in fields(cls)}) | (needed - set(content)))
-        if odd:
-            raise CorruptArtifactError(f"{path} lacks or adds the fields {', '.join(odd)}; add the prompt again.")
-        _check_types(content, path)
-        return cls(**{**content, "tags": tuple(content["tags"])})
+        try:
+            early = sorted(_NEWER_FIELDS[written] & set(content))
+            if early:
+                raise CorruptArtifactError(
+                    f"{path} is of format {written}, which has no field {early[0]!r}; add the prompt again."
+                )
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise CorruptArtifactError(f"{path}: {wrong_fields(error)}; add the prompt again.") from error
+
+
+# By format: the fields that came only later. Manifests of all of these are read, the first is written.
+_NEWER_FIELDS: dict[str, frozenset[str]] = {
+    FORMAT: frozenset(),
+    "softprompt-prompt/1": frozenset({"wording", "scoring"}),
+}
 
 
 def _without_digest(data: bytes) -> bytes:
@@ -225,63 +294,52 @@ def _without_digest(data: bytes) -> bytes:
     return data[: data.rfind(b',\n  "manifest_sha256": ')] + b"\n}\n"
 
 
-def _check_types(content: dict[str, Any], path: str) -> None:
-    kinds: dict[str, type] = {"name": str, "task": str, "backbone_name": str, "prompt_length": int, "width": int}
-    kinds |= {
-        "files": dict,
-        "scores": dict,
-        "recipe": dict,
-        "init": dict,
-        "facts": dict,
-        "versions": dict,
-        "tags": list,
-    }
-    if content.get("chat") is not None:  # absent from prompts of older versions
-        kinds["chat"] = dict
-    if "data_source" in content:
-        kinds["data_source"] = dict
-    for key, kind in kinds.items():
-        if not isinstance(content[key], kind):
-            raise CorruptArtifactError(f"{path} holds no {kind.__name__} under {key!r}; add the prompt again.")
-    for name in content["files"]:
-        check_file_name(name)
+def _inert(value: Mapping[str, Any]) -> Any:
+    """A mapping as it will be read back: JSON values alone."""
+    return parse_json(json_bytes(value), "a record")
 
 
 def make_manifest(record: PromptRecord, files: Mapping[str, str]) -> Manifest:
-    """The manifest of a record whose files have these sha256 digests."""
+    """The manifest of a record whose files have these sha256 digests.
+
+    Raises:
+        UsageError: a field of the record cannot stand in a manifest.
+    """
     prompt_PH = record.prompt.detach().to("cpu")
     rows = prompt_PH.double()
     facts: dict[str, float | None] = {"mean_row_norm": float(rows.norm(dim=1).mean())}
     if record.initial is not None and record.initial.shape == rows.shape:
         facts["distance_from_initial"] = float((rows - record.initial.detach().cpu().double()).norm(dim=1).mean())
-    return Manifest(
-        name=record.library_name,
-        task=record.task,
-        seed=int(record.seed),
-        backbone_name=record.backbone_name,
-        backbone_fingerprint=record.backbone_fingerprint,
-        backbone_kind=record.backbone_kind,
-        prompt_length=int(prompt_PH.shape[0]),
-        width=int(prompt_PH.shape[1]),
-        dtype=str(prompt_PH.dtype).removeprefix("torch."),
-        data_fingerprint=record.data_fingerprint,
-        steps=record.steps,
-        best_step=record.best_step,
-        embedding_step=record.embedding_step,
-        scores={key: float(value) for key, value in record.scores.items()},
-        recipe=dict(record.recipe),
-        init=dict(record.init),
-        facts=facts,
-        command=record.command,
-        origin=record.origin,
-        licence=record.licence,
-        tags=tuple(record.tags),
-        versions=dict(record.versions) if record.versions is not None else installed_versions(),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        files=dict(files),
-        chat=None if record.chat is None else dict(record.chat),
-        data_source=dict(record.data_source),
-    )
+    own = {field.name: getattr(record, field.name) for field in fields(record) if field.name in _SAME}
+    try:
+        return Manifest(
+            **own,
+            name=record.library_name,
+            seed=int(record.seed),
+            prompt_length=int(prompt_PH.shape[0]),
+            width=int(prompt_PH.shape[1]),
+            dtype=str(prompt_PH.dtype).removeprefix("torch."),
+            scores=_inert({key: float(value) for key, value in record.scores.items()}),
+            recipe=_inert(record.recipe),
+            init=_inert(record.init),
+            facts=facts,
+            tags=tuple(record.tags),
+            versions=dict(record.versions) if record.versions is not None else installed_versions(),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            files=dict(files),
+            chat=None if record.chat is None else _inert(record.chat),
+            data_source=_inert(record.data_source),
+            wording=None if record.wording is None else _inert(record.wording),
+        )
+    except ValidationError as error:
+        raise UsageError(f"the prompt of task {record.task!r} cannot be stored: {wrong_fields(error)}.") from error
+
+
+# fields that a record and its manifest share as they are
+_SAME = (
+    "task", "backbone_name", "backbone_fingerprint", "backbone_kind", "data_fingerprint", "steps", "best_step",
+    "embedding_step", "command", "origin", "licence", "scoring",
+)  # fmt: skip
 
 
 def installed_versions() -> dict[str, str]:

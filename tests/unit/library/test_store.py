@@ -28,7 +28,7 @@ from softprompt.errors import (
     UsageError,
 )
 from softprompt.library.folders import RemoteFolders
-from softprompt.library.manifest import Manifest, PromptRecord, default_name
+from softprompt.library.manifest import PromptRecord, default_name
 from softprompt.library.store import Library, UnverifiedPromptWarning
 
 
@@ -219,11 +219,9 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     manifest = library.add(make()).manifest
     (tmp_path / "secret").write_text("x")
     path = tmp_path / "prompts" / "mnli@0" / "manifest.json"
-    wrong = Manifest(
-        **{**{k: getattr(manifest, k) for k in manifest.__dataclass_fields__}, "files": {"../../secret": "0" * 64}}
-    )
+    wrong = manifest.model_copy(update={"files": {**manifest.files, "../../secret": "0" * 64}})
     path.write_bytes(wrong.to_bytes())
-    with pytest.raises(UsageError, match="inside its folder"):
+    with pytest.raises(CorruptArtifactError, match=r"and no other files, not \.\./\.\./secret"):
         library.get("mnli@0")
 
 

@@ -68,9 +68,11 @@ def encode(embeds_LH: Tensor) -> str:
 
 
 def completions_body(backbone: Backbone, prompt_PH: Tensor, text: str, **options: Any) -> dict[str, Any]:
-    """The JSON body of a greedy ``/v1/completions`` request; add ``model`` and, in ``options``, ``max_tokens`` and others."""
+    """The JSON body of a greedy ``/v1/completions`` request; add ``model`` and, in ``options``, ``max_tokens`` and others.
+
+    It has no ``prompt``: vLLM takes an empty one beside the embeddings as a second request (since 0.33).
+    """
     return {
-        "prompt": "",
         "prompt_embeds": encode(prompt_embeds(backbone, prompt_PH, text)),
         "temperature": 0.0,
         **options,
