@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 
 from softprompt.errors import DataError, UnknownNameError
 from softprompt.tasks.declarations import DECLARED, PINS, Declared
-from softprompt.tasks.rows import RowSource
+from softprompt.tasks.natural import NATURAL, natural_form, with_made_columns
+from softprompt.tasks.rows import Row, RowSource
 from softprompt.tasks.sources import FileSource, HubSource, MissingSource
-from softprompt.tasks.task import Task
+from softprompt.tasks.task import Task, Worded
+from softprompt.tasks.wording import Wording, worded
 
 DATA_VARIABLE = "SOFTPROMPT_DATA"
 """Environment variable that names a data folder where none is given."""
@@ -111,23 +114,90 @@ def load_task(name: str, data: str | Path | None = None, *, prefix: bool = True,
 
 
 def make(declared: Declared, source: RowSource, *, prefix: bool = True) -> Task:
-    """The task of a catalog row over a source."""
-    word = declared.name if declared.prefix is None else declared.prefix
-    settings: dict[str, Any] = {**declared.settings, "prefix": word if prefix and word else None}
-    if declared.labels is not None and declared.takes_labels:
-        settings["labels"] = declared.labels
+    """The task of a catalog row over a source, in the papers' wording; `Task.worded` gives the natural one."""
+    t5, natural = _t5(declared, prefix), _natural(declared)
     return Task(
         name=declared.name,
         category=declared.category,
-        labels=declared.labels,
+        labels=t5.labels,
         metrics=declared.metrics,
         source=source,
-        form=partial(declared.form, **settings),
+        form=t5.form,
         licence=declared.licence,
         note=declared.note,
         id_column=declared.id_column,
         streamed=declared.streamed,
+        wording=t5.wording,
+        wordings={"t5": t5, "natural": natural},
     )
+
+
+def _t5(declared: Declared, prefix: bool, **changes: Any) -> Worded:
+    word = declared.name if declared.prefix is None else declared.prefix
+    settings: dict[str, Any] = {**declared.settings, **changes, "prefix": word if prefix and word else None}
+    if declared.labels is not None and declared.takes_labels:
+        settings["labels"] = declared.labels
+    wording = Wording(
+        task=declared.name,
+        form="t5",
+        columns=declared.input_columns,
+        label_column=declared.label_column,
+        labels=declared.labels,
+        metrics=declared.metrics,
+        instruction=NATURAL[declared.name].instruction,
+        prefix=prefix,
+    )
+    return Worded(
+        form=partial(declared.form, **settings), wording=wording, labels=declared.labels, metrics=declared.metrics
+    )
+
+
+def _natural(declared: Declared) -> Worded:
+    natural = NATURAL[declared.name]
+    base = _t5(declared, False, **natural.settings).form
+    labels = natural.labels if natural.by_label else declared.labels
+    metrics = natural.metrics or declared.metrics
+    wording = Wording(
+        task=declared.name,
+        form="natural",
+        template=natural.template,
+        columns=declared.input_columns,
+        label_column="label" if natural.by_label else declared.label_column,
+        labels=labels,
+        answers=natural.answers,
+        metrics=metrics,
+        instruction=natural.instruction,
+    )
+    form = partial(natural_form, natural=natural, form=declared.form, base=base)
+    return Worded(form=form, wording=wording, labels=natural.answers or labels, metrics=metrics)
+
+
+def worded_inputs(wording: Wording, row: Row) -> str | None:
+    """What the form of a task known here makes of a row without its answer; None where the wording is no such form.
+
+    A prompt's own template counts before the table's: what a task of the catalogue is worded as may change later.
+    """
+    if wording.form not in ("t5", "natural"):
+        return None
+    known = _canonical_name(wording.task)
+    values = {name: value for name, value in row.values.items() if name != wording.label_column}
+    if known in DECLARATIONS:
+        of = DECLARATIONS[known]
+        renamed = {of.rename.get(name, name): value for name, value in values.items()}
+        row = replace(row, values={name: v for name, v in renamed.items() if name != of.label_column})
+        if wording.form == "natural":
+            if wording.template is None:
+                return None
+            base = _t5(of, False, **NATURAL[known].settings).form
+            return worded(wording.template, with_made_columns(row, of.form, base))
+        made = _t5(of, wording.prefix).form(row)
+    elif known in generated() and wording.form == "t5":
+        made = generated()[known]().form(replace(row, values=values))
+    else:
+        return None
+    if not made:
+        raise row.error(f"task {known!r} makes no input of this row.")
+    return made[0].inputs
 
 
 def _canonical_name(name: str) -> str:

@@ -82,7 +82,9 @@ def with_chat(task: Task, chat: Chat, tokenizer: Any) -> Task:
         chat.render("x", tokenizer)
     except Exception as error:
         raise UsageError(f"the chat template cannot be used so: {error}.") from error
-    return replace(task, render=lambda inputs: chat.render(inputs, tokenizer), chat=chat.record(tokenizer))
+    record = chat.record(tokenizer)
+    worded = task.wording.model_copy(update={"chat": record}) if task.wording is not None else None
+    return replace(task, render=lambda inputs: chat.render(inputs, tokenizer), chat=record, wording=worded)
 
 
 def as_tuned(task: Task, record: Mapping[str, Any] | None, tokenizer: Any) -> Task:

@@ -117,3 +117,48 @@ class Declared:
     licence: str = RESEARCH
     note: str = ""
     remedy: str = ""
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns its inputs are made of, in order."""
+        given, name = self.settings, self.form.__name__
+        if name == "choices":
+            options = given["options"]
+            return (*given["texts"], *((options,) if isinstance(options, str) else options))
+        if name == "question_answer":
+            return (given.get("question", "question"), given.get("context", "context"))
+        if name in ("fields", "similarity"):
+            return tuple(given["columns"])
+        return _COLUMNS.get(name) or (str(given.get("source" if name == "generate" else "column", "text")),)
+
+    @property
+    def label_column(self) -> str | None:
+        """The column of the answer; None where the inputs hold it."""
+        given, name = self.settings, self.form.__name__
+        key, usual = _ANSWERS[name]
+        column: str | None = given.get(key, usual)
+        return column
+
+
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "multirc": ("question", "answer", "paragraph"),
+    "wsc": ("text", "span2_text", "span2_index", "span1_text"),
+    "record": ("query", "entities", "passage"),
+    "translate": ("translation",),
+}
+"""Form -> its input columns, where its settings do not name them."""
+
+_ANSWERS: Mapping[str, tuple[str, str | None]] = {
+    "fields": ("label", "label"),
+    "multirc": ("label", "label"),
+    "similarity": ("label", "label"),
+    "wsc": ("label", "label"),
+    "record": ("label", "answers"),
+    "prefix_lm": ("label", None),
+    "question_answer": ("answers", "answers"),
+    "choices": ("answer", "label"),
+    "translate": ("label", None),
+    "generate": ("target", None),
+    "tag_words": ("label", "labels"),
+}
+"""Form -> the setting that names the answer's column, and the column where it is not set."""

@@ -80,12 +80,19 @@ def fields(
 def multirc(row: Row, *, prefix: str | None, labels: Sequence[str]) -> list[Formed]:
     """MultiRC: question, answer, paragraph; br tags become blanks, b tags go; answers are grouped by question."""
     [formed] = fields(row, prefix=prefix, columns=("question", "answer", "paragraph"), labels=labels)
-    text = re.sub(r"</?b>", "", formed.inputs.replace("<br>", " "))
-    idx = row.get("idx")
+    text = without_tags(formed.inputs)
+    idx = row.get("idx") if row.labelled else row.values.get("idx")
+    if idx is None and not row.labelled:
+        return [Formed(text, formed.targets, formed.extra)]
     if not isinstance(idx, dict) or "question" not in idx:
         raise row.error("column 'idx' of MultiRC should hold {paragraph, question, answer}; questions group answers.")
     group = [idx.get("paragraph"), idx["question"]]
     return [Formed(text, formed.targets, {**formed.extra, "group": group})]
+
+
+def without_tags(text: str) -> str:
+    """MultiRC's texts without their HTML: br tags become blanks, b tags go."""
+    return re.sub(r"</?b>", "", text.replace("<br>", " "))
 
 
 def similarity(row: Row, *, prefix: str | None, columns: Sequence[str], label: str = "label") -> list[Formed]:
@@ -132,13 +139,14 @@ def wsc(row: Row, *, prefix: str | None) -> list[Formed]:
     label = row.label(("False", "True"))
     if row.train and not label:
         return []
-    text, pronoun, referent = row.text("text"), row.text("span2_text"), row.text("span1_text")
-    marked = _marked_pronoun(row, text, pronoun)
+    marked, referent = marked_pronoun(row), row.text("span1_text")
     extra: dict[str, Any] = {"label": label, "idx": row.values.get("idx")}
     return [Formed(_joined([f"{prefix}:" if prefix else None, marked]), referent, extra)]
 
 
-def _marked_pronoun(row: Row, text: str, pronoun: str) -> str:
+def marked_pronoun(row: Row) -> str:
+    """WSC's text with the pronoun in asterisks."""
+    text, pronoun = row.text("text"), row.text("span2_text")
     repair = _WSC_REPAIRS.get(text.strip())
     if repair is not None:
         return text.strip().replace(*repair).replace(" X ", f" *{pronoun}* ")
@@ -176,7 +184,7 @@ _HIGHLIGHT_AFTER_STOP = re.compile(r"([.?!\"'])\n@highlight\n")
 
 def record(row: Row, *, prefix: str | None) -> list[Formed]:
     """ReCoRD: query, entities, passage; @highlight marks become sentence ends; one training pair per answer."""
-    passage = _HIGHLIGHT_AFTER_STOP.sub(r"\1 ", row.text("passage")).replace("\n@highlight\n", ". ")
+    passage = without_highlights(row.text("passage"))
     entities = ", ".join(row.texts("entities"))
     inputs = _joined([prefix, "query:", row.text("query"), "entities:", entities, "passage:", passage])
     answers = row.texts("answers") if row.labelled or row.values.get("answers") else []
@@ -186,6 +194,11 @@ def record(row: Row, *, prefix: str | None) -> list[Formed]:
     if not answers:
         return [Formed(inputs, UNKNOWN_TARGET, extra)]
     return [Formed(inputs, answer, extra) for answer in (answers if row.train else answers[:1])]
+
+
+def without_highlights(passage: str) -> str:
+    """ReCoRD's passage with its @highlight marks as sentence ends."""
+    return _HIGHLIGHT_AFTER_STOP.sub(r"\1 ", passage).replace("\n@highlight\n", ". ")
 
 
 def prefix_lm(row: Row, *, prefix: str | None, column: str = "text", max_words: int = 380) -> list[Formed]:
@@ -217,13 +230,15 @@ def question_answer(
     context: str = "context",
     question: str = "question",
     id_column: str = "id",
+    padded: bool = True,
 ) -> list[Formed]:
     """SQuAD and MRQA: ``question: ... context: ...``, punctuation spaced; the target is the first answer.
 
     Args:
         answers: a column with a list of texts, or a mapping with such a list under ``text`` (SQuAD), ``spans`` (DROP).
+        padded: space the punctuation of answers; a natural wording does not.
     """
-    golds = [pad_punctuation(answer).strip() for answer in _answers(row, answers)]
+    golds = [pad_punctuation(answer).strip() if padded else answer.strip() for answer in _answers(row, answers)]
     inputs = _joined(
         [
             prefix,
@@ -275,7 +290,7 @@ def choices(
         answer: column of the answer: an index, or a digit or letter counted from ``first``.
         first: the answer that means index 0 where answers are not indices, e.g. "1" or "A".
     """
-    listed = row.texts(options) if isinstance(options, str) else [row.text(column) for column in options]
+    listed = listed_options(row, options)
     if len(listed) > len(labels):
         raise row.error(f"has {len(listed)} options; the task knows {len(labels)}.")
     parts: list[str | None] = [prefix]
@@ -285,6 +300,11 @@ def choices(
         parts += [f"{column}:", row.text(column)]
     index = _answer_index(row, answer, first, labels[: len(listed)])
     return [Formed(_joined(parts), _target(index, labels), {"label": index, "idx": row.values.get(idx)})]
+
+
+def listed_options(row: Row, options: Sequence[str] | str) -> list[str]:
+    """The options of a row: of one column with a list, or of a column each."""
+    return row.texts(options) if isinstance(options, str) else [row.text(column) for column in options]
 
 
 def _answer_index(row: Row, column: str, first: str | None, labels: Sequence[str]) -> int | None:
@@ -305,14 +325,20 @@ def translate(
     row: Row, *, prefix: str | None, source: tuple[str, str], target: tuple[str, str], column: str = "translation"
 ) -> list[Formed]:
     """``translate English to German: ...``; languages are (code, name). The command is the task: no other prefix."""
-    pair = row.values.get(column, row.values)
-    texts = []
-    for code, _ in (source, target):
-        if not isinstance(pair, dict) or not isinstance(pair.get(code), str):
-            raise row.error(f"column {column!r} should hold a text under {code!r}.")
-        texts.append(pair[code])
+    text = in_language(row, source[0], column)
     command = f"translate {source[1]} to {target[1]}:"
-    return [Formed(_joined([command, texts[0]]), texts[1], {"references": [texts[1]]})]
+    pair = row.values.get(column, row.values)
+    unknown = not row.labelled and (not isinstance(pair, dict) or pair.get(target[0]) is None)
+    gold = UNKNOWN_TARGET if unknown else in_language(row, target[0], column)
+    return [Formed(_joined([command, text]), gold, {"references": [gold]})]
+
+
+def in_language(row: Row, code: str, column: str) -> str:
+    """The text of one language of a pair, from the column of pairs or from a column of its own."""
+    pair = row.values.get(column, row.values)
+    if not isinstance(pair, Mapping) or not isinstance(pair.get(code), str):
+        raise row.error(f"column {column!r} should hold a text under {code!r}.")
+    return str(pair[code])
 
 
 def generate(
@@ -330,11 +356,15 @@ def generate(
         command: what stands between prefix and text.
         references: a column with all references; the target alone where None or empty.
     """
-    value = row.get(source)
-    text = row.text(source) if not isinstance(value, list | tuple) else linearised(row, source)
+    text = source_text(row, source)
     gold = UNKNOWN_TARGET if not row.labelled and row.values.get(target) is None else row.text(target)
     golds = row.texts(references) if references is not None and row.values.get(references) else [gold]
     return [Formed(_joined([prefix, command, text]), gold, {"references": golds})]
+
+
+def source_text(row: Row, column: str) -> str:
+    """The source of a generation task, structures as one line."""
+    return row.text(column) if not isinstance(row.get(column), list | tuple) else linearised(row, column)
 
 
 def linearised(row: Row, column: str) -> str:
@@ -360,7 +390,7 @@ def tag_words(
     row: Row, *, prefix: str | None, column: str, labels: Sequence[str], label: str = "labels"
 ) -> list[Formed]:
     """Several labels a row (GoEmotions): the target joins the label words with ", " in index order."""
-    value = row.get(label)
+    value = row.get(label) if row.labelled else row.values.get(label)
     if isinstance(value, str):
         value = [part for part in re.split(r"[,\s]+", value) if part]
     if not isinstance(value, list | tuple):

@@ -9,10 +9,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.tasks.rows import BadRows, Form, Formed, Row, RowSource
+
+if TYPE_CHECKING:
+    from softprompt.tasks.wording import Wording
 
 SPLITS = ("train", "validation", "test")
 
@@ -71,13 +74,30 @@ def fingerprint(examples: Iterable[Example]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Worded:
+    """One way in which a task's rows become text.
+
+    Attributes:
+        form: the preprocessor from row to text.
+        wording: the record of it that prompts keep.
+        labels: what the backbone writes for each label, in index order; None for free text.
+        metrics: names of metrics; those of the task where empty.
+    """
+
+    form: Form
+    wording: Wording
+    labels: tuple[str, ...] | None
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A task.
 
     Attributes:
         name: its name in the catalog, file-name safe.
         category: family of tasks, e.g. ``nli``.
-        labels: the label words in index order; None where targets are free text.
+        labels: what the backbone writes for each label, in index order; None where targets are free text.
         metrics: names in `softprompt.tasks.metrics.METRICS`; their mean is the task's score.
         source: where rows come from.
         form: the preprocessor from row to text.
@@ -88,6 +108,8 @@ class Task:
         streamed: too large to read whole: a split needs ``max_rows`` and takes the first that many.
         render: turns trimmed inputs into what the backbone reads (a chat template); None leaves them.
         chat: what a prompt tuned on such inputs keeps with it; None where there is no template.
+        wording: how rows become text, as a prompt keeps it; None for tasks made without one.
+        wordings: the other ways this task can be worded, by name; see `worded`.
     """
 
     name: str
@@ -103,6 +125,36 @@ class Task:
     streamed: bool = False
     render: Callable[[str], str] | None = None
     chat: Mapping[str, Any] | None = None
+    wording: Wording | None = None
+    wordings: Mapping[str, Worded] = field(default_factory=dict)
+
+    @property
+    def description(self) -> str | None:
+        """The task in one sentence, where it is known: the words a prompt may start from."""
+        return self.wording.instruction if self.wording is not None else None
+
+    def worded(self, form: str) -> Task:
+        """This task in another wording: ``natural`` (natural language, for decoder-only backbones) or ``t5``.
+
+        A task that has that wording already, or only one wording at all (a function of the user's), is given as it is.
+
+        Raises:
+            UnknownNameError: no wording has that name.
+        """
+        if self.wording is not None and self.wording.form == form:
+            return self
+        if form not in self.wordings:
+            if form in ("t5", "natural") and not self.wordings:
+                return self
+            raise UnknownNameError(f"wording of task {self.name!r}", form, self.wordings)
+        chosen = self.wordings[form]
+        return replace(
+            self,
+            form=chosen.form,
+            labels=chosen.labels,
+            metrics=chosen.metrics or self.metrics,
+            wording=chosen.wording.model_copy(update={"chat": self.chat}),
+        )
 
     def split(self, name: str, *, max_rows: int | None = None, seed: int = 0) -> Split:
         """Read and form a split.

@@ -27,6 +27,8 @@ from softprompt.tasks.metrics import METRICS
 from softprompt.tasks.rows import UNKNOWN_TARGET, BadRows, Form, Formed, Row, RowSource
 from softprompt.tasks.sources import FileSource, HubSource
 from softprompt.tasks.task import Task
+from softprompt.tasks.template import column_of, places
+from softprompt.tasks.wording import Wording
 
 LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "sentiment", "intent")
 ID_COLUMNS = ("id", "idx")
@@ -155,6 +157,9 @@ def _from_python(path: Path, wanted: str) -> Task:
         metrics=settings["metrics"],
         category=settings["category"],
         licence=settings["licence"],
+        wording=Wording(
+            task=settings["name"], form="raw", labels=settings["labels"], metrics=settings["metrics"] or ()
+        ),
     )
 
 
@@ -218,6 +223,15 @@ def _from_toml(path: Path) -> Task:
         licence=settings.get("licence", "unstated"),
         note=settings.get("note", ""),
         id_column=settings.get("id"),
+        wording=Wording(
+            task=name,
+            form="template",
+            template=settings["inputs"],
+            columns=tuple(dict.fromkeys(column_of(place) for place in places(settings["inputs"]))),
+            label_column=next(iter(_PLACE.findall(targets)), None),
+            labels=labels,
+            metrics=settings.get("metrics") or (),
+        ),
     )
 
 
@@ -252,6 +266,7 @@ def _user_task(
     licence: str = "unstated",
     note: str = "",
     id_column: str | None = None,
+    wording: Wording | None = None,
 ) -> Task:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UsageError(f"task name {name!r} should be letters, digits, '.', '_' and '-'; choose another name.")
@@ -270,6 +285,7 @@ def _user_task(
         licence=licence,
         note=note,
         id_column=id_column,
+        wording=wording,
     )
 
 
@@ -339,7 +355,16 @@ def _classification(
     cast = labels is not None  # declared words may be meant by their index, inferred ones are the values themselves
     id_column = next((c for c in ID_COLUMNS if c in first.values), None)
     form = partial(_columns, texts=tuple(texts), label=column, labels=words, cast=cast)
-    return _user_task(name, form, source, labels=words, note=note, id_column=id_column)
+    template = " ".join(f"{_escaped(text)}: {{{text}}}" for text in texts)
+    wording = Wording(
+        task=name, form="template", template=template, columns=tuple(texts), label_column=column, labels=words,
+        metrics=("accuracy",),
+    )  # fmt: skip
+    return _user_task(name, form, source, labels=words, note=note, id_column=id_column, wording=wording)
+
+
+def _escaped(column: str) -> str:
+    return column.replace("{", "{{").replace("}", "}}")
 
 
 def _label_words(first: Row, rest: Iterator[Row], column: str) -> tuple[str, ...]:

@@ -27,8 +27,10 @@ from softprompt.tasks.generated import (
     word_order,
 )
 from softprompt.tasks.generated.draw import FreeRowMaker, GeneratedRow, RowMaker, rows
+from softprompt.tasks.natural import Natural, generic, natural_form
 from softprompt.tasks.rows import BadRows, Form, Row
-from softprompt.tasks.task import Task
+from softprompt.tasks.task import Task, Worded
+from softprompt.tasks.wording import Wording
 
 #: Training rows of tasks with plenty, and validation rows of every task.
 PLENTY = 4000
@@ -76,7 +78,30 @@ class Recipe:
             form=self._form(),
             licence="Apache-2.0",
             note=NOTE,
+            wording=Wording(form="t5", **self._said(metrics[self.kind])),
+            wordings=self._wordings(metrics[self.kind]),
         )
+
+    def _said(self, metrics: tuple[str, ...]) -> dict[str, Any]:
+        texts = {"labels": self.columns, "similarity": ("sentence1", "sentence2"), "answer": ("question", "context")}
+        labels = self.labels
+        return {
+            "task": self.name,
+            "columns": texts[self.kind],
+            "label_column": "label",
+            "labels": labels,
+            "metrics": metrics,
+        }
+
+    def _wordings(self, metrics: tuple[str, ...]) -> dict[str, Worded]:
+        said = self._said(metrics)
+        template = generic(said["columns"], "answer" if self.kind == "answer" else "label")
+        natural = Wording(form="template", template=template, **said)
+        form = partial(natural_form, natural=Natural(template=template, instruction=""), form=None, base=self._form())
+        return {
+            "t5": Worded(form=self._form(), wording=Wording(form="t5", **said), labels=self.labels, metrics=metrics),
+            "natural": Worded(form=form, wording=natural, labels=self.labels, metrics=metrics),
+        }
 
     def _form(self) -> Form:
         if self.kind == "similarity":

@@ -1,0 +1,171 @@
+"""How a row becomes what the backbone reads: an inert record that a prompt keeps, so that it is used as it was tuned.
+
+A prompt works on texts worded as those it was tuned on. `Wording` says how: a template over columns, or the name of a
+task of the catalogue whose form is known here. It holds no code and runs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from softprompt.errors import CorruptArtifactError, UsageError
+from softprompt.tasks.rows import Row
+from softprompt.tasks.template import column_of, fill, places, value_at
+
+FormName = Literal["t5", "natural", "template", "raw"]
+
+
+class Wording(BaseModel):
+    """How rows of a task are worded.
+
+    Attributes:
+        task: name of the task.
+        form: ``t5`` (the papers' form of a task of the catalogue), ``natural`` (its natural-language form),
+            ``template`` (a user's template), ``raw`` (a function of the user's: texts must come worded).
+        template: text with columns in braces (`softprompt.tasks.template`); None where ``form`` alone says it.
+        columns: input columns in order; empty for ``raw``.
+        label_column: column of the answer; None where there is none.
+        labels: names of the classes in index order; None for free text and numbers.
+        answers: what the backbone writes for each label, in index order; the labels themselves where None.
+        metrics: names in `softprompt.tasks.metrics.METRICS`.
+        chat: the conversation inputs are put into (`softprompt.tasks.chat.Chat.record`); None for plain inputs.
+        instruction: the task in one sentence; a prompt may start from its words. None where there is none.
+        prefix: whether the ``t5`` form has the task's name in front.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str = Field(max_length=300)
+    form: FormName
+    template: str | None = Field(default=None, max_length=100_000)
+    columns: tuple[str, ...] = Field(default=(), max_length=1_000)
+    label_column: str | None = None
+    labels: tuple[str, ...] | None = Field(default=None, max_length=10_000)
+    answers: tuple[str, ...] | None = Field(default=None, max_length=10_000)
+    metrics: tuple[str, ...] = Field(default=(), max_length=100)
+    chat: Mapping[str, Any] | None = None
+    instruction: str | None = Field(default=None, max_length=10_000)
+    prefix: bool = True
+
+    @model_validator(mode="after")
+    def _agree(self) -> Wording:
+        if self.template is not None:
+            try:
+                named = places(self.template)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+            strange = [p for p in named if p not in self.columns and column_of(p) not in self.columns]
+            if strange and self.form == "template":  # the catalogue's forms make further columns of a row
+                raise ValueError(f"the template names {', '.join(strange)}, which is none of its columns")
+        elif self.form == "template":
+            raise ValueError("form 'template' has no template")
+        if self.answers is not None and len(self.answers) != len(self.labels or ()):
+            raise ValueError(f"{len(self.answers)} answers for {len(self.labels or ())} labels")
+        return self
+
+    @property
+    def label_words(self) -> tuple[str, ...] | None:
+        """What the backbone writes for each label, in index order; None for free text and numbers."""
+        return self.answers if self.answers is not None else self.labels
+
+    def inputs(self, row: Mapping[str, Any] | str) -> str:
+        """What the backbone reads for a row, outer blanks removed; a conversation is put around it elsewhere.
+
+        Args:
+            row: its columns; further ones are ignored. A text alone stands for the column where there is only one, and
+                for itself where the form is ``raw``.
+
+        Raises:
+            UsageError: a text where there are several columns, or columns where the task was a function of the user's.
+            DataError: a column is missing or holds no text.
+        """
+        if self.form == "raw":
+            if isinstance(row, str):
+                return row.strip()
+            raise UsageError(
+                f"task {self.task!r} was worded by a Python function, which a prompt does not keep: give the texts as "
+                "that function makes them."
+            )
+        if isinstance(row, str):
+            if len(self.columns) != 1:
+                raise UsageError(
+                    f"task {self.task!r} reads {len(self.columns)} columns, {', '.join(self.columns)}, and one text was "
+                    "given: give a row with these columns."
+                )
+            row = {self.columns[0]: row}
+        return self._worded(Row(values=row, line=1, where=f"input for task {self.task!r}", labelled=False)).strip()
+
+    def _worded(self, row: Row) -> str:
+        from softprompt.tasks.catalog import worded_inputs  # the catalogue's tasks carry wordings themselves
+
+        made = worded_inputs(self, row)
+        if made is not None:
+            return made
+        if self.template is None:
+            raise UsageError(
+                f"a prompt was tuned on task {self.task!r}, whose form this version does not know: update softprompt, or "
+                "give texts as they were worded then."
+            )
+        return worded(self.template, row)
+
+    def reader(self, tokenizer: Any) -> Callable[[Mapping[str, Any] | str], str]:
+        """`inputs`, put into the conversation where there is one.
+
+        Raises:
+            IncompatibleBackboneError: the tokenizer has another chat template.
+        """
+        from softprompt.tasks.chat import wording as conversation
+
+        around = conversation(self.chat, tokenizer)
+        return lambda row: around(self.inputs(row))
+
+    def label_of(self, answer: str) -> str | None:
+        """The label's name that an answer stands for; None where it is no answer of the task or there are no labels."""
+        words = self.label_words
+        if words is None or self.labels is None or answer.strip() not in words:
+            return None
+        return self.labels[words.index(answer.strip())]
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON values; `of_record` reads them."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Wording:
+        """A wording from what `record` gave.
+
+        Raises:
+            CorruptArtifactError: it is not such a record; says what is wrong with it.
+        """
+        try:
+            return cls.model_validate(dict(record))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            what = f"field {where!r}: {first['msg']}" if where else first["msg"]
+            raise CorruptArtifactError(
+                f"the wording of a prompt cannot be read ({what}): add the prompt again."
+            ) from None
+
+
+def worded(template: str, row: Row) -> str:
+    """A template filled from a row.
+
+    Raises:
+        DataError: a column is missing or holds no text.
+    """
+    return fill(template, lambda place: _text(row, place))
+
+
+def _text(row: Row, place: str) -> str:
+    try:
+        value = value_at(row.values, place)
+    except KeyError:
+        value = row.get(column_of(place))
+        raise row.error(f"column {column_of(place)!r} holds nothing at {place!r}.") from None
+    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
+        return ", ".join(value)
+    return Row(values={place: value}, line=row.line, where=row.where).text(place)
