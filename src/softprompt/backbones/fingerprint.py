@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from softprompt.artifacts import sha256_file
 from softprompt.errors import BackboneError
 
 _FORMAT = "softprompt-fingerprint-1"
@@ -22,7 +23,9 @@ _FORMAT = "softprompt-fingerprint-1"
 _CONFIG_KEYS = (
     "model_type", "num_heads", "num_attention_heads", "num_key_value_heads", "n_head", "head_dim", "d_kv",
     "dense_act_fn", "hidden_act", "activation_function", "layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps",
-    "relative_attention_max_distance", "rope_theta", "decoder_start_token_id", "eos_token_id", "pad_token_id",
+    "relative_attention_max_distance", "rope_theta", "rope_parameters", "sliding_window", "layer_types",
+    "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "decoder_start_token_id",
+    "eos_token_id", "pad_token_id",
 )  # fmt: skip
 _TIED_SUFFIXES = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _BUFFER = 1 << 22
@@ -69,6 +72,17 @@ def digest_stored(files: Iterable[Path], cache: Path | None = None) -> str:
         if name.endswith(_TIED_SUFFIXES) and tensors[name] in others:
             del tensors[name]
     return hashlib.sha256(json.dumps(sorted(tensors.items())).encode()).hexdigest()
+
+
+def digest_file(path: Path, cache: Path | None = None) -> str:
+    """sha256 hex of a whole file; remembered like `digest_stored`'s."""
+    stat = path.stat()
+    key = f"file|{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    known = _read_cache(cache)
+    if key not in known:
+        known[key] = {"sha256": sha256_file(path)}
+        _write_cache(cache, known)
+    return known[key]["sha256"]
 
 
 def _file_tensors(path: Path) -> dict[str, str]:

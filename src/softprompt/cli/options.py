@@ -26,7 +26,7 @@ TaskName = Annotated[
 ]
 TaskNames = Annotated[str, typer.Option("--task", help="Task, or several with commas between.", show_default=False)]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with tasks/NAME/{train,validation}.*.")]
-BackboneName = Annotated[str, typer.Option("--backbone", help="builtin, a folder, or a hub id.")]
+BackboneName = Annotated[str, typer.Option("--backbone", help="builtin, smollm2, a GGUF file, a folder, or a hub id.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, int8 or int4.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
 Sharded = Annotated[
