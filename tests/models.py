@@ -14,9 +14,9 @@ from softprompt.backbones.load import wrap
 from softprompt.batch import TokenBatch
 from softprompt.prompts.stack import PromptStack
 
-KINDS = ("t5", "t5-gated-untied", "t5-gated-tied", "t5-plain-untied", "encdec", "llama", "gpt2")
-SEQ2SEQ_KINDS = KINDS[:5]
-CAUSAL_KINDS = KINDS[5:]
+KINDS = ("t5", "t5-gated-untied", "t5-gated-tied", "t5-plain-untied", "umt5", "encdec", "llama", "gpt2")
+SEQ2SEQ_KINDS = KINDS[:6]
+CAUSAL_KINDS = KINDS[6:]
 
 _WORDS = [
     "a",
@@ -191,6 +191,19 @@ def tiny_t5(
     return model
 
 
+def tiny_umt5(*, seed: int = 0, width: int = 24, layers: int = 2) -> Any:
+    """A random UMT5ForConditionalGeneration, whose layers have relative biases of their own."""
+    from transformers import UMT5Config, UMT5ForConditionalGeneration
+
+    torch.manual_seed(seed)
+    config = UMT5Config(
+        vocab_size=len(tiny_tokenizer("t5")), d_model=width, d_kv=8, d_ff=3 * width // 2, num_layers=layers,
+        num_decoder_layers=layers, num_heads=4, relative_attention_num_buckets=8, relative_attention_max_distance=20,
+        decoder_start_token_id=0, eos_token_id=1, pad_token_id=0, dropout_rate=0.1,
+    )  # fmt: skip
+    return _spread(UMT5ForConditionalGeneration(config))
+
+
 def tiny_encdec(*, seed: int = 0, width: int = 24, layers: int = 2, positions: int = 128) -> Any:
     """A random BERT encoder with a BERT decoder that cross-attends to it."""
     from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderModel
@@ -258,6 +271,8 @@ def tiny_model(kind: str, **shape: Any) -> tuple[Any, Any]:
     if kind.startswith("t5"):
         model = tiny_t5(gated="gated" in kind, tied="untied" not in kind, **shape)
         return model, tiny_tokenizer("t5")
+    if kind == "umt5":
+        return tiny_umt5(**shape), tiny_tokenizer("t5")
     if kind == "encdec":
         return tiny_encdec(**shape), tiny_tokenizer("bert")
     if kind == "llama":

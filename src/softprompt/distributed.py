@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -49,6 +49,14 @@ def shares(parts: Sequence[Part], *, in_step: bool) -> list[Part]:
         return list(parts[rank::processes])
     rounds = -(-len(parts) // processes)
     return [parts[min(turn * processes + rank, len(parts) - 1)] for turn in range(rounds)]
+
+
+def in_step(parts: Sequence[Part], sharded: bool) -> Iterator[Part]:
+    """A process's own parts of some work, at least one; with a sharded backbone the last one again until all are done."""
+    done = 0
+    while any_process(done < len(parts)) if sharded else done < len(parts):
+        yield parts[min(done, len(parts) - 1)]
+        done += 1
 
 
 def world() -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from softprompt.batch import PromptBatch, TokenBatch
+from softprompt.batch import PromptBatch, TokenBatch, TokenRow
 
 Kind = Literal["t5", "encoder-decoder", "causal"]
 
@@ -117,6 +117,20 @@ class Backbone(ABC):
     @abstractmethod
     def generate(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations (ids, end token left out), at most ``max_new_tokens`` long. The encoder runs once."""
+
+    @abstractmethod
+    def label_scores(
+        self, batch: TokenBatch, prompts: PromptBatch | None, labels: Sequence[Sequence[TokenRow]]
+    ) -> list[Tensor]:
+        """How probable each of a row's candidate answers is: by row, float32 [C_b], summed log-probabilities in nats.
+
+        All candidates of a row share its prompt and text, which pass the layers once; there is no decoding loop. Logits
+        are computed in float32 from the last hidden states (float64 for a float64 backbone).
+
+        Args:
+            batch: B rows; targets are ignored.
+            labels: by row, its candidates as token ids that end with the end id (``tokenize_targets``), any number.
+        """
 
     @abstractmethod
     def encode_mean(self, batch: TokenBatch) -> Tensor:

@@ -24,13 +24,13 @@ from softprompt.backbones.engine.attention import (
     attend_step,
 )
 from softprompt.backbones.engine.dropout import Masks
-from softprompt.backbones.engine.formulas import ACTIVATIONS
+from softprompt.backbones.engine.formulas import ACTIVATIONS, wide
 from softprompt.backbones.engine.layers import Attention, FeedForward, Layer, Norm, fuse
 from softprompt.backbones.engine.ops import activate, add_layer_norm, attend_self
 from softprompt.backbones.engine.packing import Layout
 from softprompt.backbones.seq2seq import Seq2SeqBackbone
 from softprompt.backbones.sharding import through
-from softprompt.backbones.t5 import first_id
+from softprompt.backbones.texts import end_ids
 from softprompt.errors import BackboneError, UsageError
 
 _DECODER_SITES = 5000  # dropout sites of the decoder begin here, ten to a layer
@@ -65,8 +65,9 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
         self.vocab_size = decoder.vocab_size
         start_id = model.config.decoder_start_token_id
         self.start_id = start_id if start_id is not None else tokenizer.cls_token_id
-        end_id = getattr(model.config, "eos_token_id", None)
-        self.end_id = first_id(end_id if end_id is not None else tokenizer.sep_token_id)
+        named = getattr(model.config, "eos_token_id", None) is not None
+        self.end_ids = end_ids(model, tokenizer) if named else (int(tokenizer.sep_token_id),)
+        self.end_id = self.end_ids[0]
         self.pad_id = tokenizer.pad_token_id
         self._encoder_embeddings = _embeddings(model.encoder.embeddings)
         self._decoder_embeddings = _embeddings(model.decoder.bert.embeddings)
@@ -144,9 +145,13 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
                 f"{self.max_target_length}: lower max_target_tokens."
             )
 
-    def _project(self, hidden_RH: Tensor) -> Tensor:
+    def _project(self, hidden_RH: Tensor, *, exact: bool = False) -> Tensor:
         norm = self._transform_norm
+        assert norm.bias is not None
         hidden_RH = self._transform_act(self._transform(hidden_RH))
+        if exact:
+            weight, bias = wide(norm.weight), wide(norm.bias)
+            return self._head.exact(F.layer_norm(wide(hidden_RH), hidden_RH.shape[-1:], weight, bias, norm.eps))
         return self._head(F.layer_norm(hidden_RH, hidden_RH.shape[-1:], norm.weight, norm.bias, norm.eps))
 
     def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:

@@ -19,6 +19,7 @@ from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fing
 from softprompt.backbones.gguf import SMOLLM2, gguf_folder, smollm2_folder
 from softprompt.backbones.quiet import quiet
 from softprompt.backbones.sharding import shard
+from softprompt.backbones.texts import check_vocabulary
 from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError
 
 BUILTIN = "builtin"
@@ -245,6 +246,7 @@ def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = Non
     """
     if fingerprint is None:
         fingerprint = fingerprint_of(model, tokenizer, digest_tensors(model.named_parameters()))
+    check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], name)
     kind = model.config.model_type
     if kind in _T5_TYPES:
         from softprompt.backbones.t5 import T5Backbone
@@ -254,7 +256,8 @@ def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = Non
         from softprompt.backbones.encdec import EncoderDecoderBackbone
 
         return EncoderDecoderBackbone(model, tokenizer, name=name, fingerprint=fingerprint)
-    from softprompt.backbones.causal import CausalBackbone, refuse_encoder
+    from softprompt.backbones.causal import refuse_encoder
+    from softprompt.backbones.causal_hf import TransformersCausal
 
     refuse_encoder(model.config, name)
-    return CausalBackbone(model, tokenizer, name=name, fingerprint=fingerprint)
+    return TransformersCausal(model, tokenizer, name=name, fingerprint=fingerprint)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -23,11 +24,14 @@ from softprompt.backbones.engine.packing import Layout, pack
 from softprompt.backbones.engine.quantized import activation_bytes, parameter_count, precision_of
 from softprompt.backbones.fingerprint import digest_memory, digest_tensors
 from softprompt.backbones.sharding import Root, ShardedLayer, fully_shard, local, mapped, no_whole_model
-from softprompt.batch import PromptBatch, TokenBatch
-from softprompt.distributed import any_process
+from softprompt.backbones.texts import tokenize
+from softprompt.batch import PromptBatch, TokenBatch, TokenRow, on_device
+from softprompt.distributed import any_process, in_step
 from softprompt.errors import IncompatibleBackboneError, UsageError
 
 Result = TypeVar("Result")
+
+_CANDIDATE_POSITIONS = 16384  # source positions that candidates scored together read
 
 
 class Seq2SeqBackbone(Backbone):
@@ -45,6 +49,7 @@ class Seq2SeqBackbone(Backbone):
 
     start_id: int
     end_id: int
+    end_ids: tuple[int, ...]
     pad_id: int
     _encoder: list[Any]
     _decoder: list[Any]
@@ -78,8 +83,8 @@ class Seq2SeqBackbone(Backbone):
         """The teacher-forced decoder over packed ids: [R, H]."""
 
     @abstractmethod
-    def _project(self, hidden_RH: Tensor) -> Tensor:
-        """Decoder states to logits [R, V]."""
+    def _project(self, hidden_RH: Tensor, *, exact: bool = False) -> Tensor:
+        """Decoder states to logits [R, V]; exact: in float32 at least, whatever the weights are in."""
 
     @abstractmethod
     def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:
@@ -199,10 +204,11 @@ class Seq2SeqBackbone(Backbone):
         out: list[list[int]] = [[] for _ in range(batch.size)]
         alive = torch.arange(batch.size, device=self.device)
         id_B = torch.full((batch.size,), self.start_id, dtype=torch.int64, device=self.device)
+        ends = torch.tensor(self.end_ids, device=self.device)
         idle = False
         for position in range(max_new_tokens):
             id_B = self._project(self._pass(self._step, id_B, position, state)).argmax(-1)
-            going = (id_B != self.end_id) & (not idle)
+            going = ~torch.isin(id_B, ends) & (not idle)
             for row, token in zip(alive[going].tolist(), id_B[going].tolist(), strict=True):
                 out[row].append(token)
             if self.sharded or not bool(going.all()):
@@ -214,6 +220,36 @@ class Seq2SeqBackbone(Backbone):
                     rows = torch.zeros(1, dtype=torch.int64, device=self.device)
                 alive, id_B, state = alive[rows], id_B[rows], state.keep(rows)
         return out
+
+    @torch.no_grad()
+    def label_scores(
+        self, batch: TokenBatch, prompts: PromptBatch | None, labels: Sequence[Sequence[TokenRow]]
+    ) -> list[Tensor]:
+        x_SH, source = self._rows(batch, prompts)
+        memory_SH = self._pass(self._encode, x_SH, source, Masks(None, self.device))
+        flat = [list(map(int, label)) for row in labels for label in row]
+        owner = [b for b, row in enumerate(labels) for _ in row]
+        scores: list[Tensor] = []
+        for part in in_step(candidate_parts([source.lengths[b] for b in owner]), self.sharded):
+            scores.append(self._candidate_scores(memory_SH, source, [owner[c] for c in part], [flat[c] for c in part]))
+        found = torch.cat(scores)[: len(flat)] if flat else torch.zeros(0, device=self.device)
+        return list(torch.split(found, [len(row) for row in labels]))
+
+    def _candidate_scores(
+        self, memory_SH: Tensor, source: Layout, owner: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """float32 [C], the summed log-probability of each answer to the source row that owns it."""
+        lengths = tuple(source.lengths[b] for b in owner)
+        repeated = Layout(lengths, self.device)
+        row_C = on_device(torch.tensor(list(owner), dtype=torch.int64), self.device)
+        place_S = source.start_B[row_C][repeated.row_S] + repeated.position_S
+        targets = TokenBatch.of([[] for _ in answers], answers, self.device)
+        target_R, layout = pack(targets.target_BD, targets.target_lengths)
+        id_R = target_R.roll(1).masked_fill(layout.position_S == 0, self.start_id)
+        memory = Memory(memory_SH.index_select(0, place_S), repeated)
+        hidden_RH = self._pass(self._decode, id_R, layout, memory, Masks(None, self.device))
+        nll_R = token_losses(hidden_RH, partial(self._project, exact=True), target_R)[0]
+        return -torch.zeros(layout.rows, dtype=nll_R.dtype, device=self.device).index_add(0, layout.row_S, nll_R)
 
     @torch.no_grad()
     def encode_mean(self, batch: TokenBatch) -> Tensor:
@@ -240,12 +276,13 @@ class Seq2SeqBackbone(Backbone):
         return [str(self.tokenizer.decode(list(row), skip_special_tokens=True)).strip() for row in rows]
 
 
-def tokenize(
-    tokenizer: Any, texts: Sequence[str], max_tokens: int | None, prefix: list[int], suffix: list[int]
-) -> list[list[int]]:
-    """Ids of texts between a prefix and a suffix; the text is cut so that all fits into ``max_tokens``."""
-    if not texts:
-        return []
-    rows = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    room = None if max_tokens is None else max(max_tokens - len(prefix) - len(suffix), 0)
-    return [[*prefix, *row[:room], *suffix] for row in rows]
+def candidate_parts(lengths: Sequence[int]) -> list[range]:
+    """Candidates that are scored together: those in a row whose sources have at most some thousand positions in all."""
+    parts: list[range] = []
+    begin, held = 0, 0
+    for c, length in enumerate(lengths):
+        if c > begin and held + length > _CANDIDATE_POSITIONS:
+            parts.append(range(begin, c))
+            begin, held = c, 0
+        held += length
+    return [*parts, range(begin, len(lengths))] if lengths else parts

@@ -1,4 +1,6 @@
-"""The T5 family (T5, T5 v1.1, LM-adapted, Flan, mT5, ByT5, UL2) over loaded Hugging Face weights.
+"""The T5 family (T5, T5 v1.1, LM-adapted, Flan, mT5, ByT5, UL2, UMT5) over loaded Hugging Face weights.
+
+UMT5 has a relative bias of its own in every layer, the others one for each stack.
 
 Letters: B rows, S packed encoder positions, R packed decoder positions, H width, A heads, K head width, V vocabulary.
 """
@@ -20,12 +22,13 @@ from softprompt.backbones.engine.attention import (
     attend_step,
 )
 from softprompt.backbones.engine.dropout import Masks
-from softprompt.backbones.engine.formulas import ACTIVATIONS
+from softprompt.backbones.engine.formulas import ACTIVATIONS, wide
 from softprompt.backbones.engine.layers import Attention, FeedForward, Layer, Linear, Norm, fuse, relative_buckets
 from softprompt.backbones.engine.ops import activate, add_rms, attend_self
 from softprompt.backbones.engine.packing import Layout
 from softprompt.backbones.seq2seq import Seq2SeqBackbone
 from softprompt.backbones.sharding import through
+from softprompt.backbones.texts import end_ids
 from softprompt.errors import BackboneError
 
 _DECODER_SITES = 5000  # dropout sites of the decoder begin here, ten to a layer
@@ -51,13 +54,16 @@ class T5Backbone(Seq2SeqBackbone):
         self.heads, self.head_width = config.num_heads, config.d_kv
         start_id = config.decoder_start_token_id
         self.start_id = start_id if start_id is not None else config.pad_token_id
-        self.end_id = first_id(config.eos_token_id)
+        self.end_ids = end_ids(model, tokenizer)
+        self.end_id = self.end_ids[0]
         self.pad_id = config.pad_token_id
         # Newer transformers force the config's tying flag: the tensors tell (v1.1 keeps a head of its own, unscaled).
         head = model.lm_head.weight
         self.tied = head.data_ptr() == model.shared.weight.data_ptr() or torch.equal(head, model.shared.weight)
         self._output_scale = config.d_model**-0.5 if self.tied else 1.0
         config.scale_decoder_outputs = self.tied
+        if config.model_type == "umt5":
+            config.tie_word_embeddings = self.tied
         self._head = Linear(head.detach())
         self._encoder = [_layer(block, config.dense_act_fn) for block in model.encoder.block]
         self._decoder = [_layer(block, config.dense_act_fn) for block in model.decoder.block]
@@ -68,27 +74,33 @@ class T5Backbone(Seq2SeqBackbone):
     def _word_embeddings(self) -> Tensor:
         return self._model.shared.weight.detach()  # type: ignore[no-any-return]
 
-    def _bias(self, stack: Any, distance: Tensor, *, bidirectional: bool) -> Tensor:
-        """float32 [A, ...], the bias of keys at these distances (key - query), shared by all layers of a stack."""
-        attention = stack.block[0].layer[0].SelfAttention
-        bucket = relative_buckets(
-            distance,
-            bidirectional=bidirectional,
-            buckets=attention.relative_attention_num_buckets,
-            max_distance=attention.relative_attention_max_distance,
-        )
-        table: Tensor = attention.relative_attention_bias.weight.detach()
-        table = table if table.dtype == torch.float64 else table.float()
-        return table[bucket].movedim(-1, 0).contiguous()
+    def _biases(self, stack: Any, distance: Tensor, *, bidirectional: bool) -> list[Tensor]:
+        """By layer, float32 [A, ...]: the bias of keys at these distances (key - query)."""
+        made: list[Tensor] = []
+        for block in stack.block:
+            attention = block.layer[0].SelfAttention
+            if not attention.has_relative_attention_bias:
+                made.append(made[-1])
+                continue
+            bucket = relative_buckets(
+                distance,
+                bidirectional=bidirectional,
+                buckets=attention.relative_attention_num_buckets,
+                max_distance=attention.relative_attention_max_distance,
+            )
+            table: Tensor = attention.relative_attention_bias.weight.detach()
+            table = table if table.dtype == torch.float64 else table.float()
+            made.append(table[bucket].movedim(-1, 0).contiguous())
+        return made
 
     def _encode(self, x_SH: Tensor, layout: Layout, masks: Masks) -> Tensor:
-        reach = torch.arange(1 - layout.longest, max(layout.longest, 1), device=self.device)
-        reach_AR = self._bias(self._model.encoder, reach, bidirectional=True)
+        distance_R = torch.arange(1 - layout.longest, max(layout.longest, 1), device=self.device)
+        reach = self._biases(self._model.encoder, distance_R, bidirectional=True)
         x_SH = masks.drop(x_SH, 0, layout)
         out_SH: Tensor | None = None
         again = self.checkpointing and x_SH.requires_grad
         for i, layer in enumerate(self._encoder):
-            run = partial(self._encoder_layer, layout=layout, reach_AR=reach_AR, masks=masks, site=10 * i + 10)
+            run = partial(self._encoder_layer, layout=layout, reach_AR=reach[i], masks=masks, site=10 * i + 10)
             x_SH, out_SH = through(layer, run, x_SH, out_SH, again=again)
         last = 10 * len(self._encoder) + 5
         hidden_SH = self._residual(x_SH, out_SH, masks, last, layout, self._encoder_norm)[1]
@@ -123,12 +135,12 @@ class T5Backbone(Seq2SeqBackbone):
 
     def _decode(self, id_R: Tensor, layout: Layout, memory: Memory, masks: Masks) -> Tensor:
         place = torch.arange(layout.longest, device=self.device)
-        bias_ADD = self._bias(self._model.decoder, place[None, :] - place[:, None], bidirectional=False)
+        biases = self._biases(self._model.decoder, place[None, :] - place[:, None], bidirectional=False)
         x_RH = masks.drop(self._word_embeddings()[id_R], _DECODER_SITES, layout)
         out_RH: Tensor | None = None
         for i, layer in enumerate(self._decoder):
             site = _DECODER_SITES + 10 * i + 10
-            run = partial(self._decoder_layer, layout=layout, bias_ADD=bias_ADD, memory=memory, masks=masks, site=site)
+            run = partial(self._decoder_layer, layout=layout, bias_ADD=biases[i], memory=memory, masks=masks, site=site)
             x_RH, out_RH = through(layer, run, x_RH, out_RH)
         last = _DECODER_SITES + 10 * len(self._decoder) + 5
         hidden_RH = self._residual(x_RH, out_RH, masks, last, layout, self._decoder_norm)[1]
@@ -158,17 +170,20 @@ class T5Backbone(Seq2SeqBackbone):
         x_RH, h_RH = self._residual(x_RH, out_RH, masks, site + 3, layout, layer.feed.norm)
         return x_RH, self._feed(h_RH, layer.feed, layout, masks, site + 4)
 
-    def _project(self, hidden_RH: Tensor) -> Tensor:
-        return self._head(hidden_RH if self._output_scale == 1.0 else hidden_RH * self._output_scale)
+    def _project(self, hidden_RH: Tensor, *, exact: bool = False) -> Tensor:
+        hidden_RH = wide(hidden_RH) if exact else hidden_RH
+        scaled = hidden_RH if self._output_scale == 1.0 else hidden_RH * self._output_scale
+        return self._head.exact(scaled) if exact else self._head(scaled)
 
     def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:
         rows = id_B.shape[0]
         keys = torch.arange(position + 1, device=self.device)
-        bias = self._bias(self._model.decoder, keys - position, bidirectional=False).to(self.dtype)[None, :, None, :]
+        found = self._biases(self._model.decoder, keys - position, bidirectional=False)
+        biases = [bias.to(self.dtype)[None, :, None, :] for bias in found]
         layout = Layout((1,) * rows, self.device)
         x_BH, out_BH = self._word_embeddings()[id_B], None
         for i, layer in enumerate(self._decoder):
-            run = partial(self._step_layer, i=i, layout=layout, bias=bias, state=state)
+            run = partial(self._step_layer, i=i, layout=layout, bias=biases[i], state=state)
             x_BH, out_BH = through(layer, run, x_BH, out_BH)
         return self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, self._decoder_norm)[1]
 
@@ -214,10 +229,3 @@ def _layer(block: Any, activation: str) -> Layer:
 
 def _norm(module: Any) -> Norm:
     return Norm(module.weight.detach(), None, module.variance_epsilon)
-
-
-def first_id(value: int | list[int] | None) -> int:
-    """The first of a config's end-of-sequence ids."""
-    if value is None:
-        raise BackboneError("the model's config names no end-of-sequence id, which generation needs.")
-    return value if isinstance(value, int) else value[0]

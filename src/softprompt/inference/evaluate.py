@@ -1,12 +1,14 @@
-"""Evaluation as the papers do it: greedy generation, exact postprocessing, metrics in percent.
+"""Evaluation: answers, exact postprocessing, metrics in percent.
 
-Rows of many runs and tasks share forward passes; the encoder runs once a row. Letters as in ``backbones/base.py``.
+Answers are generated greedily, as the papers do it for T5, or (where the task has labels) the label is taken that the
+backbone finds most probable behind the text: one pass, no decoding loop, and no answer is invalid. Rows of many runs and tasks share forward passes; the encoder runs once a row. Letters as in ``backbones/base.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,11 +16,16 @@ import torch
 from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
 from softprompt.batch import PromptBatch, Rows, TokenBatch
+from softprompt.errors import UnknownNameError, UsageError
 from softprompt.prompts.prompter import Prompter
 from softprompt.tasks.encoded import EncodedSplit
 from softprompt.tasks.task import Task
 
 DEFAULT_BATCH_TOKENS = 8192
+
+Scoring = Literal["auto", "labels", "generate"]
+SCORINGS: tuple[Scoring, ...] = ("auto", "labels", "generate")
+"""How answers are found; ``auto``: by label for decoder-only backbones on tasks with labels, else generated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +37,14 @@ class EvalJob:
         task: gives the metrics.
         split: the tokenised rows.
         rows: int [n], which rows; all where None.
+        scoring: how answers are found.
     """
 
     run: int
     task: Task
     split: EncodedSplit
     rows: np.ndarray | None = None
+    scoring: Scoring = "auto"
 
     def row_numbers(self) -> np.ndarray:
         """The rows as an array."""
@@ -48,7 +57,7 @@ class Evaluation:
 
     Attributes:
         scores: metric name to percent, and ``score``, their mean.
-        predictions: one text a row, in the order of the job's rows.
+        predictions: one text a row, in the order of the job's rows; where labels were scored, one of the labels.
         tokens: input, prompt and generated positions that went through the backbone.
     """
 
@@ -74,6 +83,21 @@ def answer_budget(backbone: Backbone, task: Task, split: EncodedSplit, most: int
     if task.labels:
         return max(len(ids) for ids in backbone.tokenize_targets(list(task.labels)))
     return most
+
+
+def scoring_of(backbone: Backbone, labels: Sequence[str] | None, wanted: Scoring) -> Literal["labels", "generate"]:
+    """How answers are found for a task with these labels (None: free text).
+
+    Raises:
+        UsageError: labels were asked for where there are none, or the name is unknown.
+    """
+    if wanted not in SCORINGS:
+        raise UnknownNameError("scoring", wanted, SCORINGS)
+    if wanted == "labels" and not labels:
+        raise UsageError("scoring by label was asked for a task without labels: use scoring generate.")
+    if wanted == "auto":
+        return "labels" if backbone.kind == "causal" and labels else "generate"
+    return wanted
 
 
 def length_batches(lengths: np.ndarray, prompt_length: int, batch_tokens: int) -> list[np.ndarray]:
@@ -114,19 +138,19 @@ def answers(
     """
     place = [(j, int(r)) for j, job in enumerate(jobs) for r in job.row_numbers()]
     lengths = np.asarray([len(jobs[j].split.inputs(r)) for j, r in place], dtype=np.int64)
-    budget = [answer_budget(backbone, job.task, job.split, max_target_tokens) for job in jobs]
-    budgets = np.asarray([budget[j] for j, _ in place])
+    ways = [_way(backbone, job, max_target_tokens) for job in jobs]
     prompt_length = prompter.prompt_length if prompter is not None else 0
     found: dict[int, tuple[str, int]] = {}
     batch_tokens = min(parallel.gather(batch_tokens))  # a process short of memory asks for less: all must cut alike
-    for depth in np.unique(budgets):
-        group = np.flatnonzero(budgets == depth)
-        parts = length_batches(lengths[group], prompt_length, batch_tokens)
+    for way in dict.fromkeys(ways):
+        group = np.asarray([i for i, (j, _) in enumerate(place) if ways[j] == way], dtype=np.int64)
+        parts = length_batches(lengths[group] + way.behind, prompt_length, batch_tokens)
         for part in parallel.shares(parts, in_step=backbone.sharded):
             rows = [(jobs[place[i][0]], place[i][1]) for i in group[part]]
-            outputs = _generate(backbone, prompter, rows, int(depth))
-            for i, ids, text in zip(group[part], outputs, backbone.decode(outputs), strict=True):
-                found[int(i)] = (text, int(lengths[i]) + prompt_length + len(ids))
+            batch = TokenBatch.of([job.split.inputs(r) for job, r in rows], device=backbone.device)
+            answered = way.answer(backbone, batch, prompts_for(backbone, prompter, rows))
+            for i, (text, tokens) in zip(group[part], answered, strict=True):
+                found[int(i)] = (text, int(lengths[i]) + prompt_length + tokens)
             if progress is not None:
                 progress(len(found), len(place))
     for other in parallel.gather(found):
@@ -165,12 +189,40 @@ def evaluate(
     return results
 
 
-def _generate(
-    backbone: Backbone, prompter: Prompter | None, rows: Sequence[tuple[EvalJob, int]], depth: int
-) -> list[list[int]]:
-    inputs = [job.split.inputs(r) for job, r in rows]
-    batch = TokenBatch.of(inputs, device=backbone.device)
-    return backbone.generate(batch, prompts_for(backbone, prompter, rows), depth)
+@dataclass(frozen=True)
+class Way:
+    """How the rows of some jobs are answered.
+
+    Attributes:
+        labels: the candidate answers; None where answers are generated.
+        depth: the most tokens of a generated answer.
+        behind: positions of the candidate answers behind a row's text.
+    """
+
+    labels: tuple[str, ...] | None
+    depth: int
+    behind: int = 0
+
+    def answer(self, backbone: Backbone, batch: TokenBatch, prompts: PromptBatch | None) -> list[tuple[str, int]]:
+        """By row, its answer and the positions that this took behind the row's text."""
+        if self.labels is None:
+            outputs = backbone.generate(batch, prompts, self.depth)
+            return [(text, len(ids)) for text, ids in zip(backbone.decode(outputs), outputs, strict=True)]
+        candidates = backbone.tokenize_targets(list(self.labels))
+        texts = backbone.decode(candidates)
+        scores = backbone.label_scores(batch, prompts, [candidates] * batch.size)
+        return [(texts[int(row.argmax())], self.behind) for row in scores]
+
+
+def _way(backbone: Backbone, job: EvalJob, max_target_tokens: int) -> Way:
+    if scoring_of(backbone, job.task.labels, job.scoring) == "generate":
+        return Way(None, answer_budget(backbone, job.task, job.split, max_target_tokens))
+    return by_label(backbone, job.task.labels or ())
+
+
+def by_label(backbone: Backbone, labels: Sequence[str]) -> Way:
+    """Answers are the most probable of these labels (the first of equally probable ones)."""
+    return Way(tuple(labels), 0, sum(len(ids) for ids in backbone.tokenize_targets(list(labels))))
 
 
 def prompts_for(

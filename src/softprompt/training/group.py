@@ -18,7 +18,7 @@ from softprompt.backbones.base import Backbone, Dropout
 from softprompt.backbones.engine.host import free_memory_bytes
 from softprompt.batch import Rows, TokenBatch, on_device
 from softprompt.errors import OutOfMemoryError
-from softprompt.inference.evaluate import EvalJob, evaluate, length_batches, seeded_rows
+from softprompt.inference.evaluate import EvalJob, Scoring, evaluate, length_batches, seeded_rows
 from softprompt.prompts.prompter import Prompter
 from softprompt.training.optim import gradient_norm_N, make_optimizer
 from softprompt.training.runs import Run, RunResult
@@ -58,7 +58,7 @@ class Group:
     def __init__(self, backbone: Backbone, prompter: Prompter, runs: Sequence[Run], settings: TrainSettings) -> None:
         self.backbone = backbone
         self.prompter = prompter
-        self.settings = settings
+        self.settings = settings = settings.resolved(backbone.kind)
         self.runs = list(runs)
         self.active = list(range(len(runs)))
         self.results = [RunResult(name=run.name, seed=run.seed) for run in runs]
@@ -170,10 +170,11 @@ class Group:
         return torch.zeros(len(self.active), device=device).index_add_(0, run_B, row_B.detach().float())
 
     def _dropout(self, picks: Sequence[tuple[int, int, int]]) -> Dropout | None:
-        if not self.settings.dropout:
+        rate = self.settings.dropout
+        if not rate or rate == "auto":
             return None
         keys = [row_key(self.runs[self.active[n]].seed, self.step_number, part, row) for n, part, row in picks]
-        return Dropout(rate=self.settings.dropout, key_B=on_device(torch.tensor(keys), self.backbone.device))
+        return Dropout(rate=rate, key_B=on_device(torch.tensor(keys), self.backbone.device))
 
     def _halve(self) -> None:
         # A micro-batch holds at least one row whatever its limit, so below one row's positions halving is in vain.
@@ -236,7 +237,11 @@ class Group:
         scored = [i for i in self.active if self.runs[i].validated]
         jobs = [
             EvalJob(
-                run=n, task=self.runs[i].task, split=self.runs[i].validation, rows=self.selecting_rows(i, most or 0)
+                run=n,
+                task=self.runs[i].task,
+                split=self.runs[i].validation,
+                rows=self.selecting_rows(i, most or 0),
+                scoring=self.scoring(i),
             )
             for n, i in enumerate(self.active)
             if i in scored
@@ -266,6 +271,10 @@ class Group:
                 result.best = self.values_of(i)
             records.append({"run": result.name, **record})
         return records
+
+    def scoring(self, run: int) -> Scoring:
+        """How a run's answers are found; scoring by label only where its task has labels."""
+        return self.settings.scoring if self.runs[run].task.labels else "generate"
 
     def stale(self) -> list[int]:
         """Active runs whose last ``patience`` validations brought no improvement."""

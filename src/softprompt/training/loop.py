@@ -102,6 +102,7 @@ def train_prompts(
         NonFiniteError: no run is left.
         OutOfMemoryError: not even one row fits.
     """
+    settings = settings.resolved(backbone.kind)
     _check(backbone, prompter, runs, settings)
     directory = None
     if folder is not None:
@@ -199,7 +200,13 @@ def _final_scores(backbone: Backbone, start: Prompter, group: Group) -> None:
                 for n, i in enumerate(chosen):
                     tensor[n] = group.results[i].best[name].to(tensor.device)
     jobs = [
-        EvalJob(run=n, task=group.runs[i].task, split=group.runs[i].validation, rows=group.runs[i].report_rows)
+        EvalJob(
+            run=n,
+            task=group.runs[i].task,
+            split=group.runs[i].validation,
+            rows=group.runs[i].report_rows,
+            scoring=group.scoring(i),
+        )
         for n, i in enumerate(chosen)
     ]
     found = evaluate(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.inference.evaluate import SCORINGS, Scoring
 
 Optimizer = Literal["adafactor", "adam"]
 
@@ -25,13 +26,16 @@ class TrainSettings:
             1,100,000 behaves as if the counter had been restored with the T5 checkpoint.
         weight_decay: the parameter is multiplied by (1 - weight_decay) each step.
         clip_norm: largest gradient norm of one run; 0 for none.
-        dropout: probability in the frozen backbone while training, in [0, 1).
+        dropout: probability in the frozen backbone while training, in [0, 1); ``auto``: 0.1 in T5 and other
+            encoder-decoders, as in the papers, and 0 in decoder-only models, which were trained without.
         z_loss: weight of the squared log partition function.
         eval_every: steps between validations and checkpoints.
         eval_rows: at most this many validation rows while training (a seeded subset); 0 for all.
         embedding_step: the step whose prompt is the task embedding (SPoT section 3.2: 10,000); 0 for none.
         patience: validations without improvement after which a run stops early; 0 for never.
         max_input_tokens: inputs are cut to this many tokens in training; 0 for no cut.
+        scoring: how validation finds answers: ``labels`` (the most probable label), ``generate``, or ``auto``
+            (``labels`` for decoder-only backbones on tasks with labels; see ``inference.evaluate``).
         max_target_tokens: targets are cut to this many tokens, and answers generated up to it.
         micro_batch_tokens: most padded positions (prompt and text) in one forward pass; 0 chooses for the device.
     """
@@ -45,7 +49,7 @@ class TrainSettings:
     adafactor_step_offset: int = 0
     weight_decay: float = 1e-5
     clip_norm: float = 0.0
-    dropout: float = 0.1
+    dropout: float | Literal["auto"] = "auto"
     z_loss: float = 1e-4
     eval_every: int = 500
     eval_rows: int = 1500
@@ -54,6 +58,7 @@ class TrainSettings:
     max_input_tokens: int = 512
     max_target_tokens: int = 64
     micro_batch_tokens: int = 0
+    scoring: Scoring = "auto"
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -70,12 +75,18 @@ class TrainSettings:
                      "max_input_tokens", "micro_batch_tokens", "adafactor_step_offset"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise UsageError(f"dropout must be in [0, 1), got {self.dropout}.")
+        if self.dropout != "auto":
+            object.__setattr__(self, "dropout", _rate(self.dropout))
+        if self.scoring not in SCORINGS:
+            raise UnknownNameError("scoring", str(self.scoring), SCORINGS)
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be above 0, got {self.learning_rate}.")
         if self.optimizer not in ("adafactor", "adam"):
             raise UnknownNameError("optimizer", self.optimizer, ("adafactor", "adam"))
+
+    def resolved(self, kind: str) -> TrainSettings:
+        """The same settings with the dropout that ``auto`` means for a kind of backbone."""
+        return self.having(dropout=dropout_for(kind)) if self.dropout == "auto" else self
 
     @classmethod
     def names(cls) -> list[str]:
@@ -89,3 +100,18 @@ class TrainSettings:
             if name not in current:
                 raise UnknownNameError("setting", name, current)
         return TrainSettings(**{**current, **changes})
+
+
+def dropout_for(kind: str) -> float:
+    """The dropout a kind of backbone (``Backbone.kind``) is tuned with where the user names none."""
+    return 0.0 if kind == "causal" else 0.1
+
+
+def _rate(value: object) -> float:
+    try:
+        rate = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        rate = -1.0
+    if not 0.0 <= rate < 1.0:
+        raise UsageError(f"dropout must be auto or a number in [0, 1), got {value}.")
+    return rate

@@ -1,29 +1,14 @@
-"""What is particular to decoder-only models: the cache of prompts, spaces before targets, beginnings of text."""
+"""What is particular to decoder-only models: ends of answers, spaces before targets, special tokens."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from tests.models import CAUSAL_KINDS, random_batch, random_prompts, tiny_backbone
+from tests.models import CAUSAL_KINDS, random_batch, random_prompts, tiny_backbone, tiny_model
 
+from softprompt.backbones.load import wrap
 from softprompt.batch import Rows, TokenBatch
-from softprompt.errors import UsageError
-
-
-@pytest.mark.parametrize("kind", CAUSAL_KINDS)
-def test_a_prompts_keys_and_values_are_computed_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = tiny_backbone(kind)
-    batch, stack = random_batch(backbone, targets=False), random_prompts(backbone, tuned=False)
-    prompts = stack.prompts(Rows(run_B=torch.tensor([0, 1, 2, 0, 1])))
-    first = backbone.generate(batch, prompts, 5)
-    assert set(backbone._prompt_kv) == {"prompt-0-0", "prompt-0-1", "prompt-0-2"}
-    calls = []
-    forward = backbone.hf_model.forward
-    monkeypatch.setattr(
-        backbone.hf_model, "forward", lambda *a, **k: calls.append("inputs_embeds" in k) or forward(*a, **k)
-    )
-    assert backbone.generate(batch, prompts, 5) == first
-    assert not any(calls)  # no prompt went through the model again
+from softprompt.errors import BackboneError, UsageError
 
 
 @pytest.mark.parametrize("kind", CAUSAL_KINDS)
@@ -63,3 +48,36 @@ def test_checkpointing_changes_nothing() -> None:
         backbone.example_losses(batch, stack.prompts(Rows(run_B=torch.tensor([0, 1, 2, 0, 1])))).nll_B.sum().backward()
         found.append(stack.prompts_NPH.grad)
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_every_end_token_ends_an_answer() -> None:
+    backbone = tiny_backbone("llama")
+    model = backbone.hf_model
+    (plain,) = backbone.generate(TokenBatch.of([[5, 6, 7]]), None, 4)
+    model.generation_config.eos_token_id = [backbone.end_id, plain[2]]
+    again = wrap(model, backbone.tokenizer, name="two ends", fingerprint="0" * 64)
+    assert again.end_ids == (backbone.end_id, plain[2])
+    assert again.generate(TokenBatch.of([[5, 6, 7]]), None, 4) == [plain[: plain.index(plain[2])]]
+
+
+def test_special_tokens_are_the_tokenizers() -> None:
+    from tokenizers import processors
+
+    model, tokenizer = tiny_model("llama")
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> <s> $A </s>", special_tokens=[("<s>", begin), ("</s>", end)]
+    )
+    backbone = wrap(model, tokenizer, name="framed", fingerprint="0" * 64)
+    (ids,), (goal,) = backbone.tokenize_inputs(["a cat"]), backbone.tokenize_targets(["yes"])
+    assert ids == tokenizer("a cat")["input_ids"][:-1]  # a row is one text: its end stands behind the targets
+    assert ids[:2] == [begin, begin]
+    assert goal[-1] == end
+    assert goal.count(end) == 1
+
+
+def test_a_tokenizer_beyond_the_table_is_refused() -> None:
+    model, tokenizer = tiny_model("llama")
+    tokenizer.add_tokens(["<new>"])
+    with pytest.raises(BackboneError, match=f"'<new>' the id {len(tokenizer) - 1}.*{len(tokenizer) - 1} rows"):
+        wrap(model, tokenizer, name="unresized", fingerprint="0" * 64)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from softprompt.backbones.engine.formulas import wide
 from softprompt.backbones.engine.quantized import Quantized, QuantizedLinear
 
 
@@ -30,6 +31,11 @@ class Linear:
         if isinstance(self.weight, Quantized):
             return self.weight.linear(x, self.bias)
         return F.linear(x, self.weight, self.bias)
+
+    def exact(self, x: Tensor) -> Tensor:
+        """The image of x computed in float32 at least, whatever the weight is held in."""
+        whole = self.weight.dense() if isinstance(self.weight, Quantized) else self.weight
+        return F.linear(wide(x), wide(whole), None if self.bias is None else wide(self.bias))
 
     def product(self, x: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
         """The batched product of x and a view [batch, ...] of the weight."""
