@@ -26,18 +26,22 @@ def digest_cache() -> Path:
     return cache_folder("weight-digests.json")
 
 
-def converted_folder(key: str, make: Make) -> Path:
+def converted_folder(key: str, make: Make, place: Path | None = None) -> Path:
     """The folder of a converted backbone, in the cache under ``backbones/KEY``; made where it is missing or damaged.
 
     Args:
         key: a safe file name that is another for other source files.
         make: writes config, safetensors and tokenizer into the folder it is given, and returns what
             ``converted.json`` shall say of the source.
+        place: a folder that does not exist yet, to write to instead of the cache.
 
     Raises:
+        UsageError: ``place`` exists.
         CorruptArtifactError: what was just made does not read back.
-        StorageError: the cache cannot be written.
+        StorageError: it cannot be written.
     """
+    if place is not None:
+        return _write(place, make, replace=False)
     root = cache_folder("backbones")
     target = root / key
     if is_whole(target):
@@ -49,12 +53,16 @@ def converted_folder(key: str, make: Make) -> Path:
         if is_whole(target):  # another process made it while this one waited
             return target
         sweep(root)
-        with new_folder(target, replace=True) as folder:
-            record = dict(make(folder))
-            record |= {"format": FORMAT, "weights": _weights(folder), "files": _small_files(folder)}
-            (folder / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        if not is_whole(target):
-            raise CorruptArtifactError(f"{target} does not read back as it was written: is the disk sound?")
+        return _write(target, make, replace=True)
+
+
+def _write(target: Path, make: Make, *, replace: bool) -> Path:
+    with new_folder(target, replace=replace) as folder:
+        record = dict(make(folder))
+        record |= {"format": FORMAT, "weights": _weights(folder), "files": _small_files(folder)}
+        (folder / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if not is_whole(target):
+        raise CorruptArtifactError(f"{target} does not read back as it was written: is the disk sound?")
     return target
 
 

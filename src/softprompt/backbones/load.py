@@ -1,11 +1,12 @@
 """Loading a frozen backbone: the embedded default, smollm2, a GGUF file, a folder, or a hub id pinned to a commit.
 
-Remote code is never run, pickled weights are never opened, and ``HF_HUB_OFFLINE`` is honoured.
+Remote code is never run, pickled weights are made into safetensors once (``pickled``), and ``HF_HUB_OFFLINE`` is honoured.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from softprompt.backbones.engine.host import keep_few_kernels, keep_freed_memory
 from softprompt.backbones.engine.quantized import BITS, quantize
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
 from softprompt.backbones.gguf import SMOLLM2, gguf_folder, smollm2_folder
+from softprompt.backbones.pickled import FILES as BIN_FILES
+from softprompt.backbones.pickled import bin_files, converted_bin, refuse_other_frameworks
 from softprompt.backbones.quiet import quiet
 from softprompt.backbones.sharding import shard
 from softprompt.backbones.texts import check_vocabulary
@@ -75,6 +78,32 @@ def load_backbone(
     if sharded:
         shard(backbone, place)
     return backbone
+
+
+def convert_backbone(name: str, place: Path | None = None, *, revision: str | None = None) -> Path:
+    """The safetensors copy of a backbone in another format (``pytorch_model.bin``, GGUF), made where there is none yet.
+
+    Args:
+        name: a folder, a hub id, a GGUF file or ``smollm2``.
+        place: a folder that does not exist yet; the cache, where `load_backbone` looks, if None.
+        revision: of a hub id.
+
+    Raises:
+        UsageError: it has safetensors already, or ``place`` exists.
+        BackboneError: it has no weights that can be converted; further as `load_backbone`.
+    """
+    if name == SMOLLM2:
+        return smollm2_folder(place)
+    if Path(name).suffix.lower() == ".gguf":
+        return gguf_folder(Path(name).expanduser(), place)
+    if name == BUILTIN:
+        raise UsageError("backbone 'builtin' comes in safetensors: there is nothing to convert.")
+    folder, _ = _folder(name, revision)
+    if any(folder.glob("*.safetensors")):
+        raise UsageError(f"{name} has safetensors weights already ({folder}): there is nothing to convert.")
+    if not bin_files(folder) or not (folder / "config.json").is_file():
+        raise BackboneError(f"{name} lacks config.json or pytorch_model.bin: there is nothing that can be converted.")
+    return converted_bin(folder, name, place)
 
 
 def computes_bfloat16(device: torch.device) -> bool:
@@ -139,6 +168,7 @@ def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf":
         return gguf_folder(path), None
+    refuse_other_frameworks(name, path if path.is_dir() else None)
     if path.is_dir():
         return path, None
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
@@ -151,12 +181,16 @@ def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
         RepositoryNotFoundError,
     )
 
-    try:
-        found = Path(
-            huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_IGNORED
-            )
+    def download(files: Sequence[str]) -> Path:
+        found = huggingface_hub.snapshot_download(
+            name, revision=revision, allow_patterns=list(files), ignore_patterns=_HUB_IGNORED
         )
+        return Path(found)
+
+    try:
+        found = download(_HUB_FILES)
+        if not any(found.glob("*.safetensors")):
+            found = download((*_HUB_FILES, *BIN_FILES))
     except (RepositoryNotFoundError, HFValidationError, LocalEntryNotFoundError) as error:
         offline = (
             "HF_HUB_OFFLINE is set"
@@ -192,10 +226,12 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.devi
     if not (folder / "config.json").is_file():
         raise BackboneError(f"{folder} holds no config.json: a backbone is a folder written by save_pretrained.")
     weights = sorted(folder.glob("*.safetensors"))
+    if not weights and bin_files(folder):
+        folder = converted_bin(folder, name)
+        weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise BackboneError(
-            f"{name} has no safetensors weights, and pickled ones are never opened: convert them once with "
-            "transformers (from_pretrained, then save_pretrained) and name the new folder."
+            f"{name} has neither safetensors nor pytorch_model.bin: a backbone is a folder written by save_pretrained."
         )
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -203,6 +239,11 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.devi
         raise BackboneError(
             f"{name} is of a kind transformers cannot load without running its code: {error}"
         ) from error
+    if config.is_encoder_decoder and config.model_type not in {*_T5_TYPES, "encoder-decoder"}:
+        raise BackboneError(
+            f"{name} is an encoder-decoder of kind {config.model_type!r}, whose prompts would not be what this package "
+            "tests: take a T5 (t5, mt5, umt5), a BERT encoder-decoder or a decoder-only model."
+        )
     if config.model_type in _T5_TYPES and dtype == torch.float16:
         raise UsageError(f"float16 was asked for {name}, a T5 model, which overflows in it: use bfloat16 or float32.")
     model, tokenizer = _from_pretrained(folder, name, config, dtype)
