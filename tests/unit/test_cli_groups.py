@@ -159,21 +159,17 @@ def test_a_wrong_quickstart_is_refused_before_anything_is_loaded(
     assert all(word in err for word in words), err
 
 
-@pytest.mark.parametrize("start", ["cold", "both"])
-def test_a_library_is_tuned_again_on_another_backbone(
-    start: str, place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_tiny("t5", place / f"wide-{start}", width=32, layers=1)
+def test_a_library_is_tuned_again_on_another_backbone(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_tiny("t5", place / "wide", width=32, layers=1)
     trained = ("train", "--task", "films", *HERE, *SMALL, "--prompt-length", "2", "--set", "batch_size=2")
-    code, _, err = call(capsys, *trained, "--library", f"old-{start}", "--out", f"runs/old-{start}")
+    code, _, err = call(capsys, *trained, "--library", "old", "--out", "runs/old")
     assert code == 0, err
-    asked = ("library", "retrain", f"old-{start}", f"new-{start}", "--backbone", f"wide-{start}", "--data", "data")
-    code, out, err = call(capsys, *asked, "--start", start, "--dtype", "float32", "--out", f"runs/re-{start}", "--json")
+    asked = ("library", "retrain", "old", "new", "--backbone", "wide", "--data", "data")
+    code, out, err = call(capsys, *asked, "--dtype", "float32", "--out", "runs/re", "--json")
     assert code == 0, err
     (prompt,) = json.loads(out)["prompts"]
-    assert prompt["cold"] is not None
-    assert (prompt["warm"] is not None) == (start == "both")
-    _, out, _ = call(capsys, "library", "show", f"new-{start}", "films@1", "--json")
+    assert prompt["after"] is not None
+    _, out, _ = call(capsys, "library", "show", "new", "films@1", "--json")
     assert json.loads(out)["width"] == 32
     assert "retrained from" in json.loads(out)["origin"]
 

@@ -39,8 +39,16 @@ class Folders(ABC):
         """The names present, each with a version that changes when the folder is replaced; not to be changed."""
 
     @abstractmethod
+    def version(self, name: str) -> str | None:
+        """The version of one folder, as `scan` gives it; None where it is absent."""
+
+    @abstractmethod
     def read(self, name: str, file: str) -> bytes:
         """The bytes of a file of a folder. Raises DataError where it is absent."""
+
+    @abstractmethod
+    def files(self, name: str) -> list[str]:
+        """The paths of all files of a folder, relative to it, hidden ones too, sorted; empty where it is absent."""
 
     @abstractmethod
     def exists(self, name: str) -> bool:
@@ -93,14 +101,15 @@ class LocalFolders(Folders):
         for name in names:
             if name[0] == ".":
                 continue
-            try:
-                stat = os.stat(f"{root}/{name}/{MANIFEST}")
-            except OSError:
-                continue  # not a prompt folder
-            found[name] = f"{stat.st_mtime_ns:x}-{stat.st_ino:x}-{stat.st_size:x}"
+            version = _file_version(f"{root}/{name}/{MANIFEST}")
+            if version is not None:  # otherwise not a prompt folder
+                found[name] = version
         # A directory changed a moment ago may change again without its (coarse) time showing it: look again next time.
         self._seen = (state, found) if now - before.st_mtime_ns > _SETTLED_NS else None
         return found
+
+    def version(self, name: str) -> str | None:
+        return _file_version(f"{self.root}/{name}/{MANIFEST}")
 
     def read(self, name: str, file: str) -> bytes:
         artifacts.check_file_name(f"{name}/{file}")
@@ -109,6 +118,16 @@ class LocalFolders(Folders):
         if "/" in file or os.path.islink(folder) or os.path.islink(path):  # following links is dear; few have any
             artifacts.inside(self.root, f"{name}/{file}")
         return artifacts.read_bytes(path)
+
+    def files(self, name: str) -> list[str]:
+        root = self.root / name
+        walked = os.walk(root)  # links to folders are named, not followed
+        found = [
+            os.path.join(folder, file)
+            for folder, folders, files in walked
+            for file in (*files, *_links(folder, folders))
+        ]
+        return sorted(os.path.relpath(path, root) for path in found)
 
     def exists(self, name: str) -> bool:
         return (self.root / name / MANIFEST).is_file()
@@ -129,6 +148,18 @@ class LocalFolders(Folders):
         artifacts.write_bytes(artifacts.inside(self.root, file), data)
 
 
+def _file_version(path: str) -> str | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return f"{stat.st_mtime_ns:x}-{stat.st_ino:x}-{stat.st_size:x}"
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if os.path.islink(os.path.join(folder, name))]
+
+
 class RemoteFolders(Folders):
     """A folder of an fsspec file system; needs that system's own fsspec plug-in.
 
@@ -144,15 +175,15 @@ class RemoteFolders(Folders):
             found, root = fsspec.core.url_to_fs(url) if filesystem is None else (filesystem, url.split("://", 1)[-1])
         except (ImportError, ValueError) as error:
             raise UsageError(f"{url} cannot be opened as a library: {error}.") from error
-        self.files: Any = found
+        self.system: Any = found
         self.root: str = root.rstrip("/")
         self.location = url
         self.index_folder = artifacts.cache_folder("index", hashlib.sha256(url.encode()).hexdigest()[:16])
 
     def scan(self) -> dict[str, str]:
-        self.files.invalidate_cache()
+        self.system.invalidate_cache()
         try:
-            listed = self.files.find(self.root, maxdepth=2, detail=True)
+            listed = self.system.find(self.root, maxdepth=2, detail=True)
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -161,20 +192,36 @@ class RemoteFolders(Folders):
         for path, info in listed.items():
             parts = path[len(self.root) :].strip("/").split("/")
             if len(parts) == 2 and parts[1] == MANIFEST and not parts[0].startswith("."):
-                known = [f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key) is not None]
-                found[parts[0]] = " ".join(known)
+                found[parts[0]] = _object_version(info)
         return found
+
+    def version(self, name: str) -> str | None:
+        self.system.invalidate_cache()
+        try:
+            return _object_version(self.system.info(self._path(name, MANIFEST)))
+        except OSError:
+            return None
 
     def read(self, name: str, file: str) -> bytes:
         try:
-            data: bytes = self.files.cat_file(self._path(name, file))
+            data: bytes = self.system.cat_file(self._path(name, file))
         except OSError as error:
             raise DataError(f"{self.show(name, file)} cannot be read: {error}.") from error
         return data
 
+    def files(self, name: str) -> list[str]:
+        root = self._path(name)
+        self.system.invalidate_cache()
+        try:
+            return sorted(path[len(root) :].strip("/") for path in self.system.find(root))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DataError(f"{self.show(name)} cannot be listed: {error}.") from error
+
     def exists(self, name: str) -> bool:
-        self.files.invalidate_cache()
-        return bool(self.files.exists(self._path(name, MANIFEST)))
+        self.system.invalidate_cache()
+        return bool(self.system.exists(self._path(name, MANIFEST)))
 
     def write(self, name: str, files: Mapping[str, bytes], *, replace: bool) -> None:
         if self.exists(name):
@@ -186,11 +233,11 @@ class RemoteFolders(Folders):
         manifest = files[MANIFEST]
         try:
             with contextlib.suppress(NotImplementedError, FileExistsError):
-                self.files.makedirs(self._path(name), exist_ok=True)
+                self.system.makedirs(self._path(name), exist_ok=True)
             for file, data in files.items():
                 if file != MANIFEST:
-                    self.files.pipe_file(self._path(name, file), data)
-            self.files.pipe_file(self._path(name, MANIFEST), manifest)
+                    self.system.pipe_file(self._path(name, file), data)
+            self.system.pipe_file(self._path(name, MANIFEST), manifest)
         except OSError as error:
             raise artifacts.StorageError(
                 f"{self.show(name)} was not written: {error}; without its manifest it counts as absent, so try again."
@@ -206,8 +253,8 @@ class RemoteFolders(Folders):
         if not self.exists(name):
             raise DataError(f"{self.show(name)} does not exist; nothing was removed.")
         try:
-            self.files.rm_file(self._path(name, MANIFEST))
-            self.files.rm(folder, recursive=True)
+            self.system.rm_file(self._path(name, MANIFEST))
+            self.system.rm(folder, recursive=True)
         except FileNotFoundError:
             return  # a store without real folders: the last file took the folder with it
         except OSError as error:
@@ -215,7 +262,7 @@ class RemoteFolders(Folders):
 
     def read_beside(self, file: str) -> bytes | None:
         try:
-            data: bytes = self.files.cat_file(self._path(file))
+            data: bytes = self.system.cat_file(self._path(file))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -225,8 +272,8 @@ class RemoteFolders(Folders):
     def write_beside(self, file: str, data: bytes) -> None:
         try:
             with contextlib.suppress(NotImplementedError, FileExistsError):
-                self.files.makedirs(self.root, exist_ok=True)
-            self.files.pipe_file(self._path(file), data)
+                self.system.makedirs(self.root, exist_ok=True)
+            self.system.pipe_file(self._path(file), data)
         except OSError as error:
             raise artifacts.StorageError(f"{self.show(file)} was not written: {error}.") from error
 
@@ -248,6 +295,10 @@ _VERSION_KEYS = (
     "blob_id",
     "oid",
 )
+
+
+def _object_version(info: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key) is not None)
 
 
 def open_folders(place: str | Path, filesystem: Any = None) -> Folders:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from softprompt import artifacts
-from softprompt.errors import CorruptArtifactError, SoftpromptError
+from softprompt.errors import SoftpromptError
 from softprompt.library.folders import Folders
-from softprompt.library.manifest import MANIFEST, TASK_VECTORS, Manifest
+from softprompt.library.manifest import Manifest
+from softprompt.library.reading import read_manifest, read_steadily, read_task_vectors
 from softprompt.library.similarity import METRICS, Metric
 from softprompt.library.vectors import VectorTable, try_open
 
@@ -205,7 +206,7 @@ class LibraryIndex:
         read: dict[str, Tensor] = {}
         for name in names:
             try:
-                read[name] = read_task_vectors(self.folders, read_manifest(self.folders, name))[metric]
+                read[name] = read_steadily(self.folders, name, partial(read_task_vectors, self.folders))[metric]
             except SoftpromptError as error:
                 if self.folders.exists(name):
                     self.problems[name] = str(error)
@@ -248,62 +249,3 @@ def _current_rows(table: VectorTable | None, versions: Mapping[str, str]) -> lis
 
 def _worth_rewriting(changed: int, size: int) -> bool:
     return changed > max(_REWRITE_COUNT, _REWRITE_SHARE * size)
-
-
-def read_manifest(folders: Folders, name: str) -> Manifest:
-    """The manifest of a prompt.
-
-    Raises:
-        DataError: there is none.
-        CorruptArtifactError: it is not what was written, or that of another prompt.
-    """
-    place = folders.show(name, MANIFEST)
-    manifest = Manifest.from_bytes(folders.read(name, MANIFEST), place)
-    if manifest.name != name:
-        raise CorruptArtifactError(
-            f"{place} is that of prompt {manifest.name!r}; the folder was renamed: name it so again, or import it anew."
-        )
-    return manifest
-
-
-def read_checked(folders: Folders, manifest: Manifest, file: str) -> bytes:
-    """A file's bytes, compared with the manifest.
-
-    Raises:
-        CorruptArtifactError: the manifest does not list it, or its bytes are not those that were written.
-    """
-    place = folders.show(manifest.name, file)
-    if file not in manifest.files:
-        raise CorruptArtifactError(f"{place} is not listed in its manifest; it was not opened.")
-    data = folders.read(manifest.name, file)
-    artifacts.check_sha256(data, manifest.files[file], place)
-    return data
-
-
-def read_task_vectors(folders: Folders, manifest: Manifest) -> dict[str, Tensor]:
-    """The float32 [H] vector of a prompt under each metric (see `similarity.task_vector`), checked."""
-    place = folders.show(manifest.name, TASK_VECTORS)
-    vectors = artifacts.parse_tensors(read_checked(folders, manifest, TASK_VECTORS), place)
-    for metric in METRICS:
-        if metric not in vectors or vectors[metric].shape != (manifest.width,):
-            raise CorruptArtifactError(
-                f"{place} holds no {metric} vector of width {manifest.width}; add the prompt again."
-            )
-    return vectors
-
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-def check_digests(folders: Folders, manifest: Manifest) -> list[str]:
-    """What is wrong with the files a manifest lists; empty where all are as they were written."""
-    problems = []
-    for file, expected in manifest.files.items():
-        if not isinstance(expected, str) or not _DIGEST.fullmatch(expected):
-            problems.append(f"{file} has no sha256 in the manifest")
-            continue
-        try:
-            read_checked(folders, manifest, file)
-        except SoftpromptError as error:
-            problems.append(str(error))
-    return problems

@@ -40,6 +40,7 @@ CARD = "README.md"
 FILES = (ADAPTER_CONFIG, ADAPTER_MODEL, TASK_EMBEDDING, TASK_VECTORS, CARD)  # and the manifest: nothing else
 PROMPT_TENSOR = "prompt_embeddings"
 EMBEDDING_TENSOR = "task_embedding"
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 UNSTATED_LICENCE = "unstated"
 LARGEST_BYTES = 4 * 2**20  # of a manifest
 
@@ -139,14 +140,15 @@ def default_name(task: str, seed: int) -> str:
 
 
 def check_prompt(prompt: Tensor, what: str) -> None:
-    """Raises when a tensor is no prompt: not floating point, not [P, H] with P, H >= 1, or not finite.
+    """Raises when a tensor is no prompt: not of `DTYPES`, not [P, H] with P, H >= 1, or not finite.
 
     Raises:
         DataError: wrong dtype or shape.
         NonFiniteError: NaN or infinity.
     """
-    if not prompt.is_floating_point():
-        raise DataError(f"{what} has dtype {str(prompt.dtype).removeprefix('torch.')}; a prompt is floating point.")
+    dtype = str(prompt.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:  # float8 and float4 are floating point too, but have no arithmetic of their own
+        raise DataError(f"{what} has dtype {dtype}; a prompt is one of {', '.join(DTYPES)}.")
     if prompt.dim() != 2 or 0 in prompt.shape:
         raise DataError(f"{what} has shape {list(prompt.shape)}; a prompt is [prompt tokens, width], both at least 1.")
     if not bool(prompt.isfinite().all()):
@@ -199,7 +201,7 @@ class Manifest(BaseModel):
     backbone_kind: Line
     prompt_length: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
-    dtype: Line
+    dtype: Annotated[str, StringConstraints(pattern=f"^({'|'.join(DTYPES)})$")]
     data_fingerprint: Digest | None
     steps: Count | None
     best_step: Count | None

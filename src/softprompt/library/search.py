@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from softprompt.errors import SoftpromptError, UsageError
-from softprompt.library.index import Entry, read_manifest, read_task_vectors
+from softprompt.library.index import Entry
+from softprompt.library.manifest import Manifest
+from softprompt.library.reading import check_vectors, read_steadily, read_task_vectors
 from softprompt.library.similarity import METRICS, Metric, check_metric, task_vector
 from softprompt.library.store import Library
 
@@ -91,15 +93,23 @@ def search(
         raise UsageError(f"top_k {top_k} was asked for; at least 1 is needed.")
     queries = _queries(target_embeddings)
     wanted = _filter(backbone_fingerprint, exclude_tasks, tasks, names, use_prompts)
-    # One more than is asked for: the lead of the last one shown is over it.
-    entries, ranked = _ranked(library, queries[metric], metric, top_k + 1, wanted)
-    mean_ranking, seed_rankings = ranked[0], [set(ranking[:top_k]) for ranking in ranked[1:]]
-    found: list[tuple[Match, Tensor]] = []
-    for name in mean_ranking:
-        try:
-            found.append(_match(library, entries[name], queries, metric, seed_rankings))
-        except SoftpromptError as error:  # removed since, or damaged: one bad prompt does not end a search
-            library.index.problems[name] = str(error)
+    bad: dict[str, str] = {}
+    while True:
+        # One more than is asked for: the lead of the last one shown is over it.
+        entries, ranked = _ranked(
+            library, queries[metric], metric, top_k + 1, lambda e: e.name not in bad and wanted(e)
+        )
+        mean_ranking, seed_rankings = ranked[0], [set(ranking[:top_k]) for ranking in ranked[1:]]
+        found: list[tuple[Match, Tensor]] = []
+        known = len(bad)
+        for name in mean_ranking:
+            try:
+                found.append(_match(library, entries[name], queries, metric, seed_rankings))
+            except SoftpromptError as error:  # removed since, or damaged: others take its place
+                bad[name] = str(error)
+        if len(bad) == known:
+            break
+    library.index.problems.update(bad)
     found.sort(key=lambda pair: (-pair[0].similarity, pair[0].name))
     return [_ahead(match, rank, by_seed, found[rank:]) for rank, (match, by_seed) in enumerate(found[:top_k], start=1)]
 
@@ -227,11 +237,18 @@ def _ranked(
     return entries, [[name for _, name in sorted(hits, key=lambda h: (-h[0], h[1]))[:top_k]] for hits in found]
 
 
+def _checked_vectors(library: Library, manifest: Manifest) -> dict[str, Tensor]:
+    """What is shown is compared with the embedding it comes from: whoever wrote the vectors could have made them up."""
+    vectors = read_task_vectors(library.folders, manifest)
+    check_vectors(library.folders, manifest, vectors)
+    return vectors
+
+
 def _match(
     library: Library, entry: Entry, queries: dict[Metric, Tensor], metric: Metric, seed_rankings: Sequence[set[str]]
 ) -> tuple[Match, Tensor]:
     """A prompt beside the target, without rank and lead, and its similarity under each of the target's seeds."""
-    vectors = read_task_vectors(library.folders, read_manifest(library.folders, entry.name))
+    vectors = read_steadily(library.folders, entry.name, lambda manifest: _checked_vectors(library, manifest))
     by_seed = {m: queries[m] @ vectors[m].to(torch.float64) for m in METRICS}
     several = len(by_seed[metric]) > 1
     match = Match(

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import builtins
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -25,24 +25,24 @@ from softprompt import artifacts
 from softprompt.errors import (
     CorruptArtifactError,
     IncompatibleBackboneError,
-    SoftpromptError,
     UnknownNameError,
     UsageError,
 )
 from softprompt.library.folders import Folders, LocalFolders, open_folders
 from softprompt.library.formats.adapter import folder_files
-from softprompt.library.index import Entry, LibraryIndex, check_digests, read_checked, read_manifest
-from softprompt.library.manifest import (
-    ADAPTER_MODEL,
-    EMBEDDING_TENSOR,
-    MANIFEST,
-    PROMPT_TENSOR,
-    TASK_EMBEDDING,
-    BackboneIdentity,
-    Manifest,
-    PromptRecord,
-    check_prompt,
+from softprompt.library.index import Entry, LibraryIndex
+from softprompt.library.manifest import MANIFEST, BackboneIdentity, Manifest, PromptRecord
+from softprompt.library.reading import (
+    problems_of,
+    read_checked,
+    read_embedding,
+    read_manifest,
+    read_prompt,
+    refuse_strange_files,
+    steady,
 )
+
+T = TypeVar("T")
 
 
 class UnverifiedPromptWarning(UserWarning):
@@ -51,6 +51,8 @@ class UnverifiedPromptWarning(UserWarning):
 
 class StoredPrompt:
     """One prompt of a library. Its manifest was read; tensors are read when asked for.
+
+    Where the prompt is replaced in between, the new one is read, and ``manifest`` becomes its own.
 
     Attributes:
         manifest: what is known of it.
@@ -79,13 +81,7 @@ class StoredPrompt:
         Raises:
             CorruptArtifactError: not what was written.
         """
-        prompt_PH = self._tensor(ADAPTER_MODEL, PROMPT_TENSOR)
-        if tuple(prompt_PH.shape) != (self.manifest.prompt_length, self.manifest.width):
-            raise CorruptArtifactError(
-                f"{self._folders.show(self.name, ADAPTER_MODEL)} holds a prompt of shape {list(prompt_PH.shape)}, its "
-                f"manifest says [{self.manifest.prompt_length}, {self.manifest.width}]; restore it from a copy."
-            )
-        return prompt_PH
+        return self._read(read_prompt)
 
     def task_embedding(self) -> Tensor:
         """The task embedding [P, H].
@@ -99,7 +95,7 @@ class StoredPrompt:
                 f"prompt {self.name!r} has no task embedding (imported?); compute one with 'softprompt embed', or search "
                 "with the prompts themselves."
             )
-        return self._tensor(TASK_EMBEDDING, EMBEDDING_TENSOR)
+        return self._read(read_embedding)
 
     def check_backbone(self, backbone: BackboneIdentity) -> bool:
         """Whether it is known to belong to the backbone; False for ``unverified`` ones, which fit in width.
@@ -111,17 +107,25 @@ class StoredPrompt:
         return self.manifest.verified
 
     def files(self) -> dict[str, bytes]:
-        """All files of its folder, each compared with its digest, the manifest last."""
-        found = {file: read_checked(self._folders, self.manifest, file) for file in self.manifest.files}
-        return {**found, MANIFEST: self._folders.read(self.name, MANIFEST)}
+        """All files of its folder, each compared with its digest, the manifest last.
 
-    def _tensor(self, file: str, tensor: str) -> Tensor:
-        place = self._folders.show(self.name, file)
-        tensors = artifacts.parse_tensors(read_checked(self._folders, self.manifest, file), place)
-        if tensor not in tensors:
-            raise CorruptArtifactError(f"{place} holds no tensor {tensor!r}; add the prompt again.")
-        check_prompt(tensors[tensor], f"prompt {self.name!r}")
-        return tensors[tensor]
+        Raises:
+            CorruptArtifactError: one is not what was written, or there are others.
+        """
+
+        def read(folders: Folders, manifest: Manifest) -> dict[str, bytes]:
+            refuse_strange_files(folders, manifest)
+            found = {file: read_checked(folders, manifest, file) for file in manifest.files}
+            found[MANIFEST] = folders.read(manifest.name, MANIFEST)
+            if Manifest.from_bytes(found[MANIFEST], folders.show(manifest.name, MANIFEST)) != manifest:
+                raise CorruptArtifactError(f"{folders.show(manifest.name)} changed while it was read; read it again.")
+            return found
+
+        return self._read(read)
+
+    def _read(self, read: Callable[[Folders, Manifest], T]) -> T:
+        self.manifest, found = steady(self._folders, self.manifest, lambda manifest: read(self._folders, manifest))
+        return found
 
 
 def check_backbone(manifest: Manifest, backbone: BackboneIdentity) -> None:
@@ -197,10 +201,13 @@ class Library:
         """
         artifacts.check_name(name, "prompt name")
         if not self.folders.exists(name):
-            raise UnknownNameError(
-                "prompt", name, self.folders.scan(), f"List them with: softprompt library ls {self.location}"
-            )
+            raise self._unknown(name)
         return StoredPrompt(self.folders, read_manifest(self.folders, name))
+
+    def _unknown(self, name: str) -> UnknownNameError:
+        return UnknownNameError(
+            "prompt", name, self.folders.scan(), f"List them with: softprompt library ls {self.location}"
+        )
 
     def load(self, name: str, backbone: BackboneIdentity) -> Tensor:
         """A prompt [P, H] for a backbone, in its stored dtype, on the CPU.
@@ -219,7 +226,9 @@ class Library:
                 UnverifiedPromptWarning,
                 stacklevel=2,
             )
-        return stored.prompt()
+        prompt_PH = stored.prompt()
+        stored.check_backbone(backbone)  # again: it may have been replaced in between
+        return prompt_PH
 
     def remove(self, name: str) -> None:
         """Remove a prompt.
@@ -233,21 +242,18 @@ class Library:
         self.folders.remove(name)
 
     def verify(self, names: Iterable[str] | None = None) -> Mapping[str, builtins.list[str]]:
-        """What is wrong with prompts, by name, after reading and hashing every file; empty where all are well.
+        """What is wrong with prompts, by name, after reading all of them; empty where all are well.
+
+        Every file is hashed; a folder holds the known files and no others; tensors are finite and of the shapes and dtypes
+        that the manifest says; the vectors that `search` compares are those of the task embedding.
 
         Args:
             names: which prompts; all where None.
         """
         problems: dict[str, builtins.list[str]] = {}
         for name in sorted(self.folders.scan()) if names is None else names:
-            try:
-                stored = self.get(name)
-                found = check_digests(self.folders, stored.manifest)
-                if not found:
-                    stored.prompt()
-            except SoftpromptError as error:
-                found = [str(error)]
-            if found:
+            found = problems_of(self.folders, name) if name in self else [str(self._unknown(name))]
+            if found and (names is not None or name in self):  # otherwise it was removed in between
                 problems[name] = found
         return problems
 

@@ -147,6 +147,7 @@ def pull(
         if name in library and not replace:
             continue
         manifest = _remote_manifest(api, repo_id, commit, name)
+        _refuse_strange(repo_id, name, manifest, files)
         content = {file: _download(api, repo_id, commit, f"{name}/{file}") for file in manifest.files}
         for file, data in content.items():
             artifacts.check_sha256(data, manifest.files[file], f"{repo_id}/{name}/{file}")
@@ -157,6 +158,15 @@ def pull(
     if calibration is not None:
         placed = place_calibration(library, calibration, place, replace=replace)
     return Pulled(commit, added, placed)
+
+
+def _refuse_strange(repo_id: str, name: str, manifest: Manifest, files: Iterable[str]) -> None:
+    there = {path.removeprefix(f"{name}/") for path in files if path.startswith(f"{name}/")}
+    strange = sorted(there - {*manifest.files, MANIFEST})
+    if strange:
+        raise CorruptArtifactError(
+            f"{repo_id}/{name} holds {', '.join(strange[:3])}, which a prompt's folder does not have; it was not taken."
+        )
 
 
 def _calibration_changes(
