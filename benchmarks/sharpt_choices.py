@@ -1,4 +1,4 @@
-"""Measure what the SharPT paper leaves open: K, the start of E, revival, metric, mixing, residual, ablations.
+"""Measure what the SharPT paper leaves open: K, the start and units of E, metric, mixing, residual, ablations.
 
     python benchmarks/sharpt_choices.py --data DATA --out runs/sharpt_choices.jsonl          # run what is missing
     python benchmarks/sharpt_choices.py --out runs/sharpt_choices.jsonl --summary            # print the table
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from softprompt import artifacts
 from softprompt.backbones.load import load_backbone
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.encoders import load_encoder
-from softprompt.methods.sharpt.recipes import SharPTRecipe, sharpt_recipe
+from softprompt.methods.sharpt.recipes import UNTRAINED, SharPTRecipe, sharpt_recipe
+from softprompt.methods.sharpt.relations import relations, task_encodings
+from softprompt.methods.sharpt.space import Space
 from softprompt.methods.sharpt.start import StartSettings
 from softprompt.methods.sharpt.train import adapt, train_space, tuned_share, untrained_space
 from softprompt.prompts.init import default_init, initial_prompts
@@ -30,6 +32,8 @@ from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import train_prompts
+
+RELATION_ROWS = 400  # rows of a task whose skill use represents it
 
 Change = Callable[[SharPTRecipe], SharPTRecipe]
 
@@ -44,33 +48,26 @@ def _latent(**changes: Any) -> Change:
 
 VARIANTS: Mapping[str, Change] = {
     "default": lambda recipe: recipe,
+    "with-task-names": lambda recipe: replace(recipe, named=True),
     "k-8": _start(skill_count=8),
-    "k-16": _start(skill_count=16),
     "k-128": _start(skill_count=128),
-    "k-256": _start(skill_count=256),
-    "k-1024": _start(skill_count=1024),
     "start-sampled": _start(skill_init="sampled"),
     "start-normal": _start(skill_init="normal"),
-    "no-revival": lambda recipe: replace(recipe, revive=False),
-    "start-normal-no-revival": lambda recipe: replace(_start(skill_init="normal")(recipe), revive=False),
+    "prompt-units": _start(skill_unit=37.3),  # E in the units of a prompt of the embedded backbone: collapses
     "normalised": _latent(metric="normalised"),
-    "normalised-k-128": lambda recipe: _latent(metric="normalised")(_start(skill_count=128)(recipe)),
-    "normalised-no-revival": lambda recipe: replace(_latent(metric="normalised")(recipe), revive=False),
     "no-entropy-into-skills": _latent(skill_gradient=False),
     "top-4": _latent(top_n=4),
     "soft": lambda recipe: replace(recipe, latent=replace(recipe.latent, top_n=recipe.start.skill_count)),
     "residual": _start(task_prompt=True),
-    "not-standardised": _start(standardise=False),
     "not-balanced": _start(balanced=False),
     "paper-start": lambda recipe: replace(
         recipe,
-        revive=False,
         start=StartSettings(skill_count=recipe.start.skill_count, skill_init="normal", generator_init="linear",
                             standardise=False, balanced=False),
     ),
-    "best-source-checkpoint": lambda recipe: replace(recipe, source_checkpoint="best"),
     "no-latent-space": lambda recipe: recipe.ablated("no-latent-space"),
-    "no-source-training": lambda recipe: recipe,
+    "no-source-training": lambda recipe: recipe.ablated("no-source-training"),
+    "generator-only": lambda recipe: recipe.ablated("generator-only"),
 }  # fmt: skip
 
 
@@ -83,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--summary", action="store_true", help="print the table of what --out holds and stop")
     parser.add_argument("--variants", help="commas between; all where not given")
     parser.add_argument("--sources", default="mnli,qqp,qnli,sst2,squad,multirc,winogrande,race")
-    parser.add_argument("--targets", default="cb,rte,cr,mrpc,copa,wic")
+    parser.add_argument("--targets", default="cb,rte,cr,mrpc,copa,wic", help="none: the spaces alone are measured")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--backbone", default="builtin")
@@ -91,6 +88,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--encoder", default="backbone", help="one of sharpt.encoders; a variant of its own in the file"
     )
+    parser.add_argument("--cache", type=Path, help="folder of instance encodings")
+    parser.add_argument("--runs", type=Path, help="folder of source trainings; one that was stopped goes on")
+    parser.add_argument("--batch-size", type=int, help="rows a step of source training")
     parser.add_argument("--source-steps", type=int)
     parser.add_argument("--target-steps", type=int)
     parser.add_argument("--learning-rate", type=float)
@@ -105,8 +105,10 @@ def recipe_of(options: argparse.Namespace) -> SharPTRecipe:
     source, target = recipe.source, recipe.target
     if options.source_steps:
         source = source.having(steps=options.source_steps, eval_every=options.source_steps)
+    if options.batch_size:
+        source = source.having(batch_size=options.batch_size)
     if options.target_steps:
-        target = target.having(steps=options.target_steps)
+        target = target.having(steps=options.target_steps, eval_every=max(1, options.target_steps // 2))
     if options.learning_rate:
         source, target = (s.having(learning_rate=options.learning_rate) for s in (source, target))
     recipe = replace(recipe, source=source, target=target)
@@ -121,9 +123,10 @@ class Bench:
         self.recipe = recipe_of(options)
         self.seeds = [int(s) for s in options.seeds.split(",")]
         self.backbone = load_backbone(options.backbone, dtype=options.dtype)
-        self.encoder = CachedEncoder(load_encoder(options.encoder, self.backbone), options.out.parent / "encodings")
+        self.encoder = CachedEncoder(load_encoder(options.encoder, self.backbone), options.cache)
         self.sources = [self.data(name, self.recipe.source) for name in options.sources.split(",")]
-        self.targets = [self.data(name, self.recipe.target) for name in options.targets.split(",")]
+        targets = [] if options.targets == "none" else options.targets.split(",")
+        self.targets = [self.data(name, self.recipe.target) for name in targets]
         shared = {
             "backbone": self.backbone.fingerprint,
             "encoder": self.encoder.fingerprint,
@@ -147,14 +150,15 @@ class Bench:
 
     def write(self, variant: str, seed: int, scores: Mapping[str, float], started: float, **more: Any) -> None:
         record = {
-            "variant": variant, "seed": seed, "score": float(np.mean(list(scores.values()))), "scores": dict(scores),
+            "variant": variant, "seed": seed, "score": float(np.mean(list(scores.values()))) if scores else None, "scores": dict(scores),
             "seconds": round(time.perf_counter() - started, 1), "setting": self.setting, "backbone": self.options.backbone,
             "encoder": self.options.encoder, "sources": self.options.sources, "targets": self.options.targets,
-            "source_steps": self.recipe.source.steps, "target_steps": self.recipe.target.steps,
+            "source_steps": self.recipe.source.steps, "source_batch": self.recipe.source.batch_size, "target_steps": self.recipe.target.steps,
             "train_rows": self.options.train_rows, "validation_rows": self.options.validation_rows, **more,
         }  # fmt: skip
         artifacts.append_json_line(self.options.out, record, durable=True)
-        print(f"{variant} seed {seed}: {record['score']:.1f} ({record['seconds']} s)", flush=True)
+        use = more.get("skill_use") or {}
+        print(f"{variant} seed {seed}: score {record['score']}, skills {use} ({record['seconds']} s)", flush=True)
 
     def prompt_tuning(self, seed: int) -> None:
         """The same targets and steps without SharPT: one prompt each, from class labels."""
@@ -174,18 +178,52 @@ class Bench:
         started = time.perf_counter()
         recipe = VARIANTS[name](self.recipe)
         more: dict[str, Any] = {}
-        if name == "no-source-training":
+        if name in UNTRAINED:
             space = untrained_space(self.backbone, self.encoder, self.sources, recipe, seed=seed)
         else:
-            (trained,) = train_space(self.backbone, self.encoder, self.sources, recipe, seeds=[seed])
+            folder = self.options.runs and self.options.runs / f"{self.setting}-{name}-{seed}"
+            (trained,) = train_space(
+                self.backbone,
+                self.encoder,
+                self.sources,
+                recipe,
+                seeds=[seed],
+                folder=folder,
+                resume=folder is not None,
+            )
             space = trained.space
             more = {"source_scores": trained.result.scores, "source_seconds": round(time.perf_counter() - started, 1)}
             if trained.use is not None:
                 more["skill_use"] = trained.use.plain()
-                more["revived"] = sum(r["revived"] for r in trained.history)
-        adapted = adapt(self.backbone, self.encoder, space, self.targets, recipe.target, seeds=[seed])
-        scores = {a.task: a.result.scores["score"] for a in adapted}
+                more["skill_use_by_step"] = {r["step"]: r["used"] for r in trained.history}
+        if space.skill_count > 1:
+            more["relations"] = self.relations(space)
+        scores = {}
+        if self.targets:
+            adapted = adapt(self.backbone, self.encoder, space, self.targets, recipe.target, seeds=[seed])
+            scores = {a.task: a.result.scores["score"] for a in adapted}
+            more["cost"] = {
+                "tokens": sum(a.result.tokens for a in adapted),
+                "eval_tokens": sum(a.result.eval_tokens for a in adapted),
+                "encoder_tokens": sum(a.result.encoder_tokens for a in adapted),
+            }
         self.write(name, seed, scores, started, tuned=tuned_share(space, self.backbone), **more)
+
+    def relations(self, space: Space) -> dict[str, Any]:
+        """Skill use of every task, related: sources with sources, and sources with targets (Figure 3)."""
+        prompts = space.prompter(self.backbone, self.encoder)
+        sources, targets = (
+            {d.task.name: task_encodings(self.encoder, space, d.task, d.train.examples[:RELATION_ROWS]) for d in part}
+            for part in (self.sources, self.targets)
+        )
+        among = relations(prompts, sources, sources).plain()["cosine"]
+        figure = relations(prompts, sources, targets).plain()["cosine"]
+        return {
+            "sources": list(sources),
+            "targets": list(targets),
+            "among_sources": [[round(value, 3) for value in row] for row in among],
+            "source_to_target": [[round(value, 3) for value in row] for row in figure],
+        }
 
 
 def summary(path: Path) -> None:
@@ -196,23 +234,37 @@ def summary(path: Path) -> None:
         print(f"\n{first['backbone']}, encoder {first['encoder']}, sources {first['sources']}, targets {first['targets']}, "
               f"{first['source_steps']} + {first['target_steps']} steps [{setting}]")  # fmt: skip
         base = _by_seed(own, "default")
-        print(f"{'variant':26}{'mean':>7}{'sd':>7}{'vs default':>12}{'used':>7}{'perpl.':>8}{'seconds':>9}")
+        print(
+            f"{'variant':26}{'mean':>7}{'sd':>7}{'vs default':>12}{'used':>7}{'perpl.':>8}{'between':>9}{'seconds':>9}"
+        )
         for variant in dict.fromkeys(r["variant"] for r in own):
             mine = [r for r in own if r["variant"] == variant]
             scores = _by_seed(own, variant)
             paired = [scores[s] - base[s] for s in scores if s in base]
             use = [r["skill_use"] for r in mine if "skill_use" in r]
             print(
-                f"{variant:26}{np.mean(list(scores.values())):7.2f}{_deviation(list(scores.values())):7.2f}"
+                f"{variant:26}{_mean(scores.values()):7.2f}{_deviation(list(scores.values())):7.2f}"
                 f"{(np.mean(paired) if paired else float('nan')):+12.2f}"
                 f"{(np.mean([u['used'] for u in use]) if use else float('nan')):7.0f}"
                 f"{(np.mean([u['perplexity'] for u in use]) if use else float('nan')):8.1f}"
+                f"{(np.mean([_between(r) for r in mine if 'relations' in r]) if use else float('nan')):9.2f}"
                 f"{np.mean([r['seconds'] for r in mine]):9.0f}"
             )
 
 
+def _between(record: Mapping[str, Any]) -> float:
+    """Mean cosine of skill use between two different source tasks."""
+    cosine = np.array(record["relations"]["among_sources"])
+    return float(cosine[~np.eye(len(cosine), dtype=bool)].mean())
+
+
 def _by_seed(records: Sequence[Mapping[str, Any]], variant: str) -> dict[int, float]:
-    return {r["seed"]: r["score"] for r in records if r["variant"] == variant}
+    return {r["seed"]: r["score"] for r in records if r["variant"] == variant and r["score"] is not None}
+
+
+def _mean(values: Iterable[float]) -> float:
+    own = list(values)
+    return float(np.mean(own)) if own else float("nan")
 
 
 def _deviation(values: Sequence[float]) -> float:

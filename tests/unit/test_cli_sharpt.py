@@ -91,7 +91,7 @@ def test_the_counts_stand_beside_the_papers(place: Path, capsys: pytest.CaptureF
 
 
 def test_what_the_paper_leaves_open_can_be_chosen(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    choices = ("metric=normalised", "top_n=2", "skill-init=sampled", "revive=false", "source_checkpoint=best")
+    choices = ("metric=normalised", "top_n=2", "skill-init=sampled", "named=true", "source_checkpoint=best")
     flags = [word for choice in choices for word in ("--space-set", choice)]
     code, _, err = call(capsys, *TRAIN, "--sources", "films", "--skills", "3", *flags, "--out", "chosen")
     assert code == 0, err
@@ -99,7 +99,7 @@ def test_what_the_paper_leaves_open_can_be_chosen(place: Path, capsys: pytest.Ca
     recipe = story["training"]["recipe"]
     assert (story["settings"]["metric"], story["settings"]["top_n"]) == ("normalised", 2)
     assert (recipe["start"]["skill_init"], recipe["start"]["skill_count"]) == ("sampled", 3)
-    assert (recipe["revive"], recipe["source_checkpoint"]) == (False, "best")
+    assert (recipe["named"], recipe["source_checkpoint"]) == (True, "best")
 
 
 def test_choices_are_flat_and_each_reaches_its_part() -> None:

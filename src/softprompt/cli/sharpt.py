@@ -53,7 +53,8 @@ def train(
         str, typer.Option("--encoder", help="Instance encoder: auto, backbone, minilm, a model.")
     ] = "auto",
     ablation: Annotated[
-        Literal["none", "no-source-training", "no-latent-space"], typer.Option("--ablation", help="Of Table 3.")
+        Literal["none", "no-source-training", "no-latent-space", "generator-only"],
+        typer.Option("--ablation", help="Of Table 3, or a control."),
     ] = "none",
     skills: Annotated[int | None, typer.Option("--skills", help="K, skills in the space.", min=1)] = None,
     space_set: Annotated[
@@ -61,7 +62,7 @@ def train(
         typer.Option(
             "--space-set",
             metavar="NAME=VALUE",
-            help="Where the paper is silent, e.g. skill_init=sampled, metric=normalised, revive=false; may be repeated.",
+            help="Where the paper is silent, e.g. skill_init=sampled, named=true; may be repeated.",
         ),
     ] = None,
     steps: o.Steps = None,
@@ -82,6 +83,7 @@ def train(
     """Learn the space and the generator on source tasks."""
     from softprompt.methods.sharpt.cache import CachedEncoder
     from softprompt.methods.sharpt.encoders import load_encoder
+    from softprompt.methods.sharpt.recipes import UNTRAINED
     from softprompt.methods.sharpt.train import train_space, untrained_space
 
     chosen = _recipe(recipe, set_, space_set, skills, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
@@ -93,7 +95,7 @@ def train(
     encoded = o.encode(model, tasks, chosen.source, train_rows, validation_rows)
     made: list[tuple[Space, RunResult | None, SkillUse | None]]
     with training("source training") as observer:
-        if ablation == "no-source-training":
+        if ablation in UNTRAINED:
             made = [(untrained_space(model, encodings, encoded, chosen, seed=seed), None, None) for seed in numbers]
         else:
             trained = train_space(
@@ -110,7 +112,7 @@ def train(
     columns = ["space", "seed", "mean score", "steps", "seconds", "skills"]
     shown = table(columns, [[row[name.removeprefix("mean ")] for name in columns] for row in rows])
     counts, told = _tuned(made[0][0], model, "source", "target")
-    run = out / "run" if ablation != "no-source-training" else None
+    run = out / "run" if ablation not in UNTRAINED else None
     where = [] if run is None else [f"run directory: {run}"]
     notes = _failures([result for _, result, _ in made if result is not None])
     return Answer(

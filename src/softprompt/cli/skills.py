@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,13 +12,6 @@ from softprompt.cli.app import command
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.sharpt import Cache, SpaceFolder, kept_in, sharpt
 from softprompt.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from softprompt.backbones.base import Backbone
-    from softprompt.methods.sharpt.cache import CachedEncoder
-    from softprompt.tasks.task import Task
 
 
 @command(sharpt, "relations")
@@ -40,6 +33,7 @@ def relations(
     """Relate tasks by the skills they use (Figure 3)."""
     from softprompt.methods.sharpt.figures import relations_heatmap
     from softprompt.methods.sharpt.relations import relations as relate
+    from softprompt.methods.sharpt.relations import task_encodings
     from softprompt.methods.sharpt.space import load_space, space_encoder
 
     _drawable(figure)
@@ -48,7 +42,10 @@ def relations(
     model = o.open_backbone(backbone, dtype, device, revision)
     encoder = space_encoder(loaded, model, kept_in(cache))
     by_name = {t.name: t for t in (*left, *right)}
-    encoded = {name: _encodings(encoder, model, task, train_rows) for name, task in by_name.items()}
+    encoded = {
+        name: task_encodings(encoder, loaded, task, task.split("train", max_rows=train_rows).examples)
+        for name, task in by_name.items()
+    }
     found = relate(
         loaded.prompter(model, encoder),
         {t.name: encoded[t.name] for t in left},
@@ -78,10 +75,9 @@ def skills(
     _drawable(figure)
     history = _history(run)
     drawn = [skill_use_curve(history, figure)] if figure is not None else []
-    last = {record["run"]: record for record in history}
-    revived = {name: sum(r["revived"] for r in history if r["run"] == name) for name in last}
-    rows = [[n, r["step"], r["used"], r["dead"], round(r["perplexity"], 2), revived[n]] for n, r in last.items()]
-    shown = table(["run", "last step", "skills used", "dead", "perplexity", "revived"], rows)
+    first, last = ({r["run"]: r for r in order} for order in (reversed(history), history))
+    rows = [[n, r["step"], first[n]["used"], r["used"], r["dead"], round(r["perplexity"], 2)] for n, r in last.items()]
+    shown = table(["run", "last step", "used at the start", "skills used", "dead", "perplexity"], rows)
     return Answer(
         data={"history": history, "figure": figure}, show=both(shown, lines(*(f"figure: {path}" for path in drawn)))
     )
@@ -100,13 +96,6 @@ def _history(folder: Path) -> list[dict[str, Any]]:
         if found:
             return found
     raise UsageError(
-        f"{folder} holds no measurement of skill use: give the folder of `softprompt sharpt train` (--out), trained "
-        "with a latent space."
+        f"{folder} holds no measurement of skill use: give the folder of `softprompt sharpt train` (--out); a space without "
+        "source training or without a latent space has none."
     )
-
-
-def _encodings(encoder: CachedEncoder, backbone: Backbone, task: Task, rows: int | None) -> Tensor:
-    from softprompt.tasks.encoded import encode_split
-
-    split = task.split("train", max_rows=rows)
-    return encoder.precompute(encode_split(split, backbone, max_input_tokens=None, max_target_tokens=None))

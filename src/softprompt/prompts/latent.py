@@ -43,15 +43,18 @@ class InstanceEncoder(Protocol):
     def encode(self, texts: Sequence[str]) -> Tensor:
         """float32 [B, m], one row a text, no gradient."""
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens it reads of each text: what an encoding costs."""
 
-class Upkeep(Protocol):
-    """What is done to the skills after an optimiser step without a gradient: revival, logging of their use."""
+
+class Watch(Protocol):
+    """What looks at the skills after an optimiser step: their use, measured and logged."""
 
     def __call__(self, prompts: LatentPrompts, step: int) -> None:
         """``step`` is the number of optimiser steps done."""
 
-    def keep(self, runs: Sequence[int]) -> Upkeep:
-        """The upkeep of these runs alone."""
+    def keep(self, runs: Sequence[int]) -> Watch:
+        """The watch over these runs alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,23 @@ class PreparedRows:
     encoding_Bm: Tensor
 
 
+def without_name(text: str, task_names: Sequence[str]) -> str:
+    """A text as an instance encoder reads it: without the task's name where that stands first.
+
+    With the name in front, encodings fall apart by task and a skill becomes a task's identity; without it rows of
+    different tasks can share a skill. A text that is nothing but a name stays.
+
+    >>> without_name("cr sentence: the battery lasts", ["cr"])
+    'sentence: the battery lasts'
+    >>> without_name("wsc: Mark told *him*", ["wsc"])
+    'Mark told *him*'
+    >>> without_name("record sales this year", ["cr"])
+    'record sales this year'
+    """
+    first, _, rest = text.partition(" ")
+    return rest if rest.strip() and first.removesuffix(":") in task_names else text
+
+
 def nearest_skills(encoding_Bm: Tensor, skills_Km: Tensor, top_n: int = 1) -> Tensor:
     """The ``top_n`` nearest skills of each encoding by Euclidean distance (Eq. 2).
 
@@ -132,7 +152,8 @@ class LatentPrompts(Prompter):
         scales: the tensor a formula uses is ``scales[name] * tensors[name]`` (1 where not given). A scale changes no
             function that can be reached, only how far one optimiser step of a given rate moves it.
         keys: identity of each run, for caches and answers.
-        upkeep: called after each optimiser step.
+        task_names: words that name a task: where one stands first in a text, what follows it is encoded.
+        watch: called after each optimiser step.
 
     Raises:
         UsageError: shapes that do not fit together, or an encoder of another width than the skills.
@@ -150,9 +171,11 @@ class LatentPrompts(Prompter):
         spread: float = 1.0,
         scales: Mapping[str, float] | None = None,
         keys: Sequence[str | None] | None = None,
-        upkeep: Upkeep | None = None,
+        task_names: Sequence[str] = (),
+        watch: Watch | None = None,
     ) -> None:
-        self.upkeep = upkeep
+        self.watch = watch
+        self.task_names = tuple(sorted(set(task_names)))
         self.settings = settings or LatentSettings()
         self.encoder = encoder
         self.codebook_loss = codebook_loss and self.settings.latent_space
@@ -219,9 +242,9 @@ class LatentPrompts(Prompter):
         return {name: t for name, t in self.tensors.items() if name not in self.tuned}
 
     def after_step(self, step: int) -> None:
-        if self.upkeep is not None:
+        if self.watch is not None:
             with torch.no_grad():
-                self.upkeep(self, step)
+                self.watch(self, step)
 
     def effective(self, name: str) -> Tensor:
         """A tensor as the formulas use it, [N, ...]: scaled, and skills of length 1 under the normalised metric."""
@@ -250,7 +273,7 @@ class LatentPrompts(Prompter):
                 f"SharPT needs the input text of each of {len(rows.run_B)} rows, found {len(rows.inputs)}; pass Rows.inputs."
             )
         with torch.no_grad():
-            raw_Bm = self.encoder.encode(rows.inputs)
+            raw_Bm = self.encoder.encode([without_name(text, self.task_names) for text in rows.inputs])
         if tuple(raw_Bm.shape) != (len(rows.inputs), self.encoder.width):
             raise UsageError(
                 f"instance encoder {self.encoder.name!r} gave {tuple(raw_Bm.shape)} for {len(rows.inputs)} texts of width "
@@ -392,7 +415,8 @@ class LatentPrompts(Prompter):
             spread=self.spread,
             scales=self.scales,
             keys=[self.keys[i] for i in runs],
-            upkeep=None if self.upkeep is None else self.upkeep.keep(runs),
+            task_names=self.task_names,
+            watch=None if self.watch is None else self.watch.keep(runs),
         )
 
 

@@ -24,7 +24,7 @@ from softprompt.study.model_arms import (
     tune_union,
     union_settings,
 )
-from softprompt.study.settings import Study
+from softprompt.study.settings import SHARPT_UNTRAINED, Study
 
 if TYPE_CHECKING:
     from softprompt.methods.sharpt.cache import CachedEncoder
@@ -87,7 +87,7 @@ def _space(
     runner: PromptRunner, study: Study, cell: StudyCell, ledger: Ledger, folder: Path, provenance: Mapping[str, Any],
     observe: Any,
 ) -> None:  # fmt: skip
-    from softprompt.methods.sharpt.relations import relations
+    from softprompt.methods.sharpt.relations import relations, task_encodings
     from softprompt.methods.sharpt.train import train_space, tuned_share, untrained_space
 
     ablation, seed = str(cell.spec.get("ablation", "none")), int(cell.spec["seed"])
@@ -95,7 +95,7 @@ def _space(
     names = _tasks(study)
     sources = [runner.data(study, task, recipe.source) for task in names]
     result: dict[str, Any]
-    if ablation == "no-source-training":
+    if ablation in SHARPT_UNTRAINED:
         space = untrained_space(backbone, encoder, sources, recipe, seed=seed)
         result = {"status": "untrained", "steps": 0, "seconds": 0.0, "tokens": 0, "eval_tokens": 0}
     else:
@@ -109,7 +109,8 @@ def _space(
     files = {f"space/{name}": (folder / "space" / name).read_bytes() for name in _SPACE_FILES}
     if space.skill_count and result["steps"]:
         every = list(dict.fromkeys([*names, *study.targets]))
-        encodings = {name: encoder.precompute(runner.data(study, name, recipe.target).train) for name in every}
+        rows = {name: runner.data(study, name, recipe.target) for name in every}
+        encodings = {name: task_encodings(encoder, space, own.task, own.train.examples) for name, own in rows.items()}
         found = relations(space.prompter(backbone, encoder), encodings, encodings)
         result["relations"] = {"tasks": every, "cosine": found.cosine_AB.tolist()}
     story = {**provenance, "cell": cell.name, "seconds": result["seconds"]}

@@ -8,7 +8,7 @@ from typing import Any
 
 from softprompt.methods.spot.race import KEEP, LOOK_ROWS, race_steps
 from softprompt.study.grid import Facts, Grid, StudyCell
-from softprompt.study.settings import FEW_STEPS, Study
+from softprompt.study.settings import FEW_STEPS, SHARPT_UNTRAINED, Study
 from softprompt.training.settings import TrainSettings
 
 # What cannot change a training's result beyond float tolerance, or is no part of the training.
@@ -64,7 +64,7 @@ def _latent(grid: Grid, tasks: Sequence[str], seed: int, ablation: str) -> None:
     if ablation != "none":
         data["ablation"] = spec["ablation"] = ablation
         label = f":{ablation}"
-    steps = 0 if ablation == "no-source-training" else recipe.source.steps
+    steps = 0 if ablation in SHARPT_UNTRAINED else recipe.source.steps
     own = identity_of(study, "latent_space", ablation)
     space = grid.add("latent_space", f"space{label}.{seed}", {**data, **own}, steps=steps, spec=spec)
     for target in study.targets:

@@ -59,7 +59,8 @@ def ablation_table(found: Outcomes, results: Results) -> Table | None:
         notes=(
             "As SharPT's Table 3, whose paper defines neither ablation. no-source-training: skills and generator are as "
             "they start, and the generator is tuned on the target. no-latent-space: the instance encoding goes into the "
-            "generator in place of a skill; it is trained on the sources, then on the target. "
+            "generator in place of a skill; it is trained on the sources, then on the target. generator-only, our control: one "
+            "fixed random vector for all rows and a fresh generator, as many numbers tuned as by SharPT, nothing from the sources. "
             f"{BEST_NOTE}",
             choice_note(found),
         ),

@@ -102,8 +102,9 @@ class StrategySettings:
 
 METHODS = ("sharpt", "model_tuning", "multitask_model_tuning")
 """Other methods that a study can compare transfer with."""
-SHARPT_ABLATIONS = ("no-source-training", "no-latent-space")
-"""Ablations of SharPT that a study can run beside it; see `softprompt.methods.sharpt.recipes.SharPTRecipe.ablated`."""
+SHARPT_ABLATIONS = ("no-source-training", "no-latent-space", "generator-only")
+SHARPT_UNTRAINED = ("no-source-training", "generator-only")
+"""Ablations of SharPT that a study can run beside it, and those without source training; see `softprompt.methods.sharpt.recipes.SharPTRecipe.ablated`."""
 
 
 @dataclass(frozen=True, kw_only=True)

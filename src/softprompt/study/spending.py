@@ -1,7 +1,8 @@
 """What the cells of a study cost, as a transfer alone would have to pay it (`softprompt.methods.spot.cost`).
 
 Prompt tuning counts two forward tokens a training position (forward, and back to the prompt), model tuning three
-(gradients of the weights as well), validation one.
+(gradients of the weights as well), validation one; so does a position of SharPT's instance encoder, which reads each row
+once. (An encoder smaller than the backbone is dearer in this count than in truth.)
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def training_tokens(kind: str, record: Record) -> tuple[float, float]:
     measured = int(evidence.get("report_rows", 0))
     if selected + measured:
         validated *= selected / (selected + measured)
-    return factor * float(result.get("tokens", 0)), validated
+    return factor * float(result.get("tokens", 0)) + float(result.get("encoder_tokens", 0)), validated
 
 
 def training_cost(kind: str, record: Record) -> Cost:

@@ -81,6 +81,7 @@ class RunResult:
         seconds: wall-clock share of this run (the group's seconds divided by its active runs).
         tokens: positions that went through the backbone in training.
         eval_tokens: the same in validation.
+        encoder_tokens: tokens a frozen instance encoder read for it (SharPT), forward only.
         note: what went wrong, where something did.
     """
 
@@ -100,10 +101,11 @@ class RunResult:
     seconds: float = 0.0
     tokens: int = 0
     eval_tokens: int = 0
+    encoder_tokens: int = 0
     note: str = ""
 
     PLAIN = ("name", "seed", "status", "steps", "best_step", "best_score", "scores", "predictions", "curve", "evidence",
-             "seconds", "tokens", "eval_tokens", "note")  # fmt: skip
+             "seconds", "tokens", "eval_tokens", "encoder_tokens", "note")  # fmt: skip
 
     def plain(self) -> dict[str, Any]:
         """Everything but tensors, as JSON takes it."""

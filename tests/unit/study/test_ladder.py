@@ -39,7 +39,7 @@ def settings(**changes: Any) -> LadderSettings:
         lora_tune=TUNE,
         sharpt=replace(
             quick, source=PROMPT.having(steps=3), target=PROMPT, start=replace(quick.start, skill_count=3),
-            upkeep_every=2,
+            watch_every=2,
         ),
         encoder="backbone",
         mixture=Mixture(name="animals", tasks=("birds", "fish")),

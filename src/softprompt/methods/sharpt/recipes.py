@@ -17,8 +17,10 @@ from softprompt.tasks.mixture import load_mixture
 from softprompt.training import recipes as training_recipes
 from softprompt.training.settings import TrainSettings
 
-Ablation = Literal["none", "no-source-training", "no-latent-space"]
-ABLATIONS: tuple[Ablation, ...] = ("none", "no-source-training", "no-latent-space")
+Ablation = Literal["none", "no-source-training", "no-latent-space", "generator-only"]
+ABLATIONS: tuple[Ablation, ...] = ("none", "no-source-training", "no-latent-space", "generator-only")
+UNTRAINED: tuple[Ablation, ...] = ("no-source-training", "generator-only")
+"""Ablations without source training: their space is `softprompt.methods.sharpt.train.untrained_space`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,9 @@ class SharPTRecipe:
         target: settings of target training; its prompt_length must be the source's.
         latent: how skills are chosen and used.
         start: how the space and the generator start.
-        revive: whether skills no reference row chooses are given a new place in source training.
-        upkeep_every: steps between measurements of skill use (and revivals).
+        named: whether the instance encoder reads a task's name where it stands in front of a text; a space then tends to
+            hold one group of skills a task.
+        watch_every: steps between measurements of skill use; the start and the end are always measured.
         reference_rows: source rows that skill use is measured on, and a k-means start is made from, at most.
         source_checkpoint: which checkpoint of source training is the space: ``final`` (the paper names no other) or
             ``best`` by the mean validation score over the sources.
@@ -41,8 +44,8 @@ class SharPTRecipe:
     target: TrainSettings
     latent: LatentSettings = field(default_factory=LatentSettings)
     start: StartSettings = field(default_factory=StartSettings)
-    revive: bool = True
-    upkeep_every: int = 500
+    named: bool = False
+    watch_every: int = 500
     reference_rows: int = 20_000
     source_checkpoint: Literal["final", "best"] = "final"
 
@@ -52,9 +55,9 @@ class SharPTRecipe:
                 f"source training has prompt_length {self.source.prompt_length} and target training "
                 f"{self.target.prompt_length}; one generator makes both, so give the same."
             )
-        if self.upkeep_every < 1 or self.reference_rows < 1:
+        if self.watch_every < 1 or self.reference_rows < 1:
             raise UsageError(
-                f"upkeep_every and reference_rows must be at least 1, got {self.upkeep_every} and {self.reference_rows}."
+                f"watch_every and reference_rows must be at least 1, got {self.watch_every} and {self.reference_rows}."
             )
         if self.source_checkpoint not in ("final", "best"):
             raise UnknownNameError("source checkpoint", self.source_checkpoint, ("final", "best"))
@@ -80,17 +83,22 @@ class SharPTRecipe:
         return replace(self, latent=latent, start=start, **part(self))
 
     def ablated(self, ablation: Ablation) -> SharPTRecipe:
-        """The recipe of an ablation of Table 3, which the paper does not define further.
+        """The recipe of an ablation of Table 3, which the paper does not define further, or of a control.
 
         ``no-source-training``: E stays at its stated start and the generator at its fresh one; only the target is
         trained (source steps are not run at all: see ``train.untrained_space``).
         ``no-latent-space``: the instance encoding feeds the generator directly, in place of a skill; the generator is
         trained on the sources and then on the target as before.
+        ``generator-only``, our control: one fixed random vector for all rows and a fresh generator. A target tunes exactly
+        as many numbers as SharPT does, with nothing of the sources in them.
         """
         if ablation not in ABLATIONS:
             raise UnknownNameError("ablation", ablation, ABLATIONS)
         if ablation == "no-latent-space":
             return replace(self, latent=replace(self.latent, latent_space=False))
+        if ablation == "generator-only":
+            start = replace(self.start, skill_count=1, skill_init="random")
+            return replace(self, start=start, latent=replace(self.latent, top_n=1))
         return self
 
 
@@ -102,13 +110,15 @@ def paper() -> SharPTRecipe:
         start=StartSettings(
             skill_count=256, skill_init="normal", generator_init="linear", standardise=False, balanced=False
         ),
-        revive=False,
     )
 
 
 def balanced() -> SharPTRecipe:
-    """The paper's steps and rates with our start: k-means skills, word-like prompts, units of a prompt step, revival."""
-    return replace(paper(), start=StartSettings(), revive=True)
+    """The paper's steps and rates with our start: k-means skills, word-like prompts, units of a prompt step.
+
+    At the rate of 0.3 skills move a tenth of a plain unit a step, as far as they do in ``quick``.
+    """
+    return replace(paper(), start=StartSettings(skill_unit=0.1))
 
 
 def quick() -> SharPTRecipe:
@@ -118,7 +128,7 @@ def quick() -> SharPTRecipe:
         source=settings.having(steps=600, batch_size=32, embedding_step=0, eval_every=200),
         target=settings.having(embedding_step=0),
         start=StartSettings(skill_count=32),
-        upkeep_every=100,
+        watch_every=100,
         reference_rows=5_000,
     )
 

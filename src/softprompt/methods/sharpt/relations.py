@@ -14,8 +14,12 @@ import torch
 from torch import Tensor
 
 from softprompt.errors import DataError
+from softprompt.methods.sharpt.cache import CachedEncoder
+from softprompt.methods.sharpt.space import Space
+from softprompt.methods.sharpt.union import names_of
 from softprompt.methods.sharpt.use import skill_use
 from softprompt.prompts.latent import LatentPrompts
+from softprompt.tasks.task import Example, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,11 @@ class Relations:
             "use": {name: list(values) for name, values in self.use.items()},
             "rows": dict(self.rows),
         }
+
+
+def task_encodings(encoder: CachedEncoder, space: Space, task: Task, examples: Sequence[Example]) -> Tensor:
+    """Raw instance encodings [S, m] of a task's rows as the space reads them: without its name, where it leaves names out."""
+    return encoder.precompute(examples, (*space.task_names, *names_of([task])) if space.task_names else ())
 
 
 def task_representation(prompts: LatentPrompts, encoding_Sm: Tensor, run: int = 0) -> Tensor:

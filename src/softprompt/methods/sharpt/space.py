@@ -44,6 +44,8 @@ class Space:
         scales: units of the tensors.
         backbone: name, fingerprint and hidden_size.
         encoder: name, fingerprint and width.
+        task_names: words that name a task, left out of encoded texts where one stands first; none where encodings were
+            made with them.
         training: plain JSON: recipe, seed, steps, scores, fingerprints of the data.
     """
 
@@ -56,6 +58,7 @@ class Space:
     scales: Mapping[str, float]
     backbone: Mapping[str, Any]
     encoder: Mapping[str, Any]
+    task_names: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -97,6 +100,7 @@ class Space:
                 "fingerprint": prompts.encoder.fingerprint,
                 "width": prompts.encoder.width,
             },
+            task_names=prompts.task_names,
             training=dict(training or {}),
         )
 
@@ -108,8 +112,11 @@ class Space:
         runs: int = 1,
         tuned: bool = False,
         keys: Sequence[str | None] | None = None,
+        task_names: Sequence[str] | None = None,
     ) -> LatentPrompts:
         """``runs`` copies of it as a prompter; where ``tuned``, the generator is, and E stays frozen (Eq. 3).
+
+        ``task_names`` takes the place of the space's own, for targets that bring names of their own.
 
         Raises:
             IncompatibleBackboneError: another backbone or another encoder than it was trained with.
@@ -126,6 +133,7 @@ class Space:
             spread=self.spread,
             scales=self.scales,
             keys=keys if keys is not None else (self.name,) * runs,
+            task_names=self.task_names if task_names is None else task_names,
         )
 
     def save(self, folder: Path, *, replace: bool = False) -> dict[str, Any]:
@@ -143,6 +151,7 @@ class Space:
             "settings": asdict(self.settings),
             "spread": self.spread,
             "scales": dict(self.scales),
+            "task_names": list(self.task_names),
             "training": dict(self.training),
             "versions": {"torch": torch.__version__, "python": sys.version.split()[0]},
             "sha256": {TENSORS: artifacts.sha256_bytes(data)},
@@ -197,6 +206,7 @@ def load_space(folder: Path) -> Space:
             scales={str(k): float(v) for k, v in manifest["scales"].items()},
             backbone=manifest["backbone"],
             encoder=manifest["encoder"],
+            task_names=tuple(str(name) for name in manifest.get("task_names", ())),
             training=manifest["training"],
         )
         _check_tensors(space)
@@ -280,6 +290,7 @@ def load_prompter(
         spread=first.spread,
         scales=first.scales,
         keys=[space.name for space in spaces],
+        task_names=[name for space in spaces for name in space.task_names],
     )
 
 

@@ -4,16 +4,19 @@ The paper says "randomly initialized" and no more; it states neither K nor the s
 
 - Encodings are standardised with the sources' mean and spread (``standardise``), so that E lives at unit scale whatever
   the encoder. Euclidean distance does not see the mean; the generator does.
-- Skills start as k-means centres of source encodings (``k-means``), as sampled encodings, or from a normal
-  distribution with the encodings' mean and spread.
+- Skills start as k-means centres of source encodings (``k-means``), as sampled encodings, from a normal
+  distribution with the encodings' mean and spread, or from a standard normal one (``random``: nothing of the sources).
 - The generator starts so that a generated prompt looks like words (``vocabulary``): with s the root mean square of
   the backbone's word embeddings, z_l = v_l / s for P sampled embeddings v_l, W2 = s I, b1 = b2 = 0, and W1 normal with
   standard deviation GAIN / sqrt(m). Hence p_l = v_l + s tanh(W1 e): a sampled-vocabulary prompt, as SPoT's source
   prompts start, plus a skill's share of about half a word's size. ``linear`` is the literal reading: z standard
   normal, W and b uniform in +-1/sqrt(fan-in), a linear layer's usual start.
-- ``balanced`` tunes each tensor in units in which a step of rate r moves a prompt entry by about r, as it does in
-  plain prompt tuning: Adam moves every entry by its rate, and W2 has H of them behind each prompt entry. Without it
-  (the literal reading) one step at 0.3 wipes out any start of W1 and W2.
+- ``balanced`` tunes each tensor of the generator in units in which a step of rate r moves a prompt entry by about r, as
+  it does in plain prompt tuning: Adam moves every entry by its rate, and W2 has H of them behind each prompt entry.
+  Without it (the literal reading) one step at 0.3 wipes out any start of W1 and W2.
+- Skills are tuned in plain units, whatever the generator's: a step of rate r moves an entry of E by ``skill_unit`` times
+  r standard deviations of the encodings. A step that is large against the distance of an encoding to its skill (about
+  15 in 384 dimensions) lets the few skills that win jump to the middle of the encodings, where they win everything.
 
 Letters: N runs, P prompt tokens, H width, K skills, m encoder width, S encodings.
 """
@@ -34,7 +37,7 @@ from softprompt.prompts.init import SAMPLED_IDS, InitSettings, initial_prompts
 from softprompt.prompts.latent import GENERATOR, InstanceEncoder, LatentPrompts, LatentSettings
 from softprompt.training.stream import keyed_rng
 
-SkillInit = Literal["k-means", "sampled", "normal"]
+SkillInit = Literal["k-means", "sampled", "normal", "random"]
 GeneratorInit = Literal["vocabulary", "linear"]
 GAIN = 0.5
 KMEANS_ROWS = 20_000
@@ -50,7 +53,8 @@ class StartSettings:
         skill_init: start of E.
         generator_init: start of z, W1, b1, W2, b2.
         standardise: whether encodings are centred and scaled with the sources' mean and spread.
-        balanced: whether tensors are tuned in the units described above.
+        balanced: whether the generator's tensors are tuned in the units described above.
+        skill_unit: how far a step of rate 1 moves an entry of E, in standard deviations of (standardised) encodings, > 0.
         task_prompt: whether the generated prompt is added to a tuned prompt of the whole run (a residual).
     """
 
@@ -59,9 +63,12 @@ class StartSettings:
     generator_init: GeneratorInit = "vocabulary"
     standardise: bool = True
     balanced: bool = True
+    skill_unit: float = 1.0
     task_prompt: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 < self.skill_unit < float("inf"):
+            raise UsageError(f"skill_unit must be a positive number, got {self.skill_unit}.")
         if self.skill_count < 1:
             raise UsageError(
                 f"a latent space needs at least one skill, {self.skill_count} were asked for; raise skill_count."
@@ -82,6 +89,7 @@ def start_space(
     latent: LatentSettings | None = None,
     start: StartSettings | None = None,
     keys: Sequence[str | None] | None = None,
+    task_names: Sequence[str] = (),
 ) -> LatentPrompts:
     """A fresh latent space and generator for each seed, all of it tuned, with the codebook loss; on the backbone's device.
 
@@ -94,6 +102,7 @@ def start_space(
         latent: how skills are used.
         start: how they start.
         keys: identity of each run.
+        task_names: left out of the texts that are encoded.
 
     Raises:
         UsageError: fewer encodings than skills at a k-means or sampled start.
@@ -104,10 +113,11 @@ def start_space(
     if latent.latent_space:
         own_Sm = encoding_Sm.to(torch.float32) if centre_m is None else (encoding_Sm - centre_m) / spread
         if latent.metric == "normalised":
-            own_Sm = torch.nn.functional.normalize(own_Sm, dim=1)
-        tensors["skills"] = torch.stack([start_skills(own_Sm, start, seed) for seed in seeds]) / scales.get(
-            "skills", 1.0
-        )
+            # Skills are scaled to length 1 wherever they are used; tuned at unit scale, a step is as small as without.
+            own_Sm = torch.nn.functional.normalize(own_Sm, dim=1) * encoder.width**0.5
+        if start.skill_unit != 1.0:
+            scales["skills"] = start.skill_unit
+        tensors["skills"] = torch.stack([start_skills(own_Sm, start, seed) for seed in seeds]) / start.skill_unit
     return LatentPrompts(
         {name: t.to(backbone.device) for name, t in tensors.items()},
         encoder,
@@ -118,6 +128,7 @@ def start_space(
         spread=spread,
         scales=scales,
         keys=keys,
+        task_names=task_names,
     )
 
 
@@ -160,7 +171,6 @@ def start_generator(
     scales: dict[str, float] = {}
     if start.balanced:
         scales = {
-            "skills": 1 / (GAIN * size),
             "position": 1 / size,
             "w1": 1 / (width * size),
             "b1": 1 / size,
@@ -210,9 +220,11 @@ def start_skills(encoding_Sm: Tensor, start: StartSettings, seed: int) -> Tensor
     count, rows = start.skill_count, int(encoding_Sm.shape[0])
     rng = keyed_rng(seed, "sharpt-skills")
     encoding_Sm = encoding_Sm.detach().to("cpu", torch.float32)
-    if start.skill_init == "normal":
+    if start.skill_init in ("normal", "random"):
         noise = torch.from_numpy(rng.standard_normal((count, encoding_Sm.shape[1])).astype(np.float32))
-        return encoding_Sm.mean(0) + noise * encoding_Sm.std(0, unbiased=False)
+        return (
+            noise if start.skill_init == "random" else encoding_Sm.mean(0) + noise * encoding_Sm.std(0, unbiased=False)
+        )
     if rows < count:
         raise UsageError(
             f"{count} skills were asked for with a {start.skill_init} start, which has {rows} source instances to start from; "

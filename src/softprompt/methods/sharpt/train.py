@@ -21,9 +21,9 @@ from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.recipes import SharPTRecipe
 from softprompt.methods.sharpt.space import Space, check_belongs, generator_names
 from softprompt.methods.sharpt.start import start_space
-from softprompt.methods.sharpt.union import reference_encodings, union_of
-from softprompt.methods.sharpt.use import SkillUpkeep, SkillUse, skill_use
-from softprompt.prompts.latent import LatentPrompts
+from softprompt.methods.sharpt.union import drawn_rows, names_of, reference_encodings, union_of
+from softprompt.methods.sharpt.use import SkillUse, SkillWatch, skill_use
+from softprompt.prompts.latent import LatentPrompts, without_name
 from softprompt.training.data import TaskData
 from softprompt.training.loop import Observer, train_prompts
 from softprompt.training.runs import Run, RunResult
@@ -95,18 +95,10 @@ def train_space(
         UsageError: no source, or more skills than source rows at a k-means start.
     """
     prompts, reference_Sm = _fresh(backbone, encoder, sources, recipe, seeds)
-    for source in sources:  # beforehand, all of it: processes that share a sharded backbone encode in step
-        encoder.precompute(source.validation)
     names = [name if len(seeds) == 1 else f"{name}-seed{seed}" for seed in seeds]
     history: list[dict[str, Any]] = []
-    prompts.upkeep = SkillUpkeep(
-        reference_Sm,
-        names=names,
-        seeds=seeds,
-        every=recipe.upkeep_every,
-        revive=recipe.revive,
-        until=recipe.source.steps - recipe.source.steps // 10,
-        log=_logger(history, folder),
+    prompts.watch = SkillWatch(
+        reference_Sm, names=names, every=recipe.watch_every, last=recipe.source.steps, log=_logger(history, folder)
     )
     union, validation = union_of(backbone, sources, recipe.source)
     runs = [
@@ -120,11 +112,17 @@ def train_space(
         )
         for run_name, seed in zip(names, seeds, strict=True)
     ]
+    costs = [_encode(encoder, run, recipe.source, prompts.task_names) for run in runs]
+    start_use = prompts.watch.measured(prompts, 0)  # also where it resumes: the start is the same
     results = train_prompts(
         backbone, prompts, runs, recipe.source, folder, resume=resume, observer=observer,
         extra_identity={"sharpt": "source", **_identity(recipe), "encoder": encoder.fingerprint},
     )  # fmt: skip
-    records = skill_history(folder) if folder is not None else history
+    for result, cost in zip(results, costs, strict=True):
+        result.encoder_tokens = cost
+    for record in start_use:
+        prompts.watch.log(record)
+    records = skill_history(folder) if folder is not None else sorted(history, key=lambda record: record["step"])
     return [
         _trained(backbone, prompts, n, result, sources, recipe, reference_Sm, records)
         for n, result in enumerate(results)
@@ -140,8 +138,9 @@ def untrained_space(
     seed: int = 0,
     name: str = "untrained",
 ) -> Space:
-    """The "no source training" ablation: E and the generator as they start, nothing learned from the sources but where
-    E starts (its k-means centres, or the scale of its noise). ``adapt`` then keeps E frozen there.
+    """The ablations without source training: E and the generator as they start. ``adapt`` then keeps E frozen there.
+
+    Of the sources it has at most where E starts (k-means centres of their texts), never a label.
     """
     prompts, _ = _fresh(backbone, encoder, sources, recipe, [seed])
     training = {"seed": seed, "steps": 0, "data": _fingerprints(sources), **_identity(recipe)}
@@ -182,6 +181,67 @@ def adapt(
         UsageError: no target, another prompt_length, or a target whose training rows have one class.
         IncompatibleBackboneError: another backbone or encoder.
     """
+    made = adaptation(backbone, encoder, space, targets, settings, seeds=seeds, select_rows=select_rows)
+    results = train_prompts(
+        backbone, made.prompts, made.runs, settings, folder, resume=resume, observer=observer,
+        extra_identity=dict(made.identity),
+    )  # fmt: skip
+    return made.adapted(backbone, results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """Target runs on a space, ready to be trained as one group, and what makes prompts of their results.
+
+    Attributes:
+        prompts: one run a target and seed, its generator tuned and E frozen.
+        runs: in the same order, targets outermost.
+        identity: plain JSON for ``train_prompts``'s ``extra_identity``.
+        space: the space they start from.
+        targets: the target of each run.
+        encoder_tokens: what each run's instance encodings cost, positions of the encoder's forward pass.
+    """
+
+    prompts: LatentPrompts
+    runs: tuple[Run, ...]
+    identity: Mapping[str, Any]
+    space: Space
+    targets: tuple[TaskData, ...]
+    encoder_tokens: tuple[int, ...]
+
+    def adapted(self, backbone: Backbone, results: Sequence[RunResult]) -> list[AdaptedPrompt]:
+        """The adapted prompt of each run: its best checkpoint. Adds the encoder's tokens to the results."""
+        made = []
+        for n, (target, run, result) in enumerate(zip(self.targets, self.runs, results, strict=True)):
+            result.encoder_tokens = self.encoder_tokens[n]
+            training = {
+                "task": target.task.name, "space": self.space.name, "space_sha256": self.identity["space"],
+                "data": _fingerprints([target]), **result.plain(),
+            }  # fmt: skip
+            space = Space.of(
+                self.prompts, backbone, name=run.name, kind="prompt", run=n, tensors=result.best or result.final,
+                training=training,
+            )  # fmt: skip
+            made.append(AdaptedPrompt(task=target.task.name, seed=run.seed, space=space, result=result))
+        return made
+
+
+def adaptation(
+    backbone: Backbone,
+    encoder: CachedEncoder,
+    space: Space,
+    targets: Sequence[TaskData],
+    settings: TrainSettings,
+    *,
+    seeds: Sequence[int] = (0,),
+    select_rows: Sequence[np.ndarray | None] | None = None,
+) -> Adaptation:
+    """The runs of ``adapt`` before they are trained, for a caller that trains groups of its own; see ``adapt``.
+
+    Raises:
+        UsageError: no target, another prompt_length, or a target whose training rows have one class.
+        IncompatibleBackboneError: another backbone or encoder.
+    """
     check_belongs(space, backbone, encoder)
     if not targets:
         raise UsageError("no target task was given; name at least one.")
@@ -192,32 +252,41 @@ def adapt(
         )
     for target in targets:
         check_classes(target)
-        encoder.precompute(target.train)
-        encoder.precompute(target.validation)
-    pairs = [(target, seed) for target in targets for seed in seeds]
     chosen_by = select_rows or [None] * len(targets)
-    selects = [rows for _, rows in zip(targets, chosen_by, strict=True) for _ in seeds]
-    names = [f"{target.task.name}-seed{seed}" for target, seed in pairs]
-    prompts = space.prompter(backbone, encoder, runs=len(pairs), tuned=True, keys=names)
-    runs = [
-        target.run(name, seed, select_rows=rows)
-        for name, (target, seed), rows in zip(names, pairs, selects, strict=True)
-    ]
-    parent = artifacts.sha256_bytes(artifacts.tensor_bytes(space.tensors))
-    results = train_prompts(
-        backbone, prompts, runs, settings, folder, resume=resume, observer=observer,
-        extra_identity={"sharpt": "target", "space": parent, "encoder": encoder.fingerprint},
-    )  # fmt: skip
-    adapted = []
-    for n, ((target, seed), result) in enumerate(zip(pairs, results, strict=True)):
-        training = {
-            "task": target.task.name, "space": space.name, "space_sha256": parent, "settings": asdict(settings),
-            "data": _fingerprints([target]), **result.plain(),
-        }  # fmt: skip
-        best = result.best or result.final
-        made = Space.of(prompts, backbone, name=names[n], kind="prompt", run=n, tensors=best, training=training)
-        adapted.append(AdaptedPrompt(task=target.task.name, seed=seed, space=made, result=result))
-    return adapted
+    cells = [(target, rows, seed) for target, rows in zip(targets, chosen_by, strict=True) for seed in seeds]
+    runs = [target.run(f"{target.task.name}-seed{seed}", seed, select_rows=rows) for target, rows, seed in cells]
+    task_names = (*space.task_names, *names_of(target.task for target in targets)) if space.task_names else ()
+    return Adaptation(
+        prompts=space.prompter(
+            backbone, encoder, runs=len(runs), tuned=True, keys=[run.name for run in runs], task_names=task_names
+        ),
+        runs=tuple(runs),
+        identity={
+            "sharpt": "target",
+            "space": artifacts.sha256_bytes(artifacts.tensor_bytes(space.tensors)),
+            "encoder": encoder.fingerprint,
+            "settings": asdict(settings),
+            "task_names": sorted(set(task_names)),
+        },
+        space=space,
+        targets=tuple(target for target, _, _ in cells),
+        encoder_tokens=tuple(_encode(encoder, run, settings, task_names) for run in runs),
+    )
+
+
+def _encode(encoder: CachedEncoder, run: Run, settings: TrainSettings, task_names: Sequence[str]) -> int:
+    """Encodes the rows a run will need, beforehand: long batches are fast, and processes that share a sharded backbone
+    encode in step.
+
+    Returns:
+        Tokens the encoder reads for it: each training row that is drawn once, and the selecting validation rows (all,
+        where none are named). A share of them may have come from a cache; a run alone would have paid for all.
+    """
+    drawn, validation = drawn_rows(run, settings), list(run.validation.examples)
+    encoder.precompute(drawn, task_names)
+    encoder.precompute(validation, task_names)
+    chosen = validation if run.select_rows is None else [validation[int(i)] for i in run.select_rows]
+    return sum(encoder.lengths([without_name(row.inputs, task_names) for row in (*drawn, *chosen)]))
 
 
 def check_classes(target: TaskData) -> None:
@@ -261,10 +330,11 @@ def _fresh(
 ) -> tuple[LatentPrompts, Tensor]:
     if not sources:
         raise UsageError("no source task was given; name at least one.")
-    reference_Sm = reference_encodings(encoder, sources, recipe.reference_rows)
+    task_names = () if recipe.named else names_of(source.task for source in sources)
+    reference_Sm = reference_encodings(encoder, sources, recipe.reference_rows, task_names)
     prompts = start_space(
         backbone, encoder, reference_Sm, seeds, prompt_length=recipe.source.prompt_length, latent=recipe.latent,
-        start=recipe.start,
+        start=recipe.start, task_names=task_names,
     )  # fmt: skip
     return prompts, reference_Sm
 

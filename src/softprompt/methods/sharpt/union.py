@@ -5,11 +5,10 @@ Letters: S reference rows, m encoder width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
@@ -17,8 +16,9 @@ from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.tasks.encoded import EncodedSplit, encode_split
 from softprompt.tasks.task import Example, Split, Task
 from softprompt.training.data import TaskData
+from softprompt.training.runs import Run
 from softprompt.training.settings import TrainSettings
-from softprompt.training.stream import keyed_rng
+from softprompt.training.stream import RowStream, keyed_rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,37 @@ class UnionTask(Task):
         return {**scores, "score": float(np.mean(list(scores.values()))) if scores else 0.0}
 
 
-def reference_encodings(encoder: CachedEncoder, sources: Sequence[TaskData], most: int) -> Tensor:
+def names_of(tasks: Iterable[Task]) -> tuple[str, ...]:
+    """The words that may stand in front of these tasks' texts to name them, sorted."""
+    names: set[str] = set()
+    for task in tasks:
+        settings = getattr(task.form, "keywords", {})  # of the catalog's forms, which are partial functions
+        prefix = settings.get("prefix")
+        names |= {task.name} | ({str(prefix)} if prefix else set())
+        if prefix and settings.get("round_column"):  # ANLI: a row's round joins the name
+            names |= {f"{prefix}_r{number}" for number in (1, 2, 3)}
+    return tuple(sorted(names))
+
+
+def reference_encodings(
+    encoder: CachedEncoder, sources: Sequence[TaskData], most: int, task_names: Sequence[str] = ()
+) -> Tensor:
     """Raw encodings of at most ``most`` source rows, drawn evenly from the plain union of all, float32 [S, m]."""
-    every_nm = torch.cat([encoder.precompute(source.train) for source in sources])
-    if len(every_nm) <= most:
-        return every_nm
-    picked = np.sort(keyed_rng(0, "sharpt-reference").permutation(len(every_nm))[:most])
-    return every_nm[torch.from_numpy(picked)]
+    rows = [example for source in sources for example in source.train.examples]
+    if len(rows) > most:
+        picked = np.sort(keyed_rng(0, "sharpt-reference").permutation(len(rows))[:most])
+        rows = [rows[int(i)] for i in picked]
+    return encoder.precompute(rows, task_names)
+
+
+def drawn_rows(run: Run, settings: TrainSettings) -> list[Example]:
+    """The training rows a run will see, each once: all that need an instance encoding."""
+    count = (run.steps or settings.steps) * settings.batch_size
+    sizes = [len(part) for part in run.train]
+    if count >= sum(sizes):
+        return [example for part in run.train for example in part.examples]
+    picks = dict.fromkeys(RowStream(sizes, run.rates, run.seed).take(count))
+    return [run.train[part].examples[row] for part, row in picks]
 
 
 def union_of(

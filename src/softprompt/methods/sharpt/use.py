@@ -1,8 +1,8 @@
-"""Which skills are used: measured on a fixed sample of rows, logged in training, and dead ones revived.
+"""Which skills are used: measured on a fixed sample of rows and logged in training.
 
 One batch says little about which of K skills are dead, so use is measured on a reference sample of source encodings,
-which cost nothing once they are cached. Both the measurement and the revival depend on the present skills, the step and
-the run's seed alone: a resumed training repeats them bit for bit.
+which cost nothing once they are cached. Nothing moves a dead skill: with a k-means start and skills tuned in plain
+units there are next to none (docs/sharpt.md).
 
 Letters: N runs, K skills, S reference rows, m encoder width.
 """
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from softprompt.errors import UsageError
 from softprompt.prompts.latent import COLLAPSED_PERPLEXITY, LatentPrompts, nearest_skills, skill_perplexity
-from softprompt.training.stream import keyed_rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ class SkillUse:
             skill = max(range(len(self.counts)), key=self.counts.__getitem__)
             text += (
                 f"; collapsed: skill {skill} takes {100 * self.counts[skill] / max(1, sum(self.counts)):.0f} % of the rows, "
-                "so every row gets the same prompt (start E with k-means, or turn revival on)"
+                "so every row gets the same prompt (start E with k-means, or lower the learning rate)"
             )
         return text
 
@@ -95,76 +94,37 @@ def skill_use(prompts: LatentPrompts, encoding_Sm: Tensor, run: int = 0) -> Skil
 Log = Callable[[dict[str, Any]], None]
 
 
-class SkillUpkeep:
-    """Measures skill use every so many steps, logs it, and gives dead skills a new place.
-
-    A dead skill is moved to a reference encoding drawn with probability proportional to its squared distance from its
-    nearest skill (as k-means++ draws), so that it lands where skills are sparse.
+class SkillWatch:
+    """Measures skill use every so many steps and after the last one, and logs it.
 
     Args:
         encoding_Sm: raw encodings of the reference rows, [S, m].
         names: of the runs, for the log.
-        seeds: of the runs.
         every: steps between measurements, at least 1.
-        revive: whether dead skills are moved.
-        until: no revival after this step (moved skills need time to settle); None for no end.
+        last: the last step, which is measured whatever ``every`` says.
         log: takes one record a run and measurement.
     """
 
-    def __init__(
-        self,
-        encoding_Sm: Tensor,
-        *,
-        names: Sequence[str],
-        seeds: Sequence[int],
-        every: int,
-        revive: bool = True,
-        until: int | None = None,
-        log: Log | None = None,
-    ) -> None:
+    def __init__(self, encoding_Sm: Tensor, *, names: Sequence[str], every: int, last: int, log: Log) -> None:
         if every < 1:
             raise UsageError(f"skill use is measured every {every} steps; at least 1 is needed.")
-        self.encoding_Sm = encoding_Sm
-        self.names, self.seeds = tuple(names), tuple(seeds)
-        self.every, self.revive, self.until, self.log = every, revive, until, log
+        self.encoding_Sm, self.names, self.every, self.last, self.log = encoding_Sm, tuple(names), every, last, log
 
-    @torch.no_grad()
     def __call__(self, prompts: LatentPrompts, step: int) -> None:
-        if step % self.every or not prompts.settings.latent_space:
+        """Logs one record a run at multiples of ``every`` and at the last step."""
+        if step % self.every and step != self.last:
             return
-        reviving = self.revive and "skills" in prompts.tuned and (self.until is None or step <= self.until)
-        for run in range(prompts.run_count):
-            use = skill_use(prompts, self.encoding_Sm, run)
-            revived = self._revive(prompts, run, use, step) if reviving and use.dead else 0
-            if self.log is not None:
-                self.log({"run": self.names[run], "step": step, **use.plain(), "revived": revived})
+        for record in self.measured(prompts, step):
+            self.log(record)
 
-    def _revive(self, prompts: LatentPrompts, run: int, use: SkillUse, step: int) -> int:
-        own_Sm = prompts.standardise(self.encoding_Sm)
-        skills_Km = prompts.effective("skills")[run]
-        nearest_S = nearest_skills(own_Sm, skills_Km)[:, 0]
-        square_S = (own_Sm - skills_Km[nearest_S]).square().sum(1).to("cpu", torch.float64)
-        dead = [k for k, count in enumerate(use.counts) if count == 0]
-        places = int((square_S > 0).sum())
-        count = min(len(dead), places)
-        if not count:
-            return 0
-        rng = keyed_rng(self.seeds[run], "sharpt-revival", step)
-        weight_S = (square_S / square_S.sum()).numpy()
-        picked = rng.choice(len(weight_S), size=count, replace=False, p=weight_S / weight_S.sum())
-        target = prompts.tensors["skills"].data[run]
-        value = own_Sm[torch.from_numpy(picked).to(own_Sm.device)] / prompts.scales.get("skills", 1.0)
-        target[torch.tensor(dead[:count], device=target.device)] = value.to(target)
-        return count
+    def measured(self, prompts: LatentPrompts, step: int) -> list[dict[str, Any]]:
+        """One record a run; none without a latent space."""
+        if not prompts.settings.latent_space:
+            return []
+        uses = [skill_use(prompts, self.encoding_Sm, run).plain() for run in range(prompts.run_count)]
+        return [{"run": name, "step": step, **use} for name, use in zip(self.names, uses, strict=True)]
 
-    def keep(self, runs: Sequence[int]) -> SkillUpkeep:
-        """The upkeep of these runs alone."""
-        return SkillUpkeep(
-            self.encoding_Sm,
-            names=[self.names[i] for i in runs],
-            seeds=[self.seeds[i] for i in runs],
-            every=self.every,
-            revive=self.revive,
-            until=self.until,
-            log=self.log,
-        )
+    def keep(self, runs: Sequence[int]) -> SkillWatch:
+        """The watch over these runs alone."""
+        names = [self.names[i] for i in runs]
+        return SkillWatch(self.encoding_Sm, names=names, every=self.every, last=self.last, log=self.log)

@@ -14,5 +14,5 @@ TRAINING_FACTOR = 2
 
 
 def forward_tokens(results: Iterable[RunResult]) -> int:
-    """Forward-token equivalents of some runs, validation included."""
-    return sum(TRAINING_FACTOR * r.tokens + r.eval_tokens for r in results)
+    """Forward-token equivalents of some runs: training, validation and what an instance encoder read."""
+    return sum(TRAINING_FACTOR * r.tokens + r.eval_tokens + r.encoder_tokens for r in results)

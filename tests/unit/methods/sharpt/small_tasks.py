@@ -88,6 +88,9 @@ class WordEncoder:
         self.calls += len(texts)
         return torch.stack([torch.stack([self._word(w) for w in text.split()]).mean(0) for text in texts])
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
     def _word(self, word: str) -> Tensor:
         digest = hashlib.sha256(f"{self.seed}/{word}".encode()).digest()
         return torch.randn(self.width, generator=torch.Generator().manual_seed(int.from_bytes(digest[:6], "big")))

@@ -115,33 +115,33 @@ def test_the_cache_encodes_a_text_once(tmp_path: Path) -> None:
     inner = WordEncoder()
     cached = CachedEncoder(inner, tmp_path)
     split = split_of(TEXTS)
-    block = cached.precompute(split)
+    block = cached.precompute(split.examples)
     assert inner.calls == 9
     torch.testing.assert_close(block, WordEncoder().encode(TEXTS))
     assert torch.equal(cached.encode([TEXTS[3], TEXTS[0]]), block[[3, 0]])
-    assert cached.precompute(split_of(TEXTS)) is block
+    assert torch.equal(cached.precompute(split_of(TEXTS).examples[2:5]), block[2:5])
     assert inner.calls == 9
     in_memory = CachedEncoder(WordEncoder())
-    assert in_memory.precompute(split) is in_memory.precompute(split_of(TEXTS))
+    assert torch.equal(in_memory.precompute(split.examples), in_memory.precompute(split_of(TEXTS).examples))
     assert in_memory.computed == 9
     again = CachedEncoder(WordEncoder(), tmp_path)
-    assert torch.equal(again.precompute(split), block)
+    assert torch.equal(again.precompute(split.examples), block)
     assert again.computed == 0
     other = CachedEncoder(WordEncoder(seed=1), tmp_path)
-    assert not torch.equal(other.precompute(split), block)
+    assert not torch.equal(other.precompute(split.examples), block)
     assert other.computed == 9
     changed = CachedEncoder(WordEncoder(), tmp_path)
-    changed.precompute(split_of([*TEXTS[:-1], "a new text"]))
+    changed.precompute(split_of([*TEXTS[:-1], "a new text"]).examples)
     assert changed.computed == 9
 
 
 def test_a_broken_cache_file_is_computed_again(tmp_path: Path) -> None:
     split = split_of(TEXTS)
-    block = CachedEncoder(WordEncoder(), tmp_path).precompute(split)
+    block = CachedEncoder(WordEncoder(), tmp_path).precompute(split.examples)
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-40])
     again = CachedEncoder(WordEncoder(), tmp_path)
-    assert torch.equal(again.precompute(split), block)
+    assert torch.equal(again.precompute(split.examples), block)
     assert again.computed == 9
 
 
@@ -166,4 +166,4 @@ def test_a_row_that_encodes_to_nan_is_named() -> None:
             return found
 
     with pytest.raises(DataError, match="NaN or infinity for 't/train/2'"):
-        CachedEncoder(Broken()).precompute(split_of(TEXTS))
+        CachedEncoder(Broken()).precompute(split_of(TEXTS).examples)

@@ -20,9 +20,7 @@ def test_figures_are_written(tmp_path: Path) -> None:
         use={"a": (1.0,), "b": (1.0,), "c": (1.0,)}, rows={"a": 1, "b": 1, "c": 1},
     )  # fmt: skip
     assert relations_heatmap(found, tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
-    history = [
-        {"run": "space", "step": s, "used": 5 + s, "dead": 2, "perplexity": 4.0 + s, "revived": s % 2} for s in range(4)
-    ]
+    history = [{"run": "space", "step": s, "used": 5 + s, "dead": 2, "perplexity": 4.0 + s} for s in range(4)]
     assert b"<svg" in skill_use_curve(history, tmp_path / "use.svg").read_bytes()
     with pytest.raises(UsageError, match="no measurement"):
         skill_use_curve([], tmp_path / "none.png")

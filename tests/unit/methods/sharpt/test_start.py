@@ -41,7 +41,7 @@ def test_kmeans_with_repeated_points_stays_finite() -> None:
 
 def test_skills_are_seeded() -> None:
     encodings = WordEncoder().encode(TEXTS)
-    for init in ("k-means", "sampled", "normal"):
+    for init in ("k-means", "sampled", "normal", "random"):
         settings = StartSettings(skill_count=4, skill_init=init)  # type: ignore[arg-type]
         assert torch.equal(start_skills(encodings, settings, 1), start_skills(encodings, settings, 1))
         assert not torch.equal(start_skills(encodings, settings, 1), start_skills(encodings, settings, 2))

@@ -8,30 +8,41 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import SETTINGS, WordEncoder, small_data
+from tests.models import CAUSAL_KINDS, tiny_backbone
+from tests.unit.methods.sharpt.small_tasks import SETTINGS, ListSource, WordEncoder, small_data
 from tests.unit.methods.sharpt.test_encoders import save_bert
 
+from softprompt.batch import Rows
 from softprompt.errors import IncompatibleBackboneError, UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob, evaluate
 from softprompt.methods.sharpt.cache import CachedEncoder
-from softprompt.methods.sharpt.encoders import HFEncoder, weights_digest
-from softprompt.methods.sharpt.recipes import RECIPES, SharPTRecipe, sharpt_recipe, transfer_setting
+from softprompt.methods.sharpt.encoders import BackboneEncoder, HFEncoder, weights_digest
+from softprompt.methods.sharpt.recipes import (
+    RECIPES,
+    UNTRAINED,
+    SharPTRecipe,
+    sharpt_recipe,
+    transfer_setting,
+)
 from softprompt.methods.sharpt.start import StartSettings
 from softprompt.methods.sharpt.train import (
     TrainedSpace,
     adapt,
+    adaptation,
     skill_history,
     train_space,
     tuned_share,
     untrained_space,
 )
-from softprompt.methods.sharpt.union import reference_encodings
+from softprompt.methods.sharpt.union import drawn_rows, names_of, reference_encodings
+from softprompt.methods.spot.cost import forward_tokens
 from softprompt.prompts.latent import GENERATOR, LatentSettings
-from softprompt.training.loop import Progress
+from softprompt.study import settings
+from softprompt.tasks.catalog import declared, make
+from softprompt.training.loop import Progress, train_prompts
 
 RECIPE = SharPTRecipe(
-    source=SETTINGS, target=SETTINGS, start=StartSettings(skill_count=4), upkeep_every=2, reference_rows=30
+    source=SETTINGS, target=SETTINGS, start=StartSettings(skill_count=4), watch_every=4, reference_rows=30
 )
 
 
@@ -58,7 +69,7 @@ def test_source_training_changes_space_and_generator_alone() -> None:
     assert made.result.scores["score"] == pytest.approx(
         (made.result.scores["animals"] + made.result.scores["birds"]) / 2
     )
-    assert [r["step"] for r in made.history] == [2, 4, 6]
+    assert [r["step"] for r in made.history] == [0, 4, 6]
     assert made.use is not None
     assert sum(made.use.counts) == 30
 
@@ -90,7 +101,7 @@ def test_targets_tune_the_generator_and_leave_skills_bit_identical() -> None:
 
 
 def test_resume_is_bit_exact(tmp_path: Path) -> None:
-    """Stopped in the middle (with revival and logging on) and resumed, against never stopped."""
+    """Stopped in the middle (with skill use logged) and resumed, against never stopped."""
 
     class StopError(Exception):
         pass
@@ -184,7 +195,7 @@ def test_tuned_share_counts_parameters() -> None:
 def test_the_reference_sample_is_part_of_the_union() -> None:
     backbone, encoder = tiny_backbone("t5"), CachedEncoder(WordEncoder())
     data = sources(backbone)
-    every = torch.cat([encoder.precompute(d.train) for d in data])
+    every = torch.cat([encoder.precompute(d.train.examples) for d in data])
     assert torch.equal(reference_encodings(encoder, data, 1000), every)
     some = reference_encodings(encoder, data, 7)
     assert some.shape == (7, 5)
@@ -222,3 +233,112 @@ def test_recipes_say_what_the_paper_says() -> None:
     assert (len(high.source_tasks()), len(high.target_tasks())) == (15, 10)
     cross = transfer_setting("cross-category")
     assert (len(cross.source_tasks()), len(cross.target_tasks())) == (9, 5)
+
+
+def test_encodings_leave_the_tasks_name_out() -> None:
+    """The small tasks' texts begin with their names; an encoder that hears of them is caught."""
+    heard: set[str] = set()
+
+    class Listening(WordEncoder):
+        def encode(self, texts):  # type: ignore[no-untyped-def]
+            heard.update(text.split()[0] for text in texts)
+            return super().encode(texts)
+
+    backbone = tiny_backbone("t5")
+    encoder = CachedEncoder(Listening())
+    (made,) = train_space(backbone, encoder, sources(backbone), RECIPE)
+    assert made.space.task_names == ("animals", "birds")
+    (adapted,) = adapt(backbone, encoder, made.space, [small_data(backbone, "fish")], SETTINGS)
+    assert adapted.space.task_names == ("animals", "birds", "fish")
+    assert heard <= {"cat", "dog"}
+    named = dataclasses.replace(RECIPE, named=True)
+    (with_names,) = train_space(backbone, encoder, sources(backbone), named)
+    assert with_names.space.task_names == ()
+    assert {"animals", "birds"} <= heard
+    (again,) = adapt(backbone, encoder, with_names.space, [small_data(backbone, "fish")], SETTINGS)
+    assert again.space.task_names == ()
+    assert "fish" in heard
+
+
+def test_names_are_those_the_forms_write() -> None:
+    source = ListSource({})
+    found = names_of(make(declared(name), source) for name in ("rte", "anli", "squad"))
+    assert {"rte", "anli", "anli_r2", "squad"} <= set(found)
+    assert names_of([small_data(tiny_backbone("t5"), "fish").task]) == ("fish",)
+
+
+def test_only_rows_that_are_drawn_are_encoded_and_their_tokens_are_counted() -> None:
+    backbone, inner = tiny_backbone("t5"), WordEncoder()
+    encoder = CachedEncoder(inner)
+    target = small_data(backbone, "fish", train=400)
+    space = untrained_space(backbone, encoder, sources(backbone), RECIPE)
+    inner.calls = 0
+    (made,) = adapt(backbone, encoder, space, [target], SETTINGS)
+    assert inner.calls <= SETTINGS.steps * SETTINGS.batch_size + len(target.validation)
+    run = target.run("fish", 0)
+    rows = [*drawn_rows(run, SETTINGS), *target.validation.examples]
+    assert made.result.encoder_tokens == sum(len(row.inputs.split()) - 1 for row in rows)  # without the name
+    assert forward_tokens([made.result]) == (
+        2 * made.result.tokens + made.result.eval_tokens + made.result.encoder_tokens
+    )
+
+
+def test_drawn_rows_are_those_a_training_sees() -> None:
+    backbone = tiny_backbone("t5")
+    run = small_data(backbone, "fish", train=400).run("fish", 3)
+    seen: set[str] = set()
+
+    class Seeing(WordEncoder):
+        def encode(self, texts):  # type: ignore[no-untyped-def]
+            seen.update(texts)
+            return super().encode(texts)
+
+    prompts = untrained_space(backbone, CachedEncoder(WordEncoder()), sources(backbone), RECIPE)
+    prompter = prompts.prompter(backbone, Seeing(), tuned=True, task_names=())
+    train_prompts(backbone, prompter, [dataclasses.replace(run, validated=False)], SETTINGS)
+    assert seen == {example.inputs for example in drawn_rows(run, SETTINGS)}
+    assert len(drawn_rows(run, SETTINGS.having(steps=1000))) == 400
+
+
+def test_a_caller_can_train_the_runs_of_an_adaptation_itself() -> None:
+    backbone, encoder, (made,) = trained()
+    targets = [small_data(backbone, "fish"), small_data(backbone, "trees")]
+    whole = adapt(backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1])
+    parts = adaptation(backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1])
+    assert [run.name for run in parts.runs] == ["fish-seed0", "fish-seed1", "trees-seed0", "trees-seed1"]
+    results = train_prompts(backbone, parts.prompts, parts.runs, SETTINGS)
+    for one, other in zip(whole, parts.adapted(backbone, results), strict=True):
+        assert one.result.scores == other.result.scores
+        assert all(torch.equal(t, other.space.tensors[n]) for n, t in one.space.tensors.items())
+
+
+def test_the_control_tunes_as_many_numbers_with_nothing_of_the_sources() -> None:
+    backbone, encoder, (made,) = trained()
+    control = untrained_space(backbone, encoder, sources(backbone), RECIPE.ablated("generator-only"))
+    assert control.skill_count == 1
+    assert tuned_share(control, backbone)["target"] == tuned_share(made.space, backbone)["target"]
+    other = [small_data(backbone, "trees", train=30), small_data(backbone, "houses")]
+    again = untrained_space(backbone, encoder, other, RECIPE.ablated("generator-only"))
+    prompts = [space.prompter(backbone, encoder) for space in (control, again)]
+    rows = Rows(run_B=torch.zeros(2, dtype=torch.int64), inputs=["fish cat red", "fish dog green"])
+    one, two = (prompter.prompts(rows) for prompter in prompts)
+    assert one.which_B.tolist() == [0, 0]
+    torch.testing.assert_close(one.unique_UPH, two.unique_UPH)
+
+
+@pytest.mark.parametrize("kind", CAUSAL_KINDS)
+def test_decoders_are_adapted_too(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    encoder = CachedEncoder(BackboneEncoder(backbone))
+    before = backbone.weights_digest()
+    recipe = dataclasses.replace(RECIPE, start=StartSettings(skill_count=3))
+    (made,) = train_space(backbone, encoder, sources(backbone), recipe)
+    assert made.space.tensors["skills"].shape == (3, encoder.width)
+    (adapted,) = adapt(backbone, encoder, made.space, [small_data(backbone, "fish")], SETTINGS)
+    assert adapted.result.status == "done"
+    assert torch.equal(adapted.space.tensors["skills"], made.space.tensors["skills"])
+    assert backbone.weights_digest() == before
+
+
+def test_studies_name_the_same_untrained_ablations() -> None:
+    assert settings.SHARPT_UNTRAINED == UNTRAINED

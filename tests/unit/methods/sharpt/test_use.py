@@ -1,4 +1,4 @@
-"""Skill use, collapse, revival and task relations."""
+"""Skill use, collapse and task relations."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from tests.unit.methods.sharpt.small_tasks import WordEncoder
 
 from softprompt.errors import DataError, UsageError
 from softprompt.methods.sharpt.relations import relations, task_representation
-from softprompt.methods.sharpt.use import SkillUpkeep, skill_use
+from softprompt.methods.sharpt.use import SkillWatch, skill_use
 from softprompt.prompts.latent import GENERATOR, LatentPrompts, LatentSettings
 
 M, H, P = 2, 3, 2
 
 
-def prompts_with(skills: list[list[float]], tuned: bool = True, scale: float = 1.0) -> LatentPrompts:
+def prompts_with(skills: list[list[float]]) -> LatentPrompts:
     shapes = {"position": (1, P, H), "w1": (1, H, M), "b1": (1, H), "w2": (1, H, H), "b2": (1, H)}
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    tensors["skills"] = torch.tensor([skills]) / scale
-    names = ("skills", *GENERATOR) if tuned else GENERATOR
-    return LatentPrompts(tensors, WordEncoder(M), tuned=names, scales={"skills": scale})
+    tensors["skills"] = torch.tensor([skills])
+    return LatentPrompts(tensors, WordEncoder(M), tuned=("skills", *GENERATOR))
 
 
 AT = torch.tensor([[0.0, 0.0], [0.0, 1.0], [5.0, 5.0], [5.0, 6.0]])
@@ -44,41 +43,20 @@ def test_collapse_is_named() -> None:
     assert not skill_use(prompts_with([[2.0, 2.0]]), AT).collapsed
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.25])
-def test_dead_skills_are_revived_where_rows_are_far(scale: float) -> None:
+def test_use_is_measured_at_the_start_now_and_then_and_at_the_end() -> None:
     log: list[dict[str, Any]] = []
-    prompts = prompts_with([[0.0, 0.0], [99.0, 99.0], [98.0, 99.0]], scale=scale)
-    prompts.upkeep = SkillUpkeep(AT, names=["a"], seeds=[0], every=10, log=log.append)
-    prompts.after_step(9)
-    assert not log
-    prompts.after_step(10)
-    assert log[0]["revived"] == 2
-    assert log[0]["dead"] == 2
-    revived = prompts.effective("skills")[0, 1:].detach()
-    assert all((row == AT).all(1).any() for row in revived)
-    assert torch.equal(prompts.effective("skills")[0, 0].detach(), torch.zeros(2))
-    assert prompts.tensors["skills"].requires_grad
-    again = prompts_with([[0.0, 0.0], [99.0, 99.0], [98.0, 99.0]], scale=scale)
-    SkillUpkeep(AT, names=["a"], seeds=[0], every=10)(again, 10)
-    assert torch.equal(again.tensors["skills"], prompts.tensors["skills"])
-
-
-def test_revival_leaves_frozen_and_late_skills_alone() -> None:
-    for tuned, until in ((False, None), (True, 5)):
-        prompts = prompts_with([[0.0, 0.0], [99.0, 99.0]], tuned=tuned)
-        SkillUpkeep(AT, names=["a"], seeds=[0], every=10, until=until)(prompts, 10)
-        assert prompts.tensors["skills"][0, 1].tolist() == [99.0, 99.0]
-
-
-def test_more_dead_skills_than_places() -> None:
-    prompts = prompts_with([[0.0, 0.0], [9.0, 9.0], [9.0, 8.0], [8.0, 9.0]])
-    SkillUpkeep(torch.zeros(3, 2), names=["a"], seeds=[0], every=1)(prompts, 1)
-    assert prompts.tensors["skills"][0, 1].tolist() == [9.0, 9.0]
+    prompts = prompts_with([[0.0, 0.0], [99.0, 99.0]])
+    prompts.watch = SkillWatch(AT, names=["a"], every=10, last=25, log=log.append)
+    for step in range(26):
+        prompts.after_step(step)
+    assert [record["step"] for record in log] == [0, 10, 20, 25]
+    assert (log[0]["run"], log[0]["used"], log[0]["dead"]) == ("a", 1, 1)
+    assert prompts.tensors["skills"][0, 1].tolist() == [99.0, 99.0]
 
 
 def test_keep_takes_the_runs_along() -> None:
-    upkeep = SkillUpkeep(AT, names=["a", "b"], seeds=[1, 2], every=3).keep([1])
-    assert (upkeep.names, upkeep.seeds, upkeep.every) == (("b",), (2,), 3)
+    watch = SkillWatch(AT, names=["a", "b"], every=3, last=9, log=print).keep([1])
+    assert (watch.names, watch.every, watch.last) == (("b",), 3, 9)
 
 
 def test_relations_are_cosines_of_average_one_hots() -> None:
@@ -105,4 +83,4 @@ def test_bad_requests() -> None:
     with pytest.raises(UsageError, match="no skills to count"):
         skill_use(bare, AT)
     with pytest.raises(UsageError, match="at least 1"):
-        SkillUpkeep(AT, names=[], seeds=[], every=0)
+        SkillWatch(AT, names=[], every=0, last=1, log=print)
