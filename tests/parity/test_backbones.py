@@ -9,7 +9,7 @@ import statistics
 
 import pytest
 import torch
-from tests.models import CAUSAL_KINDS, KINDS, random_batch, random_prompts, tiny_backbone
+from tests.models import KINDS, random_batch, random_prompts, tiny_backbone
 from tests.parity.reference import hf_greedy, reference
 
 from softprompt.batch import Rows
@@ -121,9 +121,8 @@ def test_a_mixed_batch_answers_as_single_requests_do(kind: str) -> None:
         assert backbone.generate(batch.select(row), prompts.select(row), 6) == [answers[b]]
 
 
-@pytest.mark.parametrize("kind", CAUSAL_KINDS)
-def test_left_and_right_padding_are_equal(kind: str) -> None:
-    backbone = tiny_backbone(kind)
+def test_left_and_right_padding_are_equal() -> None:
+    backbone = tiny_backbone("gpt2")
     batch, stack = random_batch(backbone), random_prompts(backbone)
     found = {}
     for side in ("left", "right"):

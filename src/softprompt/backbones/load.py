@@ -299,6 +299,10 @@ def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = Non
         return EncoderDecoderBackbone(model, tokenizer, name=name, fingerprint=fingerprint)
     from softprompt.backbones.causal import refuse_encoder
     from softprompt.backbones.causal_hf import TransformersCausal
+    from softprompt.backbones.decoder import DecoderBackbone
+    from softprompt.backbones.engine.decoder_layers import reads
 
     refuse_encoder(model.config, name)
-    return TransformersCausal(model, tokenizer, name=name, fingerprint=fingerprint)
+    return (DecoderBackbone if reads(model) else TransformersCausal)(
+        model, tokenizer, name=name, fingerprint=fingerprint
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ from softprompt.backbones.engine.losses import token_losses
 from softprompt.backbones.engine.packing import Layout, pack
 from softprompt.backbones.engine.quantized import activation_bytes, parameter_count, precision_of
 from softprompt.backbones.fingerprint import digest_memory, digest_tensors
-from softprompt.backbones.sharding import Root, ShardedLayer, fully_shard, local, mapped, no_whole_model
+from softprompt.backbones.sharding import Root, local, no_whole_model, shard_layers
 from softprompt.backbones.texts import tokenize
 from softprompt.batch import PromptBatch, TokenBatch, TokenRow, on_device
 from softprompt.distributed import any_process, in_step
@@ -104,27 +103,7 @@ class Seq2SeqBackbone(Backbone):
         return found
 
     def shard(self, device: torch.device) -> None:
-        layers = [ShardedLayer(layer) for layer in (*self._encoder, *self._decoder)]
-        # The Hugging Face module shares the layers' memory: let it go there too.
-        held = [(p.data_ptr(), p.data_ptr() + p.nbytes) for layer in layers for p in layer.parameters()]
-        for parameter in self._model.parameters():
-            if any(begin <= parameter.data_ptr() < end for begin, end in held):
-                parameter.data = parameter.data.new_empty(0)
-        self._encoder, self._decoder = layers[: len(self._encoder)], layers[len(self._encoder) :]
-        self._root = Root(layers)
-        for layer in layers:
-            fully_shard(layer, device)
-        fully_shard(self._root, device)
-        moved: dict[tuple[int, torch.Size], Tensor] = {}
-
-        def move(tensor: Tensor) -> Tensor:
-            return moved.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(device))
-
-        for tensor in (*self._model.parameters(), *self._model.buffers()):
-            tensor.data = move(tensor.data)
-        for name, value in list(vars(self).items()):
-            if isinstance(value, Tensor) or is_dataclass(value):
-                setattr(self, name, mapped(value, move))
+        self._root = shard_layers(self, self._model, ("_encoder", "_decoder"), device)
         self.device, self.sharded = device, True
 
     def embedding_table(self) -> Tensor:

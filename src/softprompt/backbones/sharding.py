@@ -10,7 +10,7 @@ training, evaluation and generation to keep in step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -66,7 +66,7 @@ class ShardedLayer(torch.nn.Module):
 
 
 class Root(torch.nn.Module):
-    """The layers of a seq2seq backbone as one module, through which every forward pass goes.
+    """The layers of a backbone as one module, through which every forward pass goes.
 
     Args:
         layers: sharded ones, in the order in which they run.
@@ -86,6 +86,41 @@ def through(layer: Any, run: Callable[..., Any], *inputs: Any, again: bool = Fal
     if isinstance(layer, ShardedLayer):
         return layer(run, again, *inputs)
     return checkpoint(partial(run, layer), *inputs, use_reentrant=False) if again else run(layer, *inputs)
+
+
+def shard_layers(backbone: Any, model: Any, names: Sequence[str], device: torch.device) -> Root:
+    """Shard the layers of a backbone that runs plain values, in place; the rest goes to the device.
+
+    Args:
+        backbone: its layers are lists of dataclasses.
+        model: the Hugging Face module that shares their memory.
+        names: the attributes that hold them, in the order in which they run.
+        device: where it computes.
+    """
+    groups = {name: [ShardedLayer(layer) for layer in getattr(backbone, name)] for name in names}
+    layers = [layer for group in groups.values() for layer in group]
+    # The Hugging Face module shares the layers' memory: let it go there too.
+    held = [(p.data_ptr(), p.data_ptr() + p.nbytes) for layer in layers for p in layer.parameters()]
+    for parameter in model.parameters():
+        if any(begin <= parameter.data_ptr() < end for begin, end in held):
+            parameter.data = parameter.data.new_empty(0)
+    for name, group in groups.items():
+        setattr(backbone, name, group)
+    root = Root(layers)
+    for layer in layers:
+        fully_shard(layer, device)
+    fully_shard(root, device)
+    moved: dict[tuple[int, torch.Size], Tensor] = {}
+
+    def move(tensor: Tensor) -> Tensor:
+        return moved.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(device))
+
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = move(tensor.data)
+    for name, value in list(vars(backbone).items()):
+        if isinstance(value, Tensor) or is_dataclass(value):
+            setattr(backbone, name, mapped(value, move))
+    return root
 
 
 def shard(backbone: Backbone, device: torch.device) -> None:

@@ -40,7 +40,10 @@ def rms_forward(
     """x + dropout(o), its RMS norm times the weight, and 1 / RMS [S, 1]; o may be None."""
     total = x if o is None else x + drop(o, keep, row_S)
     rstd = torch.rsqrt(wide(total).square().mean(-1, keepdim=True) + eps)
-    return total, (wide(total) * rstd).to(x.dtype) * weight, rstd
+    scaled = wide(total) * rstd
+    if weight.dtype != x.dtype:  # Gemma's 1 + w does not fit bfloat16
+        return total, (scaled * weight).to(x.dtype), rstd
+    return total, scaled.to(x.dtype) * weight, rstd
 
 
 def rms_backward(

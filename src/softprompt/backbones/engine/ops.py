@@ -47,7 +47,7 @@ class _AddRMS(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor]:
         ctx.layout, ctx.added = layout, o is not None
-        lib = kernels_for(x)
+        lib = kernels_for(x) if weight.dtype == x.dtype else None
         if lib is None:
             total, y, rstd = formula(rms_forward, x)(x, o, keep, layout.row_S, weight, eps)
             total = x if o is None else total
@@ -66,7 +66,7 @@ class _AddRMS(torch.autograd.Function):
         total, rstd, keep, weight = ctx.saved_tensors
         if dy is None:
             dy = torch.zeros_like(total)
-        lib = kernels_for(dy)
+        lib = kernels_for(dy) if weight.dtype == dy.dtype else None
         if lib is None:
             used = keep if ctx.added else None
             dx, do = formula(rms_backward, dy)(dy, d_total, total, rstd, weight, used, ctx.layout.row_S)

@@ -1,0 +1,168 @@
+"""What the Llama family's layers are made of, read from a loaded Hugging Face module.
+
+Letters: S packed positions, H width, F feed-forward width, A query heads, G key/value heads, K head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones.engine.formulas import ACTIVATIONS
+from softprompt.backbones.engine.layers import Linear, Norm, fuse
+from softprompt.backbones.engine.tree import Heads, Rotation
+
+FAMILY = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+"""Model types whose parity with transformers is tested (tests/parity/test_decoders.py)."""
+
+_STEADY_ROPES = ("default", "linear", "llama3", "yarn")  # frequencies that do not depend on a text's length
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderLayer:
+    """One layer.
+
+    Attributes:
+        qkv: queries, keys and values stacked, [(A + 2 G) K, H].
+        out: [H, A K].
+        up: gate and value stacked, [2F, H].
+        down: [H, F].
+        before_attention, before_feed: norms of what each part reads.
+        after_attention, after_feed: norms of what each part gives (Gemma 2 and 3); None for none.
+        q_norm, k_norm: norms of single heads (Qwen 3, Gemma 3); None for none.
+        heads: form of its attention.
+        rope: which of the form's rotations it uses.
+    """
+
+    qkv: Linear
+    out: Linear
+    up: Linear
+    down: Linear
+    before_attention: Norm
+    before_feed: Norm
+    after_attention: Norm | None
+    after_feed: Norm | None
+    q_norm: Norm | None
+    k_norm: Norm | None
+    heads: Heads
+    rope: int
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What is known of a layer without its weights."""
+
+    heads: Heads
+    rope: int
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What a model's layers have in common.
+
+    Attributes:
+        activation: of the gate.
+        ropes: inverse frequencies float32 [K / 2] and the factor on cosines and sines, by kind of rotation.
+        plan: by layer.
+        final_softcap: of the logits; None for none.
+        unit_norms: norm weights are stored less one (Gemma).
+    """
+
+    activation: str
+    ropes: tuple[tuple[Tensor, float], ...]
+    plan: tuple[LayerPlan, ...]
+    final_softcap: float | None
+    unit_norms: bool
+
+    def norm(self, module: Any) -> Norm:
+        """A norm's weight and epsilon; Gemma's 1 + w is kept in float32, which bfloat16 would round."""
+        weight = module.weight.detach()
+        if self.unit_norms:
+            weight = 1.0 + (weight if weight.dtype == torch.float64 else weight.float())
+        return Norm(weight, None, getattr(module, "variance_epsilon", None) or module.eps)
+
+
+def reads(model: Any) -> bool:
+    """Whether a model belongs to the family in all that its config says."""
+    config = model.config
+    if config.model_type not in FAMILY or getattr(config, "use_bidirectional_attention", False):
+        return False
+    if not hasattr(model, "model") or not hasattr(model.model, "rotary_emb"):
+        return False
+    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    types = model.model.rotary_emb.rope_type
+    ropes = set(types.values()) if isinstance(types, dict) else {types}
+    return activation in ACTIVATIONS and ropes <= set(_STEADY_ROPES)
+
+
+def form_of(model: Any) -> Form:
+    """The form of a model that ``reads`` accepts."""
+    config, rotary = model.config, model.model.rotary_emb
+    if hasattr(rotary, "inv_freq"):
+        kinds: list[str | None] = [None]
+        ropes = [(rotary.inv_freq.detach().float(), float(rotary.attention_scaling))]
+    else:
+        kinds = list(rotary.rope_type)
+        ropes = [
+            (getattr(rotary, f"{kind}_inv_freq").detach().float(), float(getattr(rotary, f"{kind}_attention_scaling")))
+            for kind in kinds
+        ]
+    plan = []
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        window = getattr(attention, "sliding_window", None)
+        if config.model_type == "mistral":
+            window = config.sliding_window
+        heads = Heads(
+            queries=config.num_attention_heads,
+            groups=config.num_key_value_heads,
+            width=attention.head_dim,
+            scale=float(attention.scaling),
+            window=window,
+            softcap=getattr(attention, "attn_logit_softcapping", None),
+        )
+        plan.append(LayerPlan(heads, kinds.index(attention.layer_type) if kinds[0] is not None else 0))
+    return Form(
+        activation=getattr(config, "hidden_activation", None) or config.hidden_act,
+        ropes=tuple(ropes),
+        plan=tuple(plan),
+        final_softcap=getattr(config, "final_logit_softcapping", None),
+        unit_norms=config.model_type.startswith("gemma"),
+    )
+
+
+def layers_of(model: Any) -> list[DecoderLayer]:
+    """The layers of a model that ``reads`` accepts; its weights become views of the fused ones."""
+    form = form_of(model)
+    made = []
+    for layer, plan in zip(model.model.layers, form.plan, strict=True):
+        attention, feed = layer.self_attn, layer.mlp
+        sandwiched = hasattr(layer, "post_feedforward_layernorm")
+        before_feed = layer.pre_feedforward_layernorm if sandwiched else layer.post_attention_layernorm
+        made.append(
+            DecoderLayer(
+                qkv=fuse([attention.q_proj, attention.k_proj, attention.v_proj]),
+                out=fuse([attention.o_proj]),
+                up=fuse([feed.gate_proj, feed.up_proj]),
+                down=fuse([feed.down_proj]),
+                before_attention=form.norm(layer.input_layernorm),
+                before_feed=form.norm(before_feed),
+                after_attention=form.norm(layer.post_attention_layernorm) if sandwiched else None,
+                after_feed=form.norm(layer.post_feedforward_layernorm) if sandwiched else None,
+                q_norm=form.norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
+                k_norm=form.norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
+                heads=plan.heads,
+                rope=plan.rope,
+            )
+        )
+    return made
+
+
+def rotation_of(rope: tuple[Tensor, float], position_S: Tensor) -> Rotation:
+    """The rotation of positions, in float32 as transformers computes it."""
+    inverse, factor = rope
+    angle = position_S[:, None].float() * inverse.to(position_S.device)
+    return Rotation(angle.cos() * factor, angle.sin() * factor)

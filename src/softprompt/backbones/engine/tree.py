@@ -1,0 +1,238 @@
+"""Causal attention over a tree of texts: prompts, the rows that share them, and candidate answers behind a row.
+
+What a position computes depends on nothing behind it. So a prompt that many rows share passes the layers once, and so
+does a row that many answers stand behind: each segment attends to its ancestors' keys and values and to its own past.
+Segments lie end to end, parents before their children; nothing is computed for padding.
+
+Letters: S packed positions, A query heads, G key/value heads, K head width, Q queries and L keys of a padded segment,
+M segments of one depth.
+"""
+
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from softprompt.backbones.engine.formulas import wide
+from softprompt.backbones.engine.packing import Layout
+from softprompt.batch import on_device
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The segments of one depth, padded: where their queries and keys are.
+
+    Attributes:
+        query_Q: int64 [M * Q], packed places of the queries; padding repeats a segment's last position.
+        key_L: int64 [M * L], packed places of the keys.
+        behind: int64 [M, 1, Q, L], how far a key lies before a query in its whole text; negative after it and in padding.
+        shape: (M, Q, L).
+        place_S: int64, where each packed position of these segments lies among the padded queries.
+        order_S: int64, their packed positions, in order.
+    """
+
+    query_Q: Tensor
+    key_L: Tensor
+    behind: Tensor
+    shape: tuple[int, int, int]
+    place_S: Tensor
+    order_S: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Segments laid end to end.
+
+    Attributes:
+        lengths: positions of each segment, ints >= 0.
+        parents: the segment that each stands behind, which comes earlier; -1 for none.
+        device: of the index tensors.
+        first: segments before this one are only attended to: their keys and values are given, nothing is computed.
+    """
+
+    lengths: tuple[int, ...]
+    parents: tuple[int, ...]
+    device: torch.device
+    first: int = 0
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the segments lie."""
+        return Layout(self.lengths, self.device)
+
+    @cached_property
+    def given(self) -> int:
+        """Positions before the first computed one."""
+        return sum(self.lengths[: self.first])
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """The place, within its whole text, at which each segment begins."""
+        found: list[int] = []
+        for parent in self.parents:
+            found.append(0 if parent < 0 else found[parent] + self.lengths[parent])
+        return tuple(found)
+
+    @cached_property
+    def longest(self) -> int:
+        """Positions of the longest whole text."""
+        return max((o + n for o, n in zip(self.offsets, self.lengths, strict=True)), default=0)
+
+    @cached_property
+    def position_S(self) -> Tensor:
+        """int64 [S], the place of each packed position within its whole text."""
+        offset = on_device(torch.tensor(self.offsets, dtype=torch.int64), self.device)
+        return offset[self.layout.row_S] + self.layout.position_S
+
+    def chain(self, segment: int) -> list[int]:
+        """A segment's ancestors from the first on, and itself."""
+        found = [segment]
+        while self.parents[found[0]] >= 0:
+            found.insert(0, self.parents[found[0]])
+        return found
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """The computed segments by depth."""
+        depths: dict[int, list[int]] = {}
+        for s in range(self.first, len(self.lengths)):
+            if self.lengths[s]:
+                depths.setdefault(len(self.chain(s)), []).append(s)
+        return tuple(self._level(members) for members in depths.values())
+
+    def whole_texts(self, members: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Packed places of the whole texts (ancestors included) of some segments: int64 [M, L], padded by the last one of
+        each, and their lengths, int64 [M]."""
+        starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        texts = [np.concatenate([np.arange(starts[c], starts[c + 1]) for c in self.chain(s)]) for s in members]
+        most = max(map(len, texts), default=0)
+        padded = [np.pad(text, (0, most - len(text)), mode="edge" if len(text) else "constant") for text in texts]
+        return np.stack(padded).astype(np.int64), np.asarray([len(text) for text in texts])
+
+    def _level(self, members: Sequence[int]) -> Level:
+        key, last = self.whole_texts(members)
+        length = np.asarray([self.lengths[s] for s in members])
+        most_q, most_k = int(length.max()), key.shape[1]
+        # Keys stand at their places in the whole text, queries at the last ones.
+        place = np.minimum(np.arange(most_q)[None, :], length[:, None] - 1) + (last - length)[:, None]
+        query = np.take_along_axis(key, place, 1)
+        behind = place[:, :, None] - np.arange(most_k)[None, None, :]
+        packed = np.arange(most_q)[None, :] < length[:, None]
+
+        def moved(x: np.ndarray) -> Tensor:
+            return on_device(torch.from_numpy(np.ascontiguousarray(x)), self.device)
+
+        return Level(
+            query_Q=moved(query.ravel()),
+            key_L=moved(key.ravel()),
+            behind=moved(behind)[:, None],
+            shape=(len(members), most_q, most_k),
+            place_S=moved(np.flatnonzero(packed.ravel())),
+            order_S=moved(query[packed]),
+        )
+
+    @cached_property
+    def restore_S(self) -> Tensor:
+        """int64, the place of each computed position among those of all levels, one level after the other."""
+        return torch.cat([level.order_S for level in self.levels]).argsort()
+
+    @cached_property
+    def spans32(self) -> tuple[Tensor, Tensor, Tensor]:
+        """int32 each: where segments begin, how long they are, and their parents, as the kernels read them."""
+        start, length = self.layout.spans32
+        return start, length, torch.tensor(self.parents, dtype=torch.int32)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The form of a layer's attention.
+
+    Attributes:
+        queries: A.
+        groups: G; A / G query heads share a key/value head.
+        width: K.
+        scale: factor on the scores.
+        window: a position attends to this many last ones, itself included; None for all.
+        softcap: scores become softcap * tanh(score / softcap); None for plain ones.
+    """
+
+    queries: int
+    groups: int
+    width: int
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Rotary positions: float32 [S, K / 2] cosines and sines by packed position."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def turned(self, x_SNK: Tensor) -> Tensor:
+        """Heads rotated by their positions (the two halves of a head are a pair), computed in float32 at least."""
+        low, high = wide(x_SNK).chunk(2, dim=-1)
+        cos, sin = self.cos[:, None].to(low.dtype), self.sin[:, None].to(low.dtype)
+        return torch.cat([low * cos - high * sin, high * cos + low * sin], -1).to(x_SNK.dtype)
+
+
+def attend_tree(qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads) -> Tensor:
+    """Causal attention of every computed position to its past and its ancestors.
+
+    Args:
+        qkv: [S, (A + 2 G) * K], queries, keys and values side by side, not yet rotated.
+        tree: how the S positions stand behind one another.
+        rotation: of queries and keys.
+        heads: form.
+
+    Returns:
+        [S - tree.given, A * K].
+    """
+    count, width = heads.queries, heads.width
+    if not tree.levels:  # nothing but empty prompts
+        return qkv.new_zeros(0, count * width)
+    q_SAK, k_SGK, v_SGK = qkv.view(qkv.shape[0], -1, width).split([count, heads.groups, heads.groups], 1)
+    turned = rotation.turned(torch.cat([q_SAK, k_SGK], 1))
+    q_SAK, k_SGK = turned[:, :count], turned[:, count:]
+    parts = [_attend_level(q_SAK, k_SGK, v_SGK, level, heads) for level in tree.levels]
+    if len(parts) == 1:
+        return parts[0].flatten(1)
+    return torch.cat(parts).index_select(0, tree.restore_S).flatten(1)
+
+
+def _attend_level(q_SAK: Tensor, k_SGK: Tensor, v_SGK: Tensor, level: Level, heads: Heads) -> Tensor:
+    """The positions of one level, [their number, A, K]."""
+    members, most_q, most_k = level.shape
+    q = q_SAK.index_select(0, level.query_Q).view(members, most_q, *q_SAK.shape[1:]).transpose(1, 2)
+    k, v = (x.index_select(0, level.key_L).view(members, most_k, *x.shape[1:]).transpose(1, 2) for x in (k_SGK, v_SGK))
+    mask = level.behind >= 0
+    if heads.window is not None:
+        mask = mask & (level.behind < heads.window)
+    if heads.softcap is None:
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, scale=heads.scale, enable_gqa=heads.groups < heads.queries
+        )
+    else:
+        out = attend_capped(q, k, v, mask, heads)
+    return out.transpose(1, 2).flatten(0, 1).index_select(0, level.place_S)
+
+
+def attend_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Heads) -> Tensor:
+    """Attention [M, A, Q, K] with capped scores, computed in float32 at least; k and v are [M, G, L, K]."""
+    assert heads.softcap is not None
+    shared = heads.queries // heads.groups
+    k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+    scores = wide(q @ k.transpose(2, 3)) * heads.scale
+    scores = torch.tanh(scores / heads.softcap) * heads.softcap
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+    return weights.to(v.dtype) @ v
