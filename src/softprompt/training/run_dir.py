@@ -1,5 +1,6 @@
 """The folder of one training: settings, metrics as JSON lines, checkpoints, results.
 
+.lock               who works here now, see ``lock.py``
 run.json            what the training is (settings, runs, backbone); two trainings never share a folder
 metrics.jsonl       one line a validation and run
 checkpoints/        the group's state, see ``checkpoint.py``
@@ -9,6 +10,7 @@ results/<run>.json  a finished run, with <run>.safetensors beside it
 from __future__ import annotations
 
 import shutil
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor
 from softprompt import artifacts
 from softprompt.errors import UsageError
 from softprompt.training import checkpoint
+from softprompt.training.lock import FolderLock
 from softprompt.training.runs import RunResult
 
 
@@ -32,7 +35,8 @@ class RunDir:
         writes: whether this process is the one that writes; the others of a data-parallel training only read.
 
     Raises:
-        UsageError: the folder holds another training, or this one and ``resume`` was not asked for.
+        UsageError: another process works in the folder, or it holds another training, or this one and ``resume`` was not
+            asked for.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool, writes: bool = True) -> None:
@@ -40,6 +44,10 @@ class RunDir:
         self.writes = writes
         wanted = artifacts.parse_json(artifacts.json_bytes(dict(identity)), folder)
         path = folder / "run.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        if writes:
+            self._lock = FolderLock(folder)
+            weakref.finalize(self, self._lock.release)
         if path.exists():
             found = artifacts.read_json(path)
             if found != wanted:
@@ -52,7 +60,6 @@ class RunDir:
                     f"{folder} already holds this run: add --resume to continue it, or choose another folder."
                 )
         else:
-            folder.mkdir(parents=True, exist_ok=True)
             artifacts.write_json(path, wanted)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -84,6 +91,7 @@ class RunDir:
             artifacts.write_tensors(self.folder / "results" / f"{name}.safetensors", result.tensors())
             artifacts.write_json(self.folder / "results" / f"{name}.json", result.plain())
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        self._lock.release()
 
     def finished(self, names: list[str]) -> list[RunResult] | None:
         """The results, if this training was finished before."""
