@@ -19,17 +19,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import numpy as np
 import torch
-from recycling import known_lines, library_at
 
 from softprompt import artifacts
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import SoftpromptError
 from softprompt.inference.evaluate import halves
+from softprompt.library.released import released_library
+from softprompt.library.store import Library
 from softprompt.prompts.init import default_init, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task
@@ -123,9 +122,13 @@ def main(arguments: Sequence[str]) -> int:
         made.error("two numbers of steps and at least two seeds are needed")
     torch.set_num_threads(options.threads)
     try:
-        known = known_lines(options.out)
+        known = artifacts.read_json_lines(options.out) if options.out is not None and options.out.exists() else []
         backbone = load_backbone("builtin")
-        source = library_at(options.library).load(options.source, backbone).float()
+        source = (
+            (released_library() if options.library == "released" else Library(options.library))
+            .load(options.source, backbone)
+            .float()
+        )
         settings = recipe("quick", eval_every=options.every, embedding_step=0, patience=0, prompt_length=len(source))
         for target in options.targets.split(","):
             data = task_data(

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.backbones.base import Backbone
-from softprompt.errors import IncompatibleBackboneError, UsageError
+from softprompt.errors import UsageError
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
 from softprompt.library.similarity import Metric
 from softprompt.library.store import Library
-from softprompt.methods.spot.calibration import Calibration, calibration_for, keep_calibration
 from softprompt.methods.spot.run import PhaseObserver, source_entries, transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.written import write_report
@@ -273,13 +272,9 @@ def transfer(
         observe: called before each phase with its name and number of runs; gives the observer of its steps.
         command: what to run to make it again, for the report.
         changes: training settings by name.
-
-    Raises:
-        IncompatibleBackboneError: the library's calibration is of another backbone.
     """
     settings = TransferSettings(train=recipe_named(recipe, **changes), strategies=tuple(strategies), k=k, seed=seed)
     data = task_data(backbone, task, settings.train)
-    calibration = calibration_for(library, backbone)
     (report,) = transfer_targets(
         backbone,
         library,
@@ -288,37 +283,7 @@ def transfer(
         folder=folder,
         resume=resume,
         observe=observe,
-        calibration=calibration,
     )
     if folder is not None:
-        remarks = calibration.remarks(task.name, settings.train) if calibration is not None else ()
-        write_report(folder, report, settings.train, command, remarks)
+        write_report(folder, report, settings.train, command)
     return report
-
-
-def calibrate(library: Library, ledger: str | Path, study: str | None = None, *, command: str = "") -> Calibration:
-    """Learn from a finished study what transfers gain, and keep that in a library for `transfer` and ``search``.
-
-    Args:
-        library: of prompts on the study's backbone; a calibration that it has is replaced.
-        ledger: folder of the study.
-        study: its name, where the ledger holds several.
-        command: what to run to make it again.
-
-    Raises:
-        UsageError: no such study, or too few finished targets.
-        IncompatibleBackboneError: the library holds no prompt of the study's backbone.
-    """
-    from softprompt.study.calibrating import calibration_of
-    from softprompt.study.reading import collect, facts_of, open_study
-
-    opened, cells, noted = open_study(ledger, study)
-    facts = facts_of(opened, noted)
-    if not any(entry.backbone_fingerprint == facts.fingerprint for entry in library.list()):
-        raise IncompatibleBackboneError(
-            f"study '{opened.name}' is of backbone {facts.backbone} ({facts.fingerprint[:12]}), of which library "
-            f"{library.location} holds no prompt: name a library, or a study, of the same backbone."
-        )
-    made = calibration_of(opened, facts, collect(opened, cells, facts), command=command)
-    keep_calibration(library, made)
-    return made

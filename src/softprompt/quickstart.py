@@ -1,7 +1,7 @@
 """The main job end to end: source prompts, library, task embeddings, ranking, transfer, and a report.
 
 On the built-in tasks the source prompts of the released library are used where they fit the backbone; everything else
-is trained here. Gains are predicted before the target runs where a calibration fits.
+is trained here.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ from softprompt import artifacts
 from softprompt.api import delivered_record, tune_tasks
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
-from softprompt.library.beside import copy_calibration
 from softprompt.library.similarity import Metric
 from softprompt.library.store import Library
-from softprompt.methods.spot.calibration import Calibration, find_calibration
-from softprompt.methods.spot.run import Expect, transfer_targets
+from softprompt.methods.spot.run import transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.report.quickstart import (
-    prediction_rows,
     score_rows,
     similarity_matrices,
     summary,
@@ -102,9 +99,6 @@ class QuickstartResult:
         reports: one a target.
         table: rows (dicts) of the final table.
         files: what lies where: ``report``, ``heatmap``, ``table``, ``results``, ``library``.
-        predictions: rows (dicts) of a second table, one a source prompt that a target run started from: what it was
-            expected to gain and what it gained; none without a calibration.
-        notes: on the predictions: where they come from, or why there are none.
         seconds: wall clock by phase.
         next: commands to run next.
         trained_sources: source tasks whose prompts were trained here, not taken from the released library.
@@ -112,8 +106,6 @@ class QuickstartResult:
 
     reports: list[TargetReport]
     table: list[dict[str, Any]]
-    predictions: list[dict[str, Any]]
-    notes: list[str]
     files: dict[str, str]
     seconds: dict[str, float]
     next: list[str]
@@ -123,7 +115,6 @@ class QuickstartResult:
         """Plain JSON."""
         return {
             "table": self.table,
-            "notes": self.notes,
             "targets": [report.plain() for report in self.reports],
             "files": self.files,
             "seconds": self.seconds,
@@ -137,10 +128,7 @@ def quickstart(
     settings: QuickstartSettings,
     *,
     released: Library | None = None,
-    calibrated: Library | None = None,
     phases: Phases = lambda phase, runs: None,
-    expect: Expect | None = None,
-    tell: Callable[[str], None] = lambda line: None,
 ) -> QuickstartResult:
     """Run it.
 
@@ -148,10 +136,7 @@ def quickstart(
         backbone: frozen.
         settings: what to do.
         released: a library whose prompts for this backbone and these source tasks are taken instead of training them.
-        calibrated: a library whose calibration predicts gains where it fits; ``released`` if not given.
         phases: for progress bars.
-        expect: told each target's predicted gains before its runs start.
-        tell: told where the predictions come from, or why there are none.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -166,9 +151,6 @@ def quickstart(
     lap("data")
     _train_sources(backbone, library, [data[name] for name in missing], settings, phases)
     lap("sources")
-    calibration, notes = _calibration(backbone, library, released if calibrated is None else calibrated, settings)
-    for note in notes:
-        tell(note)
     reports = transfer_targets(
         backbone,
         library,
@@ -186,8 +168,6 @@ def quickstart(
         folder=settings.out / "runs" / "targets",
         resume=settings.resume,
         observe=phases,
-        calibration=calibration,
-        expect=expect,
     )
     for report in reports:
         record = delivered_record(
@@ -203,8 +183,6 @@ def quickstart(
     result = QuickstartResult(
         reports=reports,
         table=[table_row(report) for report in reports],
-        predictions=[row for report in reports for row in prediction_rows(report)],
-        notes=notes,
         files=_files(settings.out),
         seconds=seconds,
         next=_next(settings, backbone.name),
@@ -244,21 +222,6 @@ def _take_released(
             library.copy_from(released.get(entry.name), replace=True)
     have = there()
     return [name for name in settings.sources if name not in have]
-
-
-def _calibration(
-    backbone: Backbone, library: Library, offered: Library | None, settings: QuickstartSettings
-) -> tuple[Calibration | None, list[str]]:
-    """The calibration that predicts here, kept in the library, with lines on it; or None and why there is none."""
-    origin = library if offered is None or find_calibration(library) is not None else offered
-    found = find_calibration(origin)
-    if found is None:
-        return None, ["no predicted gain: there is no calibration on this backbone."]
-    if misfit := found.misfit(backbone, settings.target_train):
-        return None, [f"no predicted gain: {misfit}"]
-    copy_calibration(origin, library)
-    remarks = [remark for target in settings.targets for remark in found.remarks(target, settings.target_train)]
-    return found, [found.about(losses=found.wants_losses), *dict.fromkeys(remarks)]
 
 
 def _train_sources(
@@ -324,8 +287,6 @@ def write_report(result: QuickstartResult, settings: QuickstartSettings, backbon
                 for shown, row in zip(score_rows(result.reports), result.table, strict=True)
             ],
             "notes": [f"{report.target}: {report.verdict}" for report in result.reports],
-            "predictions": result.predictions,
-            "prediction notes": result.notes,
             "similarity": similarity,
             "curves": {
                 f"{report.target}, {o.strategy}": [(r["step"], r["score"]) for r in o.curve]

@@ -4,11 +4,9 @@ import json
 
 import pytest
 from tests.models import corpus, tiny_backbone
-from tests.unit.methods.spot.test_calibration import calibration
 
 from softprompt.errors import UsageError
 from softprompt.library.store import Library
-from softprompt.methods.spot.calibration import find_calibration, keep_calibration
 from softprompt.quickstart import QuickstartSettings, quickstart
 from softprompt.report.quickstart import table_csv
 from softprompt.training.settings import TrainSettings
@@ -81,50 +79,13 @@ def released(backbone, data, tmp_path_factory):
     return Library(out / "library")
 
 
-def test_released_prompts_are_used_and_their_gains_predicted(backbone, data, released, tmp_path):
-    fitting = {"steps": 4, "prompt_length": 3, "embedding_step": 2}
-    keep_calibration(released, calibration(backbone.fingerprint, recipe=fitting, targets=("about_actor",)))
+def test_released_prompts_are_used(backbone, data, released, tmp_path):
     seen = []
     result = quickstart(
-        backbone, settings(tmp_path / "two", data), released=released, phases=lambda name, runs: seen.append(name),
-        expect=lambda target, gains: seen.append((target, [gain.name for gain in gains])), tell=seen.append,
-    )  # fmt: skip
-    about, remark, first, (target, told), transfer = seen
-    assert about.startswith("predicted gain: points of one run")
-    assert "about_actor was a target of study 'tiny' itself" in remark
-    assert (first, target, transfer) == ("first", "about_actor", "transfer"), "predicted before it is tuned"
-    assert sorted(told) == ["about_film@1", "about_story@1"]
-    assert [row["source prompt"] for row in result.predictions] == told
-    gains = {gain.name: gain for gain in result.reports[0].expected}
-    for row in result.predictions:
-        gain = gains[row["source prompt"]]
-        assert row["predicted gain (80 %)"] == gain.text
-        assert row["realised"] == f"{gain.realised:+.1f}"
-        assert row["inside"] == ("yes" if gain.held else "no")
-    assert find_calibration(Library(tmp_path / "two" / "library")) == find_calibration(released)
-    page = (tmp_path / "two" / "report.html").read_text()
-    assert "Predicted and realised gain" in page
-    assert result.predictions[0]["predicted gain (80 %)"].replace("-", "−") in page
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"recipe": {"prompt_length": 3, "embedding_step": 9}}, "embedding_step 2, not 9"),
-        ({"recipe": {"prompt_length": 8, "embedding_step": 2}}, "prompt_length 3, not 8"),
-        ({"fingerprint": "f" * 64}, "the calibration is of backbone some"),
-    ],
-)
-def test_a_calibration_that_does_not_fit_predicts_nothing(backbone, data, released, tmp_path, changes, words):
-    keep_calibration(released, calibration(**{"fingerprint": backbone.fingerprint, **changes}))
-    result = quickstart(backbone, settings(tmp_path / "out", data), released=released)
-    (note,) = result.notes
-    assert note.startswith("no predicted gain: ")
-    assert words in note
-    assert result.predictions == []
-    assert result.reports[0].expected == []
-    assert find_calibration(Library(tmp_path / "out" / "library")) is None
-    assert "Predicted and realised gain" not in (tmp_path / "out" / "report.html").read_text()
+        backbone, settings(tmp_path / "two", data), released=released, phases=lambda name, runs: seen.append(name)
+    )
+    assert seen == ["first", "transfer"], "no source prompt is tuned again"
+    assert result.trained_sources == []
 
 
 def test_resuming_a_finished_quickstart_trains_nothing(backbone, data, tmp_path):

@@ -9,7 +9,7 @@ import typer
 
 from softprompt.cli import options as o
 from softprompt.cli.app import command
-from softprompt.cli.library import Name, Place, Replace, ReplaceAll, calibration_told, library
+from softprompt.cli.library import Name, Place, Replace, library
 from softprompt.cli.output import Answer, lines
 from softprompt.errors import DataError, UsageError
 
@@ -112,23 +112,16 @@ def push(
     repo: Repo,
     names: Names = None,
     public: Annotated[bool, typer.Option("--public", help="A new repository is public.")] = False,
-    replace: ReplaceAll = False,
+    replace: Replace = False,
     message: Annotated[str, typer.Option("--message", help="Of the commit.")] = "",
 ) -> Answer:
-    """Upload prompts to the Hugging Face Hub, in one commit.
-
-    A whole library takes its calibration along.
-    """
-    from softprompt.library.beside import read_calibration
+    """Upload prompts to the Hugging Face Hub, in one commit."""
     from softprompt.library.formats.hub import push as push_to
 
     store = o.open_library(place)
     commit = push_to(store, repo, list(names) if names else None, private=not public, replace=replace, message=message)
-    calibrated = not names and read_calibration(store) is not None
-    told = f"{repo} holds the prompts at commit {commit[:12]}" + (
-        ", with the library's calibration" if calibrated else ""
-    )
-    return Answer(data={"repository": repo, "commit": commit, "calibration": calibrated}, show=lines(told))
+    told = f"{repo} holds the prompts at commit {commit[:12]}"
+    return Answer(data={"repository": repo, "commit": commit}, show=lines(told))
 
 
 @command(library, "pull")
@@ -137,17 +130,14 @@ def pull(
     repo: Repo,
     names: Names = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch.")] = None,
-    replace: ReplaceAll = False,
+    replace: Replace = False,
 ) -> Answer:
-    """Download prompts from the Hugging Face Hub, every file checked.
-
-    A whole repository brings its calibration, where prompts of its backbone are; another one that is there is kept.
-    """
+    """Download prompts from the Hugging Face Hub, every file checked."""
     from softprompt.library.formats.hub import pull as pull_from
 
     store = o.open_library(place, must_exist=False)
     found = pull_from(store, repo, list(names) if names else None, revision=revision, replace=replace)
     made = [prompt.name for prompt in found.added]
     told = f"added {', '.join(made) or 'nothing new'} from {repo} at commit {found.commit[:12]}"
-    data = {"library": store.location, "commit": found.commit, "added": made, "calibration": found.calibration}
-    return Answer(data=data, show=lines(told, *calibration_told(found.calibration, store.location)))
+    data = {"library": store.location, "commit": found.commit, "added": made}
+    return Answer(data=data, show=lines(told))

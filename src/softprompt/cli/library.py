@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,17 +13,14 @@ from softprompt.cli.searching import named_by_task
 from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from softprompt.library.beside import Placed
     from softprompt.library.index import Entry
     from softprompt.library.manifest import Manifest
-    from softprompt.methods.spot.gains import GainModel
 
 library = group("library", "Prompts kept with what made them.")
 
 Place = Annotated[str, typer.Argument(help="Library: a folder, a URL, or `released`.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="Name of the prompt.", show_default=False)]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace a prompt of the same name.")]
-ReplaceAll = Annotated[bool, typer.Option("--replace", help="Replace prompts of the same names, and the calibration.")]
 
 
 @command(library, "ls")
@@ -132,14 +128,9 @@ def add(
     place: Place,
     source: Annotated[str, typer.Argument(help="Another library.", show_default=False)],
     names: Annotated[list[str] | None, typer.Argument(help="Prompts to copy; all if none is named.")] = None,
-    replace: ReplaceAll = False,
+    replace: Replace = False,
 ) -> Answer:
-    """Copy prompts of another library.
-
-    A whole library brings its calibration, where prompts of its backbone are; another one that is there is kept.
-    """
-    from softprompt.library.beside import place_calibration, read_calibration
-
+    """Copy prompts of another library."""
     origin = o.open_library(source)
     target = o.open_library(place, must_exist=False)
     chosen = list(names) if names else origin.names()
@@ -147,27 +138,9 @@ def add(
         raise UsageError(f"library {source} holds no prompts; nothing was copied.")
     prompts = [origin.get(name) for name in chosen]
     o.refuse_taken(target, chosen, replace=replace)
-    offered = None if names else read_calibration(origin)
     copied = [target.copy_from(prompt, replace=replace).name for prompt in prompts]
-    calibration: Placed = "none"
-    if offered is not None:
-        calibration = place_calibration(target, offered, origin.location, replace=replace)
-    told = [f"added {', '.join(copied)} to {target.location}", *calibration_told(calibration, target.location)]
-    data = {"library": target.location, "added": copied, "calibration": calibration}
-    return Answer(data=data, show=lines(*told))
-
-
-def calibration_told(placed: Placed, location: str) -> list[str]:
-    """A line on what became of a calibration that came with a whole library; none where there was none."""
-    kept = f"the calibration was not taken: {location} holds"
-    told = {
-        "added": "added its calibration: search and transfer predict gains from it",
-        "same": f"{location} already holds its calibration",
-        "replaced": f"replaced the calibration of {location} by its own",
-        "kept": f"{kept} another one, which stays as it is; --replace takes the new one",
-        "no prompt": f"{kept} no prompt of its backbone",
-    }
-    return [told[placed]] if placed in told else []
+    data = {"library": target.location, "added": copied}
+    return Answer(data=data, show=lines(f"added {', '.join(copied)} to {target.location}"))
 
 
 @command(library, "rm")
@@ -197,15 +170,6 @@ def verify(
     store = o.open_library(place)
     problems = dict(store.verify(list(names) if names else None))
     count = f"{len(names) if names else len(store.names())} prompt(s)"
-    if not names:
-        from softprompt.library.beside import CALIBRATION
-        from softprompt.methods.spot.calibration import find_calibration
-
-        try:
-            calibrated = find_calibration(store) is not None
-        except CorruptArtifactError as error:
-            problems[CALIBRATION], calibrated = [str(error)], True
-        count += " and a calibration" if calibrated else ""
     if problems:
         told = "; ".join(problem for found in problems.values() for problem in found)
         raise CorruptArtifactError(f"{len(problems)} of {count} in {store.location} are damaged: {told}")
@@ -213,39 +177,3 @@ def verify(
         data={"library": store.location, "checked": len(names or store.names()), "problems": {}},
         show=lines(f"{count} in {store.location}: every file is what was written"),
     )
-
-
-@command(library, "calibrate")
-def calibrate(
-    place: Place,
-    study: Annotated[Path, typer.Option("--study", help="Ledger folder of a finished study.", show_default=False)],
-    which: Annotated[str | None, typer.Option("--name", help="The study, where the ledger holds several.")] = None,
-) -> Answer:
-    """Learn from a study what transfer can be expected to gain."""
-    from softprompt.api import calibrate as learn
-    from softprompt.library.beside import CALIBRATION
-
-    store = o.open_library(place)
-    made = learn(store, study, which, command=o.command_line())
-    rows = [row for model in made.models for row in _fits(model)]
-    shown = table(
-        ["gain", "predicted from", "mean", "80 % interval", "it held", "mean error", "of the mean alone"], rows
-    )
-    told = lines(
-        f"calibration of {made.backbone_name} from study '{made.study}' now in {store.folders.show(CALIBRATION)}",
-        f"sources {', '.join(made.sources)}; targets {', '.join(made.targets)}; {made.recipe['steps']} steps a target run",
-    )
-    data = {"library": store.location, "file": CALIBRATION, "calibration": made}
-    return Answer(data=data, show=both(shown, told))
-
-
-def _fits(model: GainModel) -> list[list[object]]:
-    from softprompt.methods.spot.gains import LEVEL
-
-    rows: list[list[object]] = []
-    for kind, fit in (("points", model.points), ("error reduction, %", model.relative)):
-        if fit is not None:
-            held = f"{100 * fit.coverage[str(LEVEL)]:.0f} % on {fit.targets} targets left out"
-            width = f"+-{fit.half_width(LEVEL):.1f}"
-            rows.append([kind, ", ".join(model.features), fit.intercept, width, held, fit.error, fit.error_of_mean])
-    return rows

@@ -10,8 +10,7 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, cell, lines, table
-from softprompt.cli.progress import phases, say
-from softprompt.cli.transferring import tell_expected
+from softprompt.cli.progress import phases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,10 +88,7 @@ def quickstart(
     model = o.open_backbone(backbone, dtype, device, revision)
     store = find_released()
     with phases() as observe:
-        result = run_quickstart(
-            model, settings, released=store if data is None else None, calibrated=store, phases=observe, tell=say,
-            expect=lambda target, gains: tell_expected(target, gains, most=k),
-        )  # fmt: skip
+        result = run_quickstart(model, settings, released=store if data is None else None, phases=observe)
     return Answer(data=result.plain(), show=_shown(result))
 
 
@@ -102,12 +98,10 @@ def _shown(result: QuickstartResult) -> Any:
     scores = score_rows(result.reports)
     verdicts = [f"{report.target}: {report.verdict}" for report in result.reports]
     parts = [_rows(scores, "scores on held-out validation rows, percent"), lines(*verdicts, "")]
-    if result.predictions:
-        parts.append(_rows(result.predictions, "gain of one run over the mean from scratch, points"))
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
     places = [f"{name:<9} {place}" for name, place in result.files.items()]
     after = [f"  {line}" for line in result.next]
-    return both(*parts, lines(*result.notes, f"time: {seconds}", ""), lines(*places, "", "next:", *after, wrap=False))
+    return both(*parts, lines(f"time: {seconds}", ""), lines(*places, "", "next:", *after, wrap=False))
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], title: str) -> Any:

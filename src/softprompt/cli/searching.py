@@ -11,7 +11,7 @@ from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import say, training
-from softprompt.errors import DataError, IncompatibleBackboneError, UsageError
+from softprompt.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from softprompt.library.index import Entry
     from softprompt.library.search import Match
     from softprompt.library.store import Library
-    from softprompt.methods.spot.calibration import Calibration
-    from softprompt.methods.spot.expected import ExpectedGain
     from softprompt.training.data import TaskData
 
 
@@ -89,7 +87,7 @@ def search(
         bool, typer.Option("--use-prompts", help="Compare prompts without an embedding by themselves.")
     ] = False,
     losses: Annotated[
-        bool, typer.Option("--losses", help="Predict gains from each prompt's untuned loss too; needs --task.")
+        bool, typer.Option("--losses", help="Show each prompt's untuned loss on the task too; needs --task.")
     ] = False,
     seeds: o.Seeds = "1,2,3",
     recipe: o.Recipe = "quick",
@@ -134,21 +132,18 @@ def search(
     found = search_library(store, queries, metric=metric, top_k=top_k, **asked)
     left_out = dict(store.index.problems)
     notes = [f"left out: {problem}" for problem in left_out.values()]
-    gains: list[ExpectedGain] = []
     if found:
-        gains, why = _expected(store, found, queries, asked, measured)
-        notes = [*_how_sure(found, metric), why, *_seen(store, own, gains), *notes]
+        notes = [*_how_sure(found, metric), *notes]
     else:
         notes.append(f"library {store.location} holds no prompt with a task embedding for this backbone.")
     data_ = {
         "library": store.location,
         "metric": metric,
         "matches": found,
-        "expected": [gain.plain() for gain in gains],
         "losses": measured,
         "problems": left_out,
     }
-    shown = both(_ranking(found, gains, measured), lines(*notes)) if found else lines(*notes)
+    shown = both(_ranking(found, measured), lines(*notes)) if found else lines(*notes)
     return Answer(data=data_, show=shown)
 
 
@@ -161,7 +156,7 @@ def _embeddings(path: Path) -> Sequence[Tensor]:
     return list(tensors.values())
 
 
-def _ranking(found: Sequence[Match], gains: Sequence[ExpectedGain], losses: dict[str, float] | None) -> Any:
+def _ranking(found: Sequence[Match], losses: dict[str, float] | None) -> Any:
     whose = ["prompt (task@seed)"] if named_by_task(found) else ["prompt", "task"]
     columns = ["rank", *whose, "per_token", "average", "lead", "agreement", "score", "rows"]
     rows: list[list[object]] = [
@@ -180,9 +175,6 @@ def _ranking(found: Sequence[Match], gains: Sequence[ExpectedGain], losses: dict
     if losses is not None:
         columns.append("untuned loss")
         rows = [[*row, losses.get(match.name)] for row, match in zip(rows, found, strict=True)]
-    if gains:
-        columns.append(f"predicted gain ({100 * gains[0].level:.0f} %)")
-        rows = [[*row, gain.text] for row, gain in zip(rows, gains, strict=True)]
     return table(columns, rows)
 
 
@@ -210,68 +202,14 @@ def _how_sure(found: Sequence[Match], metric: str) -> list[str]:
     return [*told, f"{first.name} is first by {first.lead:.4f}, {sure} two standard errors."]
 
 
-def _expected(
-    store: Library,
-    found: Sequence[Match],
-    queries: Sequence[Tensor],
-    asked: dict[str, Any],
-    losses: dict[str, float] | None,
-) -> tuple[list[ExpectedGain], str]:
-    """Predicted gains of the matches, and a line on where they come from or why there are none."""
-    from softprompt.library.search import similarity_spread
-    from softprompt.methods.spot.expected import expected_gains
-
-    known = {asked["backbone_fingerprint"] or m.entry.backbone_fingerprint for m in found}
-    calibration, why = calibration_of(store, known, found[0].entry.backbone_name, losses=losses is not None)
-    if calibration is None:
-        return [], why
-    spread = similarity_spread(store, queries, **asked)
-    return expected_gains(calibration, found, spread, losses), why
-
-
-def calibration_of(
-    store: Library, fingerprints: set[str | None], name: str, *, losses: bool | None = None
-) -> tuple[Calibration | None, str]:
-    """The library's calibration where it is of these backbones alone, and a line about it or about its absence.
-
-    Args:
-        store: the library.
-        fingerprints: of the backbones in question.
-        name: of the backbone.
-        losses: whether untuned losses are measured; None where the calibration decides.
-    """
-    from softprompt.methods.spot.calibration import find_calibration
-
-    calibration = find_calibration(store)
-    if calibration is None:
-        return None, (
-            f"no predicted gain: library {store.location} holds no calibration; make one from a finished study with "
-            f"`softprompt library calibrate {store.location} --study LEDGER`."
-        )
-    try:
-        for fingerprint in fingerprints:
-            calibration.check_backbone(name, fingerprint)
-    except IncompatibleBackboneError as error:
-        return None, f"no predicted gain: {error}"
-    return calibration, calibration.about(losses=calibration.wants_losses if losses is None else losses)
-
-
-def _seen(store: Library, own: Sequence[str], gains: Sequence[ExpectedGain]) -> list[str]:
-    """A remark where the target was in the calibration's study."""
-    from softprompt.methods.spot.calibration import find_calibration
-
-    calibration = find_calibration(store) if gains else None
-    return [] if calibration is None else [remark for task in own for remark in calibration.remarks(task)]
-
-
 def _losses(store: Library, model: Backbone, data: TaskData, own: Sequence[str]) -> dict[str, float]:
     """The untuned loss of every candidate on the target's rows."""
-    from softprompt.methods.spot.expected import untuned_losses
+    from softprompt.methods.spot.predictors import library_losses
     from softprompt.methods.spot.run import source_entries
 
     names = [e.name for e in source_entries(store, model) if e.task not in own]
     say(f"untuned losses: {len(names)} prompt(s)")
-    return untuned_losses(model, store, names, data.train)[0]
+    return library_losses(model, store, names, data.train)
 
 
 def _share(value: float | None) -> str:

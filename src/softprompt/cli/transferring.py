@@ -10,15 +10,13 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, first_process, lines, table
-from softprompt.cli.progress import phases, say
-from softprompt.cli.searching import calibration_of
+from softprompt.cli.progress import phases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from softprompt.backbones.base import Backbone
     from softprompt.library.store import Library
-    from softprompt.methods.spot.expected import ExpectedGain
     from softprompt.methods.spot.settings import TargetReport, TransferSettings
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
@@ -93,50 +91,27 @@ def transfer(
         opened = o.in_chat(o.open_tasks(names, data), chat, system, model)
         return dict(zip(names, o.encode(model, opened, train), strict=True))
 
-    calibration, why = calibration_of(store, {model.fingerprint}, model.name)
-    say(why)
-    remarks = {t.name: calibration.remarks(t.name, train) if calibration is not None else [] for t in tasks}
-    for told in dict.fromkeys(remark for found in remarks.values() for remark in found):
-        say(told)
     with phases() as observe:
         reports = transfer_targets(
             model, store, targets, settings, folder=folder, resume=resume, mixture_data=mixture_rows, observe=observe,
-            calibration=calibration, expect=tell_expected,
         )  # fmt: skip
     if not first_process():
         return Answer(data={})  # the first one writes, keeps and shows what all of them made
     again = o.command_line()
-    written = {r.target: write_report(folder, r, train, again, remarks[r.target]) for r in reports}
+    written = {r.target: write_report(folder, r, train, again) for r in reports}
     kept = _keep(model, store, reports, tasks, settings, replace) if keep else []
-    parts = [part for report in reports for part in _told(report, remarks[report.target])]
+    parts = [part for report in reports for part in _told(report)]
     where = [f"run directory: {folder}", *(f"report: {file}" for file in written.values())]
     where += [f"added to {store.location}: {', '.join(kept)}"] if kept else []
     data_ = {"targets": [r.plain() for r in reports], "run": folder, "reports": written, "kept": kept}
-    return Answer(data={**data_, "calibration": calibration}, show=both(*parts, lines(*where)))
+    return Answer(data=data_, show=both(*parts, lines(*where)))
 
 
-def tell_expected(target: str, gains: Sequence[ExpectedGain], most: int = MOST_TOLD) -> None:
-    """What the source prompts are expected to gain, before they are tuned."""
-    say(f"{target}: predicted gain ({100 * gains[0].level:.0f} %), points over scratch")
-    for gain in gains[:most]:
-        say(f"  {gain.name}: {gain.text}")
-    if len(gains) > most:
-        say(f"  and {len(gains) - most} more, in the report")
-
-
-def _told(report: TargetReport, remarks: Sequence[str]) -> list[Any]:
-    """A target's outcomes, predictions and verdict."""
-    tried = [gain for gain in report.expected if gain.realised is not None]
+def _told(report: TargetReport) -> list[Any]:
+    """A target's outcomes and verdict."""
     notes = [f"{o.strategy}: {note}" for o in report.outcomes for note in o.notes]
     notes += [f"{strategy} was not tried: {why}" for strategy, why in report.refused.items()]
-    parts = [_outcomes(report)]
-    if tried:
-        rows = [[g.name, g.text, f"{g.realised:+.1f}", "yes" if g.held else "no"] for g in tried]
-        parts.append(
-            table(["source prompt", f"predicted gain ({100 * tried[0].level:.0f} %)", "realised", "inside"], rows)
-        )
-        notes += remarks
-    return [*parts, lines(*notes, f"{report.target}: {report.verdict}", "")]
+    return [_outcomes(report), lines(*notes, f"{report.target}: {report.verdict}", "")]
 
 
 def _outcomes(report: TargetReport) -> Any:

@@ -62,14 +62,6 @@ class Folders(ABC):
     def remove(self, name: str) -> None:
         """Remove a folder. Raises DataError where it is absent."""
 
-    @abstractmethod
-    def read_beside(self, file: str) -> bytes | None:
-        """The bytes of a file that stands beside the prompt folders; None where there is none."""
-
-    @abstractmethod
-    def write_beside(self, file: str, data: bytes) -> None:
-        """Write such a file, replacing what is there; a reader sees the old one or the new one."""
-
     def show(self, name: str, file: str = "") -> str:
         """The place of a folder or file, for messages."""
         return "/".join(part for part in (self.location.rstrip("/"), name, file) if part)
@@ -139,13 +131,6 @@ class LocalFolders(Folders):
         if not (self.root / name).is_dir():
             raise DataError(f"{self.show(name)} does not exist; nothing was removed.")
         artifacts.remove_folder(self.root / name)
-
-    def read_beside(self, file: str) -> bytes | None:
-        path = artifacts.inside(self.root, file)
-        return artifacts.read_bytes(path) if path.is_file() else None
-
-    def write_beside(self, file: str, data: bytes) -> None:
-        artifacts.write_bytes(artifacts.inside(self.root, file), data)
 
 
 def _file_version(path: str) -> str | None:
@@ -259,23 +244,6 @@ class RemoteFolders(Folders):
             return  # a store without real folders: the last file took the folder with it
         except OSError as error:
             raise artifacts.StorageError(f"{self.show(name)} was not removed: {error}.") from error
-
-    def read_beside(self, file: str) -> bytes | None:
-        try:
-            data: bytes = self.system.cat_file(self._path(file))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise DataError(f"{self.show(file)} cannot be read: {error}.") from error
-        return data
-
-    def write_beside(self, file: str, data: bytes) -> None:
-        try:
-            with contextlib.suppress(NotImplementedError, FileExistsError):
-                self.system.makedirs(self.root, exist_ok=True)
-            self.system.pipe_file(self._path(file), data)
-        except OSError as error:
-            raise artifacts.StorageError(f"{self.show(file)} was not written: {error}.") from error
 
     def _path(self, *parts: str) -> str:
         for part in parts:

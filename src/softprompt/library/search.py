@@ -158,65 +158,6 @@ def _filter(
     return wanted
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """How the candidates of a search differ: what one of them is standardised by.
-
-    Attributes:
-        count: candidates.
-        per_token: mean and deviation (over candidates, n) of the per-token similarity.
-        average: the same of the similarity of average tokens.
-        log_rows: the same of the natural logarithm of the training rows, of those that state them.
-    """
-
-    count: int
-    per_token: tuple[float, float]
-    average: tuple[float, float]
-    log_rows: tuple[float, float]
-
-
-def similarity_spread(
-    library: Library,
-    target_embeddings: Sequence[Tensor],
-    *,
-    backbone_fingerprint: str | None = None,
-    exclude_tasks: Collection[str] = (),
-    tasks: Collection[str] | None = None,
-    names: Collection[str] | None = None,
-    use_prompts: bool = False,
-) -> Spread:
-    """Mean and deviation of all candidates that `search` would rank with the same arguments, from the index alone.
-
-    Raises:
-        UsageError: no embedding, or embeddings of different widths.
-    """
-    queries = _queries(target_embeddings)
-    wanted = _filter(backbone_fingerprint, exclude_tasks, tasks, names, use_prompts)
-    found: dict[Metric, tuple[float, float]] = {}
-    chosen: list[Entry] = []
-    for metric in METRICS:
-        entries, tables = library.index.tables(int(queries[metric].shape[1]), metric)
-        kept = [(table, [row for row in current if wanted(entries[table.names[row]])]) for table, current in tables]
-        values = [table.products(queries[metric].mean(0), rows) for table, rows in kept if rows]
-        found[metric] = mean_and_deviation(torch.cat(values) if values else torch.zeros(0))
-        chosen = [entries[table.names[row]] for table, rows in kept for row in rows]
-    sizes = [math.log(entry.train_rows) for entry in chosen if entry.train_rows]
-    return Spread(
-        count=len(chosen),
-        per_token=found["per_token"],
-        average=found["average"],
-        log_rows=mean_and_deviation(torch.tensor(sizes)),
-    )
-
-
-def mean_and_deviation(values_n: Tensor) -> tuple[float, float]:
-    """Mean and deviation (dividing by n) of n numbers; zeros for none."""
-    if not len(values_n):
-        return 0.0, 0.0
-    values_n = values_n.double()
-    return float(values_n.mean()), float(values_n.std(correction=0))
-
-
 def _ranked(
     library: Library, queries_SH: Tensor, metric: Metric, top_k: int, wanted: Callable[[Entry], bool]
 ) -> tuple[dict[str, Entry], list[list[str]]]:

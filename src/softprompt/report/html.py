@@ -18,9 +18,7 @@ def quickstart_page(result: Mapping[str, Any]) -> str:
     Args:
         result: plain data; every part may be left out:
             ``title``; ``subtitle``; ``summary``: paragraphs; ``table``: rows as mappings from column to value, the
-            first column the row's name (target, scratch, one for each transfer, gain, seconds); ``predictions``: rows as
-            in ``table``, of predicted and realised gains, with their lines ``prediction notes``; ``similarity``:
-            ``sources``, ``targets`` and the matrices ``average`` and ``per_token`` (by source, then target);
+            first column the row's name (target, scratch, one for each transfer, gain, seconds); ``similarity``: ``sources``, ``targets`` and the matrices ``average`` and ``per_token`` (by source, then target);
             ``curves``: name to (step, score) pairs or ``{"step", "score"}`` mappings; ``settings`` and
             ``provenance``: mappings; ``next``: commands; ``notes``: lines below the table.
 
@@ -34,8 +32,6 @@ def quickstart_page(result: Mapping[str, Any]) -> str:
         sections.append(("summary", "", key_paragraphs(paragraphs)))
     if result.get("table"):
         sections.append(("scores", "Scores", table_html(_result_table(result), sortable=len(result["table"]) > 1)))
-    if result.get("predictions"):
-        sections.append(("predictions", "Predicted and realised gain", table_html(_prediction_table(result))))
     if result.get("similarity"):
         sections.append(("similarity", "Task similarity", _similarity(result["similarity"])))
     if result.get("curves"):
@@ -59,11 +55,6 @@ def key_paragraphs(texts: Sequence[str]) -> str:
 def _result_table(result: Mapping[str, Any]) -> Table:
     title = "Scores in percent on validation, tuned from scratch and from transferred prompts"
     return _table("scores", title, result["table"], result.get("notes") or ())
-
-
-def _prediction_table(result: Mapping[str, Any]) -> Table:
-    title = "Points that a run gains over the mean of the runs from scratch, as predicted before it and as it came out"
-    return _table("predictions", title, result["predictions"], result.get("prediction notes") or ())
 
 
 def _table(name: str, title: str, given: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Table:

@@ -51,21 +51,6 @@ def summary(reports: Sequence[TargetReport]) -> str:
     )
 
 
-def prediction_rows(report: TargetReport) -> list[dict[str, Any]]:
-    """A line each source prompt that a run of the target started from: predicted gain, and what the run gained, points."""
-    return [
-        {
-            "target": report.target,
-            "source prompt": gain.name,
-            f"predicted gain ({100 * gain.level:.0f} %)": gain.text,
-            "realised": f"{gain.realised:+.1f}",
-            "inside": "yes" if gain.held else "no",
-        }
-        for gain in report.expected
-        if gain.realised is not None
-    ]
-
-
 def similarity_matrices(reports: Sequence[TargetReport]) -> dict[str, Any]:
     """Both similarities as sources x targets matrices; None where a source has no task embedding."""
     names = sorted({str(row["name"]) for report in reports for row in report.ranking})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import SoftpromptError
@@ -14,6 +15,7 @@ from softprompt.study.settings import FEW_STEPS, Study
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from softprompt.methods.spot.predictors import Tune
     from softprompt.study.runner import PromptRunner
     from softprompt.tasks.encoded import EncodedSplit
     from softprompt.training.data import TaskData
@@ -24,66 +26,57 @@ TEXTS = 500
 
 def predict(runner: PromptRunner, study: Study, cell: StudyCell, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
     """What the study's predictors say of every source prompt on one target."""
+    import torch
+
     from softprompt.methods.spot import predictors as known
 
     backbone, target = runner.backbone(study), str(cell.spec["target"])
-    data = runner.data(study, target, study.target)
-    makers = {
-        "zero-shot-loss": lambda: known.ZeroShotLoss(backbone),
-        "few-step-loss": lambda: known.FewStepLoss(backbone, _few_steps(runner, study, data), steps=FEW_STEPS),
-        "text-similarity": known.TextSimilarity,
-        "data-size": known.DataSize,
+    data, wanted, started = runner.data(study, target, study.target), study.strategies.predictors, time.perf_counter()
+    names = [f"{source}.{seed}" for source, seed in cell.spec["names"]]
+    prompts = [prompt_of(ledger, "source", key, cell.name) for key in cell.spec["sources"]]
+    values: dict[str, Sequence[float]] = {}
+    cost = dict.fromkeys(wanted, 0)
+    if "zero-shot-loss" in wanted:
+        found = known.zero_shot_losses(backbone, prompts, data.train)
+        values["zero-shot-loss"], cost["zero-shot-loss"] = (-found.per_token_S()).tolist(), found.forward_tokens
+    if "few-step-loss" in wanted:
+        tune = _few_steps(runner, study, data)
+        found, spent = known.few_step_losses(backbone, torch.stack(prompts).float(), data.train, tune)
+        values["few-step-loss"] = (-found.per_token_S()).tolist()
+        cost["few-step-loss"] = found.forward_tokens + spent
+    of_source = {
+        source: [runner.data(study, task, study.source).train for task in study.tasks_of(source)]
+        for source in dict.fromkeys(source for source, _ in cell.spec["names"])
     }
-    chosen = [makers[name]() for name in study.strategies.predictors]
-    candidates: list[known.Candidate] = []
-    texts: dict[str, list[str]] = {}
-    for (source, seed), key in zip(cell.spec["names"], cell.spec["sources"], strict=True):
-        parts = [runner.data(study, task, study.source).train for task in study.tasks_of(source)]
-        texts.setdefault(source, [e.inputs for part in parts for e in part.examples[:TEXTS]])
-        candidates.append(
-            known.Candidate(
-                name=f"{source}.{seed}",
-                task=source,
-                prompt=prompt_of(ledger, "source", key, cell.name),
-                train_rows=sum(len(part) for part in parts),
-                texts=texts[source],
-            )
-        )
-    wanted = known.TransferTarget(name=target, train=data.train, texts=[e.inputs for e in data.train.examples[:TEXTS]])
-    started = time.perf_counter()
-    found = known.predict_all(chosen, wanted, candidates)
+    if "text-similarity" in wanted:
+        texts = {s: [e.inputs for part in parts for e in part.examples[:TEXTS]] for s, parts in of_source.items()}
+        alike = known.text_similarities([e.inputs for e in data.train.examples[:TEXTS]], texts)
+        values["text-similarity"] = [alike[source] for source, _ in cell.spec["names"]]
+    if "data-size" in wanted:
+        rows = {source: sum(len(part) for part in parts) for source, parts in of_source.items()}
+        values["data-size"] = [math.log(rows[source]) for source, _ in cell.spec["names"]]
     result = {
-        "values": {name: dict(zip((c.name for c in candidates), p.values, strict=True)) for name, p in found.items()},
-        "forward_tokens": {name: p.forward_tokens for name, p in found.items()},
+        "values": {name: dict(zip(names, values[name], strict=True)) for name in wanted},
+        "forward_tokens": cost,
         "seconds": time.perf_counter() - started,
     }
     ledger.write(cell.kind, cell.key, cell.identity, result, {}, {**provenance, "cell": cell.name})
 
 
-def _few_steps(
-    runner: PromptRunner, study: Study, data: TaskData
-) -> Callable[[Tensor, EncodedSplit, int], tuple[Tensor, int]]:
+def _few_steps(runner: PromptRunner, study: Study, data: TaskData) -> Tune:
     import torch
 
     from softprompt.prompts.stack import PromptStack
+    from softprompt.training.data import TaskData
     from softprompt.training.loop import train_prompts
-    from softprompt.training.runs import Run
 
-    def tune(prompts_SPH: Tensor, split: EncodedSplit, steps: int) -> tuple[Tensor, int]:
-        settings = study.target.having(steps=steps, eval_every=steps, embedding_step=0, patience=0)
-        runs = [
-            Run(
-                name=f"candidate-{i}",
-                seed=0,
-                train=(split,),
-                task=data.task,
-                validation=data.validation,
-                validated=False,
-            )
-            for i in range(len(prompts_SPH))
-        ]
-        stack = PromptStack(prompts_SPH.to(runner.backbone(study).device), tuned=True)
-        results = train_prompts(runner.backbone(study), stack, runs, settings)
+    backbone = runner.backbone(study)
+    settings = study.target.having(steps=FEW_STEPS, eval_every=FEW_STEPS, embedding_step=0, patience=0)
+
+    def tune(prompts_SPH: Tensor, split: EncodedSplit) -> tuple[Tensor, int]:
+        part = TaskData(task=data.task, train=split, validation=data.validation)
+        runs = [part.run(f"candidate-{i}", 0, validated=False) for i in range(len(prompts_SPH))]
+        results = train_prompts(backbone, PromptStack(prompts_SPH.to(backbone.device), tuned=True), runs, settings)
         # A tuning step goes forward and back: twice the work of a position.
         return torch.stack([r.final["prompt"] for r in results]), 2 * sum(r.tokens for r in results)
 

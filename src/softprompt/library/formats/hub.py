@@ -1,6 +1,5 @@
 """Libraries on the Hugging Face Hub: push and pull prompt folders, one commit a push, every file checked on the way in.
 
-A whole library takes its calibration along (`softprompt.library.beside`); single prompts do not.
 A repository laid out like a library can also be opened where it is: ``Library("hf://user/repo")``.
 """
 
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 
 from softprompt import artifacts
 from softprompt.errors import CorruptArtifactError, SoftpromptError, UnknownNameError, UsageError
-from softprompt.library.beside import CALIBRATION, Placed, place_calibration, read_calibration, unsealed
 from softprompt.library.manifest import MANIFEST, Manifest
 from softprompt.library.store import Library, StoredPrompt
 
@@ -28,12 +26,10 @@ class Pulled(NamedTuple):
     Attributes:
         commit: that everything was taken from.
         added: the prompts that were added.
-        calibration: what became of the repository's calibration.
     """
 
     commit: str
     added: list[StoredPrompt]
-    calibration: Placed
 
 
 def push(
@@ -51,9 +47,9 @@ def push(
     Args:
         library: where they are.
         repo_id: ``user/name``; made where it does not exist.
-        names: which prompts; all where None, and the library's calibration with them.
+        names: which prompts; all where None.
         private: whether a new repository is private.
-        replace: whether prompts, and a calibration, that are there already are replaced; otherwise they must be the same.
+        replace: whether prompts that are there already are replaced; otherwise they must be the same.
         message: of the commit.
         api: a ``huggingface_hub.HfApi`` to use.
 
@@ -61,8 +57,8 @@ def push(
         the new commit, or the current one where nothing had changed.
 
     Raises:
-        UsageError: no prompt, or one (or a calibration) of another content is there and ``replace`` is False.
-        CorruptArtifactError: a prompt or the calibration of the library is not what was written; nothing is uploaded.
+        UsageError: no prompt, or one of another content is there and ``replace`` is False.
+        CorruptArtifactError: a prompt of the library is not what was written; nothing is uploaded.
         HubError: the Hub could not be reached, or refused.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -72,7 +68,6 @@ def push(
     if not chosen:
         raise UsageError(f"{library.location} holds no prompt to push.")
     files = {f"{prompt.name}/{file}": data for prompt in chosen for file, data in prompt.files().items()}
-    calibration = read_calibration(library) if names is None else None
     with _hub(f"push to {repo_id}"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = str(api.repo_info(repo_id).sha)
@@ -84,8 +79,6 @@ def push(
         raise UsageError(f"{repo_id} already holds other prompts named {names_there}: ask to replace them, or rename.")
     same = {prompt.name for prompt in there} - {prompt.name for prompt in changed}
     added = {path: data for path, data in files.items() if path.split("/")[0] not in same}
-    if calibration is not None and _calibration_changes(api, repo_id, commit, present, calibration, replace):
-        added[CALIBRATION] = calibration
     if not added:
         return commit
     stale = {path for p in changed for path in present if path.startswith(f"{p.name}/")} - added.keys()
@@ -93,7 +86,7 @@ def push(
     operations += [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in added.items()]
     if "README.md" not in present:
         operations.append(CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=_card(chosen).encode()))
-    text = message or _message(len(chosen) - len(same), CALIBRATION in added)
+    text = message or f"Add {len(chosen) - len(same)} soft prompts"
     with _hub(f"push to {repo_id}"):
         done = api.create_commit(repo_id, operations=operations, commit_message=text, parent_commit=commit)
     return str(done.oid)
@@ -110,22 +103,18 @@ def pull(
 ) -> Pulled:
     """Download prompts into a library. Each appears only when all its files are what its manifest says.
 
-    All of them bring the repository's calibration, which is checked before anything is added. It goes into a library that
-    has prompts of its backbone; another calibration that is there is kept unless ``replace``.
-
     Args:
         library: where to.
         repo_id: ``user/name``.
-        names: which prompts; all where None, and the calibration with them.
+        names: which prompts; all where None.
         revision: branch, tag or commit; resolved to a commit first, and all files are taken from that one.
-        replace: whether prompts of the same name (and another calibration) are replaced; otherwise those there are kept
+        replace: whether prompts of the same name are replaced; otherwise those there are kept
             and not downloaded.
         api: a ``huggingface_hub.HfApi`` to use.
 
     Raises:
         UnknownNameError: a name that is not there.
-        CorruptArtifactError: a file is not what its manifest says, and that prompt is not added; or the calibration is not
-            what was written, and nothing is.
+        CorruptArtifactError: a file is not what its manifest says, and that prompt is not added.
         HubError: the Hub could not be reached, or refused.
     """
     api = _api(api)
@@ -138,10 +127,6 @@ def pull(
         if name not in known:
             raise UnknownNameError(f"prompt of {repo_id}", name, known)
         artifacts.check_name(name, "prompt name")
-    calibration, place = None, f"{repo_id}/{CALIBRATION}"
-    if names is None and CALIBRATION in files:
-        calibration = _download(api, repo_id, commit, CALIBRATION)
-        unsealed(calibration, place)
     added = []
     for name in wanted:
         if name in library and not replace:
@@ -154,10 +139,7 @@ def pull(
         content[MANIFEST] = _download(api, repo_id, commit, f"{name}/{MANIFEST}")
         library.folders.write(name, content, replace=replace)
         added.append(library.get(name))
-    placed: Placed = "none"
-    if calibration is not None:
-        placed = place_calibration(library, calibration, place, replace=replace)
-    return Pulled(commit, added, placed)
+    return Pulled(commit, added)
 
 
 def _refuse_strange(repo_id: str, name: str, manifest: Manifest, files: Iterable[str]) -> None:
@@ -167,31 +149,6 @@ def _refuse_strange(repo_id: str, name: str, manifest: Manifest, files: Iterable
         raise CorruptArtifactError(
             f"{repo_id}/{name} holds {', '.join(strange[:3])}, which a prompt's folder does not have; it was not taken."
         )
-
-
-def _calibration_changes(
-    api: Any, repo_id: str, commit: str, present: set[str], calibration: bytes, replace: bool
-) -> bool:
-    """Whether the repository's calibration is to be written.
-
-    Raises:
-        UsageError: another one is there and ``replace`` is False.
-    """
-    if CALIBRATION not in present:
-        return True
-    same = _download(api, repo_id, commit, CALIBRATION) == calibration
-    if not same and not replace:
-        raise UsageError(
-            f"{repo_id} already holds another {CALIBRATION}, and nothing was pushed: ask to replace it, or name the prompts "
-            "to push them without the library's own."
-        )
-    return not same
-
-
-def _message(prompts: int, calibrated: bool) -> str:
-    """Of a commit that nobody gave one."""
-    parts = [f"{prompts} soft prompts"] if prompts else []
-    return "Add " + " and ".join([*parts, *(["a calibration"] if calibrated else [])])
 
 
 def _remote_manifest(api: Any, repo_id: str, commit: str, name: str) -> Manifest:

@@ -1,4 +1,4 @@
-"""What came of a transfer: outcomes by strategy, the guard's verdict, predictions beside what they predicted."""
+"""What came of a transfer: outcomes by strategy, the guard's verdict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import canonical_text
 from softprompt.library.store import Library
 from softprompt.methods.spot.cost import forward_tokens
-from softprompt.methods.spot.expected import ExpectedGain, with_realised
 from softprompt.methods.spot.guard import compare
 from softprompt.methods.spot.settings import Outcome, TargetReport, TransferSettings
 from softprompt.methods.spot.target import Target, match_row
@@ -38,7 +37,6 @@ def target_report(target: Target, backbone: Backbone, library: Library, settings
         target=target.name,
         outcomes=outcomes,
         ranking=[match_row(match) for match in target.ranking],
-        expected=_expected(target),
         refused=target.refused,
         delivered=delivered,
         verdict=verdict,
@@ -53,27 +51,12 @@ def target_report(target: Target, backbone: Backbone, library: Library, settings
             "seeds": list(settings.scratch_seeds),
             "embedding_seeds": list(settings.embedding_seeds),
             "embedding_cost": forward_tokens(target.embeddings),
-            "expectation_cost": target.expectation_cost,
             "backbone": backbone.name,
             "fingerprint": backbone.fingerprint,
             "library": library.location,
             "metric": settings.metric,
         },
     )
-
-
-def _expected(target: Target) -> list[ExpectedGain]:
-    """The predictions, and what the runs that started from one source prompt gained on the reporting half."""
-    realised: dict[str, list[float]] = {}
-    for name, start in target.starts.items():
-        result = target.transferred.get(name)
-        if len(start.sources) == 1 and result is not None and result.scores:
-            realised.setdefault(start.sources[0], []).append(result.scores["score"])
-    for name, result in target.raced.items():
-        if result.status != "dropped" and result.scores:
-            realised.setdefault(name.removeprefix(f"{target.name}-race-"), []).append(result.scores["score"])
-    base = [result.scores["score"] for result in target.scratch if result.scores]
-    return with_realised(target.expected, realised, base)
 
 
 def _outcome(

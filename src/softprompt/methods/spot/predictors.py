@@ -1,26 +1,21 @@
-"""Which source prompts will help a target, predicted before the money is spent. One interface, each way named and sourced.
+"""Which source prompts will help a target, guessed before the money is spent; higher is better, within a target only.
 
 | name                    | predicts by                                                        | after                                        |
 |-------------------------|--------------------------------------------------------------------|----------------------------------------------|
-| `similarity-per-token`  | per-token average cosine of task embeddings                        | SPoT section 3.2                             |
-| `similarity-average`    | cosine of average tokens of task embeddings                        | SPoT section 3.2                             |
 | `zero-shot-loss`        | loss of each source prompt on the target's training rows, untuned  | the start of the transfer itself             |
-| `few-step-loss`         | the same after a handful of tuning steps                           | early curves, as in successive halving        |
+| `few-step-loss`         | the same after a handful of tuning steps, on rows not tuned on     | early curves, as in successive halving       |
 | `text-similarity`       | cosine of TF-IDF vectors of the two tasks' inputs                  | a baseline: no model at all                  |
 | `data-size`             | log of the source's training rows                                  | a baseline: SPoT section 3.1 on big sources  |
 
-Higher is better for all of them; values are comparable within a target only. A combination of them, fitted without the
-target it is used for, is in `softprompt.methods.spot.judging`, with the measures they are judged by.
+The similarities of task embeddings (SPoT section 3.2) are in `softprompt.library.similarity`.
 
-Letters: S candidates (source prompts), P prompt tokens, H width, R rows.
+Letters: S source prompts, P prompt tokens, H width, R rows.
 """
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,210 +24,14 @@ from torch import Tensor
 from softprompt.backbones.base import Backbone
 from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
-from softprompt.library.similarity import Metric, similarity_matrix
+from softprompt.library.store import Library
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import EncodedSplit
 
-ROWS = 128  # training rows a loss is estimated on
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Candidate:
-    """A source prompt that might be transferred.
-
-    Attributes:
-        name: in the library.
-        task: it was tuned on.
-        prompt: float [P, H]; needed by the losses.
-        task_embedding: float [P, H]; needed by the similarities.
-        train_rows: training rows of its task; needed by ``data-size``.
-        texts: some inputs of its task; needed by ``text-similarity``.
-    """
-
-    name: str
-    task: str
-    prompt: Tensor | None = None
-    task_embedding: Tensor | None = None
-    train_rows: int | None = None
-    texts: Sequence[str] = ()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TransferTarget:
-    """A task that a prompt is wanted for.
-
-    Attributes:
-        name: of the task.
-        task_embeddings: one a seed, float [P, H]; needed by the similarities.
-        train: its training rows; needed by the losses.
-        texts: some of its inputs; needed by ``text-similarity``.
-    """
-
-    name: str
-    task_embeddings: Sequence[Tensor] = ()
-    train: EncodedSplit | None = None
-    texts: Sequence[str] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a predictor says of S candidates.
-
-    Attributes:
-        values: one a candidate, higher is better; NaN where it cannot say (no data given).
-        forward_tokens: positions sent through the backbone to find out, in forward equivalents (a tuning step counts 2).
-        uncertainty: standard error of each value, where it has one.
-    """
-
-    values: tuple[float, ...]
-    forward_tokens: int = 0
-    uncertainty: tuple[float, ...] = field(default=())
-
-
-class Predictor(ABC):
-    """Predicts how much each candidate will help a target.
-
-    Attributes:
-        name: from the table above.
-        source: where it comes from.
-    """
-
-    name: str
-    source: str
-
-    @abstractmethod
-    def predict(self, target: TransferTarget, candidates: Sequence[Candidate]) -> Prediction:
-        """Values for the candidates, in their order.
-
-        Raises:
-            UsageError: the target lacks what this predictor needs.
-        """
-
-
-class SimilarityPredictor(Predictor):
-    """Similarity of task embeddings, averaged over the target's seeds."""
-
-    source = "SPoT section 3.2"
-
-    def __init__(self, metric: Metric = "per_token") -> None:
-        self.metric: Metric = metric
-        self.name = "similarity-" + metric.replace("_", "-")
-
-    def predict(self, target: TransferTarget, candidates: Sequence[Candidate]) -> Prediction:
-        if not target.task_embeddings:
-            raise UsageError(
-                f"{self.name} needs task embeddings of {target.name}; compute them with 'softprompt embed'."
-            )
-        known = [c.task_embedding for c in candidates if c.task_embedding is not None]
-        by_seed = similarity_matrix(list(target.task_embeddings), known, self.metric).numpy()
-        seeds = len(by_seed)
-        means = iter(by_seed.mean(0).tolist())
-        errors = iter((by_seed.std(0, ddof=1) / math.sqrt(seeds)).tolist() if seeds > 1 else [])
-        has = [c.task_embedding is not None for c in candidates]
-        return Prediction(
-            values=tuple(next(means) if h else math.nan for h in has),
-            uncertainty=tuple(next(errors) if h else math.nan for h in has) if seeds > 1 else (),
-        )
-
-
-class ZeroShotLoss(Predictor):
-    """Minus the loss (nats a target token) of each source prompt, untuned, on the target's training rows.
-
-    Args:
-        backbone: frozen.
-        rows: training rows used, the same for all candidates.
-        seed: chooses them.
-        rows_per_pass: rows of a forward pass, prompts mixed.
-    """
-
-    name = "zero-shot-loss"
-    source = "loss at the start of the transfer"
-
-    def __init__(self, backbone: Backbone, *, rows: int = ROWS, seed: int = 0, rows_per_pass: int = 64) -> None:
-        self.backbone, self.rows, self.seed, self.rows_per_pass = backbone, rows, seed, rows_per_pass
-
-    def predict(self, target: TransferTarget, candidates: Sequence[Candidate]) -> Prediction:
-        train = _train(self.name, target)
-        known = [c.prompt for c in candidates if c.prompt is not None]
-        losses = prompt_losses(
-            self.backbone, known, train, chosen_rows(train, self.rows, self.seed), rows_per_pass=self.rows_per_pass
-        )
-        return _of_losses(losses, [c.prompt is not None for c in candidates], losses.forward_tokens)
-
-
-class FewStepLoss(Predictor):
-    """Minus the loss of each source prompt after a handful of tuning steps on the target, on rows it was not tuned on.
-
-    Args:
-        backbone: frozen.
-        tune: tunes S prompts [S, P, H] (of one length) together on a split for some steps, and gives them back with the
-            forward-token equivalents it took.
-        steps: tuning steps.
-        rows: held-out training rows the loss is taken on.
-        seed: chooses them.
-        rows_per_pass: rows of a forward pass.
-    """
-
-    name = "few-step-loss"
-    source = "early learning curves (successive halving, Jamieson and Talwalkar 2016)"
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        tune: Callable[[Tensor, EncodedSplit, int], tuple[Tensor, int]],
-        *,
-        steps: int = 20,
-        rows: int = ROWS,
-        seed: int = 0,
-        rows_per_pass: int = 64,
-    ) -> None:
-        self.backbone, self.tune, self.steps = backbone, tune, steps
-        self.rows, self.seed, self.rows_per_pass = rows, seed, rows_per_pass
-
-    def predict(self, target: TransferTarget, candidates: Sequence[Candidate]) -> Prediction:
-        train = _train(self.name, target)
-        if len(train) < 2:
-            raise UsageError(
-                f"{self.name} tunes on some training rows and measures on others; {target.name} has {len(train)}."
-            )
-        held = sorted(chosen_rows(train, min(self.rows, len(train) // 2), self.seed))
-        rest = train.select(sorted(set(range(len(train))) - set(held)))
-        known = [c.prompt for c in candidates if c.prompt is not None]
-        tuned, cost = _tuned(self.tune, known, rest, self.steps)
-        losses = prompt_losses(self.backbone, tuned, train, held, rows_per_pass=self.rows_per_pass)
-        return _of_losses(losses, [c.prompt is not None for c in candidates], losses.forward_tokens + cost)
-
-
-class TextSimilarity(Predictor):
-    """Cosine of the mean TF-IDF vectors of the two tasks' inputs; the vocabulary is that of all texts given."""
-
-    name = "text-similarity"
-    source = "TF-IDF baseline"
-
-    def predict(self, target: TransferTarget, candidates: Sequence[Candidate]) -> Prediction:
-        if not target.texts:
-            raise UsageError(f"{self.name} needs some inputs of {target.name}, none were given.")
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        by_task: dict[str, Sequence[str]] = {c.task: c.texts for c in candidates if c.texts}
-        groups = [target.texts, *by_task.values()]
-        vectors = TfidfVectorizer(sublinear_tf=True).fit_transform([text for group in groups for text in group])
-        ends = np.cumsum([len(group) for group in groups])
-        means = [
-            np.asarray(vectors[end - len(g) : end].mean(axis=0)).ravel() for end, g in zip(ends, groups, strict=True)
-        ]
-        values = {task: _cosine(means[0], mean) for task, mean in zip(by_task, means[1:], strict=True)}
-        return Prediction(values=tuple(values.get(c.task, math.nan) for c in candidates))
-
-
-class DataSize(Predictor):
-    """Log of the number of the source's training rows."""
-
-    name = "data-size"
-    source = "SPoT section 3.1: big sources transfer well"
-
-    def predict(self, target: TransferTarget, candidates: Sequence[Candidate]) -> Prediction:
-        return Prediction(values=tuple(math.log(c.train_rows) if c.train_rows else math.nan for c in candidates))
+ROWS = 128
+"""Training rows that a loss is estimated on."""
+Tune = Callable[[Tensor, EncodedSplit], tuple[Tensor, int]]
+"""Tunes S prompts [S, P, H] together on a split; gives them back with the forward-token equivalents it took."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -252,14 +51,6 @@ class PromptLosses:
     def per_token_S(self) -> Tensor:
         """float64 [S], nats a target token."""
         return self.nll_SR.sum(1) / self.tokens_R.sum()
-
-    def standard_error_S(self) -> Tensor:
-        """float64 [S], of the difference to the mean over prompts: what all prompts find hard does not count."""
-        rows = self.nll_SR.shape[1]
-        if rows < 2:
-            return torch.full((self.nll_SR.shape[0],), math.nan, dtype=torch.float64)
-        apart_SR = self.nll_SR - self.nll_SR.mean(0, keepdim=True)
-        return apart_SR.std(1) * math.sqrt(rows) / self.tokens_R.sum()
 
 
 def chosen_rows(split: EncodedSplit, count: int, seed: int) -> list[int]:
@@ -307,51 +98,66 @@ def prompt_losses(
     return PromptLosses(nll_SR=nll_SR, tokens_R=tokens_R, forward_tokens=forward_tokens)
 
 
-def _is_hex(text: str) -> bool:
-    return bool(text) and all(c in "0123456789abcdef" for c in text.lower())
+def zero_shot_losses(
+    backbone: Backbone, prompts: Sequence[Tensor], train: EncodedSplit, *, rows: int = ROWS, seed: int = 0
+) -> PromptLosses:
+    """The loss of each source prompt [P_s, H], untuned, on the same training rows of a target.
+
+    Args:
+        backbone: frozen.
+        prompts: S of them.
+        train: the target's training rows.
+        rows: how many of them.
+        seed: chooses them.
+    """
+    return prompt_losses(backbone, prompts, train, chosen_rows(train, rows, seed))
 
 
-def _train(name: str, target: TransferTarget) -> EncodedSplit:
-    if target.train is None or not len(target.train):
-        raise UsageError(f"{name} needs training rows of {target.name}, none were given.")
-    return target.train
+def library_losses(backbone: Backbone, library: Library, names: Sequence[str], train: EncodedSplit) -> dict[str, float]:
+    """`zero_shot_losses` of a library's prompts by name, nats a target token."""
+    prompts = [library.load(name, backbone).float() for name in names]
+    return dict(zip(names, zero_shot_losses(backbone, prompts, train).per_token_S().tolist(), strict=True))
 
 
-def _of_losses(losses: PromptLosses, has: Sequence[bool], cost: int) -> Prediction:
-    values, errors = iter((-losses.per_token_S()).tolist()), iter(losses.standard_error_S().tolist())
-    return Prediction(
-        values=tuple(next(values) if h else math.nan for h in has),
-        uncertainty=tuple(next(errors) if h else math.nan for h in has),
-        forward_tokens=cost,
-    )
+def few_step_losses(
+    backbone: Backbone, prompts_SPH: Tensor, train: EncodedSplit, tune: Tune, *, rows: int = ROWS, seed: int = 0
+) -> tuple[PromptLosses, int]:
+    """The losses after a handful of tuning steps, on rows that were not tuned on, with the cost of the tuning.
+
+    Args:
+        backbone: frozen.
+        prompts_SPH: the source prompts, of one length.
+        train: the target's training rows.
+        tune: does the steps.
+        rows: held-out training rows the loss is taken on; at most half of them.
+        seed: chooses them.
+
+    Raises:
+        UsageError: fewer than two rows.
+    """
+    if len(train) < 2:
+        raise UsageError(f"few-step-loss tunes on some training rows and measures on others; there are {len(train)}.")
+    held = sorted(chosen_rows(train, min(rows, len(train) // 2), seed))
+    rest = train.select(sorted(set(range(len(train))) - set(held)))
+    tuned_SPH, cost = tune(prompts_SPH, rest)
+    return prompt_losses(backbone, list(tuned_SPH), train, held), cost
 
 
-def _tuned(
-    tune: Callable[[Tensor, EncodedSplit, int], tuple[Tensor, int]],
-    prompts: Sequence[Tensor],
-    split: EncodedSplit,
-    steps: int,
-) -> tuple[list[Tensor], int]:
-    """The prompts tuned together, those of one length in one call, in their order, and the cost."""
-    by_length: dict[int, list[int]] = {}
-    for s, prompt in enumerate(prompts):
-        by_length.setdefault(int(prompt.shape[0]), []).append(s)
-    found: dict[int, Tensor] = {}
-    cost = 0
-    for members in by_length.values():
-        tuned_SPH, spent = tune(torch.stack([prompts[s].float() for s in members]), split, steps)
-        cost += spent
-        found |= dict(zip(members, tuned_SPH.unbind(0), strict=True))
-    return [found[s] for s in range(len(prompts))], cost
+def text_similarities(target: Sequence[str], sources: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Cosine of the mean TF-IDF vectors of a target's inputs and of each source task's; the vocabulary is all of theirs."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    groups = [target, *sources.values()]
+    vectors = TfidfVectorizer(sublinear_tf=True).fit_transform([text for group in groups for text in group])
+    ends = np.cumsum([len(group) for group in groups])
+    means = [np.asarray(vectors[end - len(g) : end].mean(axis=0)).ravel() for end, g in zip(ends, groups, strict=True)]
+    return {name: _cosine(means[0], mean) for name, mean in zip(sources, means[1:], strict=True)}
 
 
 def _cosine(one: np.ndarray, other: np.ndarray) -> float:
     scale = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / scale if scale > 0 else 0.0
+    return float(one @ other) / scale if scale else 0.0
 
 
-def predict_all(
-    predictors: Sequence[Predictor], target: TransferTarget, candidates: Sequence[Candidate]
-) -> Mapping[str, Prediction]:
-    """Every predictor's word on the same candidates, by name."""
-    return {predictor.name: predictor.predict(target, candidates) for predictor in predictors}
+def _is_hex(text: str) -> bool:
+    return bool(text) and all(c in "0123456789abcdef" for c in text.lower())

@@ -3,7 +3,7 @@
 Phases, each one training of all its runs in one batch:
     first     scratch runs of every target, and the short runs that make the task embeddings (a phase ``embeddings`` of
               their own where they are longer than the target runs)
-    (rank)    source prompts ranked, and their gains predicted where a calibration is given
+    (rank)    source prompts ranked
     mixture   source tuning of multitask mixtures, where that strategy is asked for
     transfer  every start of every strategy of every target
     race      successive halving over all starts, where asked for
@@ -22,15 +22,7 @@ from softprompt.errors import UsageError
 from softprompt.library.index import Entry
 from softprompt.library.search import search as search_library
 from softprompt.library.store import Library
-from softprompt.methods.spot.calibration import Calibration
 from softprompt.methods.spot.checks import check_sources
-from softprompt.methods.spot.expected import (
-    MOST_LOSSES,
-    ExpectedGain,
-    expected_gains,
-    spread_of,
-    untuned_losses,
-)
 from softprompt.methods.spot.outcomes import target_report
 from softprompt.methods.spot.race import halving, race_rungs
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
@@ -53,8 +45,6 @@ from softprompt.training.settings import TrainSettings
 PhaseObserver = Callable[[str, int], Observer | None]
 # Given the names of source tasks, their tokenised rows by name.
 MixtureRows = Callable[[Sequence[str]], Mapping[str, TaskData]]
-# Told a target and the expected gain of its source prompts, best similarity first, before any of them is tuned.
-Expect = Callable[[str, Sequence[ExpectedGain]], None]
 
 
 def transfer_targets(
@@ -68,8 +58,6 @@ def transfer_targets(
     resume: bool = False,
     mixture_data: MixtureRows | None = None,
     observe: PhaseObserver | None = None,
-    calibration: Calibration | None = None,
-    expect: Expect | None = None,
 ) -> list[TargetReport]:
     """Try strategies on targets and deliver, for each, the prompt that holds up on held-out validation rows.
 
@@ -84,8 +72,6 @@ def transfer_targets(
         mixture_data: gives tokenised source tasks by name, for ``multitask_mixture``: called once, with the tasks that the
             rankings put into mixtures.
         observe: called with (phase, runs in it) before each phase; gives the observer of its steps.
-        calibration: predicts each source prompt's gain before it is tuned; None for no prediction.
-        expect: told those predictions.
 
     Returns:
         One report a target, in order.
@@ -93,10 +79,7 @@ def transfer_targets(
     Raises:
         UsageError: no source prompt, or the settings ask for what is not there.
         UnknownNameError: the source prompt of strategy ``generic`` is not there.
-        IncompatibleBackboneError: the calibration is of another backbone.
     """
-    if calibration is not None:
-        calibration.check_backbone(backbone.name, backbone.fingerprint)
     sources = source_entries(library, backbone, source_tasks)
     if "multitask_mixture" in settings.strategies and mixture_data is None:
         raise UsageError(
@@ -107,8 +90,6 @@ def transfer_targets(
     study = _Study(backbone, library, sources, settings, folder, resume, observe)
     study.first(work)
     study.rank(work)
-    if calibration is not None:
-        study.expect(work, calibration, expect)
     if "multitask_mixture" in settings.strategies and mixture_data is not None:
         study.mixtures(work, mixture_data)
     study.transfers(work)
@@ -221,17 +202,6 @@ class _Study:
                     exclude_tasks={target.name},
                     names=self.task_of.keys(),
                 )
-
-    def expect(self, targets: Sequence[Target], calibration: Calibration, tell: Expect | None) -> None:
-        """Predict what each ranked source prompt gains, before any is tuned."""
-        for target in targets:
-            losses = None
-            if calibration.wants_losses and len(target.ranking) <= MOST_LOSSES:
-                names = [match.name for match in target.ranking]
-                losses, target.expectation_cost = untuned_losses(self.backbone, self.library, names, target.data.train)
-            target.expected = expected_gains(calibration, target.ranking, spread_of(target.ranking), losses)
-            if tell is not None and target.expected:
-                tell(target.name, target.expected)
 
     def _ranked(self, target: Target) -> list[Ranked]:
         return [Ranked(name=m.name, task=m.task, similarity=m.similarity) for m in target.ranking]

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from torch import Tensor
 
 from softprompt.errors import UnknownNameError, UsageError
-from softprompt.methods.spot.expected import ExpectedGain
 from softprompt.methods.spot.race import KEEP, LOOK_ROWS, check_keep
 from softprompt.methods.spot.strategies import STRATEGIES
 from softprompt.training.settings import TrainSettings
@@ -137,7 +136,6 @@ class TargetReport:
         prompt_PH: the delivered prompt, float32 [P, H].
         embedding_PH: the target's task embedding of its first seed.
         facts: rows, fingerprints, seeds.
-        expected: each source prompt's predicted gain, and beside it what its run gained; empty without a calibration.
         refused: strategies that could not be tried, and why.
     """
 
@@ -149,7 +147,6 @@ class TargetReport:
     prompt_PH: Tensor
     embedding_PH: Tensor | None
     facts: dict[str, Any]
-    expected: list[ExpectedGain] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
@@ -160,7 +157,6 @@ class TargetReport:
             "verdict": self.verdict,
             "outcomes": [outcome.plain() for outcome in self.outcomes],
             "ranking": self.ranking,
-            "expected": [gain.plain() for gain in self.expected],
             "refused": self.refused,
             "facts": self.facts,
         }

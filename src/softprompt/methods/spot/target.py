@@ -10,7 +10,6 @@ import numpy as np
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import halves
 from softprompt.library.search import Match
-from softprompt.methods.spot.expected import ExpectedGain
 from softprompt.methods.spot.strategies import Start
 from softprompt.training.data import TaskData
 from softprompt.training.runs import Run, RunResult
@@ -33,8 +32,6 @@ class Target:
         raced: the same of a race.
         notes: by strategy, what a reader should know.
         refused: by strategy, why it could not be tried.
-        expected: predicted gains of the ranked source prompts.
-        expectation_cost: forward-token equivalents that the prediction took.
     """
 
     data: TaskData
@@ -49,8 +46,6 @@ class Target:
     raced: dict[str, RunResult] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    expected: list[ExpectedGain] = field(default_factory=list)
-    expectation_cost: int = 0
 
     @property
     def name(self) -> str:

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from softprompt import artifacts
-from softprompt.methods.spot.expected import ExpectedGain
 from softprompt.methods.spot.settings import Outcome, TargetReport
 from softprompt.training.run_dir import settings_plain
 from softprompt.training.settings import TrainSettings
 
 
-def write_report(
-    folder: Path, report: TargetReport, train: TrainSettings, command: str, remarks: Sequence[str] = ()
-) -> Path:
+def write_report(folder: Path, report: TargetReport, train: TrainSettings, command: str) -> Path:
     """Write ``report-TARGET.json`` and the same for people, ``report-TARGET.md``, into a run directory.
 
     Args:
@@ -23,23 +20,20 @@ def write_report(
         report: of one target.
         train: settings of its runs.
         command: what to run to make it again.
-        remarks: on the predictions (`softprompt.methods.spot.calibration.Calibration.remarks`).
 
     Returns:
         The Markdown file.
     """
-    facts = {**report.plain(), "settings": settings_plain(train), "command": command, "remarks": list(remarks)}
+    facts = {**report.plain(), "settings": settings_plain(train), "command": command}
     artifacts.write_json(folder / f"report-{report.target}.json", facts)
     page = folder / f"report-{report.target}.md"
-    artifacts.write_bytes(page, page_text(report, train, command, remarks).encode())
+    artifacts.write_bytes(page, page_text(report, train, command).encode())
     return page
 
 
-def page_text(report: TargetReport, train: TrainSettings, command: str, remarks: Sequence[str] = ()) -> str:
+def page_text(report: TargetReport, train: TrainSettings, command: str) -> str:
     """The report in Markdown."""
     parts = [f"# Transfer onto {report.target}", "", report.verdict, "", *_tried(report)]
-    if report.expected:
-        parts += ["", *_predictions(report.expected), *(f"- {remark}" for remark in remarks)]
     parts += ["", *_curves(report.outcomes), "", *_ranking(report.ranking), "", *_made_with(report, train, command), ""]
     return "\n".join(parts)
 
@@ -53,11 +47,10 @@ def _tried(report: TargetReport) -> list[str]:
     ]
     notes = [f"- {o.strategy}: {note}" for o in report.outcomes for note in o.notes]
     notes += [f"- {strategy} was not tried: {why}" for strategy, why in report.refused.items()]
-    extra = report.facts.get("embedding_cost", 0), report.facts.get("expectation_cost", 0)
     notes.append(
         "- Scores are percents on the reporting half of validation; checkpoints and runs were chosen on the other half. "
-        f"One forward token is a position through the frozen backbone; a training position counts 2. Task embeddings took "
-        f"{extra[0]:,} of them, untuned losses for the prediction {extra[1]:,}."
+        "One forward token is a position through the frozen backbone; a training position counts 2. Task embeddings took "
+        f"{report.facts.get('embedding_cost', 0):,} of them."
     )
     return ["## What was tried", "", *_table(columns, rows), "", *notes]
 
@@ -71,28 +64,6 @@ def _gain(outcome: Outcome) -> str:
     if not found:
         return "-"
     return f"{found['gain']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f}, {100 * found['level']:.0f} %)"
-
-
-def _predictions(expected: Sequence[ExpectedGain]) -> list[str]:
-    first = expected[0]
-    columns = ("source prompt", f"predicted, points ({100 * first.level:.0f} %)", "predicted error reduction, %",
-               "realised, points", "inside")  # fmt: skip
-    rows = [
-        (
-            g.name,
-            g.text,
-            "-" if g.relative is None else f"{g.relative:+.1f} ({g.relative_low:+.1f} to {g.relative_high:+.1f})",
-            "-" if g.realised is None else f"{g.realised:+.1f}",
-            {None: "-", True: "yes", False: "no"}[g.held],
-        )
-        for g in expected
-    ]
-    note = (
-        f"Of one run over the mean of the runs from scratch; predicted before tuning from {', '.join(first.features)}. "
-        "The best of several runs gains more than one, from scratch as well: the strategies' gains above are over the "
-        "scratch run that the same rows had chosen."
-    )
-    return ["## Predicted and realised gain of each source prompt", "", *_table(columns, rows), "", f"- {note}"]
 
 
 def _curves(outcomes: Sequence[Outcome]) -> list[str]:

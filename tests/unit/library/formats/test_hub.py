@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
-from softprompt.library.beside import CALIBRATION, read_calibration, sealed
 from softprompt.library.formats.hub import HubError, pull, push
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.store import Library
@@ -87,8 +86,8 @@ def test_there_and_back_is_bitwise(tmp_path: Path, hub: FakeHub) -> None:
     assert hub.private == {"me/prompts": True}
     assert len(hub.commits["me/prompts"]) == 2, "one commit for everything"
     other = Library(tmp_path / "b")
-    found, added, calibrated = pull(other, "me/prompts", api=hub)
-    assert (found, calibrated) == ("c1", "none")
+    found, added = pull(other, "me/prompts", api=hub)
+    assert found == "c1"
     assert [prompt.name for prompt in added] == ["mnli@0", "sst2@0"]
     for name in ("mnli@0", "sst2@0"):
         assert other.get(name).files() == library.get(name).files()
@@ -140,71 +139,3 @@ def test_failures_are_one_sentence(tmp_path: Path, hub: FakeHub) -> None:
         pull(Library(tmp_path / "b"), "me/prompts", ["mnli@1"], api=hub)
     with pytest.raises(UsageError, match="no prompt to push"):
         push(Library(tmp_path / "empty"), "me/prompts", api=hub)
-
-
-def calibrated(library: Library, study: str, fingerprint: str = "f" * 64) -> bytes:
-    """Gives a library the file of a calibration; what it says of gains is read elsewhere."""
-    data = sealed({"backbone_name": "tiny", "backbone_fingerprint": fingerprint, "study": study})
-    library.folders.write_beside(CALIBRATION, data)
-    return data
-
-
-def test_a_whole_library_takes_its_calibration_along(tmp_path: Path, hub: FakeHub) -> None:
-    library = filled(tmp_path / "a", "mnli", "sst2")
-    data = calibrated(library, "one")
-    push(library, "me/part", ["mnli@0"], api=hub)
-    assert CALIBRATION not in hub.commits["me/part"][-1]
-    assert push(library, "me/part", api=hub) == "c2"
-    assert hub.commits["me/part"][-1][CALIBRATION] == data
-    assert push(library, "me/part", api=hub) == "c2", "nothing new, no commit"
-    part, whole = Library(tmp_path / "part"), Library(tmp_path / "whole")
-    assert pull(part, "me/part", ["mnli@0"], api=hub).calibration == "none"
-    assert read_calibration(part) is None
-    assert pull(whole, "me/part", api=hub).calibration == "added"
-    assert read_calibration(whole) == data
-    assert pull(whole, "me/part", api=hub).calibration == "same"
-
-
-def test_another_calibration_is_not_overwritten_unasked(tmp_path: Path, hub: FakeHub) -> None:
-    library = filled(tmp_path / "a", "mnli")
-    old = calibrated(library, "one")
-    push(library, "me/prompts", api=hub)
-    new = calibrated(library, "two")
-    filled(tmp_path / "a", "sst2")
-    with pytest.raises(UsageError, match=r"already holds another calibration\.json, and nothing was pushed"):
-        push(library, "me/prompts", api=hub)
-    assert len(hub.commits["me/prompts"]) == 2
-    mine = filled(tmp_path / "b", "mnli")
-    kept = calibrated(mine, "mine")
-    assert pull(mine, "me/prompts", api=hub).calibration == "kept"
-    assert read_calibration(mine) == kept
-    assert pull(mine, "me/prompts", replace=True, api=hub).calibration == "replaced"
-    assert read_calibration(mine) == old
-    push(library, "me/prompts", replace=True, api=hub)
-    assert hub.commits["me/prompts"][-1][CALIBRATION] == new
-
-
-def test_a_calibration_is_checked_on_the_way_in_and_out(tmp_path: Path, hub: FakeHub) -> None:
-    library = filled(tmp_path / "a", "mnli")
-    data = calibrated(library, "one")
-    library.folders.write_beside(CALIBRATION, data.replace(b'"one"', b'"two"'))
-    with pytest.raises(CorruptArtifactError, match="digest"):
-        push(library, "me/prompts", api=hub)
-    assert hub.commits == {}
-    library.folders.write_beside(CALIBRATION, data)
-    push(library, "me/prompts", api=hub)
-    hub.commits["me/prompts"][-1][CALIBRATION] = data[:-9]
-    other = Library(tmp_path / "b")
-    with pytest.raises(CorruptArtifactError, match="me/prompts/calibration"):
-        pull(other, "me/prompts", api=hub)
-    assert other.names() == [], "it was checked before anything was added"
-
-
-def test_a_calibration_of_a_backbone_without_prompts_stays_away(tmp_path: Path, hub: FakeHub) -> None:
-    library = filled(tmp_path / "a", "mnli")
-    calibrated(library, "one", fingerprint="e" * 64)
-    push(library, "me/prompts", api=hub)
-    other = Library(tmp_path / "b")
-    found = pull(other, "me/prompts", api=hub)
-    assert (len(found.added), found.calibration) == (1, "no prompt")
-    assert read_calibration(other) is None
