@@ -16,6 +16,7 @@ import argparse
 import gzip
 import json
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -154,7 +155,9 @@ class Bench:
 def load(dtype: torch.dtype, folder: Path | None) -> Bench:
     """The embedded backbone; or a run's own decoder; or a plain T5 folder."""
     from softprompt.backbones import builtin
-    from softprompt.pretraining import attention
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
+    from embedded_backbone import attention
 
     if folder is not None and not (folder / "decoder.safetensors").exists():
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer

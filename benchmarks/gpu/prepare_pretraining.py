@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from job import command, parser, run, verify, versions
@@ -37,10 +38,10 @@ def prepare(text: Path, out: Path, names: Sequence[str], *, vocabulary: int, sha
         seed: of the sample that the vocabulary is trained on.
         documents: most documents of each file; None for all.
     """
-    from softprompt.pretraining import PretrainSettings
-    from softprompt.pretraining.corpus import Corpus, text_files
-    from softprompt.pretraining.setup import own_vocabulary
-    from softprompt.pretraining.shards import VOCABULARY, write_shards
+    from embedded_backbone import PretrainSettings
+    from embedded_backbone.corpus import Corpus, text_files
+    from embedded_backbone.setup import own_vocabulary
+    from embedded_backbone.shards import VOCABULARY, write_shards
 
     files = text_files(text, names)
     out.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ class Pieces:
 
     def compare(self, tokenizer: Any, path: Path, lines: int = 200) -> None:
         """Set ``share``: what is trained on must be what the exported model's tokenizer will give it."""
-        from softprompt.pretraining.corpus import read_documents
+        from embedded_backbone.corpus import read_documents
 
         texts = [text[:300] for text, _ in zip(read_documents(path), range(lines), strict=False)]
         theirs = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -87,7 +88,7 @@ class Pieces:
 
     def documents(self, paths: Sequence[Path], limit: int | None) -> Iterator[tuple[bool, list[int]]]:
         """(held out, ids) of every document of the files, in order."""
-        from softprompt.pretraining.corpus import HELD_OUT_EVERY, read_documents
+        from embedded_backbone.corpus import HELD_OUT_EVERY, read_documents
 
         for path in paths:
             waiting: list[tuple[bool, str]] = []
@@ -128,7 +129,7 @@ def toy_shards(folder: Path) -> Path:
 
 def check(folder: Path) -> list[str]:
     """Shards of toy text: sizes, hashes, the held-out part, the same again."""
-    from softprompt.pretraining.shards import TokenShards
+    from embedded_backbone.shards import TokenShards
 
     text = toy_text(folder / "text")
     made = [prepare(text, folder / name, (), vocabulary=120, shard_mib=0.05, seed=1) for name in ("one", "two")]

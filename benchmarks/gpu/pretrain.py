@@ -4,7 +4,7 @@
     python benchmarks/gpu/pretrain.py /tmp/text /tmp/pretrain --size small --positions 2e8
     python benchmarks/gpu/pretrain.py --self-check
 
-T5 v1.1 by ``softprompt.pretraining``: span corruption, then the prefix-LM adaptation for the last fifth. The first call
+T5 v1.1 by ``recipes/embedded_backbone``: span corruption, then the prefix-LM adaptation for the last fifth. The first call
 measures the speed and sets the number of steps: those of ``--positions``, or as many as fit ``--total-minutes``. Each call
 stops after ``--minutes`` with its state saved, and the same command goes on. The model lies in ``out/<size>/model``.
 """
@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from job import Budget, Job, fingerprint, job_of, parser, run, verify
@@ -48,7 +49,7 @@ SAVE_SECONDS = 20.0
 
 def settings_of(job: Job, size: Size, folder: Path, steps: int) -> Any:
     """The recipe of one size."""
-    from softprompt.pretraining import PretrainSettings
+    from embedded_backbone import PretrainSettings
 
     assert job.inputs is not None
     options, toy = job.options, size == SIZES["toy"]
@@ -63,7 +64,7 @@ def settings_of(job: Job, size: Size, folder: Path, steps: int) -> Any:
 
 def pretrain_size(job: Job, name: str) -> dict[str, Any]:
     """Go on with one size until it is done or the time is over; returns its record."""
-    from softprompt.pretraining.train import pretrain
+    from embedded_backbone.train import pretrain
 
     folder = job.out / name
     plan = planned(job, name, folder)
@@ -116,7 +117,7 @@ def step_seconds(job: Job, name: str) -> float:
     """Seconds of a full-length step, warmed up."""
     import tempfile
 
-    from softprompt.pretraining.train import pretrain
+    from embedded_backbone.train import pretrain
 
     probe = job.options["probe"]
     marks: list[float] = []

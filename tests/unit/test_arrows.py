@@ -30,7 +30,6 @@ ALLOWED: dict[str, set[str]] = {
     "library": CORE,
     "inference": CORE | {"library"},
     "training": CORE | {"inference"},
-    "pretraining": BASE | {"backbones"},
     "baselines": TRAINING,
     "methods": TRAINING | {"library"},
     "study": METHODS,
@@ -40,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": STUDY | {"report"},
     "__init__": STUDY | {"report", "api"},
     "__main__": {"cli"},
-    "cli": STUDY | {"report", "api", "pretraining", "doctor", "quickstart", "__init__"},
+    "cli": STUDY | {"report", "api", "doctor", "quickstart", "__init__"},
 }
 # Packages that may be imported only inside functions; torch counts as heavy for the rooms that answer `--help`.
 LAZY = {

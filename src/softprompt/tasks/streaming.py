@@ -1,26 +1,15 @@
-"""Streams of examples that a seed reproduces and that go on where they stopped.
-
-`MixtureStream` draws (task, row) for ever; its state is a few integers. `stream_examples` reads a task too large to
-hold (C4), from any row on.
-"""
+"""A stream of rows of several tasks that a seed reproduces and that goes on where it stopped."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softprompt.errors import DataError, UnknownNameError, UsageError
-from softprompt.tasks.objectives import Ids, chunks, prefix_lm, span_corruption
-from softprompt.tasks.rows import BadRows, RowSource
-from softprompt.tasks.task import Example, Task
-
-if TYPE_CHECKING:
-    from softprompt.backbones.base import Backbone
+from softprompt.errors import UsageError
 
 
 class MixtureStream:
@@ -95,75 +84,3 @@ def _permutation(size: int, key: bytes) -> NDArray[np.int64]:
     """A permutation of 0..size-1 from raw generator bits, whose stream NumPy keeps stable across versions."""
     bits = np.random.Philox(key=np.frombuffer(key[:16], dtype=np.uint64)).random_raw(size)
     return np.argsort(bits, kind="stable")
-
-
-def stream_examples(task: Task, split: str = "train", *, start: int = 0) -> Iterator[tuple[int, Example]]:
-    """(rows read so far, example) of a split, one after the other, from row ``start`` on, without holding it.
-
-    The number is the ``start`` of a stream that goes on behind the example's row (a row that makes several examples is
-    finished only with its last one). Rows before ``start`` are read over.
-    """
-    bad = BadRows(task.skip_bad)
-    for row in itertools.islice(task.source.rows(split, bad), start, None):
-        start += 1
-        try:
-            made = task.form(row)
-        except DataError as error:
-            bad.record(error)
-            continue
-        for k, formed in enumerate(made):
-            last = k == len(made) - 1
-            yield (start if last else start - 1), task.example(split, row.line, k, formed)
-
-
-def stream_objective(
-    rows: RowSource,
-    backbone: Backbone,
-    objective: str,
-    *,
-    length: int = 512,
-    seed: int = 0,
-    split: str = "train",
-    start: int = 0,
-    column: str = "text",
-) -> Iterator[tuple[int, Ids, Ids]]:
-    """Documents (C4) as (rows read so far, input ids, target ids), end tokens added, from row ``start`` on.
-
-    Documents are cut into chunks so that inputs with their end token fit into ``length``; each chunk's randomness comes
-    from (seed, row, chunk) alone, so any stretch of the stream can be made again.
-
-    Args:
-        objective: ``prefix_lm`` or ``span_corruption`` (needs a tokenizer with ``<extra_id_..>`` sentinels).
-        length: longest inputs, tokens.
-
-    Raises:
-        UsageError: for an unknown objective, or a tokenizer without sentinels.
-    """
-    if objective not in OBJECTIVES:
-        raise UnknownNameError("objective", objective, OBJECTIVES)
-    marks = sentinels(backbone.tokenizer) if objective == "span_corruption" else []
-    ending, opening = backbone.tokenize_targets([""], None)[0], backbone.tokenize_inputs([""], None)[0]
-    room = max(2, length - len(opening))
-    for row in itertools.islice(rows.rows(split, BadRows()), start, None):
-        start += 1
-        ids = backbone.tokenizer(row.text(column), add_special_tokens=False, verbose=False)["input_ids"]
-        for k, chunk in enumerate(chunks(ids, room)):
-            if len(chunk) < 2:
-                continue
-            key = np.frombuffer(_digest(seed, f"{objective}/{start}", k)[:16], dtype=np.uint64)
-            rng = np.random.Generator(np.random.Philox(key=key))
-            pair = prefix_lm(chunk, rng) if objective == "prefix_lm" else span_corruption(chunk, marks, rng)
-            inputs = np.concatenate([pair[0], np.asarray(opening, np.int32)])
-            yield start, inputs, np.concatenate([pair[1], np.asarray(ending, np.int32)])
-
-
-OBJECTIVES = ("prefix_lm", "span_corruption")
-
-
-def sentinels(tokenizer: Any) -> list[int]:
-    """Ids of ``<extra_id_0>``, ``<extra_id_1>``, ... as far as the tokenizer has them; `UsageError` where it has none."""
-    vocabulary = tokenizer.get_vocab()
-    found = [vocabulary[name] for name in (f"<extra_id_{k}>" for k in range(1000)) if name in vocabulary]
-    if not found:
-        raise UsageError("span corruption needs a tokenizer with <extra_id_0>, ... sentinels; this one has none.")
-    return found

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embedded_backbone.corpus import HELD_OUT_EVERY, TextFile
+from embedded_backbone.model import TokenBatch
+from embedded_backbone.objectives import NO_SLOT
 from softprompt import artifacts
 from softprompt.errors import CorruptArtifactError, DataError, UsageError
-from softprompt.pretraining.corpus import HELD_OUT_EVERY, TextFile
-from softprompt.pretraining.model import TokenBatch
-from softprompt.pretraining.objectives import NO_SLOT
 
 MANIFEST = "shards.json"
 VOCABULARY = "spiece.model"

@@ -11,9 +11,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from softprompt.pretraining.corpus import Corpus
-from softprompt.pretraining.questions import MAKERS, Question, content_words, light_edit, pick
-from softprompt.pretraining.wording import BINARY, NEGATIVE, POSITIVE, TERNARY
+from embedded_backbone.corpus import Corpus
+from embedded_backbone.questions import MAKERS, Question, content_words, light_edit, pick
+from embedded_backbone.wording import BINARY, NEGATIVE, POSITIVE, TERNARY
 
 TELLING = ("copy", "restore", "masked", "first", "last", "after", "continue", "next", "lookup", "shorten")
 SETS_PER_KIND = 4

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompt.pretraining.corpus import HELD_OUT_EVERY, TextFile
-from softprompt.pretraining.settings import PretrainSettings
+from embedded_backbone.corpus import HELD_OUT_EVERY, TextFile
+from embedded_backbone.settings import PretrainSettings
 
 
 def command(settings: PretrainSettings) -> str:
@@ -20,7 +20,7 @@ def command(settings: PretrainSettings) -> str:
             shown = " ".join(value) if isinstance(value, list) else str(value)
             flag = name.replace("_", "-")
             flags.append(f"--{flag}" if value is True else f"--{flag} {shown}")
-    return "python -m softprompt.pretraining " + " ".join(flags)
+    return "python recipes/embedded_backbone " + " ".join(flags)
 
 
 def write(folder: Path, settings: PretrainSettings, files: Sequence[TextFile], facts: Mapping[str, Any]) -> None:

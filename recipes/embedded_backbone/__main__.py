@@ -1,4 +1,4 @@
-"""``python -m softprompt.pretraining``: every field of ``PretrainSettings`` as a flag."""
+"""``python recipes/embedded_backbone``: every field of ``PretrainSettings`` as a flag."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from embedded_backbone.settings import PretrainSettings
 from softprompt.errors import SoftpromptError
-from softprompt.pretraining.settings import PretrainSettings
 
 
 def parser() -> argparse.ArgumentParser:
     """Flags by the names of the settings."""
     made = argparse.ArgumentParser(
-        prog="python -m softprompt.pretraining", description="Pre-train a backbone on plain text."
+        prog="python recipes/embedded_backbone", description="Pre-train a backbone on plain text."
     )
     hints = typing.get_type_hints(PretrainSettings)
     for field in dataclasses.fields(PretrainSettings):
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if threads:
         torch.set_num_threads(threads)
-    from softprompt.pretraining.train import pretrain
+    from embedded_backbone.train import pretrain
 
     try:
         options["names"] = tuple(options["names"])

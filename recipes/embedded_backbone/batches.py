@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.pretraining.corpus import Corpus
-from softprompt.pretraining.model import IGNORED, TokenBatch
-from softprompt.pretraining.objectives import NO_SLOT, Example, ask, draft, prefix_lm, settle, span_corruption
-from softprompt.pretraining.questions import Question
+from embedded_backbone.corpus import Corpus
+from embedded_backbone.model import IGNORED, TokenBatch
+from embedded_backbone.objectives import NO_SLOT, Example, ask, draft, prefix_lm, settle, span_corruption
+from embedded_backbone.questions import Question
 
 Teacher = Callable[[Sequence[tuple[str, str]]], list[float]]
 _FREE_ROWS = (0, 0, 0, 0, 0, 4, 16, 16, 20, 32)

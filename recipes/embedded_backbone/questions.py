@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from softprompt.pretraining.corpus import Corpus, Passage
-from softprompt.pretraining.wording import FUNCTION_WORDS, NEGATIVE, NEGATORS, OPPOSITES, POSITIVE
+from embedded_backbone.corpus import Corpus, Passage
+from embedded_backbone.wording import FUNCTION_WORDS, NEGATIVE, NEGATORS, OPPOSITES, POSITIVE
 
 T = TypeVar("T")
 Fields = tuple[tuple[str, str], ...]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from embedded_backbone import PretrainSettings, adapters, attention
+from embedded_backbone.__main__ import main, parser
+from embedded_backbone.card import command
+from embedded_backbone.model import IGNORED, compose
+from embedded_backbone.train import pretrain
 from softprompt.backbones import builtin
 from softprompt.errors import UsageError
-from softprompt.pretraining import PretrainSettings, adapters, attention
-from softprompt.pretraining.__main__ import main, parser
-from softprompt.pretraining.card import command
-from softprompt.pretraining.model import IGNORED, compose
-from softprompt.pretraining.train import pretrain
 
 
 def small(text: Path, folder: Path, encoder: Path, **more: object) -> PretrainSettings:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from embedded_backbone.corpus import HELD_OUT_EVERY, Corpus, read_documents, split_sentences, text_files
 from softprompt.errors import DataError
-from softprompt.pretraining.corpus import HELD_OUT_EVERY, Corpus, read_documents, split_sentences, text_files
 
 LINE = "The river was high in the spring of that year. Nobody crossed it before the summer came. The bridge was built later on. A ferry ran every day."
 

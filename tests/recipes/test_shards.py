@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from embedded_backbone import PretrainSettings
+from embedded_backbone.corpus import Corpus, text_files
+from embedded_backbone.objectives import span_corruption
+from embedded_backbone.setup import own_vocabulary
+from embedded_backbone.shards import MANIFEST, TokenShards, corrupt_spans, is_shards, write_shards
+from embedded_backbone.train import pretrain
 from softprompt.errors import CorruptArtifactError, DataError, UsageError
-from softprompt.pretraining import PretrainSettings
-from softprompt.pretraining.corpus import Corpus, text_files
-from softprompt.pretraining.objectives import span_corruption
-from softprompt.pretraining.setup import own_vocabulary
-from softprompt.pretraining.shards import MANIFEST, TokenShards, corrupt_spans, is_shards, write_shards
-from softprompt.pretraining.train import pretrain
 
 SENTINELS = list(range(900, 800, -1))
 

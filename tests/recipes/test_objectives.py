@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from softprompt.pretraining import objectives
-from softprompt.pretraining.batches import reading_examples
-from softprompt.pretraining.corpus import Corpus, text_files
-from softprompt.pretraining.questions import MAKERS, Question, contradict
+from embedded_backbone import objectives
+from embedded_backbone.batches import reading_examples
+from embedded_backbone.corpus import Corpus, text_files
+from embedded_backbone.questions import MAKERS, Question, contradict
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedded_backbone import card, checkpoint, setup
+from embedded_backbone.batches import Coder, candidate_words, reading_batches, reading_examples, span_batches
+from embedded_backbone.corpus import Corpus, TextFile, text_files
+from embedded_backbone.model import TokenBatch, Trainee, split_parameters, target_weights
+from embedded_backbone.settings import PretrainSettings
+from embedded_backbone.shards import VOCABULARY, TokenShards, is_shards
 from softprompt.errors import NonFiniteError, UsageError
-from softprompt.pretraining import card, checkpoint, setup
-from softprompt.pretraining.batches import Coder, candidate_words, reading_batches, reading_examples, span_batches
-from softprompt.pretraining.corpus import Corpus, TextFile, text_files
-from softprompt.pretraining.model import TokenBatch, Trainee, split_parameters, target_weights
-from softprompt.pretraining.settings import PretrainSettings
-from softprompt.pretraining.shards import VOCABULARY, TokenShards, is_shards
 
 Batches = list[tuple[TokenBatch, list[str]]]
 Log = Callable[[dict[str, Any]], None]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from softprompt.pretraining.settings import PretrainSettings
+from embedded_backbone.settings import PretrainSettings
 
 __all__ = ["PretrainSettings"]

@@ -15,16 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from embedded_backbone import adapters, attention
+from embedded_backbone.batches import Teacher
+from embedded_backbone.corpus import Corpus
+from embedded_backbone.model import Slots, TokenBatch, Trainee, compose
+from embedded_backbone.objectives import slot_names
+from embedded_backbone.settings import PretrainSettings
+from embedded_backbone.shards import TokenShards
+from embedded_backbone.wording import BINARY, TERNARY
 from softprompt.backbones import builtin
 from softprompt.backbones.builtin import DECODER_FILE, decoder_tensors, load_decoder
-from softprompt.pretraining import adapters, attention
-from softprompt.pretraining.batches import Teacher
-from softprompt.pretraining.corpus import Corpus
-from softprompt.pretraining.model import Slots, TokenBatch, Trainee, compose
-from softprompt.pretraining.objectives import slot_names
-from softprompt.pretraining.settings import PretrainSettings
-from softprompt.pretraining.shards import TokenShards
-from softprompt.pretraining.wording import BINARY, TERNARY
 
 
 def build(settings: PretrainSettings, corpus: Corpus | TokenShards) -> tuple[Trainee, Any]:
@@ -61,7 +61,7 @@ def build(settings: PretrainSettings, corpus: Corpus | TokenShards) -> tuple[Tra
 
 
 def _earlier_slots(slots: Slots, folder: Path) -> None:
-    from softprompt.pretraining.checkpoint import load_state
+    from embedded_backbone.checkpoint import load_state
 
     found = load_state(folder)
     rows = None if found is None else found[0].get("weight.slots.rows_SRH")
