@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from softprompt.tasks.generated.draw import Draw, Frames
+from softprompt.tasks.generated.data import data_of, frames_of
+from softprompt.tasks.generated.draw import Draw
 from softprompt.tasks.generated.english import article, plural
 from softprompt.tasks.generated.events import DEEDS
 from softprompt.tasks.generated.lists import words
 from softprompt.tasks.generated.nouns import FEMALE_NAMES, INDOORS, MALE_NAMES, NUMBERS, OUTDOORS, WEEKDAYS
 from softprompt.tasks.generated.pairs import PEOPLE_NAMES, STATES, THINGS, Pair, minimal_pair
+
+_DATA = data_of("agreement")
 
 _PERSON_STATES = words(
     "tired happy late hungry ill nervous friendly busy angry proud absent lonely quiet rich strict kind"
@@ -38,19 +41,7 @@ def _attractor(draw: Draw) -> Pair:
     return tuple(frame.format(verb=v, **values) for v in (right, wrong))  # type: ignore[return-value]
 
 
-_ATTRACTORS = Frames(
-    train=(
-        "the {head} {link} the {near} {verb} {state}",
-        "my {head} {link} the {near} {verb} {state}",
-        "the {head} that we saw {link} the {near} {verb} {state}",
-        "I think the {head} {link} the {near} {verb} rather {state}",
-    ),
-    held_out=(
-        "{question} the {head} {link} the {near} {state}?",
-        "the {head}, which stood {link} the {near}, {verb} {state}",
-        "everybody says that the {head} bought for the {near} {verb} {state}",
-    ),
-)
+_ATTRACTORS = frames_of(_DATA["_ATTRACTORS"])
 
 
 def _person_relative(draw: Draw) -> Pair:
@@ -66,13 +57,7 @@ def _person_relative(draw: Draw) -> Pair:
     return frame.format(verb=right, **values), frame.format(verb=wrong, **values)
 
 
-_RELATIVES = Frames(
-    train=("the {head} who {deed} {verb} {state}", "the {head} with the {near} {verb} {state}"),
-    held_out=(
-        "the {head} from whom we got the {near} {verb} {state}",
-        "nobody knows why the {head} by the {near} {verb} {state}",
-    ),
-)
+_RELATIVES = frames_of(_DATA["_RELATIVES"])
 
 
 def _reflexive(draw: Draw) -> Pair:
@@ -87,20 +72,7 @@ def _reflexive(draw: Draw) -> Pair:
     return frame.format(who=who, own=own[kind]), frame.format(who=who, own=wrong)
 
 
-_REFLEXIVES = Frames(
-    train=(
-        "{who} blamed {own} for the accident",
-        "{who} taught {own} to swim",
-        "yesterday {who} hurt {own} in the kitchen",
-        "{who} bought {own} a bicycle",
-        "{who} looked at {own} in the mirror",
-    ),
-    held_out=(
-        "after the race {who} rewarded {own} with a cake",
-        "{who} made {own} at home",
-        "{who} could not forgive {own}",
-    ),
-)
+_REFLEXIVES = frames_of(_DATA["_REFLEXIVES"])
 
 
 def _determiner(draw: Draw) -> Pair:
@@ -117,10 +89,7 @@ def _determiner(draw: Draw) -> Pair:
     return frame.format(d=right, n=form), frame.format(d=wrong, n=form)
 
 
-_DETERMINERS = Frames(
-    train=("I would like to buy {d} {n}", "we looked at {d} {n} in the shop", "he has painted {d} {n}"),
-    held_out=("{d} {n} caught my eye", "who on earth would steal {d} {n}?"),
-)
+_DETERMINERS = frames_of(_DATA["_DETERMINERS"])
 
 
 def _forms(draw: Draw) -> Pair:
@@ -147,10 +116,7 @@ def _forms(draw: Draw) -> Pair:
     return frame.format(who=who, aux=auxiliary, v=right), frame.format(who=who, aux=auxiliary, v=wrong)
 
 
-_FORMS = Frames(
-    train=("{who} {aux} {v}", "{who} says that my brother {aux} {v}", "it seems that {who} {aux} {v}"),
-    held_out=("the woman whose name is {who} {aux} {v}", "in the end, {who} {aux} {v} after all"),
-)
+_FORMS = frames_of(_DATA["_FORMS"])
 
 
 def _tense(draw: Draw) -> Pair:
@@ -167,10 +133,7 @@ def _tense(draw: Draw) -> Pair:
     return frame.format(who=who, when=when, v=forms[0]), frame.format(who=who, when=when, v=forms[1])
 
 
-_TENSES = Frames(
-    train=("{when} {who} {v}", "{who} {v} {when}", "my sister says that {who} {v} {when}"),
-    held_out=("the person who {v} {when} is {who}", "it is {who} who {v} {when}"),
-)
+_TENSES = frames_of(_DATA["_TENSES"])
 
 
 def _existence(draw: Draw) -> Pair:
@@ -184,10 +147,7 @@ def _existence(draw: Draw) -> Pair:
     return frame.format(v=right, what=what, place=place), frame.format(v=wrong, what=what, place=place)
 
 
-_EXISTENCE = Frames(
-    train=("there {v} {what} {place}", "{place} there {v} {what}"),
-    held_out=("I hear that there {v} {what} {place}", "did you know there {v} {what} {place}?"),
-)
+_EXISTENCE = frames_of(_DATA["_EXISTENCE"])
 
 _AGREEMENT: tuple[Callable[[Draw], Pair], ...] = (
     _attractor,

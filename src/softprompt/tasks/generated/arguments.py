@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from softprompt.tasks.generated.draw import Draw, Frames
+from softprompt.tasks.generated.data import data_of, frames_of, frozen
+from softprompt.tasks.generated.draw import Draw
 from softprompt.tasks.generated.english import verb
 from softprompt.tasks.generated.events import DEEDS
 from softprompt.tasks.generated.lists import phrases
@@ -10,41 +11,14 @@ from softprompt.tasks.generated.nouns import FEMALE_NAMES, MALE_NAMES, of_kind
 from softprompt.tasks.generated.pairs import THINGS, Pair, minimal_pair
 from softprompt.tasks.generated.pairs import who as somebody
 
+_DATA = data_of("arguments")
+
 _INTRANSITIVE = phrases(
     "laugh, sleep, arrive, disappear, sneeze, cry, exist, fall, blush, faint, smile, cough, vanish, snore, yawn, hesitate, rise"
 )
-_TRANSITIVE = phrases(
-    """inspect, fix, buy, mention, discover, avoid, own, repair, destroy, describe, admire, borrow, purchase, possess, damage,
-    produce, locate"""
-)
+_TRANSITIVE = frozen(_DATA["_TRANSITIVE"])
 #: (verb, its preposition, a wrong one, what may follow)
-_PREPOSITIONS: tuple[tuple[str, str, str, str], ...] = (
-    ("depends", "on", "of", "the weather"),
-    ("consists", "of", "from", "three parts"),
-    ("believes", "in", "at", "ghosts"),
-    ("listens", "to", "at", "the radio"),
-    ("insists", "on", "for", "a second cup of tea"),
-    ("differs", "from", "of", "the others"),
-    ("belongs", "to", "at", "the choir"),
-    ("relies", "on", "to", "the old map"),
-    ("waits", "for", "at", "an answer"),
-    ("suffers", "from", "of", "headaches"),
-    ("agrees", "with", "at", "the doctor"),
-    ("objects", "to", "for", "the new rules"),
-    ("apologises", "for", "from", "the noise"),
-    ("concentrates", "on", "at", "the exam"),
-    ("longs", "for", "on", "the summer"),
-    ("deals", "with", "to", "angry customers"),
-    ("refers", "to", "on", "the first chapter"),
-    ("specialises", "in", "at", "old clocks"),
-    ("benefits", "from", "with", "the fresh air"),
-    ("looks", "after", "of", "the twins"),
-    ("participates", "in", "to", "the contest"),
-    ("complains", "about", "from", "the food"),
-    ("succeeds", "in", "to", "everything"),
-    ("recovers", "from", "of", "the operation"),
-    ("dreams", "of", "from", "a house by the sea"),
-)
+_PREPOSITIONS: tuple[tuple[str, str, str, str], ...] = frozen(_DATA["_PREPOSITIONS"])
 _GERUND = phrases("enjoys, avoids, finishes, keeps, suggests, practises, considers, misses, imagines, postpones, risks")
 _INFINITIVE = phrases(
     "wants, hopes, refuses, decides, manages, promises, offers, fails, hesitates, agrees, expects, wishes"
@@ -110,9 +84,6 @@ _SMALL: tuple[str, ...] = tuple(
     noun.name for noun in of_kind("toy", "piece of jewellery", "fruit", "vegetable", "publication", "flower")
 )
 _PLACING = phrases("put, placed, laid, stuffed, slid, lowered, shoved, tucked")
-_ARGUMENTS = Frames(
-    train=("{c}", "as you know, {c}", "I am told that {c}", "that day {c}"),
-    held_out=("it surprised nobody that {c}", "to our great relief, {c}", "there is a rumour that {c}"),
-)
+_ARGUMENTS = frames_of(_DATA["_ARGUMENTS"])
 
 acceptability_verbs = minimal_pair((_argument,))

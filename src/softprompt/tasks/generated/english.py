@@ -4,33 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from softprompt.tasks.generated.data import data_of, frozen
 from softprompt.tasks.generated.lists import words
 
-_IRREGULAR_PLURALS = {
-    "child": "children",
-    "person": "people",
-    "mouse": "mice",
-    "goose": "geese",
-    "foot": "feet",
-    "tooth": "teeth",
-    "sheep": "sheep",
-    "deer": "deer",
-    "fish": "fish",
-    "trout": "trout",
-    "salmon": "salmon",
-    "knife": "knives",
-    "wolf": "wolves",
-    "leaf": "leaves",
-    "loaf": "loaves",
-    "shelf": "shelves",
-    "thief": "thieves",
-    "scarf": "scarves",
-    "calf": "calves",
-    "potato": "potatoes",
-    "tomato": "tomatoes",
-    "hero": "heroes",
-    "mango": "mangoes",
-}
+_DATA = data_of("english")
+
+_IRREGULAR_PLURALS = frozen(_DATA["_IRREGULAR_PLURALS"])
 _VOWEL_SOUND = ("hour", "honest", "heir", "honour")
 _CONSONANT_SOUND = ("uni", "use", "euro", "ukulele", "one", "once")
 
@@ -69,34 +48,9 @@ def plural(noun: str) -> str:
 
 
 _IRREGULAR_VERBS = {
-    base: (past, participle)
-    for base, past, participle in (
-        entry.split("-")
-        for entry in words(
-            "run-ran-run eat-ate-eaten drink-drank-drunk hold-held-held draw-drew-drawn ride-rode-ridden drive-drove-driven "
-            "sleep-slept-slept speak-spoke-spoken sing-sang-sung hide-hid-hidden cut-cut-cut sit-sat-sat swim-swam-swum "
-            "throw-threw-thrown take-took-taken make-made-made read-read-read feed-fed-fed leap-leapt-leapt weep-wept-wept "
-            "sell-sold-sold buy-bought-bought lend-lent-lent give-gave-given teach-taught-taught beat-beat-beaten "
-            "lose-lost-lost win-won-won pay-paid-paid meet-met-met find-found-found leave-left-left write-wrote-written "
-            "send-sent-sent bring-brought-brought catch-caught-caught build-built-built break-broke-broken go-went-gone "
-            "see-saw-seen hear-heard-heard know-knew-known think-thought-thought forget-forgot-forgotten come-came-come "
-            "put-put-put set-set-set shut-shut-shut hit-hit-hit hurt-hurt-hurt let-let-let tell-told-told say-said-said "
-            "keep-kept-kept spend-spent-spent fall-fell-fallen forgive-forgave-forgiven mislead-misled-misled lead-led-led "
-            "get-got-got begin-began-begun choose-chose-chosen steal-stole-stolen wear-wore-worn grow-grew-grown "
-            "fly-flew-flown feel-felt-felt stand-stood-stood understand-understood-understood fight-fought-fought "
-            "light-lit-lit shoot-shot-shot bite-bit-bitten tear-tore-torn wake-woke-woken hang-hung-hung sweep-swept-swept "
-            "dig-dug-dug do-did-done have-had-had show-showed-shown strike-struck-struck mow-mowed-mown sew-sewed-sewn "
-            "seek-sought-sought overtake-overtook-overtaken rise-rose-risen shake-shook-shaken freeze-froze-frozen "
-            "knit-knitted-knitted bend-bent-bent bleed-bled-bled ring-rang-rung quit-quit-quit sink-sank-sunk spread-spread-spread"
-        )
-    )
+    base: (past, participle) for base, past, participle in (entry.split("-") for entry in _DATA["_IRREGULAR_VERBS"])
 }
-_DOUBLING = frozenset(
-    words(
-        "hug grab drop plan stop chat shop jog nap hop sip drag chop rob beg pat trim zip wrap tip tap rub scrub hum grip "
-        "clap slip trip ban cancel travel sob stir prefer admit commit spot skip strum dim sag unwrap mop pin regret skim knit permit grin jam ship"
-    )
-)
+_DOUBLING = frozenset(_DATA["_DOUBLING"])
 _ING_DOUBLING = frozenset(words("run sit swim cut put get win begin set let dig shut hit forget spin quit"))
 
 

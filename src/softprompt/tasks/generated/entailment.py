@@ -4,48 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from softprompt.tasks.generated.data import data_of, frames_of
 from softprompt.tasks.generated.draw import Draw, Frames
 from softprompt.tasks.generated.english import article, sentence
 from softprompt.tasks.generated.scenes import APART, EQUAL, NARROWER, Scene, scene
+
+_DATA = data_of("entailment")
 
 SCENE_LABELS = ("entailment", "neutral", "contradiction")
 QUESTION_LABELS = ("False", "True")
 
 # {s}: the subject with its article; {n}: without; {p}: the doing; {w}: where (may be empty).
-_PREMISES = Frames(
-    train=(
-        "{s} is {p} {w}",
-        "right now {s} is {p} {w}",
-        "there is {s} {p} {w}",
-        "{s} can be seen {p} {w}",
-        "at this moment {s} is {p} {w}",
-    ),
-    held_out=("the photo shows {s} {p} {w}", "look, {s} is {p} {w}", "we are watching {s} {p} {w}"),
-)
-_CLAIMS = Frames(
-    train=("the {n} is {p} {w}", "{s} is {p} {w}", "the {n} is busy {p} {w}"),
-    held_out=("what the {n} is doing {w} is {p}", "somewhere {s} is {p} {w}"),
-)
-_DENIALS = Frames(
-    train=("the {n} is not {p} {w}", "it is not true that the {n} is {p} {w}", "at this moment the {n} is not {p} {w}"),
-    held_out=("it is false that the {n} is {p} {w}", "the {n} is by no means {p} {w}"),
-)
+_PREMISES = frames_of(_DATA["_PREMISES"])
+_CLAIMS = frames_of(_DATA["_CLAIMS"])
+_DENIALS = frames_of(_DATA["_DENIALS"])
 _TRAITS = Frames(train=("the {n} is {adj}", "the {n} looks {adj}"), held_out=("the {n} seems to be {adj}",))
 _NO_TRAITS = Frames(
     train=("the {n} is not {adj}", "the {n} does not look {adj}"), held_out=("the {n} does not seem to be {adj}",)
 )
-_NONE = Frames(
-    train=("no {n} is {p} {w}", "not a single {n} is {p} {w}", "there is no {n} {p} {w}"),
-    held_out=("you will find no {n} {p} {w}", "none of those here is {an} {p} {w}"),
-)
-_QUESTIONS = Frames(
-    train=("was the {n} {p} {w}?", "is it true that the {n} was {p} {w}?", "did anyone see the {n} {p} {w}?"),
-    held_out=("would it be right to say that the {n} was {p} {w}?", "was it the case that the {n} was {p} {w}?"),
-)
-_PASSAGES = Frames(
-    train=("{s} was {p} {w}", "that morning {s} was {p} {w}", "when we came by, {s} was {p} {w}"),
-    held_out=("as the clock struck nine, {s} was {p} {w}", "we noticed {s} {p} {w}"),
-)
+_NONE = frames_of(_DATA["_NONE"])
+_QUESTIONS = frames_of(_DATA["_QUESTIONS"])
+_PASSAGES = frames_of(_DATA["_PASSAGES"])
 
 
 def _fill(frame: str, made: Scene, premise: bool) -> str:

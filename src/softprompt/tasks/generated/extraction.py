@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from softprompt.tasks.generated.data import data_of, frames_of, frozen
 from softprompt.tasks.generated.draw import Draw, Frames
 from softprompt.tasks.generated.english import Verb, article, sentence, verb
 from softprompt.tasks.generated.lists import words
@@ -20,13 +21,9 @@ from softprompt.tasks.generated.nouns import (
     of_kind,
 )
 
-_DOINGS: tuple[Verb, ...] = tuple(
-    verb(base)
-    for base in words(
-        "buy find sell draw photograph paint hide clean borrow steal admire order choose describe measure rent inspect "
-        "decorate dust win sketch advertise test examine polish request copy study mention spot praise"
-    )
-)
+_DATA = data_of("extraction")
+
+_DOINGS: tuple[Verb, ...] = tuple(verb(base) for base in _DATA["_DOINGS"])
 _GOODS: tuple[str, ...] = tuple(
     noun.name
     for noun in of_kind(
@@ -44,37 +41,8 @@ _GOODS: tuple[str, ...] = tuple(
 )
 _PLACES = INDOORS + OUTDOORS
 
-_DIARY = Frames(
-    train=(
-        "{who} {past} {a_thing} {place} on {day}",
-        "on {day} {who} {past} {a_thing} {place}",
-        "{place}, {who} {past} {a_thing} on {day}",
-        "{who} was {place} on {day} and {past} {a_thing}",
-    ),
-    held_out=(
-        "it was on {day} that {who} {past} {a_thing} {place}",
-        "{a_thing} was {part} by {who} {place} on {day}",
-        "{day} came, and {place} {who} {past} {a_thing}",
-    ),
-)
-_ASKED: dict[str, Frames] = {
-    "who": Frames(
-        train=("who {past} the {thing}?", "who {past} something {place}?"),
-        held_out=("which person {past} the {thing}?", "by whom was the {thing} {part}?"),
-    ),
-    "thing": Frames(
-        train=("what did {who} {base}?", "what did {who} {base} on {day}?"),
-        held_out=("which thing did {who} {base}?", "what was {part} by {who}?"),
-    ),
-    "place": Frames(
-        train=("where did {who} {base} the {thing}?", "where was {who} on {day}?"),
-        held_out=("in what place did {who} {base} the {thing}?", "where was the {thing} when {who} {past} it?"),
-    ),
-    "day": Frames(
-        train=("when did {who} {base} the {thing}?", "on which day did {who} {base} the {thing}?"),
-        held_out=("what day was it when {who} {past} the {thing}?", "at what time did {who} {base} the {thing}?"),
-    ),
-}
+_DIARY = frames_of(_DATA["_DIARY"])
+_ASKED: dict[str, Frames] = {name: frames_of(told) for name, told in _DATA["_ASKED"].items()}
 
 
 def _entry(draw: Draw, names: list[str], things: list[str], places: list[str], days: list[str]) -> dict[str, str]:
@@ -117,64 +85,12 @@ class Fact(NamedTuple):
 
 
 #: ``said`` and ``asked`` hold a training wording and a held-out wording.
-_FACTS: tuple[Fact, ...] = (
-    Fact(
-        "year",
-        ("it was opened in {v}", "its doors have been open since {v}"),
-        ("when was {n} opened?", "since which year has {n} been open?"),
-    ),
-    Fact(
-        "person",
-        ("it was designed by {v}", "the plans were drawn by {v}"),
-        ("who designed {n}?", "who drew the plans of {n}?"),
-    ),
-    Fact(
-        "city", ("it stands in {v}", "people in {v} know it well"), ("where does {n} stand?", "in which city is {n}?")
-    ),
-    Fact(
-        "length",
-        ("it is {v} metres long", "it has a length of {v} metres"),
-        ("how many metres long is {n}?", "what is the length of {n} in metres?"),
-    ),
-    Fact(
-        "visitors",
-        ("{v} people visit it every year", "each year it draws {v} visitors"),
-        ("how many people visit {n} every year?", "how many visitors does {n} draw?"),
-    ),
-    Fact(
-        "colour",
-        ("its walls are {v}", "it has been painted {v}"),
-        ("what colour are the walls of {n}?", "in which colour has {n} been painted?"),
-    ),
-    Fact(
-        "month",
-        ("it is closed in {v}", "nobody may enter it in {v}"),
-        ("in which month is {n} closed?", "when may nobody enter {n}?"),
-    ),
-    Fact("owner", ("it belongs to {v}", "its owner is {v}"), ("to whom does {n} belong?", "who is the owner of {n}?")),
-    Fact(
-        "price",
-        ("a ticket costs {v} euros", "one pays {v} euros to get in"),
-        ("how many euros does a ticket for {n} cost?", "how many euros does one pay to get into {n}?"),
-    ),
-    Fact(
-        "animal",
-        ("its emblem is {v}", "over the gate one sees {v}"),
-        ("what is the emblem of {n}?", "what does one see over the gate of {n}?"),
-    ),
-)
+_FACTS: tuple[Fact, ...] = tuple(Fact(*frozen(told)) for told in _DATA["_FACTS"])
 _BUILDINGS = words(
     "bridge museum tower theatre library station market castle garden hall church lighthouse school hospital"
 )
 _COMPANIES = words("Brothers Company Foundation Society Trust Bank Club Family")
-_INTRODUCED = Frames(
-    train=(
-        "the {n} is a well-known building",
-        "many travellers have heard of the {n}",
-        "let me tell you about the {n}",
-    ),
-    held_out=("there is much to say about the {n}", "few places are as odd as the {n}"),
-)
+_INTRODUCED = frames_of(_DATA["_INTRODUCED"])
 
 
 def _value(draw: Draw, kind: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from softprompt.tasks.generated.data import data_of, frozen
 from softprompt.tasks.generated.draw import Draw, RowMaker
 from softprompt.tasks.generated.english import sentence
-from softprompt.tasks.generated.lists import words
 from softprompt.tasks.generated.nouns import FEMALE_NAMES, MALE_NAMES, PEOPLE, of_kind
+
+_DATA = data_of("pairs")
 
 LABELS = ("unacceptable", "acceptable")
 #: A construction: (good sentence, bad sentence).
@@ -18,10 +20,7 @@ THINGS: tuple[str, ...] = tuple(
     for noun in of_kind("vehicle", "piece of furniture", "tool", "toy", "container", "device", "flower", "instrument")
 )
 PEOPLE_NAMES: tuple[str, ...] = tuple(noun.name for noun in PEOPLE)
-STATES = words(
-    "old new expensive dirty beautiful broken heavy useful famous strange cheap small safe ugly dusty popular dangerous "
-    "missing ready wet"
-)
+STATES: tuple[str, ...] = frozen(_DATA["STATES"])
 
 
 def who(draw: Draw) -> str:

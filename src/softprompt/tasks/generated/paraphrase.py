@@ -9,39 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from softprompt.tasks.generated.data import data_of, frames_of
 from softprompt.tasks.generated.draw import Draw, Frames
 from softprompt.tasks.generated.english import Verb, article, sentence, verb
 from softprompt.tasks.generated.events import CONVERSES, DEEDS, GOODS, PERSON_VERBS, SYMMETRIC, TRANSFERS
 from softprompt.tasks.generated.nouns import CITIES, WEEKDAYS
 from softprompt.tasks.generated.reports import people, reordered
 
+_DATA = data_of("paraphrase")
+
 SENTENCE_LABELS = ("not_equivalent", "equivalent")
 QUESTION_LABELS = ("not_duplicate", "duplicate")
 
-_ACTIVE = Frames(
-    train=("{x} {past} {y} {t}", "{t}, {x} {past} {y}", "{x} was the one who {past} {y} {t}"),
-    held_out=("it was {x} who {past} {y} {t}", "what {x} did {t} was {past_base} {y}"),
-)
-_PASSIVE = Frames(
-    train=("{y} was {part} by {x} {t}", "{t}, {y} was {part} by {x}"),
-    held_out=("it was {y} who was {part} by {x} {t}", "{t}, {y} ended up being {part} by {x}"),
-)
-_GIVING = Frames(
-    train=("{x} {give} the {o} to {y} {t}", "{t}, {x} {give} the {o} to {y}", "the {o} was {given} to {y} by {x} {t}"),
-    held_out=("it was to {y} that {x} {give} the {o} {t}", "what {x} {give} to {y} {t} was the {o}"),
-)
-_TAKING = Frames(
-    train=("{y} {take} the {o} from {x} {t}", "{t}, {y} {take} the {o} from {x}"),
-    held_out=("it was from {x} that {y} {take} the {o} {t}", "what {y} {take} from {x} {t} was the {o}"),
-)
-_BEFORE = Frames(
-    train=("{a} before {b}", "before {b}, {a}", "first {a}, then {b}"),
-    held_out=("{a}; later {b}", "{b}, but not until {a}"),
-)
-_AFTER = Frames(
-    train=("{b} after {a}", "after {a}, {b}", "{b} once {a}"),
-    held_out=("{b}, but only after {a}", "{a}, and only then {b}"),
-)
+_ACTIVE = frames_of(_DATA["_ACTIVE"])
+_PASSIVE = frames_of(_DATA["_PASSIVE"])
+_GIVING = frames_of(_DATA["_GIVING"])
+_TAKING = frames_of(_DATA["_TAKING"])
+_BEFORE = frames_of(_DATA["_BEFORE"])
+_AFTER = frames_of(_DATA["_AFTER"])
 
 
 def _time(draw: Draw) -> str:
@@ -93,10 +78,7 @@ def _order(draw: Draw, same: bool) -> tuple[str, str]:
     return one, two
 
 
-_TELLING = Frames(
-    train=("{c}", "as far as I know, {c}", "they say that {c}"),
-    held_out=("I was told that {c}", "people here say that {c}"),
-)
+_TELLING = frames_of(_DATA["_TELLING"])
 
 
 def _relation(draw: Draw, same: bool) -> tuple[str, str]:
@@ -155,101 +137,9 @@ def _chore(line: str) -> Chore:
     return Chore(f"{one} {first}", (verb(one), verb(two or one)), (first, second or first))
 
 
-CHORES: tuple[Chore, ...] = tuple(
-    _chore(line)
-    for line in """
-    repair/fix | a leaking tap / a dripping faucet
-    repair/mend | a torn jacket / a ripped coat
-    remove/get out | a wine stain / a red wine spot
-    remove/scrape off | old wallpaper
-    clean/wash | a dirty carpet / a stained rug
-    clean/polish | silver cutlery / silverware
-    buy/purchase | a used car / a second-hand automobile
-    sell/get rid of | an old sofa / a used couch
-    lose/shed | weight / a few kilos
-    gain/put on | muscle / muscle mass
-    learn/pick up | Spanish / the Spanish language
-    learn/master | the violin
-    grow/raise | tomatoes at home / homegrown tomatoes
-    train/teach | a puppy / a young dog
-    stop/quit | smoking / cigarettes
-    cure/get over | a cold / the sniffles
-    treat/relieve | back pain / a sore back
-    start/set up | a small business / a small company
-    write/draft | a CV / a resume
-    renew/extend | a passport / my passport
-    rent/lease | a flat / an apartment
-    paint/decorate | a bedroom / a sleeping room
-    build/construct | a garden shed / a hut in the garden
-    cook/prepare | rice / a pot of rice
-    bake/make | a chocolate cake
-    freeze/deep-freeze | bread / a loaf of bread
-    sharpen/hone | a kitchen knife / the blade of a knife
-    unlock/open | a stuck door / a jammed door
-    replace/change | a flat tyre / a punctured tyre
-    recharge/charge | a phone battery / the battery of a phone
-    delete/erase | an email account / an account for email
-    recover/get back | deleted photos / erased pictures
-    ship/send | a large parcel / a big package
-    cancel/end | a gym membership / a fitness contract
-    save/put aside | money / cash
-    borrow/get | money from a bank / a bank loan
-    adopt/take in | a cat from a shelter / a shelter cat
-    organise/plan | a wedding / a marriage ceremony
-    teach/help | children to read
-    calm/soothe | a crying baby / a weeping infant
-    tune/adjust | a guitar
-    waterproof/seal | hiking boots / walking boots
-    insulate/warm up | an attic / a loft
-    trim/cut | a hedge
-    catch/trap | mice / a mouse
-    choose/select | a university / a college
-    print/produce | business cards
-    download/save | a video / a clip
-    store/keep | fresh herbs
-    translate/put into English | a birth certificate
-    """.strip().splitlines()
-)
+CHORES: tuple[Chore, ...] = tuple(_chore(line) for line in _DATA["CHORES"])
 
-_ASKED: dict[str, Frames] = {
-    "how": Frames(
-        train=(
-            "how do I {v} {o}?",
-            "what is the best way to {v} {o}?",
-            "how can someone {v} {o}?",
-            "any tips on how to {v} {o}?",
-        ),
-        held_out=("what steps should I follow to {v} {o}?", "could you explain how to {v} {o}?"),
-    ),
-    "cost": Frames(
-        train=(
-            "how much does it cost to {v} {o}?",
-            "what is the price if I want to {v} {o}?",
-            "is it expensive to {v} {o}?",
-        ),
-        held_out=("how much money do I need to {v} {o}?", "what will I have to pay to {v} {o}?"),
-    ),
-    "time": Frames(
-        train=(
-            "how long does it take to {v} {o}?",
-            "how much time do I need to {v} {o}?",
-            "how many days will it take to {v} {o}?",
-        ),
-        held_out=("what amount of time is needed to {v} {o}?", "how soon can one {v} {o}?"),
-    ),
-    "who": Frames(
-        train=("who can {v} {o} for me?", "whom should I ask to {v} {o}?"),
-        held_out=("is there anyone who could {v} {o}?", "which person do I turn to if I need to {v} {o}?"),
-    ),
-    "why": Frames(
-        train=("why should I {v} {o}?", "what is the point if I {v} {o}?", "for what reason do people {v} {o}?"),
-        held_out=("is there a good reason to {v} {o}?", "what do I gain if I {v} {o}?"),
-    ),
-    "where": Frames(
-        train=("where can I {v} {o}?", "what is a good place to {v} {o}?"),
-        held_out=("in which place do people {v} {o}?", "do you know a spot to {v} {o}?"),
-    ),
-}
+_ASKED: dict[str, Frames] = {name: frames_of(told) for name, told in _DATA["_ASKED"].items()}
 
 #: Questions with a direction: (one way to ask, another way to ask the same, the things it asks about).
 _DIRECTED: tuple[tuple[str, str, tuple[str, ...]], ...] = (

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from softprompt.tasks.generated.data import data_of, frames_of
 from softprompt.tasks.generated.draw import Draw, Frames
 from softprompt.tasks.generated.english import sentence
 from softprompt.tasks.generated.events import ATTITUDES, CONVERSES, DEEDS, GOODS, IMPLICATIVES, SYMMETRIC, TRANSFERS
 from softprompt.tasks.generated.nouns import CITIES, FEMALE_NAMES, MALE_NAMES, SURNAMES, WEEKDAYS
 
+_DATA = data_of("reports")
+
 LABELS = ("entailment", "not_entailment")
 
-_AROUND = Frames(
-    train=(
-        "{c}",
-        "{c}, as neighbours in {city} report",
-        "on {day} we heard that {c}",
-        "it is well known in {city} that {c}",
-    ),
-    held_out=("according to a reporter from {city}, {c}", "the talk of {city} is that {c}", "everybody knows that {c}"),
-)
+_AROUND = frames_of(_DATA["_AROUND"])
 _HYPOTHESES = Frames(train=("{c}", "it follows that {c}"), held_out=("so {c}", "this means that {c}"))
-_ASIDES = Frames(
-    train=("{x}, who {a}, {b}", "{x}, who {a} while {y} was away, {b}", "after {y} had left, {x} {a} and then {b}"),
-    held_out=("{x} {b}; earlier that day the same {x} {a}, unlike {y}", "having met {y}, {x} {a} and finally {b}"),
-)
+_ASIDES = frames_of(_DATA["_ASIDES"])
 
 
 def people(draw: Draw, count: int) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from softprompt.tasks.generated.data import data_of
 from softprompt.tasks.generated.draw import Draw
 from softprompt.tasks.generated.english import Verb, article, verb
 from softprompt.tasks.generated.lists import words
@@ -27,6 +28,8 @@ from softprompt.tasks.generated.nouns import (
     above,
     of_kind,
 )
+
+_DATA = data_of("scenes")
 
 EQUAL, WIDER, NARROWER, APART = "equal", "wider", "narrower", "apart"
 
@@ -59,80 +62,10 @@ def _activity(line: str) -> Activity:
     return Activity(f"{specific} {kinds}".strip(), verb(specific), verb(general), objects, where, posture)
 
 
-ACTIVITIES: tuple[Activity, ...] = tuple(
-    _activity(line)
-    for line in """
-    devour > eat | fruit, dessert | any
-    nibble > eat | fruit, dessert | any
-    gobble > eat | dessert | any
-    munch > eat | fruit, vegetable | any
-    sprint > run | | out | run
-    jog > run | | out | run
-    race > run | | out | run
-    stroll > walk | | any | walk
-    march > walk | | any | walk
-    limp > walk | | any | walk
-    tiptoe > walk | | in | walk
-    wander > walk | | any | walk
-    waltz > dance | | in | dance
-    tap-dance > dance | | any | dance
-    doze > sleep | | any | sleep
-    nap > sleep | | any | sleep
-    snooze > sleep | | any | sleep
-    giggle > laugh | | any
-    chuckle > laugh | | any
-    sob > cry | | any
-    weep > cry | | any
-    whisper > speak | | any
-    shout > speak | | any
-    mutter > speak | | any
-    hum > sing | | any
-    yodel > sing | | any
-    hop > jump | | any | jump
-    leap > jump | | any | jump
-    strum > play | string instrument | any | play
-    tune > work on | string instrument | any
-    rehearse on > play | wind instrument | any | play
-    practise > play | instrument, string instrument, wind instrument | in | play
-    sketch > draw | flower, bird, wild animal, dog | any
-    doodle > draw | flower, bird, dog | in
-    scrub > clean | piece of furniture, vehicle, container | any | clean
-    polish > clean | piece of jewellery, instrument, vehicle, tool | any | clean
-    rinse > clean | fruit, vegetable | any | clean
-    dust > clean | piece of furniture, device | in | clean
-    steer > drive | vehicle | out | drive
-    haul > move | piece of furniture, container | any
-    drag > move | piece of furniture, container | any
-    shove > move | piece of furniture, container | any
-    hurl > throw | container, toy, tool | any
-    toss > throw | fruit, toy, hat | any
-    slice > cut | vegetable, fruit, dessert | any | clean
-    chop > cut | vegetable | any | clean
-    clutch > hold | toy, container, publication, piece of jewellery | any
-    grip > hold | tool, container | any
-    photograph > look at | bird, flower, wild animal, tree, boat | out
-    inspect > look at | vehicle, device, tool, piece of jewellery, tree | any
-    admire > look at | flower, piece of jewellery, boat, bird, instrument | any
-    study > look at | insect, flower, publication | any
-    repair > work on | vehicle, device, piece of furniture, boat, instrument | any
-    repaint > work on | piece of furniture, boat, vehicle | any
-    browse > read | publication | any | read
-    skim > read | publication | any | read
-    sew > make | garment | in | sew
-    knit > make | garment, hat | any | sew
-    cuddle > hold | dog, pet, toy | any
-    stroke > touch | dog, pet, farm animal | any
-    pat > touch | dog, farm animal | any
-    """.strip().splitlines()
-)
+ACTIVITIES: tuple[Activity, ...] = tuple(_activity(line) for line in _DATA["ACTIVITIES"])
 
 _COLOURED = frozenset(words("vehicle boat garment hat toy container device flower piece_of_furniture"))
-_MADE = frozenset(
-    words(
-        "vehicle boat container toy device tool garment hat publication instrument string_instrument wind_instrument "
-        "piece_of_furniture piece_of_jewellery"
-    )
-)
+_MADE = frozenset(_DATA["_MADE"])
 #: Postures in which one thing is used at a time, so that another of its kind is excluded.
 _ONE_AT_A_TIME = frozenset(("drive",))
 

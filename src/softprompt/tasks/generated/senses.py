@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from softprompt.tasks.generated.data import data_of, frames_of
 from softprompt.tasks.generated.draw import Draw, Frames
 from softprompt.tasks.generated.english import sentence
 from softprompt.tasks.generated.nouns import FEMALE_NAMES, MALE_NAMES
 from softprompt.tasks.generated.sense_words import AMBIGUOUS, Sense
 
+_DATA = data_of("senses")
+
 LABELS = ("False", "True")
 
-_AROUND = Frames(
-    train=("{c}", "{c}", "as far as I remember, {c}", "my aunt told me that {c}"),
-    held_out=("{c}, or so I heard", "the story begins like this: {c}", "I know for sure that {c}"),
-)
+_AROUND = frames_of(_DATA["_AROUND"])
 _MEANINGS = Frames(train=("{g}", "here it means {g}"), held_out=("it stands for {g}", "that is, {g}"))
 
 

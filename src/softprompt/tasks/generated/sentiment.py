@@ -4,73 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from softprompt.tasks.generated.draw import Draw, Frames, RowMaker
+from softprompt.tasks.generated.data import data_of, frames_of
+from softprompt.tasks.generated.draw import Draw, RowMaker
 from softprompt.tasks.generated.english import article, sentence
 from softprompt.tasks.generated.sentiment_words import BAD, FILM, GOOD, HOTEL, PRODUCT, RESTAURANT, Domain
+
+_DATA = data_of("sentiment")
 
 LABELS = ("negative", "positive")
 
 # Frames say what becomes of the polarity: {same} holds an adjective of the label, {other} one of the opposite label.
 # {a} and {b} are aspects; {thing} is the domain's noun.
-_PLAIN = Frames(
-    train=(
-        "the {a} was {same}",
-        "I found the {a} {same}",
-        "what {art_same} {a}",
-        "the {a} seemed {same} to me",
-        "this {thing} has {art_same} {a}",
-        "everybody thought the {a} was {same}",
-        "from the first minute the {a} was {same}",
-    ),
-    held_out=(
-        "{same} is the word for the {a}",
-        "my whole family called the {a} {same}",
-        "rarely have I come across such {art_same} {a}",
-        "when it comes to the {a}, {same} says it all",
-    ),
-)
-_NEGATED = Frames(
-    train=(
-        "the {a} was not {other} at all",
-        "I did not find the {a} {other}",
-        "the {a} was far from {other}",
-        "nobody could call the {a} {other}",
-        "the {a} was never {other}",
-        "it is hard to call the {a} {other}",
-    ),
-    held_out=(
-        "the {a} was anything but {other}",
-        "there was nothing {other} about the {a}",
-        "I would not say that the {a} was {other}",
-        "only a fool would think that the {a} was {other}",
-    ),
-)
-_CONTRAST = Frames(
-    train=(
-        "the {b} was {other}, but the {a} was so {same} that it did not matter",
-        "although the {b} was {other}, {verdict}",
-        "the {b} was {other}, yet {verdict}",
-        "I had expected the {a} to be {other}, but it was {same}",
-        "a friend told me the {a} was {other}; in fact it was {same}",
-        "even though the {b} was rather {other}, on the whole the {thing} was {same}",
-    ),
-    held_out=(
-        "despite {art_other} {b}, {verdict}",
-        "the critics called it {other}, and they were wrong: the {a} was {same}",
-        "who cares that the {b} was {other} when everything else was {same}",
-        "the {b} may be {other}; still, {verdict}",
-    ),
-)
-_VERDICT = Frames(
-    train=(
-        "{verdict}",
-        "{fact}, and {verdict}",
-        "{verdict}; {fact}",
-        "what can I say: {verdict}",
-        "in short, {verdict}",
-    ),
-    held_out=("let me put it like this: {verdict}", "{fact}; in the end {verdict}", "believe me, {verdict}"),
-)
+_PLAIN = frames_of(_DATA["_PLAIN"])
+_NEGATED = frames_of(_DATA["_NEGATED"])
+_CONTRAST = frames_of(_DATA["_CONTRAST"])
+_VERDICT = frames_of(_DATA["_VERDICT"])
 _MASS = frozenset(
     ("acting", "humour", "camera work", "packaging", "staff", "customer service", "pacing", "bread", "fish")
 )

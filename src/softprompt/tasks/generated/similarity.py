@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from softprompt.tasks.generated.draw import Draw, Frames
+from softprompt.tasks.generated.data import data_of, frames_of
+from softprompt.tasks.generated.draw import Draw
 from softprompt.tasks.generated.draw import side as side_of
 from softprompt.tasks.generated.english import article, sentence
 from softprompt.tasks.generated.nouns import CITIES, INDOORS, OUTDOORS, PEOPLE, Noun, of_kind
 from softprompt.tasks.generated.scenes import ACTIVITIES, Activity
 
+_DATA = data_of("similarity")
+
 #: (cost when near, cost when far) of each part, in tenths of a point.
 _COSTS = {"subject": (6, 12), "verb": (6, 18), "object": (6, 14), "place": (4, 6)}
 _COSTS_WITHOUT_OBJECT = {"subject": (8, 18), "verb": (10, 26), "place": (4, 6)}
 
-_SCENES = Frames(
-    train=("{s} is {p} {w}", "{w}, {s} is {p}", "there is {s} {p} {w}", "{s} is seen {p} {w}"),
-    held_out=("we can see {s} {p} {w}", "{s} keeps {p} {w}", "{p} {w}: that is what {s} is doing"),
-)
+_SCENES = frames_of(_DATA["_SCENES"])
 
 
 class _Side(NamedTuple):
@@ -116,9 +116,9 @@ class Story(NamedTuple):
     predicate: tuple[str, str]
 
 
-def _stories(text: str) -> tuple[Story, ...]:
+def _stories(lines: list[str]) -> tuple[Story, ...]:
     out = []
-    for line in text.strip().splitlines():
+    for line in lines:
         theme, subject, predicate = (part.strip() for part in line.split("|"))
         one, two = (s.strip() for s in subject.split("/"))
         first, second = (p.strip() for p in predicate.split("/"))
@@ -126,56 +126,8 @@ def _stories(text: str) -> tuple[Story, ...]:
     return tuple(out)
 
 
-STORIES: tuple[Story, ...] = _stories(
-    """
-    weather | a heavy storm / a violent storm | shut schools / forced schools to close
-    weather | a heat wave / extreme heat | dried out rivers / left rivers without water
-    weather | a flood / high water | damaged hundreds of homes / wrecked hundreds of houses
-    weather | a snowfall / thick snow | brought traffic to a halt / stopped all traffic
-    weather | a hurricane / a cyclone | knocked out power / left people without electricity
-    weather | hail / hailstones | destroyed the grape harvest / ruined the vineyards
-    business | a carmaker / a maker of automobiles | cut 300 jobs / laid off 300 workers
-    business | an airline / an air carrier | raised ticket prices / made flights dearer
-    business | a bank / a lender | opened a new branch / started a new office
-    business | a supermarket chain / a chain of grocery shops | bought its rival / took over its competitor
-    business | a brewery / a maker of beer | reported record profit / earned more than ever
-    business | a shipyard / a shipbuilder | went bankrupt / filed for bankruptcy
-    crime | thieves / burglars | stole a famous painting / made off with a well-known picture
-    crime | police / officers | arrested a bank robber / caught the man who held up a bank
-    crime | a court / a judge | jailed a former mayor / sent an ex-mayor to prison
-    crime | hackers / computer criminals | attacked a hospital network / broke into a clinic's computers
-    crime | smugglers / traffickers | hid gold in a truck / concealed gold in a lorry
-    crime | a detective / an investigator | solved an old murder case / cleared up a murder from long ago
-    politics | parliament / lawmakers | passed a new tax law / approved a law on taxes
-    politics | the president / the head of state | visited earthquake victims / met survivors of the quake
-    politics | the mayor / the leader of the city | banned cars from the centre / kept cars out of downtown
-    politics | a minister / a member of the cabinet | resigned over a scandal / stepped down after an affair
-    politics | voters / citizens | rejected the school reform / voted against changing schools
-    politics | the opposition / the rival party | called for an early election / demanded that people vote sooner
-    sport | a football team / a soccer side | won the cup / took the trophy
-    sport | a young swimmer / a teenage swimmer | broke the world record / swam faster than anyone before
-    sport | a tennis star / a top tennis player | missed the final with an injury / was too hurt to play the final
-    sport | a cyclist / a bike racer | crashed before the finish line / fell just short of the finish
-    sport | a coach / a trainer | left the club after a defeat / quit the team following a loss
-    sport | fans / supporters | celebrated in the streets / partied outdoors
-    science | researchers / scientists | discovered a new frog / found an unknown frog species
-    science | doctors / physicians | tested a malaria vaccine / tried out a shot against malaria
-    science | astronomers / sky watchers | spotted a distant comet / observed a comet far away
-    science | engineers / technicians | built a tiny robot / constructed a very small robot
-    science | a zoo / an animal park | welcomed a baby panda / celebrated the birth of a panda
-    science | divers / underwater explorers | found an ancient ship / discovered a very old wreck
-    culture | a museum / a gallery | showed lost drawings / displayed sketches thought lost
-    culture | an actor / a film star | returned to the stage / acted in a theatre again
-    culture | an orchestra / a philharmonic | played in a hospital / gave a concert for patients
-    culture | a writer / an author | won a book prize / received a literary award
-    culture | a festival / a music fair | drew a record crowd / attracted more visitors than ever
-    culture | a library / a public reading room | stayed open at night / did not close until morning
-    """
-)
-_HEADLINES = Frames(
-    train=("{s} {p} in {c}", "{c}: {s} {p}", "news from {c}: {s} {p}"),
-    held_out=("in {c}, {s} {p}, local paper says", "{s} {p}, according to {c} radio"),
-)
+STORIES: tuple[Story, ...] = _stories(_DATA["STORIES"])
+_HEADLINES = frames_of(_DATA["_HEADLINES"])
 
 
 def similarity_headline(draw: Draw) -> tuple[Mapping[str, str], str]:

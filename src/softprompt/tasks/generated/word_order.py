@@ -7,7 +7,8 @@ the shared skill does not.
 from __future__ import annotations
 
 from softprompt.tasks.generated.causes import CHAINS, say_part
-from softprompt.tasks.generated.draw import Draw, Frames
+from softprompt.tasks.generated.data import data_of, frames_of
+from softprompt.tasks.generated.draw import Draw
 from softprompt.tasks.generated.english import plural
 from softprompt.tasks.generated.events import DEEDS
 from softprompt.tasks.generated.lists import words
@@ -16,38 +17,9 @@ from softprompt.tasks.generated.pairs import PEOPLE_NAMES, STATES, THINGS, Pair,
 from softprompt.tasks.generated.sense_words import AMBIGUOUS
 from softprompt.tasks.generated.senses import say_use
 
-_ORDERS = Frames(
-    train=(
-        "{who} bought a {colour} {thing} => {who} bought a {thing} {colour}",
-        "the {state} {thing} belongs to {name} => the {thing} {state} belongs to {name}",
-        "where did {who} buy the {thing}? => where {who} did buy the {thing}?",
-        "why has {who} {part}? => why {who} has {part}?",
-        "I wonder where {who} keeps the {thing} => I wonder where keeps {who} the {thing}",
-        "{who} has never {part} => {who} has {part} never",
-        "{name} picked it up and {deed} => {name} picked up it and {deed}",
-        "we saw a big {colour} {thing} {place} => we saw a {colour} big {thing} {place}",
-        "{name} gave him the {thing} => {name} gave the {thing} him",
-        "{who} did not {base} => {who} not did {base}",
-        "{who} stood {place} with the {thing} => {who} stood {place} the {thing} with",
-        "all the {people} {deed} => the all {people} {deed}",
-        "the {thing} is big enough for {name} => the {thing} is enough big for {name}",
-        "it was such an old {thing} that we sold it => it was an such old {thing} that we sold it",
-        "can {who} {base}? => can {base} {who}?",
-        "{name} and {who} {deed} => {name} {who} and {deed}",
-    ),
-    held_out=(
-        "the {thing} that {who} found was {colour} => the {thing} {who} that found was {colour}",
-        "how old is the {thing} of {who}? => how is old the {thing} of {who}?",
-        "both of my {people} {deed} => of both my {people} {deed}",
-        "{name} turned them down politely => {name} turned down them politely",
-        "she asked me whether {who} {deed} => she asked whether me {who} {deed}",
-        "what a {state} {thing} this is => what {state} a {thing} this is",
-        "{who} had better not {base} => {who} had not better {base}",
-        "neither {name} nor {who} {deed} => {name} neither {who} nor {deed}",
-        "there stood an old {thing} {place} => there an old stood {thing} {place}",
-        "with whom has {name} {part}? => whom with has {name} {part}?",
-    ),
-)
+_DATA = data_of("word_order")
+
+_ORDERS = frames_of(_DATA["_ORDERS"])
 
 
 def _order(draw: Draw) -> Pair:
