@@ -18,6 +18,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import hypothesis
 import pytest
 
+import softprompt  # noqa: F401  before torch: it holds torch to the level of instructions that SOFTPROMPT_KERNELS names
+
 ROOT = Path(__file__).resolve().parents[1]
 
 hypothesis.settings.register_profile("checks", deadline=None, derandomize=True, max_examples=50)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from softprompt.backbones.engine.native import levels as _levels
+
 if TYPE_CHECKING:
     from softprompt.api import search, tune
     from softprompt.backbones.base import Backbone
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from softprompt.training.loop import train_prompts
     from softprompt.training.recipes import recipe
     from softprompt.training.settings import TrainSettings
+
+_levels.hold()  # PyTorch reads its limits when it is loaded
 
 __version__ = "0.1.0"
 __all__ = [

@@ -19,8 +19,11 @@ import os
 import re
 import secrets
 import shutil
+import stat
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +49,39 @@ class StorageError(SoftpromptError):
 
 
 def cache_folder(*parts: str) -> Path:
-    """Where things that can be made again are kept: ``$SOFTPROMPT_CACHE``, or ``softprompt`` in the user's cache folder."""
+    """Where things that can be made again are kept: ``$SOFTPROMPT_CACHE``, or ``softprompt`` in the user's cache folder.
+
+    Without a home that can be written to (a container that runs as a number) it is a folder for temporary files that is
+    ours alone.
+    """
     named = os.environ.get("SOFTPROMPT_CACHE")
     if named:
         return Path(named, *parts)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "softprompt", *parts)
+    try:
+        usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "softprompt")
+    except RuntimeError:  # no HOME, and no entry for this user
+        usual = None
+    if usual is None or not _can_be_made(usual):
+        usual = _temporary_cache(tempfile.gettempdir())
+    return usual.joinpath(*parts)
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether a folder can be written to, or made by making its missing parents."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    return folder.is_absolute() and there is not None and there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+@lru_cache(maxsize=1)
+def _temporary_cache(root: str) -> Path:
+    """``softprompt-UID`` among the temporary files; a new name where somebody else holds or could write to that one."""
+    folder = Path(root, f"softprompt-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    state = folder.lstat()
+    if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o077:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="softprompt-", dir=root))
 
 
 # Names ---------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What this machine has and lacks, and what to do about it. Nothing is changed and nothing is downloaded.
+"""What this machine has and lacks, and what to do about it. Nothing is downloaded; the processor's kernels are built.
 
 Each finding has a level: ``ok`` (as it should be), ``note`` (worth knowing, everything works) or ``problem``
 (something the package needs is missing), and a remedy where there is one.
@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from softprompt.backbones.engine.native import levels
+from softprompt.errors import UsageError
 
 Level = Literal["ok", "note", "problem"]
 
@@ -97,15 +100,24 @@ def _machine() -> Iterator[Finding]:
         level="note" if disk < LEAST_DISK_GB else "ok",
         remedy="free some space before a training is started." if disk < LEAST_DISK_GB else "",
     )
-    flags = cpu_flags()
-    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
-    bf16 = "amx_bf16" in flags or "avx512_bf16" in flags
-    yield Finding(
+    yield _instructions()
+
+
+def _instructions() -> Finding:
+    """The level of instructions in force and those this machine has."""
+    have = ", ".join(levels.available())
+    try:
+        level = levels.in_force()
+    except UsageError as error:
+        return Finding(area="machine", name="instructions", found=f"has {have}", level="problem", remedy=str(error))
+    forced = f"{levels.VARIABLE}={level.name}" if os.environ.get(levels.VARIABLE) else "the best one"
+    slow = level.bfloat16 is False
+    return Finding(
         area="machine",
-        name="vector units",
-        found=", ".join(fast) or "none known",
-        level="ok" if bf16 else "note",
-        remedy="" if bf16 else "no bf16 in hardware: fp32 is the faster dtype on this processor.",
+        name="instructions",
+        found=f"{level.name} in force ({forced}); this machine has {have}",
+        level="note" if slow else "ok",
+        remedy="no bf16 in hardware at this level: fp32 is the default dtype and the faster one." if slow else "",
     )
 
 
@@ -127,17 +139,6 @@ def memory_gb() -> tuple[float, float]:
         return tuple(int(rows[key].split()[0]) * 1024 / 1e9 for key in ("MemTotal", "MemAvailable"))  # type: ignore[return-value]
     except (OSError, KeyError, ValueError):
         return 0.0, 0.0
-
-
-def cpu_flags() -> frozenset[str]:
-    """The processor's feature flags as Linux names them; empty elsewhere."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()
 
 
 def installed(package: str) -> str | None:
@@ -215,15 +216,23 @@ def _backends() -> Iterator[Finding]:
 
 
 def _kernels() -> Finding:
-    """Whether the processor's own kernels can be built (they are built on first use, and kept)."""
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))), None)
-    off = os.environ.get("SOFTPROMPT_KERNELS") == "0"
+    """Whether the processor's own kernels are there; builds them where they are not yet (seconds, once)."""
+    from softprompt.backbones.engine.native.library import find_compiler, library
+
+    compiler = find_compiler()
+    try:
+        off = levels.in_force().name == "torch"
+        there = not off and library() is not None
+    except UsageError as error:
+        return Finding(area="backends", name="kernels", found="none", level="problem", remedy=str(error))
     if off:
-        found, remedy = "switched off (SOFTPROMPT_KERNELS=0)", "unset SOFTPROMPT_KERNELS for faster training."
+        found, remedy = "switched off (level torch)", f"unset {levels.VARIABLE} for faster training in bfloat16."
     elif compiler is None:
         found, remedy = "no C compiler", "for faster training on the processor: apt-get install gcc."
+    elif not there:
+        found, remedy = f"not built: {compiler} failed", "training works without them; a newer gcc makes it faster."
     else:
-        found, remedy = f"built on first use with {compiler}", ""
+        found, remedy = f"built with {compiler}", ""
     return Finding(area="backends", name="kernels", found=found, level="note" if remedy else "ok", remedy=remedy)
 
 
@@ -282,7 +291,7 @@ def _data() -> Iterator[Finding]:
 def _caches() -> Iterator[Finding]:
     hub = Path(
         os.environ.get("HF_HUB_CACHE")
-        or Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
+        or Path(os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")) / "hub"
     )
     models = sorted(p.name for p in hub.glob("models--*")) if hub.is_dir() else []
     offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "ON")

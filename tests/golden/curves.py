@@ -58,7 +58,7 @@ def _weights(model):
     rng = np.random.default_rng(11)
     for parameter in model.parameters():
         values = rng.standard_normal(parameter.shape) * (0.5 if parameter.dim() > 1 else 0.1)
-        parameter.data = torch.tensor(values + (parameter.dim() == 1), dtype=torch.float32)
+        parameter.data = torch.tensor(values + (parameter.dim() == 1), dtype=torch.float64)
     return model.eval()
 
 
@@ -97,7 +97,7 @@ def curve(kind: str, optimizer: str, dropout: float) -> list[float]:
     )  # fmt: skip
     split = _split()
     run = Run(name="golden", seed=1, train=(split,), task=None, validation=split)
-    start = torch.tensor(np.random.default_rng(5).standard_normal((1, 3, 16)), dtype=torch.float32)
+    start = torch.tensor(np.random.default_rng(5).standard_normal((1, 3, 16)), dtype=torch.float64)
     group = Group(backbone, PromptStack(start, tuned=True), [run], settings)
     for _ in range(STEPS):
         group.step()

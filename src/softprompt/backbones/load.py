@@ -15,6 +15,7 @@ import torch
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.converted import digest_cache
 from softprompt.backbones.engine.host import keep_few_kernels, keep_freed_memory
+from softprompt.backbones.engine.native.levels import in_force
 from softprompt.backbones.engine.quantized import BITS, quantize
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, fingerprint_of
 from softprompt.backbones.gguf import SMOLLM2, gguf_folder, smollm2_folder
@@ -57,11 +58,12 @@ def load_backbone(
         sharded: its layers lie in shards on the processes of torchrun (``sharding``); each reads it into host memory first.
 
     Raises:
-        UsageError: an unknown dtype or device, float16 for T5, or shards in a single process or of quantised weights.
+        UsageError: an unknown dtype or device, a level of instructions this machine lacks, float16 for T5, or shards in a single process or of quantised weights.
         UnknownNameError: a name that is neither a folder nor in the hub or its cache.
         BackboneError: a model that cannot be loaded or is of an unsupported kind, or a package it comes with is missing.
         CorruptArtifactError: a weight file that is damaged.
     """
+    in_force()  # a level of instructions that this machine lacks is refused before anything is loaded
     place = _device(device)
     bits = BITS.get(dtype)
     precision = _dtype("auto" if bits else dtype, place)
@@ -107,11 +109,13 @@ def convert_backbone(name: str, place: Path | None = None, *, revision: str | No
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware."""
+    """Whether the device multiplies bfloat16 matrices in hardware, at the level of instructions in force (``levels``)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type != "cpu":
         return False
+    if (known := in_force().bfloat16) is not None:
+        return known
     cpu: Any = torch.cpu
     return any(bool(getattr(cpu, probe, bool)()) for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
 

@@ -15,7 +15,7 @@ class PromptStack(Prompter):
     """N soft prompts [N, P, H], gathered by run.
 
     Args:
-        prompts_NPH: float32 [N, P, H]. Copied.
+        prompts_NPH: float32 or float64 [N, P, H]; other dtypes become float32. Copied.
         lengths: tokens of each prompt, ints in 1..P; all P where not given.
         keys: identity of each prompt; None where it has none.
         tuned: whether the prompts require gradients.
@@ -32,7 +32,8 @@ class PromptStack(Prompter):
         if prompts_NPH.dim() != 3:
             raise ValueError(f"a prompt stack needs [N, P, H], got {tuple(prompts_NPH.shape)}")
         count, length, _ = prompts_NPH.shape
-        self.prompts_NPH = prompts_NPH.detach().to(torch.float32, copy=True)
+        dtype = torch.float64 if prompts_NPH.dtype == torch.float64 else torch.float32
+        self.prompts_NPH = prompts_NPH.detach().to(dtype, copy=True)
         self.prompts_NPH.requires_grad_(tuned)
         self.lengths = tuple(lengths) if lengths is not None else (length,) * count
         self.keys = tuple(keys) if keys is not None else (None,) * count

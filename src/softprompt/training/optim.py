@@ -28,12 +28,12 @@ def _mean_square_N(x: Tensor) -> Tensor:
 
 
 def gradient_norm_N(tensors: Mapping[str, Tensor]) -> Tensor:
-    """float32 [N], the norm of each run's gradient over all its tensors."""
+    """float32 (float64 of float64 tensors) [N], the norm of each run's gradient over all its tensors."""
     total: Tensor | None = None
     for tensor in tensors.values():
         if tensor.grad is None:
             continue
-        square = tensor.grad.float().flatten(1).square().sum(1)
+        square = _wide(tensor.grad).flatten(1).square().sum(1)
         total = square if total is None else total + square
     if total is None:
         raise ValueError("no tensor has a gradient")

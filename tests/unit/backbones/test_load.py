@@ -16,7 +16,7 @@ from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameEr
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("SOFTPROMPT_KERNELS", "0")
+    monkeypatch.setenv("SOFTPROMPT_KERNELS", "torch")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,5 @@
-"""Each fused operation against plain PyTorch: the compiled kernels in bfloat16, the fallback in float64 by finite differences."""
+"""Each fused operation against plain PyTorch: in bfloat16 at the level of instructions in force (compiled or not), in float64
+by finite differences. ``./check`` runs this file at every level the machine has."""
 
 from __future__ import annotations
 
@@ -9,17 +10,13 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.engine import ops
-from softprompt.backbones.engine.attention import Memory, attend_memory
+from softprompt.backbones.engine.attention import Memory, attend_causal, attend_memory
 from softprompt.backbones.engine.layers import Linear
-from softprompt.backbones.engine.native.library import library
 from softprompt.backbones.engine.packing import Layout
 
 LAYOUT = Layout((7, 33, 64, 1, 50), torch.device("cpu"))
 S, H = LAYOUT.total, 96
 ROUNDING = 0.01  # of bfloat16 results against float32 ones on the same rounded inputs, relative norm
-
-needs_kernels = pytest.mark.skipif(library() is None, reason="no C compiler here")
-needs_tiles = pytest.mark.skipif(library() is None or not library().tiles, reason="no matrix tiles on this CPU")
 
 
 def _run(function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: list[Tensor]) -> list[Tensor]:
@@ -43,7 +40,6 @@ def _keep(*shape: int) -> Tensor:
     return (torch.rand(shape) > 0.1).float() / 0.9
 
 
-@needs_kernels
 @pytest.mark.parametrize("dropped", [False, True])
 def test_norm_kernels(dropped: bool) -> None:
     keep = _keep(5, H) if dropped else None
@@ -54,7 +50,6 @@ def test_norm_kernels(dropped: bool) -> None:
     _check(lambda x, o: ops.add_layer_norm(x, o, keep, LAYOUT, w.to(x.dtype), b.to(x.dtype), 1e-6), two)
 
 
-@needs_kernels
 @pytest.mark.parametrize("name", ["relu", "gelu", "gelu_new", "silu"])
 @pytest.mark.parametrize("width", [96, 37])  # a multiple of the vector width, and not
 def test_activation_kernels(name: str, width: int) -> None:
@@ -63,7 +58,6 @@ def test_activation_kernels(name: str, width: int) -> None:
     _check(lambda u: ops.activate(u, keep, LAYOUT, name, gated=True), [torch.randn(S, 2 * width) * 2])
 
 
-@needs_tiles
 @pytest.mark.parametrize(("heads", "width"), [(12, 32), (2, 64), (3, 16), (2, 80)])
 def test_attention_kernel(heads: int, width: int) -> None:
     inputs = [torch.randn(S, 3 * heads * width)]
@@ -72,7 +66,6 @@ def test_attention_kernel(heads: int, width: int) -> None:
     _check(lambda q: ops.attend_self(q, keep, bias, LAYOUT, heads, 0.3), inputs)
 
 
-@needs_tiles
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("dropped", [False, True])
 def test_cross_attention_kernel(biased: bool, dropped: bool) -> None:
@@ -122,7 +115,6 @@ def test_gradients_of_the_fallback_are_exact(added: bool) -> None:
         assert torch.autograd.gradcheck(lambda x: ops.add_rms(x, None, None, layout, w, 1e-6), (x,))
 
 
-@needs_kernels
 def test_token_loss_kernel() -> None:
     target = torch.randint(0, 203, (40,))
     logits = (torch.randn(40, 203) * 3).bfloat16()
@@ -137,15 +129,77 @@ def test_token_loss_kernel() -> None:
     torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-2, atol=1e-4)
 
 
-@needs_kernels
-def test_what_is_not_finite_stays_so() -> None:
+def _cross(q: Tensor, memory_SH: Tensor, targets: Layout) -> Tensor:
+    weight = torch.randn(2 * 64, 64, generator=torch.Generator().manual_seed(4)).to(q.dtype) / 8
+    return attend_memory(q, Linear(weight, None), Memory(memory_SH, LAYOUT), None, targets, 2, 0.5)
+
+
+SHORT, LONG = (Layout((n, 1, n, 2, 1), torch.device("cpu")) for n in (3, 20))
+NOT_FINITE = {
+    "add_rms": (lambda x, o: ops.add_rms(x, o, None, LAYOUT, torch.ones_like(x[0]), 1e-6), [(S, 64), (S, 64)]),
+    "rms": (lambda x: ops.add_rms(x, None, None, LAYOUT, torch.ones_like(x[0]), 1e-6), [(S, 64)]),
+    "add_layer_norm": (
+        lambda x, o: ops.add_layer_norm(x, o, None, LAYOUT, torch.ones_like(x[0]), torch.zeros_like(x[0]), 1e-6),
+        [(S, 64), (S, 64)],
+    ),
+    **{
+        f"{name}-{width}": (
+            lambda u, name=name: ops.activate(u, None, LAYOUT, name, gated=True),
+            [(S, 2 * width)],
+        )
+        for name in ("relu", "gelu", "gelu_new", "silu")
+        for width in (64, 37)
+    },
+    "log_partition": (lambda x: ops.log_partition(x, torch.arange(S) % 37), [(S, 37)]),
+    "attend_self": (lambda qkv: ops.attend_self(qkv, None, None, LAYOUT, 2, 0.3), [(S, 3 * 64)]),
+    "attend_self-biased": (
+        lambda qkv: ops.attend_self(qkv, None, torch.ones(2, 2 * 64 - 1), LAYOUT, 2, 0.3),
+        [(S, 3 * 64)],
+    ),
+    "attend_causal": (lambda qkv: attend_causal(qkv, None, None, LAYOUT, 2, 0.3), [(S, 3 * 64)]),
+    "attend_memory-few": (lambda q, m: _cross(q, m, SHORT), [(SHORT.total, 64), (S, 64)]),
+    "attend_memory-many": (lambda q, m: _cross(q, m, LONG), [(LONG.total, 64), (S, 64)]),
+}
+"""Operation by name: the function, and the shapes of its inputs."""
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_what_is_not_finite_stays_so(name: str, dtype: torch.dtype) -> None:
+    """Where float64 meets NaN or infinity, forward or backward, so does every dtype at every level."""
+    function, shapes = NOT_FINITE[name]
+    clean = [torch.randn(shape).to(dtype) for shape in shapes]
+    for at, shape in enumerate(shapes):
+        for bad in (float("nan"), float("inf"), float("-inf")):
+            for place in ((3, 5), (shape[0] - 1, shape[1] - 1)):
+                inputs = [x.clone() for x in clean]
+                inputs[at][place] = bad
+                exact = _run(function, [x.double() for x in inputs])
+                for number, (ours, true) in enumerate(zip(_run(function, inputs), exact, strict=True)):
+                    lost = ours.isfinite() & ~true.isfinite()
+                    assert not bool(lost.any()), f"{bad} at {place} of input {at} is lost in result {number}"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_a_gradient_that_is_not_finite_stays_so(name: str, dtype: torch.dtype) -> None:
+    function, shapes = NOT_FINITE[name]
+    inputs = [torch.randn(shape).to(dtype).requires_grad_(True) for shape in shapes]
     for bad in (float("nan"), float("inf")):
-        x = torch.randn(S, 64).bfloat16()
-        x[3, 5] = bad
-        assert not bool(ops.add_rms(x, None, None, LAYOUT, torch.ones(64).bfloat16(), 1e-6)[1].isfinite().all())
-        for name in ("relu", "gelu", "gelu_new", "silu"):
-            out = ops.activate(x, None, LAYOUT, name, gated=False)
-            assert not bool(out.isfinite().all()), name
-        qkv = torch.randn(S, 3 * 64).bfloat16()
-        qkv[3, 5] = bad
-        assert not bool(ops.attend_self(qkv, None, None, LAYOUT, 2, 1.0).isfinite().all())
+        outputs = function(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        seeds = [torch.randn(o.shape).to(o.dtype) for o in outputs]
+        seeds[-1].view(-1)[7] = bad
+        gradients = torch.autograd.grad(outputs, inputs, seeds)
+        assert not all(bool(g.isfinite().all()) for g in gradients), bad
+
+
+def test_products_that_leave_the_range_are_not_hidden() -> None:
+    """Finite inputs whose scores overflow float32: the softmax is undefined, and so must be what comes out."""
+    for dtype in (torch.bfloat16, torch.float32):
+        qkv = torch.randn(S, 3 * 64).to(dtype)
+        qkv[8, :128] = 1e30  # a query and a key of the second row
+        out = ops.attend_self(qkv, None, None, LAYOUT, 2, 1.0)
+        assert not bool(out[7:40].isfinite().all())
+        assert bool(out[:7].isfinite().all())
+        assert bool(out[40:].isfinite().all())

@@ -80,7 +80,8 @@ def test_runs_are_updated_as_if_alone(kind):
     together, _ = run(optimizer_class, start, grads, chosen)
     for n in range(3):
         alone, _ = run(optimizer_class, start[n : n + 1], [g[n : n + 1] for g in grads], chosen)
-        assert torch.equal(together[n], alone[0])
+        # Bits are promised for the same grouping alone: sums over other shapes may be added up in another order.
+        torch.testing.assert_close(together[n], alone[0], rtol=1e-5, atol=1e-6)
 
 
 def test_keep_takes_the_state_of_the_runs_that_stay():
@@ -93,7 +94,7 @@ def test_keep_takes_the_state_of_the_runs_that_stay():
     for step, gradient in enumerate(grads[3:], start=3):
         kept.grad = gradient[[2, 0]].clone()
         smaller.step(step, gradient_norm_N({"prompt": kept}))
-    assert torch.equal(kept.detach(), whole[[2, 0]])
+    torch.testing.assert_close(kept.detach(), whole[[2, 0]], rtol=1e-5, atol=1e-6)
 
 
 def test_warmup_is_linear_then_constant():

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from softprompt.backbones.engine.formulas import attention
 from softprompt.backbones.engine.layers import Linear
 from softprompt.backbones.engine.native.library import library
 from softprompt.backbones.engine.ops import kernels_for
@@ -50,7 +50,7 @@ class Memory:
     def packed(self) -> PackedSource | None:
         """The source as the kernels read it; None where they do not apply."""
         lib = kernels_for(self.memory_SH)
-        if lib is None or not lib.tiles or self.memory_SH.shape[1] % 32:
+        if lib is None or not lib.attention or self.memory_SH.shape[1] % 32:
             return None
         if self._packed is None:
             self._packed = PackedSource.of(self.memory_SH.detach(), self.layout)
@@ -163,12 +163,12 @@ def attend_causal(
         v = (v * keep_RA[:, :, None]).to(v.dtype)
     q, k, v = (layout.pad(t).transpose(1, 2) for t in (q, k, v))
     if bias_ADD is None:
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        out = attention(q, k, v, None, scale, causal=True)
     else:
         depth = layout.longest
         later = torch.ones(depth, depth, dtype=torch.bool, device=qkv.device).triu(1)
         mask = bias_ADD.to(qkv.dtype).masked_fill(later, torch.finfo(qkv.dtype).min / 2)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None], scale=scale)
+        out = attention(q, k, v, mask[None], scale)
     return layout.unpad(out.transpose(1, 2).flatten(2))
 
 
@@ -199,7 +199,7 @@ def attend_memory(
         v = (v * keep_SA[:, :, None]).to(v.dtype)
     q = layout.pad(q_RD.view(-1, heads, width)).transpose(1, 2)
     k, v = (memory.layout.pad(t).transpose(1, 2) for t in (k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=memory.mask, scale=scale)
+    out = attention(q, k, v, memory.mask, scale)
     return layout.unpad(out.transpose(1, 2).flatten(2))
 
 
@@ -276,7 +276,7 @@ def attend_absorbed(
 
 def attend_step(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """Attention of one query position per row, [B, A, 1, K] with keys [B, A, T, K]: [B, A * K]."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).flatten(1)
+    return attention(q, k, v, mask, scale).flatten(1)
 
 
 @dataclass(eq=False)

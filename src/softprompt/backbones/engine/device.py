@@ -7,7 +7,6 @@ Letters: S packed positions, A heads, K head width.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from softprompt.backbones.engine.formulas import rms_forward
+from softprompt.backbones.engine.native.levels import in_force
 from softprompt.backbones.engine.packing import Layout
 
 _COMPILER = "inductor"
@@ -51,9 +51,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def compiles(device: torch.device) -> bool:
     """Whether compiled formulas run on a device and give what plain ones give: a small one is tried, once.
 
-    ``SOFTPROMPT_KERNELS=0`` says no.
+    ``SOFTPROMPT_KERNELS=torch`` says no.
     """
-    if os.environ.get("SOFTPROMPT_KERNELS") == "0":
+    if in_force().name == "torch":
         return False
     draw = torch.Generator().manual_seed(0)
     x, o = (torch.randn(9, 32, generator=draw).to(device, torch.bfloat16) for _ in range(2))
@@ -79,11 +79,11 @@ def attend_packed(q_SAK: Tensor, k_SAK: Tensor, v_SAK: Tensor, bounds: Tensor, l
 def packed_attention(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     """Whether a device has an attention kernel for packed rows that gives what the padded one gives.
 
-    Asked once: a small example is computed both ways, forward and backward. ``SOFTPROMPT_KERNELS=0`` says no.
+    Asked once: a small example is computed both ways, forward and backward. ``SOFTPROMPT_KERNELS=torch`` says no.
     """
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or width % 8 or width > 256:
         return False
-    if os.environ.get("SOFTPROMPT_KERNELS") == "0":
+    if in_force().name == "torch":
         return False
     layout = Layout((5, 16, 9), device)
     draw = torch.Generator().manual_seed(0)

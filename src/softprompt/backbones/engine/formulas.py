@@ -9,6 +9,7 @@ B rows; ``row_S`` is the row of each packed position, ``keep_BH`` a row's dropou
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 
 import torch
 import torch.nn.functional as F
@@ -80,3 +81,39 @@ def activated(up_SF: Tensor, keep_BF: Tensor | None, row_S: Tensor, name: str, g
         gate, value = up_SF.chunk(2, dim=-1)
         return drop(ACTIVATIONS[name](gate) * value, keep_BF, row_S)
     return drop(ACTIVATIONS[name](up_SF), keep_BF, row_S)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, *, causal: bool = False) -> Tensor:
+    """softmax(q k^T * scale + mask) v, by PyTorch's fused kernel where that tells the truth.
+
+    On a CPU that kernel turns NaN and infinity into finite numbers at many lengths, in bfloat16 and in float32: its running
+    maximum and its exponential do not carry them (PyTorch 2.13). What is not finite, or could become so on the way, is
+    therefore computed by the formula itself.
+
+    Args:
+        q: [B, A, D, K].
+        k: [B, A, L, K].
+        v: [B, A, L, K].
+        mask: additive, shape that broadcasts to [B, A, D, L]; None for none.
+        scale: factor on the products before the mask.
+        causal: whether position d sees keys up to d alone.
+
+    Returns:
+        [B, A, D, K].
+    """
+    if q.device.type != "cpu" or _tame(q, k, v, scale):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, is_causal=causal)
+    scores = wide(q) @ wide(k).transpose(-1, -2) * scale
+    if causal:
+        scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
+    if mask is not None:
+        scores = scores + mask
+    return (scores.softmax(-1) @ wide(v)).to(q.dtype)
+
+
+def _tame(q: Tensor, k: Tensor, v: Tensor, scale: float) -> bool:
+    """Whether all is finite and no product of a query and a key can leave float32's range."""
+    most = torch.finfo(torch.float32).max / 4
+    norms = [float(torch.linalg.vector_norm(x.detach(), dtype=torch.float32 if x.dtype == torch.float16 else None))
+             for x in (q, k, v)]  # fmt: skip
+    return isfinite(norms[2]) and norms[0] * norms[1] * max(1.0, abs(scale)) < most

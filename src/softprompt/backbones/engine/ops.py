@@ -14,12 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from softprompt.backbones.engine.device import attend_packed, formula, packed_attention
 from softprompt.backbones.engine.formulas import (
     activated,
+    attention,
     norm_backward,
     norm_forward,
     rms_backward,
@@ -247,7 +247,7 @@ def attend_self(
         [S, A * K].
     """
     lib = kernels_for(qkv)
-    if lib is not None and lib.tiles:
+    if lib is not None and lib.attention:
         return _Attend.apply(qkv, keep_SA, reach_AR, layout, heads, scale)
     q, k, v = qkv.view(layout.total, 3, heads, qkv.shape[1] // 3 // heads).unbind(1)
     if keep_SA is not None:
@@ -257,7 +257,7 @@ def attend_self(
         return attend_packed(q, k, v, bounds, longest).flatten(1)
     mask = _self_mask(layout, reach_AR, qkv.dtype)
     q, k, v = (layout.pad(t).transpose(1, 2) for t in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    out = attention(q, k, v, mask, scale)
     return layout.unpad(out.transpose(1, 2).flatten(2))
 
 

@@ -1,6 +1,6 @@
 /* The small operations between the matrix products of a frozen Transformer, each in one pass over memory, and attention
- * within rows that are laid end to end. bfloat16 in and out, float32 inside. Compiled on first use by native.py; where
- * there is no compiler the same functions are computed with PyTorch.
+ * within rows that are laid end to end. bfloat16 in and out, float32 inside. Compiled on first use by library.py for one
+ * level of instructions (levels.py); where there is no compiler the same functions are computed with PyTorch.
  *
  * Letters: S packed positions, H width, F feed-forward width, A heads, K head width, L length of one row.
  */
@@ -18,12 +18,12 @@ static inline float widen(bf16 v) {
     return out;
 }
 
-/* Round to nearest, ties to even. */
+/* Round to nearest, ties to even; NaN stays NaN (rounding up its bits could carry them over to zero). */
 static inline bf16 narrow(float v) {
     uint32_t bits;
     memcpy(&bits, &v, 4);
-    bits += 0x7fffu + ((bits >> 16) & 1u);
-    return (bf16)(bits >> 16);
+    uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    return (bf16)(v != v ? 0x7fc0u : rounded >> 16);
 }
 
 /* e^x to about 2 units in the last place; NaN stays NaN. */
@@ -221,6 +221,7 @@ static inline void gelu_tanh(float x, float *f, float *d) {
     float u = 0.7978845608028654f * (x + 0.044715f * x * x * x);
     float s = 1.0f / (1.0f + exp_(-2.0f * u));
     *f = x * s;
+    /* 1 - s first: it is 0 where the rest overflows. */
     *d = s + 2.0f * x * s * (1.0f - s) * 0.7978845608028654f * (1.0f + 3.0f * 0.044715f * x * x);
 }
 
@@ -333,7 +334,7 @@ static inline __attribute__((always_inline)) void act16(int64_t kind, __m512 x, 
         }
         __m512 s = inverse16(_mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), u))));
         *f = _mm512_mul_ps(x, s);
-        *d = _mm512_fmadd_ps(_mm512_mul_ps(*f, du), _mm512_sub_ps(one, s), s);
+        *d = _mm512_fmadd_ps(_mm512_mul_ps(*f, _mm512_sub_ps(one, s)), du, s); /* 1 - s is 0 where du is huge */
     }
 }
 
@@ -454,15 +455,11 @@ void token_losses_backward(const bf16 *logits, const int64_t *target, const floa
     }
 }
 
-/* ---- attention within packed rows, on matrix tiles ---------------------------------------------------------------- */
+/* ---- attention within packed rows, on matrix tiles or vectors ----------------------------------------------------- */
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512VL__)
-#include <sys/syscall.h>
-#include <unistd.h>
-
-/* Ask the kernel for the tile registers; 0 where they may be used. */
-int tiles_allowed(void) { return (int)syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18); }
-
+#ifdef WIDE
+#ifdef __AMX_BF16__
+/* levels.py has asked Linux for the tile registers. */
 static void configure(void) {
     struct {
         uint8_t palette, start;
@@ -478,6 +475,8 @@ static void configure(void) {
     }
     _tile_loadconfig(&config);
 }
+
+static void release(void) { _tile_release(); }
 
 /* C[M, N] = A[M, K] B. A is row-major; B holds pairs of its rows interleaved: [K / 2][N] words of two bfloat16.
  * M and N are multiples of 16, K of 32. */
@@ -544,6 +543,45 @@ static inline __attribute__((always_inline)) void product(const bf16 *A, int64_t
             _tile_stored(0, C + m * ldc + n, ldc * 4);
         }
 }
+
+#else
+static void configure(void) {}
+static void release(void) {}
+
+/* ROWS x (16 * COLUMNS) of C in registers. */
+#define BLOCK(ROWS, COLUMNS)                                                                                            \
+    {                                                                                                                   \
+        __m512 c[ROWS][COLUMNS];                                                                                        \
+        for (int i = 0; i < ROWS; i++)                                                                                  \
+            for (int j = 0; j < COLUMNS; j++)                                                                           \
+                c[i][j] = add ? _mm512_loadu_ps(C + (m + i) * ldc + n + 16 * j) : _mm512_setzero_ps();                  \
+        const bf16 *a = A + m * lda;                                                                                    \
+        const uint32_t *b = B + n;                                                                                      \
+        for (int k = 0; k < K; k += 2, a += 2, b += ldb) {                                                              \
+            __m512bh w[COLUMNS];                                                                                        \
+            for (int j = 0; j < COLUMNS; j++) w[j] = (__m512bh)_mm512_loadu_si512(b + 16 * j);                          \
+            for (int i = 0; i < ROWS; i++) {                                                                            \
+                int32_t pair;                                                                                           \
+                memcpy(&pair, a + i * lda, 4);                                                                          \
+                __m512bh v = (__m512bh)_mm512_set1_epi32(pair);                                                         \
+                for (int j = 0; j < COLUMNS; j++) c[i][j] = _mm512_dpbf16_ps(c[i][j], v, w[j]);                         \
+            }                                                                                                           \
+        }                                                                                                               \
+        for (int i = 0; i < ROWS; i++)                                                                                  \
+            for (int j = 0; j < COLUMNS; j++) _mm512_storeu_ps(C + (m + i) * ldc + n + 16 * j, c[i][j]);                \
+    }
+
+/* C[M, N] = A[M, K] B, or C += A B. A is row-major; B holds pairs of its rows interleaved: [K / 2][N] words of two
+ * bfloat16. M and N are multiples of 16, K of 2. */
+static inline __attribute__((always_inline)) void product(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb,
+                                                           float *C, int64_t ldc, int M, int N, int K, int add) {
+    int n = 0;
+    for (; n + 32 <= N; n += 32)
+        for (int m = 0; m < M; m += 8) BLOCK(8, 2)
+    for (; n < N; n += 16)
+        for (int m = 0; m < M; m += 8) BLOCK(8, 1)
+}
+#endif
 
 static void gemm(const bf16 *A, int64_t lda, const uint32_t *B, int64_t ldb, float *C, int64_t ldc, int M, int N, int K) {
     product(A, lda, B, ldb, C, ldc, M, N, K, 0);
@@ -704,7 +742,7 @@ void attend(const bf16 *qkv, const float *keep, const float *bias, int64_t reach
                 }
             }
         }
-        _tile_release();
+        release();
         free(scratch);
     }
 }
@@ -815,7 +853,7 @@ void attend_backward(const bf16 *qkv, const float *keep, const float *bias, int6
             gemm((bf16 *)got, Lp, pv, Lp, wide, Lp, Kp, Lp, Lp);
             store_transposed(wide, Lp, keep_h, A, dbase + 2 * D, stride, L, K);
         }
-        _tile_release();
+        release();
         free(scratch);
     }
 }
@@ -906,7 +944,7 @@ void attend_source(const bf16 *queries, const uint32_t *words, const uint32_t *p
 #pragma omp simd
             for (int64_t i = 0; i < Q * H; i++) to[i] = narrow(o[i]);
         }
-        _tile_release();
+        release();
         free(scratch);
     }
 }
@@ -979,10 +1017,8 @@ void attend_source_backward(const bf16 *queries, const uint32_t *words, const ui
             interleave(g, rows, Qp, (int)H);
             gemm_add((bf16 *)turned, Qp, rows, H, into, H, Lp, (int)H, Qp);
         }
-        _tile_release();
+        release();
         free(scratch);
     }
 }
-#else
-int tiles_allowed(void) { return -1; }
 #endif

@@ -1,18 +1,24 @@
-"""Builds ``kernels.c`` once per machine with the C compiler at hand, and calls it.
+"""Builds ``kernels.c`` once per machine and level with the C compiler at hand, and calls it.
 
-There is always another way: without a compiler, with ``SOFTPROMPT_KERNELS=0`` or on another device the same operations are
-computed with PyTorch (``ops.py``).
+There is always another way: without a compiler, at the level ``torch`` or on another device the same operations are computed
+with PyTorch (``ops.py``).
+
+The built file runs in every later process, so it is loaded only where nobody else can have written it: it lies in a folder
+that is ours alone, is owned by us, and its name holds the sha256 of its content. One that fails any of this is built again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
-import platform
+import re
 import shutil
+import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,35 +27,27 @@ import torch
 from torch import Tensor
 
 from softprompt.artifacts import cache_folder
+from softprompt.backbones.engine.native.levels import Level, in_force
 
 _SOURCE = Path(__file__).with_name("kernels.c")
 # No -ffast-math: NaN and infinity must come through, so that a run that has gone wrong is stopped.
-_FLAGS = [
-    "-O3",
-    "-march=native",
-    "-fopenmp",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-std=gnu11",
-    "-shared",
-    "-fPIC",
-]
-if platform.machine() in ("x86_64", "AMD64"):
-    _FLAGS.append("-mprefer-vector-width=512")  # compilers choose 256 bits, which is slower here
+FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-shared", "-fPIC")
 _BUILD_SECONDS = 120
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 KINDS = {"relu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "gelu": 2, "silu": 3, "swish": 3}
 
 
 class Library:
-    """The compiled kernels.
+    """The compiled kernels of one level.
 
     Attributes:
-        tiles: whether attention has its matrix-tile kernel on this machine.
+        attention: whether it has attention kernels.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._c = ctypes.CDLL(str(path))
-        self.tiles = self._c.tiles_allowed() == 0
+    def __init__(self, c: ctypes.CDLL, level: Level) -> None:
+        self._c = c
+        self.attention = level.attention
+        _ = c.add_rms  # AttributeError where it is something else
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a kernel; tensors pass their address, None passes NULL, and the thread count comes last."""
@@ -67,34 +65,118 @@ def _argument(value: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def library() -> Library | None:
-    """The kernels of this machine, compiled on first use (seconds) and kept in the user's cache; None without them."""
-    if os.environ.get("SOFTPROMPT_KERNELS") == "0":
-        return None
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
-    if compiler is None:
+    """The kernels of the level in force, compiled on first use (seconds) and kept in the user's cache; None without them.
+
+    Raises:
+        UsageError: ``SOFTPROMPT_KERNELS`` names a level that this machine does not have.
+    """
+    level = in_force()
+    if level.name == "torch" or (compiler := find_compiler()) is None:
         return None
     try:
-        return Library(_built(compiler))
+        return Library(_loaded(compiler, level), level)
     except (OSError, AttributeError, subprocess.SubprocessError):
         return None
 
 
-def _built(compiler: str) -> Path:
-    """The shared library, from the cache or fresh."""
-    cpu = Path("/proc/cpuinfo")
-    flags = (
-        next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "") if cpu.is_file() else ""
-    )
-    identity = "|".join([_SOURCE.read_text(), *_FLAGS, compiler, flags])
-    name = f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    root = cache_folder()
-    target = root / name
-    if target.is_file():
-        return target
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        part = Path(folder) / name
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(part), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, timeout=_BUILD_SECONDS)
-        part.replace(target)
+def find_compiler() -> str | None:
+    """``$CC``, or the first C compiler on the path; None without one."""
+    return os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))), None)
+
+
+def _loaded(compiler: str, level: Level) -> ctypes.CDLL:
+    """The kernels from the cache, where what lies there is whole and ours alone, or fresh."""
+    identity = _identity(compiler, level)
+    with _own_folder(cache_folder("kernels")) as folder:
+        if folder is not None:
+            if (found := _load_kept(folder, level, identity)) is not None:
+                return found
+            with contextlib.suppress(OSError):  # a full disk, something in the way
+                _build(compiler, level, identity, folder)
+            if (found := _load_kept(folder, level, identity)) is not None:
+                return found
+    with tempfile.TemporaryDirectory(
+        prefix="softprompt-kernels-"
+    ) as private:  # no cache that is ours: for this process
+        built = _build(compiler, level, identity, Path(private))
+        return ctypes.CDLL(str(built))
+
+
+def _identity(compiler: str, level: Level) -> str:
+    """16 hex digits of everything the built file depends on."""
+    parts = "|".join([_SOURCE.read_text(), *FLAGS, *level.compiler, compiler])
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _own_folder(folder: Path) -> Iterator[Path | None]:
+    """A folder that only we can write into, made where it is missing; None where that cannot be had."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield None
+        return
+    try:
+        state = os.fstat(handle)
+        if state.st_uid != os.geteuid():
+            yield None
+            return
+        if state.st_mode & _OTHERS_MAY_WRITE:
+            os.fchmod(handle, 0o700)
+        # By the handle, so that it stays this folder whatever its name comes to mean.
+        held = Path(f"/proc/self/fd/{handle}")
+        yield held if held.is_dir() else folder
+    finally:
+        os.close(handle)
+
+
+def _load_kept(folder: Path, level: Level, identity: str) -> ctypes.CDLL | None:
+    """A file of this identity that is ours, whole and loadable; what is not is removed."""
+    for name in sorted(os.listdir(folder)):
+        match = re.fullmatch(rf"{level.name}-{identity}-([0-9a-f]{{64}})\.so", name)
+        if match is None:
+            continue
+        try:
+            handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            handle = -1
+        if handle >= 0:
+            try:
+                if _ours_alone(handle) and _sha256(handle) == match[1]:
+                    return ctypes.CDLL(str(folder / name))
+            except OSError:
+                pass
+            finally:
+                os.close(handle)
+        with contextlib.suppress(OSError):
+            os.unlink(folder / name)
+    return None
+
+
+def _ours_alone(handle: int) -> bool:
+    state = os.fstat(handle)
+    ours = stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid() and state.st_nlink == 1
+    return ours and not state.st_mode & _OTHERS_MAY_WRITE
+
+
+def _sha256(handle: int) -> str:
+    with open(os.dup(handle), "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _build(compiler: str, level: Level, identity: str, folder: Path) -> Path:
+    """Compile into a folder: whole under a private name first, then renamed to one that holds its sha256."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as part:
+        made = Path(part) / "kernels.so"
+        command = [compiler, *FLAGS, *level.compiler, str(_SOURCE), "-o", str(made), "-lm"]
+        # The folder may be named by a handle of ours, which the compiler must know too.
+        handles = [int(folder.name)] if folder.parent == Path("/proc/self/fd") else []
+        subprocess.run(command, check=True, capture_output=True, timeout=_BUILD_SECONDS, pass_fds=handles)
+        made.chmod(0o600)
+        with made.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            os.fsync(stream.fileno())
+        target = folder / f"{level.name}-{identity}-{digest}.so"
+        os.replace(made, target)
     return target
