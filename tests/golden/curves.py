@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 STORED = Path(__file__).with_name("curves.json")
-VOCABULARY = 64
+VOCABULARY = 512  # more than the tiny tokenizers have pieces
 STEPS = 8
 
 

@@ -232,3 +232,56 @@ def test_json_bytes_refuse_what_has_no_json_form() -> None:
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(artifacts.__file__).parents[1])}
+
+
+# The cache -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A container that runs as a number: no HOME, no entry for the user; gives the folder of temporary files."""
+
+    def no_entry(_uid: int) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "SOFTPROMPT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    monkeypatch.setattr(artifacts.tempfile, "tempdir", str(tmp_path))
+    artifacts._temporary_cache.cache_clear()
+    return tmp_path
+
+
+def test_without_a_home_the_cache_is_a_temporary_folder_of_our_own(homeless: Path) -> None:
+    found = artifacts.cache_folder("index", "x")
+    assert found == homeless / f"softprompt-{os.getuid()}" / "index" / "x"
+    assert (homeless / f"softprompt-{os.getuid()}").stat().st_mode & 0o777 == 0o700
+    artifacts.write_bytes(found / "file", b"1")
+
+
+@pytest.mark.parametrize("home", ["/proc", "relative", "/dev/null/home"])
+def test_a_home_that_cannot_hold_a_cache_is_none(homeless: Path, home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    if home == "/proc":  # root may write anywhere but into what is no real file system
+        monkeypatch.setattr(artifacts.os, "access", lambda place, mode: not str(place).startswith("/proc"))
+    assert artifacts.cache_folder().parent == homeless
+
+
+@pytest.mark.parametrize("trap", ["others may write", "a link", "another's"])
+def test_a_temporary_cache_that_others_hold_is_not_used(homeless: Path, trap: str) -> None:
+    usual = homeless / f"softprompt-{os.getuid()}"
+    if trap == "a link":
+        (homeless / "elsewhere").mkdir(mode=0o700)
+        usual.symlink_to(homeless / "elsewhere")
+    else:
+        usual.mkdir(mode=0o700)
+    if trap == "others may write":
+        usual.chmod(0o777)
+    elif trap == "another's":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a folder away")
+        os.chown(usual, 54321, -1)
+    found = artifacts.cache_folder("encoded")
+    assert found.parent != usual
+    assert found == artifacts.cache_folder("encoded")  # the same for the whole process
+    assert found.parent.stat().st_mode & 0o777 == 0o700
