@@ -225,9 +225,9 @@ def adaptation(folder: Path) -> Found:
 
 def weights(folder: Path) -> Found:
     """All weights, and LoRA's adapters."""
-    from softprompt.baselines.lora import LoraSettings, tune_lora
-    from softprompt.baselines.model_tuning import tune_model
-    from softprompt.baselines.tune_settings import TuneSettings
+    from softprompt.training.weights.lora import LoraSettings, tune_lora
+    from softprompt.training.weights.settings import TuneSettings
+    from softprompt.training.weights.tune import tune_model
 
     settings = TuneSettings(
         steps=12, batch_tokens=100, eval_every=6, eval_rows=0, max_input_tokens=32, max_target_tokens=8, learning_rate=0.1,

@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "softprompt"
 BASE = {"errors", "artifacts", "distributed", "batch"}
 CORE = BASE | {"backbones", "prompts", "tasks"}
 TRAINING = CORE | {"inference", "training"}
-METHODS = TRAINING | {"library", "baselines", "methods"}
-STUDY = METHODS | {"study"}
+METHODS = TRAINING | {"library", "methods"}
+STUDY = METHODS | {"baselines", "study"}
 
 # room -> the rooms it may import
 ALLOWED: dict[str, set[str]] = {
@@ -30,9 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     "library": CORE,
     "inference": CORE | {"library"},
     "training": CORE | {"inference"},
-    "baselines": TRAINING,
     "methods": TRAINING | {"library"},
-    "study": METHODS,
+    "baselines": METHODS,
+    "study": METHODS | {"baselines"},
     "report": STUDY,
     "doctor": {"errors", "backbones"},
     "quickstart": STUDY | {"report", "api"},

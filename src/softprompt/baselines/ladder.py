@@ -22,10 +22,11 @@ import numpy as np
 from softprompt import artifacts
 from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
-from softprompt.baselines.counts import BYTES, peak_memory_bytes, start_peak_memory
+from softprompt.backbones.engine.host import peak_memory_bytes, start_peak_memory
 from softprompt.errors import Interrupted, SoftpromptError, UnknownNameError, UsageError
 from softprompt.tasks.task import Task
 from softprompt.training.loop import Observer
+from softprompt.training.weights.tuned import BYTES
 
 T5_LADDER: Mapping[str, tuple[str, ...]] = {
     "t5-lm-adapted": tuple(f"google/t5-{size}-lm-adapt" for size in ("small", "base", "large", "xl", "xxl")),

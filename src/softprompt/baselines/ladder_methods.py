@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-from softprompt.baselines.counts import count, shape_of
-from softprompt.baselines.few_shot import DesignSettings
 from softprompt.baselines.ladder import Cell, Method, Outcome
-from softprompt.baselines.lora import LoraSettings, tune_lora
-from softprompt.baselines.model_tuning import tune_model
-from softprompt.baselines.prompt_design import prompt_design
-from softprompt.baselines.tune_settings import TuneSettings
-from softprompt.baselines.tuned import TunedModel
-from softprompt.baselines.tuning_data import tuning_data
+from softprompt.methods.counts import count, shape_of
+from softprompt.methods.few_shot import DesignSettings
+from softprompt.methods.prompt_design import prompt_design
 from softprompt.prompts.init import InitSettings, default_init, initial_prompts
 from softprompt.prompts.stack import PromptStack
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import train_prompts
 from softprompt.training.settings import TrainSettings
+from softprompt.training.weights.data import tuning_data
+from softprompt.training.weights.lora import LoraSettings, tune_lora
+from softprompt.training.weights.settings import TuneSettings
+from softprompt.training.weights.tune import tune_model
+from softprompt.training.weights.tuned import TunedModel
 
 TUNED_FILES = ("best.safetensors",)
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from softprompt.backbones.base import Backbone
-    from softprompt.baselines.tune_settings import TuneSettings
-    from softprompt.baselines.tuned import TunedModel
     from softprompt.tasks.mixture import Mixture
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
+    from softprompt.training.weights.settings import TuneSettings
+    from softprompt.training.weights.tuned import TunedModel
 
 Rank = Annotated[int, typer.Option("--rank", help="Of LoRA.", min=1)]
 Shots = Annotated[int, typer.Option("--shots", help="Training examples in the context.", min=0)]
@@ -75,7 +75,7 @@ def model_tune(
     checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Tune all weights, or LoRA, on a task: the baseline."""
-    from softprompt.baselines.tune_settings import tune_recipe
+    from softprompt.training.weights.settings import tune_recipe
 
     _check_stages(task, mixture, targets, mixture_steps, lora)
     if lora and sharded:
@@ -146,8 +146,8 @@ def _multitask(
     resume: bool,
 ) -> Answer:
     """Tune on the mixture, then on each target from its weights."""
-    from softprompt.baselines.model_tuning import tune_multitask
-    from softprompt.baselines.tuning_data import mixed_run
+    from softprompt.training.weights.data import mixed_run
+    from softprompt.training.weights.tune import tune_multitask
 
     encoded = [_encode(model, task, stages[0], rows) for task in parts]
     data = [_encode(model, task, stages[1], rows) for task in targets]
@@ -180,8 +180,8 @@ def _alone(
     resume: bool,
 ) -> Answer:
     """Tune all weights, or adapters of a rank, on one task; once for each settings of a sweep over the batch size."""
-    from softprompt.baselines.lora import LoraSettings, tune_lora
-    from softprompt.baselines.model_tuning import tune_model
+    from softprompt.training.weights.lora import LoraSettings, tune_lora
+    from softprompt.training.weights.tune import tune_model
 
     data = _encode(model, task, sweep[0], rows)
     run = data.run(f"{task.name}-{seed}", seed)
@@ -205,7 +205,7 @@ def _alone(
 
 def _encode(backbone: Backbone, task: Task, settings: TuneSettings, rows: Mapping[str, int | None]) -> TaskData:
     """A task tokenised, with a line of progress."""
-    from softprompt.baselines.tuning_data import tuning_data
+    from softprompt.training.weights.data import tuning_data
 
     made = tuning_data(backbone, task, settings, **rows)
     say(f"task {task.name}: {len(made.train)} training and {len(made.validation)} validation rows")
@@ -265,8 +265,8 @@ def prompt_design(
     revision: o.Revision = None,
 ) -> Answer:
     """Answer from a few-shot text prompt: the baseline."""
-    from softprompt.baselines.few_shot import DesignSettings
-    from softprompt.baselines.prompt_design import prompt_design
+    from softprompt.methods.few_shot import DesignSettings
+    from softprompt.methods.prompt_design import prompt_design
 
     settings = DesignSettings(
         shots=shots, fit=fit, calibrated=calibrated, instruction=instruction, seed=seed,

@@ -11,7 +11,7 @@ from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, table
 
 if TYPE_CHECKING:
-    from softprompt.baselines.counts import BackboneShape, Counts
+    from softprompt.methods.counts import BackboneShape, Counts
 
 T5_NAMES = "t5-small,t5-base,t5-large,t5-xl,t5-xxl"
 
@@ -31,7 +31,7 @@ def counts(
     device: o.Device = "auto",
 ) -> Answer:
     """Count what each method tunes for a task, without training."""
-    from softprompt.baselines.counts import count
+    from softprompt.methods.counts import count
 
     rows: list[dict[str, Any]] = []
     for name in o.words(backbones, "--backbones"):
@@ -62,7 +62,7 @@ def counts(
 
 def _shape(name: str, dtype: str, device: str) -> BackboneShape:
     """Of a published size by name, else of a backbone that is loaded."""
-    from softprompt.baselines.counts import T5_SIZES, shape_of
+    from softprompt.methods.counts import T5_SIZES, shape_of
 
     return T5_SIZES[name] if name in T5_SIZES else shape_of(o.open_backbone(name, dtype, device))
 

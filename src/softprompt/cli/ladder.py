@@ -117,11 +117,11 @@ def _settings(
     """Every method's settings from the flags."""
     from dataclasses import replace
 
-    from softprompt.baselines.few_shot import DesignSettings
-    from softprompt.baselines.lora import LoraSettings
-    from softprompt.baselines.tune_settings import tune_recipe
+    from softprompt.methods.few_shot import DesignSettings
     from softprompt.methods.sharpt.recipes import sharpt_recipe
     from softprompt.study.ladder import LadderSettings
+    from softprompt.training.weights.lora import LoraSettings
+    from softprompt.training.weights.settings import tune_recipe
 
     prompt = o.train_settings(recipes["prompt"], set_, steps=steps["prompt"], prompt_length=prompt_length)
     tune = o.changed_settings(tune_recipe(recipes["tune"]), tune_set, steps=steps["tune"])

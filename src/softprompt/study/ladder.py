@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from softprompt.baselines import ladder_methods as own
-from softprompt.baselines.few_shot import DesignSettings
 from softprompt.baselines.ladder import Cell, Method, Outcome
-from softprompt.baselines.lora import LoraSettings
-from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.methods.few_shot import DesignSettings
 from softprompt.tasks.mixture import Mixture
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData, mixture_run, task_data
 from softprompt.training.settings import TrainSettings
+from softprompt.training.weights.lora import LoraSettings
+from softprompt.training.weights.settings import TuneSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softprompt.baselines.tuned import ModelState
     from softprompt.methods.sharpt.cache import CachedEncoder
     from softprompt.methods.sharpt.recipes import SharPTRecipe
     from softprompt.methods.sharpt.space import Space
+    from softprompt.training.weights.tuned import ModelState
 
 METHODS = ("prompt-tuning", "spot", "sharpt", "model-tuning", "multitask-tuning", "lora", "prompt-design")
 FROM_SOURCES = ("spot", "sharpt", "multitask-tuning")
@@ -194,7 +194,7 @@ class _MultitaskLadder(_FromSources["ModelState"]):
         return {"source": self.settings.tune_source.plain(), "target": self.settings.tune.plain()}
 
     def encode(self, cell: Cell, task: Task) -> TaskData:
-        from softprompt.baselines.tuning_data import tuning_data
+        from softprompt.training.weights.data import tuning_data
 
         return tuning_data(
             cell.backbone, task, self.settings.tune_source, train_rows=cell.train_rows,
@@ -202,8 +202,8 @@ class _MultitaskLadder(_FromSources["ModelState"]):
         )  # fmt: skip
 
     def learn(self, cell: Cell, parts: Sequence[TaskData], folder: Path) -> tuple[ModelState, dict[str, Any]]:
-        from softprompt.baselines.model_tuning import tune_model
-        from softprompt.baselines.tuning_data import mixed_run
+        from softprompt.training.weights.data import mixed_run
+        from softprompt.training.weights.tune import tune_model
 
         settings = self.settings.tune_source
         run = mixed_run("mixture", cell.seed, parts, self.rates(parts), settings)
@@ -214,7 +214,7 @@ class _MultitaskLadder(_FromSources["ModelState"]):
         return tuned.final, {"steps": tuned.steps, "seconds": round(tuned.seconds, 3), "tokens": tuned.tokens}
 
     def apply(self, cell: Cell, made: ModelState) -> Outcome:
-        from softprompt.baselines.model_tuning import tune_model
+        from softprompt.training.weights.tune import tune_model
 
         run = own.cell_data(cell, self.settings.tune).run(cell.task.name, cell.seed)
         return own.tuned_outcome(

@@ -15,17 +15,17 @@ from softprompt.study.ledger import Ledger
 from softprompt.study.settings import Study
 
 if TYPE_CHECKING:
-    from softprompt.baselines.tune_settings import TuneSettings
-    from softprompt.baselines.tuned import ModelState
     from softprompt.study.runner import PromptRunner
     from softprompt.training.data import TaskData
     from softprompt.training.loop import Observer
     from softprompt.training.runs import Run
+    from softprompt.training.weights.settings import TuneSettings
+    from softprompt.training.weights.tuned import ModelState
 
 
 def model_tuning_settings(study: Study) -> TuneSettings:
     """The study's settings of model tuning on a target."""
-    from softprompt.baselines.tune_settings import tune_recipe
+    from softprompt.training.weights.settings import tune_recipe
 
     changes = {"steps": study.model_tuning.steps} if study.model_tuning.steps else {}
     return tune_recipe(study.model_tuning.recipe, **changes)
@@ -42,9 +42,9 @@ def tune_union(
     observe: Observer | None,
 ) -> None:  # fmt: skip
     """Tune all weights on the sources together, mixed examples-proportionally, and keep the last weights."""
-    from softprompt.baselines.model_tuning import tune_model
-    from softprompt.baselines.tuning_data import mixed_run
     from softprompt.tasks.mixture import proportional_rates
+    from softprompt.training.weights.data import mixed_run
+    from softprompt.training.weights.tune import tune_model
 
     settings = union_settings(study)
     parts = [_data(runner, study, str(task), settings) for task in cell.spec["tasks"]]
@@ -64,8 +64,8 @@ def tune_on_target(
     provenance: Mapping[str, Any], observe: Observer | None,
 ) -> None:  # fmt: skip
     """Tune all weights on one target, from the backbone's or from those of a multi-task tuning."""
-    from softprompt.baselines.model_tuning import tune_model
     from softprompt.study.runner import selecting_rows
+    from softprompt.training.weights.tune import tune_model
 
     settings = model_tuning_settings(study)
     data = _data(runner, study, str(cell.spec["target"]), settings)
@@ -110,7 +110,7 @@ def _kept(final: ModelState) -> dict[str, Any]:
 
 def _start(ledger: Ledger, cell: StudyCell) -> ModelState:
     """The weights of the parent, float32, and its optimiser's moments, as T5X carries them along."""
-    from softprompt.baselines.tuned import state_of
+    from softprompt.training.weights.tuned import state_of
 
     kind, key = cell.parents[0]
     tensors = {name: tensor.float() for name, tensor in ledger.tensors(kind, key).items()}

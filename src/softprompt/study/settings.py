@@ -140,7 +140,7 @@ class ModelTuningChoice:
     """Model tuning, plain and multi-task, as arms of a study.
 
     Attributes:
-        recipe: a name that `softprompt.baselines.tune_settings.tune_recipe` knows.
+        recipe: a name that `softprompt.training.weights.settings.tune_recipe` knows.
         steps: on a target; 0 for the recipe's.
         source_steps: of multi-task model tuning on all sources; 0 for as many as on a target.
     """

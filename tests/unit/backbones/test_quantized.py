@@ -21,10 +21,10 @@ from softprompt.backbones.engine.quantized import (
     weight_bytes,
 )
 from softprompt.backbones.load import load_backbone, wrap
-from softprompt.baselines.live_model import LiveModel
 from softprompt.batch import Rows
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.library.store import Library
+from softprompt.training.weights.live import LiveModel
 
 CPU = torch.device("cpu")
 WHICH = torch.tensor([0, 1, 2, 0, 1])

@@ -10,7 +10,6 @@ from tests.models import save_tiny
 from tests.unit.methods.sharpt.small_tasks import SETTINGS, small_task
 
 from softprompt.backbones.load import load_backbone
-from softprompt.baselines.few_shot import DesignSettings
 from softprompt.baselines.ladder import Cell, Method, Outcome, climb, figure_series, ladder_names
 from softprompt.baselines.ladder_methods import (
     lora_method,
@@ -18,9 +17,10 @@ from softprompt.baselines.ladder_methods import (
     prompt_design_method,
     prompt_tuning_method,
 )
-from softprompt.baselines.lora import LoraSettings
-from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.errors import Interrupted, UnknownNameError, UsageError
+from softprompt.methods.few_shot import DesignSettings
+from softprompt.training.weights.lora import LoraSettings
+from softprompt.training.weights.settings import TuneSettings
 
 TUNE = TuneSettings(steps=2, batch_tokens=60, eval_every=2, eval_rows=0, max_input_tokens=32, max_target_tokens=8)
 

@@ -13,7 +13,6 @@ from tests.unit.methods.sharpt.small_tasks import SETTINGS, small_task
 
 from softprompt.backbones.load import load_backbone
 from softprompt.baselines.ladder import Climb, climb
-from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.report.ladder import ladder_table, report_ladder
@@ -21,6 +20,7 @@ from softprompt.study.ladder import METHODS, LadderSettings, ladder_methods
 from softprompt.study.tables import Cell
 from softprompt.tasks.mixture import Mixture
 from softprompt.training.loop import Observer
+from softprompt.training.weights.settings import TuneSettings
 
 PROMPT = SETTINGS.having(steps=2, eval_every=2)
 TUNE = TuneSettings(steps=2, batch_tokens=60, eval_every=2, eval_rows=0, max_input_tokens=32, max_target_tokens=8)

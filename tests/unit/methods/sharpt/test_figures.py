@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprompt.baselines.counts import T5_SIZES, count
 from softprompt.errors import UsageError
+from softprompt.methods.counts import T5_SIZES, count
 from softprompt.methods.sharpt.figures import relations_heatmap, skill_use_curve
 from softprompt.methods.sharpt.relations import Relations
 

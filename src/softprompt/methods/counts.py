@@ -1,4 +1,4 @@
-"""What each method tunes and stores, computed for any backbone, and the memory a training took.
+"""What each method tunes and stores, computed for any backbone.
 
 SPoT's "27,000 times fewer task-specific parameters" is the ratio of model tuning to a prompt of 100 tokens for T5 XXL:
 ``fewer_times(counts)`` computes it. Letters: P prompt tokens, H width, K skills, m encoder width.
@@ -10,22 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from softprompt.backbones.base import Backbone
-from softprompt.backbones.engine.host import peak_memory_bytes, start_peak_memory
 from softprompt.errors import UsageError
-
-__all__ = [
-    "BYTES",
-    "T5_SIZES",
-    "BackboneShape",
-    "Counts",
-    "count",
-    "peak_memory_bytes",
-    "shape_of",
-    "start_peak_memory",
-    "t5_v1_1_parameters",
-]
-
-BYTES = 4  # everything tuned is stored in float32
+from softprompt.training.weights.tuned import BYTES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,17 +13,17 @@ import torch
 from tests.models import KINDS, random_batch, tiny_backbone
 from tests.unit.methods.sharpt.small_tasks import small_data, small_task
 
-from softprompt.baselines.adafactor import Adafactor, factored
-from softprompt.baselines.live_model import LiveModel
-from softprompt.baselines.model_tuning import evaluate_tuned, tune_model, tune_multitask
-from softprompt.baselines.tune_settings import RECIPES, TuneSettings, tune_recipe
-from softprompt.baselines.tuned import ModelState, load_tuned
-from softprompt.baselines.tuning_data import mixed_run, tuning_data
-from softprompt.baselines.tuning_loop import TokenStream
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob
 from softprompt.training.data import mixture_run
 from softprompt.training.loop import Progress
+from softprompt.training.weights.adafactor import Adafactor, factored
+from softprompt.training.weights.data import mixed_run, tuning_data
+from softprompt.training.weights.live import LiveModel
+from softprompt.training.weights.loop import TokenStream
+from softprompt.training.weights.settings import RECIPES, TuneSettings, tune_recipe
+from softprompt.training.weights.tune import evaluate_tuned, tune_model, tune_multitask
+from softprompt.training.weights.tuned import ModelState, load_tuned
 
 SETTINGS = TuneSettings(
     steps=4, batch_tokens=60, eval_every=2, eval_rows=0, max_input_tokens=32, max_target_tokens=8, learning_rate=0.01

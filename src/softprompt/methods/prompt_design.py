@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from softprompt.backbones.base import Backbone
-from softprompt.baselines.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, canonical_text
+from softprompt.methods.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples
 from softprompt.tasks.task import Split, Task
 
 

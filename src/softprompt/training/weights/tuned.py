@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from softprompt import artifacts
-from softprompt.baselines.counts import BYTES
+
+BYTES = 4  # everything tuned is stored in float32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
-from softprompt.baselines.live_model import LiveModel
-from softprompt.baselines.model_tuning import tuned_with
-from softprompt.baselines.tune_settings import TuneSettings
-from softprompt.baselines.tuned import TunedModel
 from softprompt.errors import SoftpromptError, UsageError
 from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate
 from softprompt.training.loop import Observer
 from softprompt.training.runs import Run
+from softprompt.training.weights.live import LiveModel
+from softprompt.training.weights.settings import TuneSettings
+from softprompt.training.weights.tune import tuned_with
+from softprompt.training.weights.tuned import TunedModel
 
 ADAPTER = "default"
 

@@ -17,11 +17,7 @@ from torch import Tensor
 from softprompt import artifacts
 from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
-from softprompt.baselines.adafactor import Adafactor, AdamW
-from softprompt.baselines.counts import peak_memory_bytes, start_peak_memory
-from softprompt.baselines.live_model import LiveModel
-from softprompt.baselines.tune_settings import TuneSettings
-from softprompt.baselines.tuned import ModelState, TunedModel, state_of
+from softprompt.backbones.engine.host import peak_memory_bytes, start_peak_memory
 from softprompt.batch import TokenBatch
 from softprompt.errors import Interrupted, NonFiniteError, OutOfMemoryError, UsageError
 from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate, seeded_rows
@@ -30,6 +26,10 @@ from softprompt.training.loop import Observer, Progress
 from softprompt.training.run_dir import RunDir
 from softprompt.training.runs import Run
 from softprompt.training.stream import RowStream
+from softprompt.training.weights.adafactor import Adafactor, AdamW
+from softprompt.training.weights.live import LiveModel
+from softprompt.training.weights.settings import TuneSettings
+from softprompt.training.weights.tuned import ModelState, TunedModel, state_of
 
 Pick = tuple[int, int]  # part of the mixture, row in it
 

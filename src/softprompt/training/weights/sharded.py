@@ -20,9 +20,9 @@ from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
 from softprompt.backbones.sharding import blocks
-from softprompt.baselines.adafactor import Adafactor
-from softprompt.baselines.live_model import LiveModel
 from softprompt.errors import UsageError
+from softprompt.training.weights.adafactor import Adafactor
+from softprompt.training.weights.live import LiveModel
 
 
 class ShardedModel(LiveModel):

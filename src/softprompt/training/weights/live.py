@@ -15,9 +15,9 @@ from torch import Tensor
 
 from softprompt.backbones.base import Backbone, ExampleLosses
 from softprompt.backbones.load import wrap
-from softprompt.baselines.adafactor import Adafactor
 from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
+from softprompt.training.weights.adafactor import Adafactor
 
 
 class LiveModel:

@@ -10,9 +10,9 @@ import torch
 from tests.models import tiny_backbone
 from tests.unit.methods.sharpt.small_tasks import small_task
 
-from softprompt.baselines.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples, words_of
-from softprompt.baselines.prompt_design import prompt_design
 from softprompt.errors import UsageError
+from softprompt.methods.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples, words_of
+from softprompt.methods.prompt_design import prompt_design
 from softprompt.tasks.task import Example, Split, Task
 
 

@@ -9,16 +9,15 @@ import pytest
 import torch
 from tests.models import tiny_backbone
 
-from softprompt.baselines.counts import (
+from softprompt.backbones.engine.host import peak_memory_bytes, start_peak_memory
+from softprompt.errors import UsageError
+from softprompt.methods.counts import (
     T5_SIZES,
     BackboneShape,
     count,
-    peak_memory_bytes,
     shape_of,
-    start_peak_memory,
     t5_v1_1_parameters,
 )
-from softprompt.errors import UsageError
 
 
 def test_t5_is_counted_as_transformers_counts_it() -> None:

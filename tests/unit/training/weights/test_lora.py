@@ -10,12 +10,12 @@ import torch
 from tests.models import random_batch, tiny_backbone
 from tests.unit.methods.sharpt.small_tasks import small_data
 
-from softprompt.baselines.lora import LoraModel, LoraSettings, evaluate_lora, tune_lora
-from softprompt.baselines.model_tuning import tune_model
-from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import EvalJob
 from softprompt.training.loop import Progress
+from softprompt.training.weights.lora import LoraModel, LoraSettings, evaluate_lora, tune_lora
+from softprompt.training.weights.settings import TuneSettings
+from softprompt.training.weights.tune import tune_model
 
 pytest.importorskip("peft")
 

@@ -22,14 +22,14 @@ from torch import Tensor
 from softprompt import artifacts
 from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
-from softprompt.baselines.live_model import LiveModel
-from softprompt.baselines.sharded import ShardedModel
-from softprompt.baselines.tune_settings import TuneSettings
-from softprompt.baselines.tuned import ModelState, TunedModel, digest_of, load_tuned
-from softprompt.baselines.tuning_loop import Tuning, check_budget
 from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate
 from softprompt.training.loop import Observer, open_run_dir, stop_requests
 from softprompt.training.runs import Run
+from softprompt.training.weights.live import LiveModel
+from softprompt.training.weights.loop import Tuning, check_budget
+from softprompt.training.weights.settings import TuneSettings
+from softprompt.training.weights.sharded import ShardedModel
+from softprompt.training.weights.tuned import ModelState, TunedModel, digest_of, load_tuned
 
 
 def tune_model(

@@ -14,12 +14,12 @@ from tests.models import save_tiny
 from tests.unit.methods.sharpt.small_tasks import small_data
 
 from softprompt.backbones.load import load_backbone
-from softprompt.baselines.live_model import LiveModel
-from softprompt.baselines.model_tuning import tune_model
-from softprompt.baselines.tune_settings import TuneSettings
-from softprompt.baselines.tuned import TunedModel
-from softprompt.baselines.tuning_loop import Tuning
 from softprompt.errors import OutOfMemoryError
+from softprompt.training.weights.live import LiveModel
+from softprompt.training.weights.loop import Tuning
+from softprompt.training.weights.settings import TuneSettings
+from softprompt.training.weights.tune import tune_model
+from softprompt.training.weights.tuned import TunedModel
 
 SETTINGS = TuneSettings(
     steps=2, batch_tokens=100, eval_every=2, eval_rows=0, max_input_tokens=32, max_target_tokens=8, dropout=0.0,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from softprompt.backbones.base import Backbone
-from softprompt.baselines.tune_settings import TuneSettings
 from softprompt.inference.evaluate import seeded_rows
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData, mixture_run
 from softprompt.training.runs import Run
+from softprompt.training.weights.settings import TuneSettings
 
 
 def tuning_data(

@@ -1,0 +1,1 @@
+"""Weights as trained tensors: model tuning and LoRA, whole or in shards."""
