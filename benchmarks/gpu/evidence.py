@@ -145,7 +145,7 @@ def written(job: Job, study: Any, stopped: str, failed: tuple[str, ...]) -> dict
 
 def gains(study: Any, ledger: Any, facts: Any) -> dict[str, Any]:
     """Mean score of each target from scratch and from each source, percent; docs say how to get the full tables."""
-    from softprompt.study.reading import collect
+    from softprompt.analysis.read import collect
 
     found: dict[str, dict[str, list[float]]] = {}
     for score in collect(study, ledger, facts).runs:

@@ -268,15 +268,16 @@ def _next(settings: QuickstartSettings, backbone: str) -> list[str]:
 
 def write_report(result: QuickstartResult, settings: QuickstartSettings, backbone: Backbone) -> None:
     """Write the heatmap, the table, the raw results and the self-contained page."""
-    from softprompt.report.html import quickstart_page
-    from softprompt.study.embeddings import SIMILARITIES
-    from softprompt.study.heatmaps import similarity_heatmap
+    from softprompt.analysis.similarity import SIMILARITIES
+    from softprompt.report.figures import save
+    from softprompt.report.heatmaps import similarity_heatmap
+    from softprompt.report.quickstart import quickstart_page
 
     similarity = similarity_matrices(result.reports)
-    similarity_heatmap(
-        similarity["sources"], similarity["targets"], similarity[settings.metric], Path(result.files["heatmap"]),
-        title=f"Task embeddings: {SIMILARITIES[settings.metric]}",
-    )  # fmt: skip
+    heatmap = similarity_heatmap(
+        similarity["sources"], similarity["targets"], similarity[settings.metric], SIMILARITIES[settings.metric]
+    )
+    save(heatmap, Path(result.files["heatmap"]))
     page = quickstart_page(
         {
             "title": "softprompt quickstart",

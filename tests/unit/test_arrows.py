@@ -17,6 +17,7 @@ CORE = BASE | {"backbones", "prompts", "tasks"}
 TRAINING = CORE | {"inference", "training"}
 METHODS = TRAINING | {"library", "methods"}
 STUDY = METHODS | {"baselines", "study"}
+REPORT = STUDY | {"analysis"}
 
 # room -> the rooms it may import
 ALLOWED: dict[str, set[str]] = {
@@ -33,13 +34,14 @@ ALLOWED: dict[str, set[str]] = {
     "methods": TRAINING | {"library"},
     "baselines": METHODS,
     "study": METHODS | {"baselines"},
-    "report": STUDY,
+    "analysis": STUDY,
+    "report": REPORT,
     "doctor": {"errors", "backbones"},
-    "quickstart": STUDY | {"report", "api"},
-    "api": STUDY | {"report"},
-    "__init__": STUDY | {"report", "api"},
+    "quickstart": REPORT | {"report", "api"},
+    "api": REPORT | {"report"},
+    "__init__": REPORT | {"report", "api"},
     "__main__": {"cli"},
-    "cli": STUDY | {"report", "api", "doctor", "quickstart", "__init__"},
+    "cli": REPORT | {"report", "api", "doctor", "quickstart", "__init__"},
 }
 # Packages that may be imported only inside functions; torch counts as heavy for the rooms that answer `--help`.
 LAZY = {

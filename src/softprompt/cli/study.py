@@ -17,9 +17,9 @@ from softprompt.cli.progress import QUIET_SECONDS, say
 from softprompt.errors import SoftpromptError
 
 if TYPE_CHECKING:
+    from softprompt.analysis.tables import Table
     from softprompt.study.run import RunProgress, RunSummary
     from softprompt.study.settings import Study
-    from softprompt.study.tables import Table
 
 study = group("study", "Which task helps which: one resumable grid.")
 
@@ -132,9 +132,10 @@ def generic(
     out: Annotated[Path | None, typer.Option("--out", help="Write the table here, as CSV and LaTeX.")] = None,
 ) -> Answer:
     """Average over GLUE and SuperGLUE by source (SPoT Table 1)."""
-    from softprompt.report.benchmarks import benchmark_table, write_table
+    from softprompt.analysis.benchmarks import ledger_table
+    from softprompt.report.page import write_table
 
-    made = benchmark_table(ledger, o.words(studies, "--study") if studies is not None else ())
+    made = ledger_table(ledger, o.words(studies, "--study") if studies is not None else ())
     files = write_table(made, out) if out is not None else []
     told = lines(made.to_text(), *(f"written: {path}" for path in files))
     return Answer(data={"rows": _records(made), "notes": made.notes, "files": files}, show=told)
@@ -151,11 +152,16 @@ def sizes(
     figures: o.Figures = True,
 ) -> Answer:
     """Compare a study over several backbones: score against size."""
-    from softprompt.report.sizes import size_table, sized_studies, write_sizes
+    from softprompt.analysis.sizes import size_series, size_table, sized_studies
+    from softprompt.report.figures import save, score_against_size
+    from softprompt.report.page import write_table
 
     studies = sized_studies(ledgers, which)
-    files = write_sizes(studies, out, figures=figures)
     table = size_table(studies)
+    files = write_table(table, out)
+    if figures:
+        figure = score_against_size(size_series(studies))
+        files += [save(figure, out / f"sizes.{kind}") for kind in ("png", "svg")]
     told = lines(table.to_text(), "", *(f"written: {path}" for path in files))
     backbones = [{"backbone": one.backbone, "parameters": one.parameters} for one in studies]
     return Answer(data={"backbones": backbones, "rows": _records(table), "files": files}, show=told)

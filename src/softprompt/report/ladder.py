@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from softprompt.analysis.tables import Table, summary
 from softprompt.baselines.ladder import figure_series, seed_means
 from softprompt.errors import UsageError
-from softprompt.report.benchmarks import write_table
-from softprompt.study.tables import Table, summary
+from softprompt.report.page import write_table
 
 MIB = 2**20
 
@@ -69,7 +69,7 @@ def report_ladder(
     Raises:
         UsageError: there is no record, or figures are asked for and matplotlib is not installed.
     """
-    from softprompt.study.curves import score_against_size
+    from softprompt.report.figures import save, score_against_size
 
     if not records:
         raise UsageError("a ladder without a finished cell has nothing to report: run it first.")
@@ -77,5 +77,6 @@ def report_ladder(
     files = write_table(table, out)
     series = {name: points for name, points in figure_series(records).items() if points}
     if figures and series:
-        files += [score_against_size(series, Path(out) / f"ladder.{suffix}") for suffix in ("png", "svg")]
+        figure = score_against_size(series)
+        files += [save(figure, Path(out) / f"ladder.{suffix}") for suffix in ("png", "svg")]
     return table, files

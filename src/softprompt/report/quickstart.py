@@ -1,4 +1,4 @@
-"""Rows of the tables that a quickstart ends with, from the reports of its targets."""
+"""The page and the tables that a quickstart ends with, from the reports of its targets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from softprompt.analysis.similarity import SIMILARITIES
+from softprompt.analysis.tables import Cell, Row, Table
 from softprompt.methods.spot.settings import TargetReport
+from softprompt.report import figures as draw
+from softprompt.report.heatmaps import similarity_heatmap
+from softprompt.report.page import Block, Commands, FigureBlock, Section, TableBlock, Text, Values, render
 
 
 def table_row(report: TargetReport) -> dict[str, Any]:
@@ -69,3 +76,90 @@ def table_csv(table: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(table)
     return stream.getvalue()
+
+
+def quickstart_page(result: Mapping[str, Any]) -> str:
+    """A page with scores, task similarities, learning curves, settings and provenance.
+
+    Args:
+        result: plain data; every part may be left out:
+            ``title``; ``subtitle``; ``summary``: paragraphs; ``table``: rows as mappings from column to value, the
+            first column the row's name; ``similarity``: ``sources``, ``targets`` and the matrices ``average`` and ``per_token`` (by source, then
+            target); ``curves``: name to (step, score) pairs or ``{"step", "score"}`` mappings; ``settings`` and
+            ``provenance``: mappings; ``next``: commands; ``notes``: lines below the table.
+
+    Returns:
+        The HTML text. A value that is None or NaN is shown as pending.
+    """
+    told = result.get("summary") or ()
+    paragraphs = [told] if isinstance(told, str) else list(told)
+    sections = [
+        Section(name="summary", blocks=[Text(text=text) for text in paragraphs]),
+        Section(name="scores", title="Scores", blocks=_score_blocks(result)),
+        Section(name="similarity", title="Task similarity", blocks=_similarity(result.get("similarity") or {})),
+        Section(name="curves", title="Learning curves", blocks=_curves(result.get("curves") or {})),
+        Section(
+            name="next", title="What to do next", blocks=[Commands(lines=result["next"])] if result.get("next") else []
+        ),
+    ]
+    for key, heading in (("settings", "Settings"), ("provenance", "Provenance")):
+        if result.get(key):
+            values = Values(title=f"{heading} of this run", values=result[key])
+            sections.append(Section(name=key, title=heading, blocks=[values], folded=True))
+    title = str(result.get("title") or "softprompt")
+    return render(title, str(result.get("subtitle") or ""), sections, "Made by softprompt; this file needs no network.")
+
+
+def _score_blocks(result: Mapping[str, Any]) -> list[Block]:
+    title = "Scores in percent on validation, tuned from scratch and from transferred prompts"
+    rows = result.get("table")
+    return (
+        [TableBlock(table=_table("scores", title, rows, result.get("notes") or ()), sortable=len(rows) > 1)]
+        if rows
+        else []
+    )
+
+
+def _table(name: str, title: str, given: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Table:
+    rows = [dict(row) for row in given]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    body: list[Row] = [tuple(_value(row.get(name), first=i == 0) for i, name in enumerate(columns)) for row in rows]
+    return Table(name=name, title=title, columns=tuple(columns), rows=tuple(body), notes=tuple(notes))
+
+
+def _value(value: Any, *, first: bool = False) -> str | float | Cell | None:
+    if first:
+        return str(value)
+    if value is None or isinstance(value, (str, Cell)):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return Cell(value=float(value[0]), std=float(value[1]))
+    return float(value)
+
+
+def _similarity(similarity: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for kind, words in SIMILARITIES.items():
+        if similarity.get(kind) is not None:
+            matrix = np.array(similarity[kind], dtype=np.float64)
+            figure = similarity_heatmap(similarity["sources"], similarity["targets"], matrix, words)
+            name = f"similarity-{kind}"
+            blocks.append(FigureBlock(name=name, title=words.capitalize(), svg=draw.inline_svg(figure, name, words)))
+    told = Text(text="How near each source's task embedding is to the target's; 1 is the same direction.")
+    return [told, *blocks] if blocks else []
+
+
+def _curves(curves: Mapping[str, Any]) -> list[Block]:
+    drawn: dict[str, list[tuple[float, float]]] = {}
+    for name, points in curves.items():
+        pairs = [(p["step"], p["score"]) if isinstance(p, Mapping) else (p[0], p[1]) for p in points]
+        drawn[str(name)] = [(float(x), float(y)) for x, y in pairs if y is not None]
+    if not any(drawn.values()):
+        return []
+    title = "Validation score while tuning"
+    svg = draw.inline_svg(draw.learning_curves(drawn), "learning", title)
+    return [FigureBlock(name="learning", title=title, svg=svg)]

@@ -1,37 +1,50 @@
-"""The report of a transfer study: one self-contained page, and each figure and table as a file.
-
-``report_study(folder, out)`` needs the ledger alone: neither data nor backbone.
-"""
+"""The report of a transfer study: a page with the verdict first, every table as CSV and LaTeX, every figure as PNG and SVG."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from softprompt import artifacts
-from softprompt.report.methods import bargain_section, methods_section, statistics_section, strategies_section
-from softprompt.report.parts import key_values, page, table_html
-from softprompt.report.sizes import SCALED, Sized, by_size, size_series, size_table, sized_studies
-from softprompt.report.space import correlation_section, prompts_and_skills, space_section
-from softprompt.report.tables import all_tables
-from softprompt.report.transfers import gains_section, scores_section, summary_section
-from softprompt.study.analysis import (
-    best_table,
-    gain_table,
+from softprompt.analysis.answers import answers_of
+from softprompt.analysis.benchmarks import benchmark_table
+from softprompt.analysis.comparison import (
+    ablation_table,
+    against_scratch_table,
+    against_sources_table,
+    by_target_table,
+    cost_table,
+    crossed_table,
 )
-from softprompt.study.curves import score_against_size
-from softprompt.study.gold import gold_of
-from softprompt.study.guarded import Guarded, guarded
-from softprompt.study.headline import headline_table
-from softprompt.study.heatmaps import relation_pair
-from softprompt.study.judged import with_combination
-from softprompt.study.outcomes import Outcomes
-from softprompt.study.records import Floats, Results
-from softprompt.study.retrieval import StrategyRow, strategy_rows, strategy_table
+from softprompt.analysis.gains import Gains, best_table, gain_table, positive_transfers, run_table, score_table
+from softprompt.analysis.harm import ByRows, by_rows, harm_table, target_table
+from softprompt.analysis.methods import Methods, default_ks
+from softprompt.analysis.predictors import predictor_table
+from softprompt.analysis.read import collect, skill_relations
+from softprompt.analysis.records import Floats, Results
+from softprompt.analysis.searches import luck_table, paper_table, race_table, search_table
+from softprompt.analysis.similarity import (
+    SIMILARITIES,
+    checkpoint_table,
+    correlation_table,
+    related_maps,
+    run_similarities,
+    task_similarities,
+)
+from softprompt.analysis.sizes import SCALED, Sized, by_size, size_series, size_table, sized_studies
+from softprompt.analysis.tables import Table
+from softprompt.analysis.verdict import figure_table, strength, verdicts
+from softprompt.errors import UsageError
+from softprompt.report import figures as draw
+from softprompt.report.heatmaps import clustered_heatmap, gain_heatmap, relation_pair
+from softprompt.report.page import Block, FigureBlock, Section, TableBlock, Text, Values, Verdicts, render, write_table
 from softprompt.study.settings import Study
+
+Skills = tuple[Sequence[str], Floats]
+"""Tasks, and SharPT's relation of them by shared skills, float [N, N]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +62,37 @@ class StudyReport:
     tables: tuple[Path, ...]
     figures: tuple[Path, ...]
     left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """All that a report tells.
+
+    Attributes:
+        results: the study's records, finished or not.
+        study: its settings, where it has any.
+        methods: scores and costs by method.
+        rows: comparisons with scratch by rows, where the targets' rows were at hand.
+        skills: SharPT's relations of the tasks.
+        sizes: this study and the same on other backbones, smallest first.
+        contamination: (target, source, rows) of validation inputs that stand among training inputs.
+        provenance: where the numbers are from.
+    """
+
+    results: Results
+    study: Study | None = None
+    methods: Methods
+    rows: ByRows | None = None
+    skills: Skills | None = None
+    sizes: Sequence[Sized] = ()
+    contamination: Sequence[tuple[str, str, int]] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, results: Results, study: Study | None = None, **others: Any) -> Findings:
+        ks = study.strategies.best_of_top_k if study is not None else ()
+        methods = Methods.of(results, sorted({*ks, *default_ks(len(results.prompts))}))
+        return cls(results=results, study=study, methods=methods, **others)
 
 
 def report_study(
@@ -69,121 +113,255 @@ def report_study(
     Raises:
         UsageError: the ledger holds no such study, or one beside it does not or has other targets.
     """
-    from softprompt.study.run import collect, facts_of, open_study, skill_relations
+    from softprompt.study.reading import facts_of, open_study
 
     study, ledger, noted = open_study(folder, name)
     facts = facts_of(study, noted)
-    results = with_combination(collect(study, ledger, facts))
-    found = Outcomes.of(results)
-    compared = guarded(results, found, *gold_of(study, ledger, facts))
-    provenance = {**provenance_of(study, noted), "ledger": str(folder)}
-    skills = skill_relations(study, ledger, facts)
+    results = collect(study, ledger, facts)
     own = Sized(backbone=facts.backbone, parameters=facts.parameters, results=results)
     others = sized_studies(beside, study.name) if beside else []
-    sizes = by_size([own, *others]) if facts.parameters else others
-    return write_report(
-        results, out, study=study, provenance=provenance, noted=noted, skills=skills, found=found, compared=compared,
-        sizes=sizes, figures=figures,
+    found = Findings.of(
+        results, study, skills=skill_relations(study, ledger, facts), contamination=facts.contamination,
+        sizes=by_size([own, *others]) if facts.parameters else others,
+        provenance={**provenance_of(study, noted), "ledger": str(folder)},
     )  # fmt: skip
+    rows = by_rows(results, found.methods, *answers_of(study, ledger, facts))
+    return write_report(Findings(**{**found.__dict__, "rows": rows}), out, figures=figures)
 
 
-def write_report(
-    results: Results,
-    out: str | Path,
-    *,
-    title: str = "",
-    study: Study | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    noted: Mapping[str, Any] | None = None,
-    skills: tuple[Sequence[str], Floats] | None = None,
-    found: Outcomes | None = None,
-    compared: Guarded | None = None,
-    sizes: Sequence[Sized] = (),
-    figures: bool = True,
-) -> StudyReport:
-    """Write a report of plain records; see `report_study`."""
-    from softprompt.study.figures import draw_all
-
+def write_report(found: Findings, out: str | Path, *, title: str = "", figures: bool = True) -> StudyReport:
+    """Write page, tables and figures; see `report_study`."""
     folder = Path(out)
-    rows = strategy_rows(results, study.strategies.best_of_top_k if study is not None else (1, 3, 6, 9, 12, 15))
-    found = found or Outcomes.of(results)
-    html = study_page(
-        results, rows, title=title, study=study, provenance=provenance, noted=noted, skills=skills, found=found,
-        compared=compared, sizes=sizes,
-    )  # fmt: skip
+    drawings = Drawings(folder / "figures" if figures else None)
+    html = study_page(found, drawings, title=title)
     artifacts.write_bytes(folder / "report.html", html.encode())
-    tables = []
-    by_sizes = [size_table(sizes, SCALED, "model_sizes")] if sizes else []
-    for table in (*all_tables(results, rows, found, compared, study), *by_sizes):
-        for suffix, text in (("csv", table.to_csv()), ("tex", table.to_latex())):
-            path = folder / "tables" / f"{table.name}.{suffix}"
-            artifacts.write_bytes(path, text.encode(), durable=False)
-            tables.append(path)
-    drawn, left_out = draw_all(results, rows, folder / "figures", found) if figures else ([], [])
-    pair = prompts_and_skills(results, skills) if figures else None
-    if pair is not None:
-        drawn += [relation_pair(*pair, folder / "figures" / f"task_relations.{kind}") for kind in ("png", "svg")]
-    series = {name: points for name, points in size_series(sizes, SCALED).items() if points}
-    if figures and series and len(sizes) > 1:
-        drawn += [score_against_size(series, folder / "figures" / f"model_sizes.{kind}") for kind in ("png", "svg")]
+    tables = [path for table in all_tables(found) for path in write_table(table, folder / "tables")]
     return StudyReport(
-        page=folder / "report.html", tables=tuple(tables), figures=tuple(drawn), left_out=tuple(left_out)
-    )
+        page=folder / "report.html", tables=tuple(tables), figures=tuple(drawings.files), left_out=tuple(drawings.left_out)
+    )  # fmt: skip
 
 
-def study_page(
-    results: Results,
-    rows: Sequence[StrategyRow],
-    *,
-    title: str = "",
-    study: Study | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    noted: Mapping[str, Any] | None = None,
-    skills: tuple[Sequence[str], Floats] | None = None,
-    found: Outcomes | None = None,
-    compared: Guarded | None = None,
-    sizes: Sequence[Sized] = (),
-) -> str:
-    """The page of a study.
+class Drawings:
+    """Draws each figure once: into files, and for the page.
 
     Args:
-        results: its records, finished or not.
-        rows: from `strategy_rows`.
-        title: where there is no study file.
-        study: its settings.
-        provenance: shown as a table.
-        noted: the facts of the ledger (contamination).
-        skills: tasks and their relations by SharPT's shared skills, float [N, N].
-        found: scores and costs by method; read off the records where None.
-        compared: comparisons with scratch by rows, where the targets' rows were at hand.
-        sizes: this study and the same on other backbones, smallest first.
-
-    Returns:
-        HTML that needs nothing else.
+        folder: for the files; None to draw nothing.
     """
-    found = found or Outcomes.of(results)
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.files: list[Path] = []
+        self.left_out: list[str] = []
+
+    def block(self, name: str, title: str, figure: Callable[[], Any], note: str = "") -> list[FigureBlock]:
+        """The figure of a page; one that cannot be drawn yet says why."""
+        if self.folder is None:
+            return []
+        try:
+            made = figure()
+        except UsageError as error:
+            self.left_out.append(f"{name}: {error}")
+            return [FigureBlock(name=name, title=title, svg="", note=f"Not drawn: {error}")]
+        self.files += [draw.save(made, self.folder / f"{name}.{suffix}") for suffix in ("png", "svg")]
+        return [FigureBlock(name=name, title=title, svg=draw.inline_svg(made, name, title), note=note)]
+
+
+def study_page(found: Findings, drawings: Drawings | None = None, *, title: str = "") -> str:
+    """The page of a study: HTML that needs nothing else.
+
+    Args:
+        found: what it tells.
+        drawings: draws the figures; a page without any where None.
+        title: where there is no study file.
+    """
+    drawings = drawings or Drawings(None)
+    results, study = found.results, found.study
     sections = [
-        ("summary", "", summary_section(results, noted)),
-        ("figures", "Key figures", table_html(headline_table(found, results, compared))),
-        ("gains", "Who helps whom", gains_section(results)),
-        ("scores", "Scores", scores_section(results)),
-        ("embeddings", "Task space", space_section(results, skills)),
-        ("correlation", "Similarity against gain", correlation_section(results)),
-        ("methods", "Methods and their cost", methods_section(results, found, study, sizes)),
-        ("strategies", "Choosing source prompts", strategies_section(results, rows)),
-        ("bargain", "The bargain", bargain_section(results, found, compared)),
-        ("statistics", "How sure is this", statistics_section(results, found)),
+        _verdict_section(found),
+        _targets_section(found, drawings),
+        _methods_section(found, drawings),
+        _choosing_section(found, drawings),
+        _space_section(found, drawings),
+        _harm_section(found),
+        _tests_section(found),
     ]
     if study is not None:
-        sections.append(("settings", "Settings", key_values(study.plain(), "The study file, every value resolved")))
-    if provenance:
-        sections.append(("provenance", "Provenance", key_values(provenance, "Where the numbers are from")))
+        settings = Values(title="The study file, every value resolved", values=study.plain())
+        sections.append(Section(name="settings", title="Settings", blocks=[settings], folded=True))
+    if found.provenance:
+        values = Values(title="Where the numbers are from", values=found.provenance)
+        sections.append(Section(name="provenance", title="Provenance", blocks=[values], folded=True))
     heading = title or (study.title or f"Transfer study {study.name}" if study is not None else "Transfer study")
     counts = ((results.sources, "source task"), (results.targets, "target task"), (results.seeds, "seed"))
     words = ", ".join(f"{len(items)} {word}{'' if len(items) == 1 else 's'}" for items, word in counts)
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     backbone = f" on {study.backbone}" if study is not None else ""
-    return page(heading, words + backbone, sections, f"Made by softprompt, {when} UTC; this file needs no network.")
+    return render(heading, words + backbone, sections, f"Made by softprompt, {when} UTC; this file needs no network.")
+
+
+def _verdict_section(found: Findings) -> Section:
+    results = found.results
+    gains = Gains.of(results)
+    done, planned = int(gains.done_ST.sum()), gains.scores_STR.size
+    blocks: list[Block] = [Verdicts(found=verdicts(found.methods, results, found.rows), strength=strength(results))]
+    if done < planned:
+        text = (
+            f"{planned - done} of {planned} transfer runs are not finished. They are shown as pending, and an average over them is "
+            "given only where all of its parts are there."
+        )
+        blocks.append(Text(text=text, style="warn"))
+    diverged = [run for run in results.runs if run.diverged]
+    if diverged:
+        names = [f"{run.source[0] if run.source else 'scratch'} to {run.target}, seed {run.seed}" for run in diverged]
+        text = f"{len(diverged)} runs met a loss that is not finite ({'; '.join(names)}); their last good checkpoints count."
+        blocks.append(Text(text=text, style="warn"))
+    for target, source, rows in found.contamination:
+        text = (
+            f"Contamination: {rows} validation {'input' if rows == 1 else 'inputs'} of {target} {'stands' if rows == 1 else 'stand'} "
+            f"among the training inputs of {source}; its gain on {target} may be memory."
+        )
+        blocks.append(Text(text=text, style="warn"))
+    figures = TableBlock(table=figure_table(found.methods, results, found.rows))
+    return Section(name="verdict", title="Verdict", blocks=blocks, more={"The figures in one place": [figures]})
+
+
+def _targets_section(found: Findings, drawings: Drawings) -> Section:
+    results = found.results
+    note = (
+        "Dots are runs from a source prompt, bars their means; diamonds are methods, the filled one is what retrieval chooses; the grey "
+        "band holds the runs from scratch."
+    )
+    blocks: list[Block] = [
+        *drawings.block("targets", "Gain by target", lambda: draw.target_panels(results, found.methods), note),
+        *drawings.block(
+            "gain_heatmap", "Relative error reduction, each target's best source framed", lambda: gain_heatmap(results)
+        ),
+        TableBlock(table=score_table(results), sortable=True, lead=1),
+    ]
+    more: dict[str, Sequence[Block]] = {
+        "Relative error reduction in numbers": [TableBlock(table=gain_table(results))],
+        "Best source of each target": [TableBlock(table=best_table(results))],
+        "Transfers with more than 10 % error reduction": [TableBlock(table=positive_transfers(results))],
+    }
+    generic = benchmark_table(results)
+    if generic is not None:
+        blocks.append(TableBlock(table=generic, lead=1))
+    more["Every run"] = [TableBlock(table=run_table(results), sortable=True)]
+    return Section(name="who-helps-whom", title="Who helps whom", blocks=blocks, more=more)
+
+
+def _methods_section(found: Findings, drawings: Drawings) -> Section:
+    results, methods = found.results, found.methods
+    blocks: list[Block] = [
+        TableBlock(table=cost_table(methods), lead=1),
+        *drawings.block("score_against_cost", "Score against cost", lambda: draw.score_against_cost(methods)),
+        TableBlock(table=by_target_table(methods, results)),
+    ]
+    for table in (ablation_table(methods, results), crossed_table(methods, results, found.study)):
+        if table is not None:
+            blocks.append(TableBlock(table=table))
+    if found.sizes:
+        blocks.append(TableBlock(table=size_table(found.sizes, SCALED, "model_sizes")))
+        series = {name: points for name, points in size_series(found.sizes, SCALED).items() if points}
+        if len(found.sizes) > 1:
+            blocks += drawings.block("model_sizes", "Score against size", lambda: draw.score_against_size(series))
+        else:
+            text = "One size was measured. The same study on other backbones makes SharPT's Figure 2: `softprompt study report --beside`."
+            blocks.append(Text(text=text, style="soft"))
+    return Section(name="methods", title="Methods and their cost", blocks=blocks)
+
+
+def _choosing_section(found: Findings, drawings: Drawings) -> Section:
+    results, methods = found.results, found.methods
+    judged, race = predictor_table(results), race_table(methods, results)
+    blocks: list[Block] = [
+        *([TableBlock(table=judged)] if judged is not None else []),
+        *drawings.block("score_against_tries", "Score against tries", lambda: draw.score_against_tries(methods)),
+        TableBlock(table=search_table(methods, results)),
+        TableBlock(table=luck_table(methods, results)),
+        *([TableBlock(table=race)] if race is not None else []),
+    ]
+    ks = tuple(sorted({m.k for m in methods.searches}))
+    more = {
+        "As SPoT's Table 3 counts: chosen and reported on the same rows": [TableBlock(table=paper_table(results, ks))]
+    }
+    return Section(name="choosing", title="Choosing a source prompt", blocks=blocks, more=more)
+
+
+def _space_section(found: Findings, drawings: Drawings) -> Section:
+    results = found.results
+    if not results.embeddings:
+        text = Text(text="No task embedding is at hand: similarities of tasks are not shown.", style="soft")
+        return Section(name="task-space", title="Task space", blocks=[text])
+    blocks: list[Block] = [Text(text="Tasks that stand together have prompts that point the same way early in tuning.")]
+    more: dict[str, list[Block]] = {}
+    for kind, words in SIMILARITIES.items():
+        shown, runs = _similarity_blocks(results, kind, drawings)
+        if kind == "average":
+            blocks += shown
+            more["Every run on its own"] = runs
+        else:
+            more[words.capitalize()] = [*shown, *runs]
+    pair = related_maps(results.embeddings, found.skills)
+    if pair is not None:
+        title = "The same tasks by prompts and by SharPT's shared skills"
+        blocks += drawings.block("task_relations", title, lambda: relation_pair(*pair))
+    if results.other_embeddings:
+        more["Embeddings from other checkpoints"] = [TableBlock(table=checkpoint_table(results))]
+    return Section(name="task-space", title="Task space", blocks=blocks, more=more)
+
+
+def _similarity_blocks(results: Results, kind: str, drawings: Drawings) -> tuple[list[Block], list[Block]]:
+    """What one similarity shows: of tasks, with its correlation with gain, and of every run."""
+    words = SIMILARITIES[kind]
+    tasks, runs = task_similarities(results.embeddings, kind), run_similarities(results.embeddings, kind)
+    return [
+        *drawings.block(f"similarity_tasks_{kind}", words.capitalize(), lambda: clustered_heatmap(tasks, words)),
+        *drawings.block(f"correlation_{kind}", f"Gain against {words}", lambda: draw.scatter_panels(results, kind)),
+        TableBlock(table=correlation_table(results, kind)),
+    ], [*drawings.block(f"similarity_runs_{kind}", "Every run", lambda: clustered_heatmap(runs, words))]
+
+
+def _harm_section(found: Findings) -> Section:
+    rows = found.rows
+    if rows is None or rows.blind(len(found.results.targets)):
+        reasons: dict[str, list[str]] = {}
+        for target, reason in (rows.left_out if rows is not None else {}).items():
+            reasons.setdefault(reason.rstrip("."), []).append(target)
+        why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        text = "Whether transfer harms is compared row by row, which needs the targets' rows: they were not at hand"
+        blocks: list[Block] = [Text(text=f"{text}{f' ({why})' if why else ''}.", style="soft")]
+    elif not rows.harms:
+        blocks = [Text(text="No transferred prompt is finished yet to compare with scratch: pending.", style="soft")]
+    else:
+        blocks = [TableBlock(table=harm_table(rows)), TableBlock(table=target_table(rows))]
+    return Section(name="harm", title="Does transfer harm?", blocks=blocks)
+
+
+def _tests_section(found: Findings) -> Section:
+    tests: list[Block] = [
+        TableBlock(table=against_scratch_table(found.methods)),
+        TableBlock(table=against_sources_table(found.results)),
+    ]
+    return Section(name="tests", title="Tests", blocks=tests)
+
+
+def all_tables(found: Findings) -> list[Table]:
+    """Every table of the report; those that have nothing to show are left out."""
+    results, methods, rows = found.results, found.methods, found.rows
+    ks = tuple(sorted({m.k for m in methods.searches}))
+    by_row = [harm_table(rows), target_table(rows)] if rows is not None and rows.harms else []
+    made = [
+        figure_table(methods, results, rows), score_table(results), gain_table(results), positive_transfers(results),
+        best_table(results), benchmark_table(results), cost_table(methods), by_target_table(methods, results),
+        crossed_table(methods, results, found.study), ablation_table(methods, results), search_table(methods, results),
+        luck_table(methods, results), race_table(methods, results), paper_table(results, ks), predictor_table(results),
+        *by_row, *(correlation_table(results, kind) for kind in (SIMILARITIES if results.embeddings else ())),
+        checkpoint_table(results) if results.other_embeddings else None, against_scratch_table(methods),
+        against_sources_table(results), run_table(results),
+        size_table(found.sizes, SCALED, "model_sizes") if found.sizes else None,
+    ]  # fmt: skip
+    return [table for table in made if table is not None]
 
 
 def provenance_of(study: Study, noted: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,10 +379,3 @@ def provenance_of(study: Study, noted: Mapping[str, Any]) -> dict[str, Any]:
             for task, row in noted["data"].items()
         },
     }
-
-
-def text_summary(results: Results) -> str:
-    """The main tables for a terminal."""
-    rows = strategy_rows(results)
-    tables = [gain_table(results), best_table(results), strategy_table(rows, len(results.targets))]
-    return "\n\n".join(table.to_text() for table in tables)

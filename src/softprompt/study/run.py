@@ -1,6 +1,6 @@
 """Running a study from its file to a finished ledger, and reading its results back.
 
-load_study -> plan_study -> run_study -> collect -> report_study (softprompt.report.study)
+load_study -> plan_study -> run_study; then softprompt.analysis.read and softprompt.report.study
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from softprompt.study.build import build_grid
 from softprompt.study.executors import Executor, Order, Outcome, make_executor
 from softprompt.study.grid import CellId, Facts, Grid, Pack, StudyCell, packs
 from softprompt.study.ledger import Ledger
-from softprompt.study.reading import collect, facts_of, open_study, skill_relations
+from softprompt.study.reading import facts_of, open_study
 from softprompt.study.runner import DEFAULT_RUNNER, make_runner
 from softprompt.study.settings import Study, load_study
 
@@ -29,12 +29,10 @@ __all__ = [
     "RunProgress",
     "RunSummary",
     "clock",
-    "collect",
     "facts_of",
     "load_study",
     "open_study",
     "run_study",
-    "skill_relations",
 ]
 
 TRIES = 3

@@ -14,7 +14,6 @@ import numpy as np
 
 from softprompt.errors import NonFiniteError, UsageError
 from softprompt.study.arms import ARM_KINDS, make_arm
-from softprompt.study.embeddings import similarity_NN
 from softprompt.study.grid import TARGET_KINDS, DataFacts, Facts, Pack, StudyCell
 from softprompt.study.ledger import Ledger
 from softprompt.study.measures import predict, prompt_of
@@ -272,10 +271,12 @@ class PromptRunner:
 
     def _ranking(self, cell: StudyCell, ledger: Ledger) -> list[tuple[float, int]]:
         """(similarity, place among the sources) of every source prompt, best first."""
+        from softprompt.library.similarity import similarity_matrix
+
         spec = cell.spec
-        own = ledger.tensors("embedding", spec["own"])["prompt"].numpy()
-        others = [ledger.tensors("embedding", key)["prompt"].numpy() for key in spec["embeddings"]]
-        similarity = similarity_NN([own, *others], str(spec["similarity"]))[0, 1:]
+        own = ledger.tensors("embedding", spec["own"])["prompt"]
+        others = [ledger.tensors("embedding", key)["prompt"] for key in spec["embeddings"]]
+        similarity = similarity_matrix([own], others, spec["similarity"])[0]
         return sorted(((float(s), i) for i, s in enumerate(similarity)), key=lambda item: (-item[0], item[1]))
 
     def _average(self, cell: StudyCell, ledger: Ledger) -> Tensor:

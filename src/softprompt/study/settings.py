@@ -30,13 +30,15 @@ from typing import Any, Literal, get_args
 
 from softprompt.artifacts import check_name
 from softprompt.errors import DataError, UnknownNameError, UsageError
-from softprompt.study.embeddings import SIMILARITIES
-from softprompt.study.retrieval import KS
 from softprompt.tasks.mixture import MIXTURES
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
 
 Protocol = Literal["paper", "halves"]
+SIMILARITIES = ("average", "per_token")
+"""Of task embeddings, as `softprompt.library.similarity` has them."""
+KS = (1, 3, 6, 9, 12, 15)
+"""How many source prompts best_of_top_k tries, as in SPoT's Table 3."""
 PREDICTORS = ("zero-shot-loss", "few-step-loss", "text-similarity", "data-size")
 """Predictors of transfer beyond task similarity; see `softprompt.methods.spot.predictors`."""
 FEW_STEPS = 20
@@ -78,7 +80,7 @@ class StrategySettings:
             measured score and cost; without it, one is replayed from the curves of the transfers.
     """
 
-    similarities: tuple[str, ...] = tuple(SIMILARITIES)
+    similarities: tuple[str, ...] = SIMILARITIES
     best_of_top_k: tuple[int, ...] = KS
     weighted_average: tuple[int, ...] = ()
     multitask_mixture: tuple[int, ...] = ()

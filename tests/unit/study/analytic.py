@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from softprompt import artifacts
+from softprompt.analysis.similarity import similarity_NN
 from softprompt.errors import Interrupted, SoftpromptError
-from softprompt.study.embeddings import similarity_NN
 from softprompt.study.grid import TARGET_KINDS, DataFacts, Facts, Pack, StudyCell
 from softprompt.study.ledger import Ledger
 from softprompt.study.runner import Tell, settings_of

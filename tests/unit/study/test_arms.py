@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.unit.study.test_runner import backbone, made, vars_of
 
+from softprompt.analysis.read import collect, skill_relations
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.methods.sharpt.recipes import ABLATIONS
 from softprompt.report.study import report_study
@@ -14,7 +15,7 @@ from softprompt.study.build import build_grid
 from softprompt.study.grid import Grid, unresolved_facts
 from softprompt.study.ledger import Ledger
 from softprompt.study.plan import plan_study
-from softprompt.study.run import collect, facts_of, open_study, run_study, skill_relations
+from softprompt.study.run import facts_of, open_study, run_study
 from softprompt.study.settings import SHARPT_ABLATIONS, Study, study_of
 
 __all__ = ["backbone"]  # the fixture

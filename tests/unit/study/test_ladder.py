@@ -11,13 +11,13 @@ import pytest
 from tests.models import save_tiny
 from tests.unit.methods.sharpt.small_tasks import SETTINGS, small_task
 
+from softprompt.analysis.tables import Cell
 from softprompt.backbones.load import load_backbone
 from softprompt.baselines.ladder import Climb, climb
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.report.ladder import ladder_table, report_ladder
 from softprompt.study.ladder import METHODS, LadderSettings, ladder_methods
-from softprompt.study.tables import Cell
 from softprompt.tasks.mixture import Mixture
 from softprompt.training.loop import Observer
 from softprompt.training.weights.settings import TuneSettings

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from tests.unit.study.test_runner import backbone, made
 
+from softprompt.analysis.methods import Methods
+from softprompt.analysis.read import collect
+from softprompt.analysis.records import Results
 from softprompt.errors import Interrupted, UsageError
 from softprompt.report.study import report_study
 from softprompt.study.build import build_grid
 from softprompt.study.grid import Pack, packs, unresolved_facts
 from softprompt.study.ledger import Ledger
-from softprompt.study.outcomes import Outcomes
 from softprompt.study.plan import plan_study
-from softprompt.study.records import Results
-from softprompt.study.run import collect, facts_of, open_study, run_study
+from softprompt.study.run import facts_of, open_study, run_study
 from softprompt.study.runner import PromptRunner
 from softprompt.study.settings import Study
 
@@ -88,7 +89,7 @@ def test_a_survivor_is_evaluated_and_stands_in_the_tables(finished: Path, tmp_pa
     runs = [run for run in results.strategies if run.strategy == "race"]
     assert [(run.seed, run.race_field) for run in runs] == [(0, (5, 1)), (1, (5, 1))]
     assert all(run.halves is not None and run.survivor for run in runs)
-    found = Outcomes.of(results)
+    found = Methods.of(results)
     assert found.race is not None
     assert found.race.name == "race"
     assert found.race.steps_TR.tolist() == [[16.0, 16.0]]

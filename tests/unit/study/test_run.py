@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from tests.unit.study.analytic import AnalyticRunner
 
+from softprompt.analysis.read import collect
 from softprompt.artifacts import StorageError
 from softprompt.errors import CorruptArtifactError, IncompatibleBackboneError, Interrupted, SoftpromptError, UsageError
 from softprompt.study.build import build_grid
 from softprompt.study.executors import ProcessExecutor
 from softprompt.study.ledger import Ledger
-from softprompt.study.run import RunProgress, collect, facts_of, open_study, run_study
+from softprompt.study.run import RunProgress, facts_of, open_study, run_study
 from softprompt.study.settings import Study, study_of
 
 RUNNER = "tests.unit.study.analytic:AnalyticRunner"
@@ -102,7 +103,7 @@ def test_other_embedding_steps_and_scratch_seeds(tmp_path: Path) -> None:
     assert set(results.other_embeddings) == {"2", "20", "best checkpoint"}
     assert len(results.other_embeddings["20"]) == 8
     assert [r.seed for r in results.scratch("apple")] == [0, 1, 2, 3, 4]
-    assert results.baselines_TR().shape == (2, 2)
+    assert results.scratch_N("apple").shape == (5,)
 
 
 def test_halves_protocol_reports_the_other_half(tmp_path: Path) -> None:

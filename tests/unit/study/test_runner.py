@@ -8,11 +8,12 @@ import pytest
 import torch
 from tests.models import save_tiny
 
+from softprompt.analysis.read import collect, skill_relations
 from softprompt.errors import DataError
 from softprompt.report.study import report_study
 from softprompt.study.build import build_grid
 from softprompt.study.ledger import Ledger
-from softprompt.study.run import collect, facts_of, open_study, run_study, skill_relations
+from softprompt.study.run import facts_of, open_study, run_study
 from softprompt.study.runner import PromptRunner, contamination
 from softprompt.study.settings import Study, study_of
 from softprompt.tasks.contamination import text_key
@@ -65,7 +66,7 @@ def test_every_kind_of_cell_is_made(backbone: Path, finished: Path, tmp_path: Pa
     facts = facts_of(study, noted)
     results = collect(study, ledger, facts)
     assert not np.isnan(results.transfers_STR()).any()
-    assert not np.isnan(results.baselines_TR()).any()
+    assert not np.isnan(results.base_T).any()
     assert {s.strategy for s in results.strategies} == {"weighted_average", "multitask_mixture"}
     assert len(results.embeddings) == 3 * 2
     assert all(e.shape == (4, 16) or e.shape[0] == 4 for e in results.embeddings.values())

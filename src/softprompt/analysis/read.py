@@ -1,0 +1,319 @@
+"""Reading a study back as plain records, from its ledger or from the lines that were kept of one; needs neither data nor backbone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softprompt.analysis.costs import (
+    curve_of,
+    embedding_costs,
+    method_cost,
+    predictor_costs,
+    shared_steps,
+    training_tokens,
+)
+from softprompt.analysis.records import Cost, Floats, PromptId, Results, RunScore, StrategyScore
+from softprompt.errors import DataError
+from softprompt.study.build import build_grid
+from softprompt.study.grid import ARM_STRATEGIES, Facts, Grid, StudyCell
+from softprompt.study.ledger import Ledger, Record
+from softprompt.study.settings import Study
+
+STRATEGY_OF = {
+    "weighted_average": "weighted_average",
+    "mixture_transfer": "multitask_mixture",
+    "race": "race",
+    **ARM_STRATEGIES,
+}
+"""Kinds of cells that tune on their own, and the names they have in the tables."""
+
+
+def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
+    """What is finished of a study, as records. Unfinished cells are absent."""
+    grid = build_grid(study, facts)
+    held = {kind: ledger.keys(kind) for kind in {kind for kind, _ in grid.cells}}
+    source_steps = sum(cell.steps for cell in grid.of_kind("source"))
+    runs, strategies = [], []
+    planned: dict[tuple[str, str, int], None] = {}
+    for cell in grid.of_kind("evaluation"):
+        of_kind, of_key = cell.spec["of"]
+        parent = grid.cells[of_kind, of_key]
+        if of_kind not in ("baseline", "transfer"):
+            planned[_place(parent)] = None
+        if cell.key not in held["evaluation"] or of_key not in held[of_kind]:
+            continue
+        evaluation = ledger.read("evaluation", cell.key).result
+        if _score(study, evaluation) is None:
+            continue
+        record = ledger.read(of_kind, of_key)
+        if of_kind in ("baseline", "transfer"):
+            moved = of_kind == "transfer"
+            source = (str(parent.spec["source"]), int(parent.spec["source_seed"])) if moved else None
+            runs.append(_run(study, str(parent.spec["target"]), int(parent.spec["seed"]), source, record, evaluation))
+        else:
+            cost, shared = method_cost(parent, ledger), shared_steps(parent, grid, source_steps)
+            strategies.append(_strategy(study, _place(parent), parent, record, evaluation, cost, shared))
+    embeddings, others = _embeddings(study, grid, ledger, held)
+    width = next((prompt.shape[1] for prompt in embeddings.values()), 0)
+    return Results(
+        sources=study.sources,
+        targets=study.targets,
+        seeds=study.seeds,
+        runs=tuple(runs),
+        embeddings=embeddings,
+        other_embeddings=others,
+        strategies=tuple(strategies),
+        planned=tuple(planned),
+        predictors=_predictors(study, facts, grid, ledger, held),
+        report_half=1 if study.protocol == "halves" else None,
+        embedding_costs=embedding_costs(study, runs),
+        predictor_costs=predictor_costs(study, grid, ledger, held),
+        source_steps=source_steps,
+        prompt_parameters=study.target.prompt_length * width,
+    )
+
+
+def _run(
+    study: Study, target: str, seed: int, source: PromptId | None, record: Record, evaluation: Mapping[str, Any]
+) -> RunScore:
+    score = _score(study, evaluation)
+    assert score is not None
+    train, validation = training_tokens(record.kind, record)
+    return RunScore(
+        target=target,
+        seed=seed,
+        score=score,
+        source=source,
+        halves=_pair(evaluation["halves"]),
+        seconds=float(record.result["seconds"]),
+        steps=int(record.result["steps"]),
+        diverged=record.result["status"] == "non_finite",
+        curve=curve_of(record.result),
+        train_tokens=train,
+        validation_tokens=validation,
+    )
+
+
+def _strategy(
+    study: Study, place: tuple[str, str, int], cell: StudyCell, record: Record, evaluation: Mapping[str, Any], cost: Cost,
+    shared: int,
+) -> StrategyScore:  # fmt: skip
+    score = _score(study, evaluation)
+    assert score is not None
+    tuned = record.result.get("tuned_parameters")
+    return StrategyScore(
+        strategy=place[0],
+        similarity=place[1],
+        k=place[2],
+        target=str(cell.spec["target"]),
+        seed=int(cell.spec["seed"]),
+        score=score,
+        halves=_pair(evaluation["halves"]),
+        cost=cost,
+        tuned_parameters=None if tuned is None else int(tuned),
+        source_steps=shared,
+        survivor=str(record.result.get("survivor", "")),
+        race_field=tuple(int(n) for n in record.result.get("fields", ())),
+    )
+
+
+def _place(cell: StudyCell) -> tuple[str, str, int]:
+    """(strategy, similarity, k) of a method's cell; ``sharpt, no-latent-space`` is a strategy of its own."""
+    ablation = str(cell.spec.get("ablation", ""))
+    name = f"{STRATEGY_OF[cell.kind]}, {ablation}" if ablation else STRATEGY_OF[cell.kind]
+    return name, str(cell.spec.get("similarity", "")), int(cell.spec.get("k", 0))
+
+
+def skill_relations(study: Study, ledger: Ledger, facts: Facts) -> tuple[list[str], Floats] | None:
+    """SharPT's relations of tasks by shared skills, averaged over finished spaces; None without one."""
+    cells = [cell for cell in build_grid(study, facts).of_kind("latent_space") if "ablation" not in cell.spec]
+    found = [
+        ledger.read(cell.kind, cell.key).result.get("relations") for cell in cells if ledger.has(cell.kind, cell.key)
+    ]
+    known = [relation for relation in found if relation]
+    if not known:
+        return None
+    return list(known[0]["tasks"]), np.mean([np.asarray(relation["cosine"]) for relation in known], axis=0)
+
+
+def _score(study: Study, evaluation: Mapping[str, Any]) -> float | None:
+    value = evaluation["halves"][1] if study.protocol == "halves" else evaluation["score"]
+    return None if value is None else float(value)
+
+
+def _pair(halves: Sequence[Any]) -> tuple[float, float] | None:
+    first, second = halves
+    return None if first is None or second is None else (float(first), float(second))
+
+
+def _embeddings(
+    study: Study, grid: Grid, ledger: Ledger, held: Mapping[str, set[str]]
+) -> tuple[dict[PromptId, Floats], dict[str, dict[PromptId, Floats]]]:
+    main: dict[PromptId, Floats] = {}
+    others: dict[str, dict[PromptId, Floats]] = {}
+    # A task that is source and target has two embeddings; the source's stands under its name unless only the other is
+    # there. Similarities between tasks are the papers' for disjoint sources and targets.
+    for cell in reversed(grid.of_kind("embedding")):
+        if cell.key in held["embedding"]:
+            place = str(cell.spec["name"]), int(cell.spec["seed"])
+            step = int(cell.spec["step"])
+            table = main if step == study.embedding.step else others.setdefault(str(step), {})
+            table[place] = np.asarray(ledger.tensors("embedding", cell.key)["prompt"].numpy(), dtype=np.float64)
+    if study.embedding.best:
+        best: dict[PromptId, Floats] = {}
+        for cell in [*grid.of_kind("baseline"), *grid.of_kind("source")]:
+            if cell.key in held[cell.kind] and int(cell.spec["seed"]) in study.seeds:
+                tensors = ledger.tensors(cell.kind, cell.key)
+                if "best" in tensors:
+                    place = str(cell.spec.get("source", cell.spec.get("target"))), int(cell.spec["seed"])
+                    best[place] = np.asarray(tensors["best"].numpy(), dtype=np.float64)
+        if best:
+            others["best checkpoint"] = best
+    return main, others
+
+
+def _predictors(
+    study: Study, facts: Facts, grid: Grid, ledger: Ledger, held: Mapping[str, set[str]]
+) -> dict[str, dict[PromptId, dict[str, float]]]:
+    """Further rankings: the sources' sizes, which cost nothing, and what the study measured."""
+    rows = {source: sum(facts.data[task].train_rows for task in study.tasks_of(source)) for source in study.sources}
+    found = _data_sizes(study, rows) if any(rows.values()) else {}
+    for cell in grid.of_kind("prediction"):
+        if cell.key in held["prediction"]:
+            _add_predictions(found, ledger.read("prediction", cell.key).result, str(cell.spec["target"]))
+    return found
+
+
+def _data_sizes(study: Study, rows: Mapping[str, int]) -> dict[str, dict[PromptId, dict[str, float]]]:
+    prompts = [(source, seed) for source in study.sources for seed in study.seeds]
+    return {"data-size": {(s, r): dict.fromkeys(study.targets, float(rows[s])) for s, r in prompts}}
+
+
+def _add_predictions(
+    found: dict[str, dict[PromptId, dict[str, float]]], result: Mapping[str, Any], target: str
+) -> None:  # fmt: skip
+    for name, by_prompt in result["values"].items():
+        table = found.setdefault(name, {})
+        for prompt, value in by_prompt.items():
+            source, seed = str(prompt).rsplit(".", 1)
+            if value is not None:
+                table.setdefault((source, int(seed)), {})[target] = float(value)
+
+
+# -- lines that were kept of a ledger ------------------------------------------------------------------------------------
+
+NAME = re.compile(r"(?:(?P<start>.+)>)?(?P<target>[^>]+)\.(?P<seed>\d+)$")
+TUNED = re.compile(r"(?P<strategy>weighted_average|multitask_mixture)(?P<k>\d+)$")
+
+
+def collect_lines(path: str | Path, study: Study) -> Results:
+    """A study's records from the JSON lines that `benchmarks/ledger_lines.py` keeps of a ledger, one a cell.
+
+    They hold no prompts: task embeddings, and what ranks by them, are absent.
+
+    Args:
+        path: the lines.
+        study: the study they are of.
+
+    Raises:
+        DataError: a line that is not JSON or not of a cell; names it.
+    """
+    cells = list(_lines(Path(path)))
+    evaluated = {(_training_kind(cell), cell["cell"]): cell["result"] for cell in cells if cell["kind"] == "evaluation"}
+    runs, strategies = [], []
+    found: dict[str, dict[PromptId, dict[str, float]]] = {}
+    prices: dict[str, dict[str, Cost]] = {}
+    steps = sum(int(cell["result"]["steps"]) for cell in cells if cell["kind"] == "source")
+    shared = _shared_of_lines(cells, steps)
+    for cell in cells:
+        kind = cell["kind"]
+        if kind == "prediction":
+            _add_predictions(found, cell["result"], cell["cell"])
+            for name, tokens in cell["result"]["forward_tokens"].items():
+                prices.setdefault(name, {})[cell["cell"]] = Cost(tokens=float(tokens))
+        evaluation = evaluated.get((kind if kind in ("baseline", "transfer") else "", cell["cell"]))
+        if evaluation is None or kind not in ("baseline", "transfer", *STRATEGY_OF):
+            continue
+        record = _record_of(cell, evaluation, study)
+        start, target, seed = _parts(cell["cell"])
+        if kind in ("baseline", "transfer"):
+            source = _source_of(start) if start else None
+            runs.append(_run(study, target, seed, source, record, evaluation))
+            continue
+        tuned = TUNED.match(start)
+        place = (
+            (tuned["strategy"], study.strategies.tuned_similarity, int(tuned["k"]))
+            if tuned
+            else (STRATEGY_OF[kind], "", 0)
+        )
+        spec = StudyCell(kind=kind, key="", name=cell["cell"], identity={}, spec={"target": target, "seed": seed})
+        train, validation = training_tokens(kind, record)
+        cost = Cost(steps=record.result["steps"], tokens=train + validation, seconds=record.result["seconds"])
+        strategies.append(_strategy(study, place, spec, record, evaluation, cost, shared.get(kind, 0)))
+    return Results(
+        sources=study.sources, targets=study.targets, seeds=study.seeds, runs=tuple(runs), strategies=tuple(strategies),
+        predictors=found, report_half=1 if study.protocol == "halves" else None, embedding_costs=embedding_costs(study, runs),
+        predictor_costs=prices, source_steps=steps,
+    )  # fmt: skip
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    import json
+
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            cell = json.loads(line)
+            kind, name = cell["kind"], cell["cell"]
+            assert isinstance(kind, str)
+            assert isinstance(name, str)
+            yield cell
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
+            raise DataError(
+                f"{path} line {number} is no cell of a ledger: it needs a kind, a cell and a result."
+            ) from error
+
+
+def _training_kind(cell: Mapping[str, Any]) -> str:
+    """Of an evaluation's name: a run from scratch, a transfer, or (empty) another method's."""
+    start, _, _ = _parts(cell["cell"])
+    if not start:
+        return "baseline"
+    return "transfer" if re.fullmatch(r".+\.\d+", start) else ""
+
+
+def _parts(name: str) -> tuple[str, str, int]:
+    """(start, target, seed) of ``mnli.1>cb.1``; the start is empty from scratch."""
+    found = NAME.match(name)
+    if found is None:
+        return "", name, 0
+    return found["start"] or "", found["target"], int(found["seed"])
+
+
+def _source_of(start: str) -> PromptId:
+    source, seed = start.rsplit(".", 1)
+    return source, int(seed)
+
+
+def _record_of(cell: Mapping[str, Any], evaluation: Mapping[str, Any], study: Study) -> Record:
+    """A line as a record; how many rows chose checkpoints follows from the halves and the settings."""
+    select, report = (int(n) for n in evaluation["rows"])
+    chosen = min(select, study.target.eval_rows or select)
+    evidence = {"select_rows": chosen, "report_rows": select + report}
+    return Record(
+        kind=cell["kind"], key=cell["key"], identity={}, result=cell["result"], provenance={"evidence": evidence}
+    )
+
+
+def _shared_of_lines(cells: Sequence[Mapping[str, Any]], source_steps: int) -> dict[str, int]:
+    def steps(kind: str) -> int:
+        return next((int(cell["result"]["steps"]) for cell in cells if cell["kind"] == kind), 0)
+
+    return {
+        "weighted_average": source_steps, "race": source_steps, "latent_transfer": steps("latent_space"),
+        "multitask_model_tuning": steps("multitask_tuning"),
+    }  # fmt: skip

@@ -1,0 +1,124 @@
+"""Studies on several backbones side by side: score against the backbone's size (SPoT Figure 1 and Table 4; SharPT Figure 2).
+
+Every backbone has a ledger of its own; a study is recognised by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from softprompt.analysis.methods import RANDOM, TOP_K, Methods
+from softprompt.analysis.records import Floats, Results
+from softprompt.analysis.tables import Cell, Table, summary
+from softprompt.errors import UsageError
+
+Point = tuple[float, float, float | None]
+SCALED = {
+    "from scratch": "prompt tuning",
+    "sharpt": "sharpt",
+    "model_tuning": "model_tuning",
+    "multitask_model_tuning": "multitask_model_tuning",
+}
+"""Methods of SharPT's Figure 2, and multi-task model tuning: their names among `averages`, and on a study's page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sized:
+    """A study on one backbone.
+
+    Attributes:
+        backbone: name.
+        parameters: stored in it.
+        results: of the study.
+    """
+
+    backbone: str
+    parameters: int
+    results: Results
+
+
+def sized_studies(folders: Sequence[str | Path], name: str | None = None) -> list[Sized]:
+    """One study on several backbones, smallest first.
+
+    Args:
+        folders: ledgers, one a backbone.
+        name: of the study; may be left out where each ledger holds one.
+
+    Raises:
+        UsageError: a ledger without the study, or a backbone whose size was not recorded.
+    """
+    from softprompt.analysis.read import collect
+    from softprompt.study.reading import facts_of, open_study
+
+    if not folders:
+        raise UsageError("sizes are compared over ledgers: give at least one, one a backbone.")
+    studies: list[Sized] = []
+    for folder in folders:
+        study, ledger, noted = open_study(folder, name)
+        facts = facts_of(study, noted)
+        if not facts.parameters:
+            raise UsageError(f"{folder} does not say how large {facts.backbone} is: run its study again to record it.")
+        studies.append(
+            Sized(backbone=facts.backbone, parameters=facts.parameters, results=collect(study, ledger, facts))
+        )
+    return by_size(studies)
+
+
+def by_size(studies: Sequence[Sized]) -> list[Sized]:
+    """Smallest first.
+
+    Raises:
+        UsageError: their targets differ: an average over other tasks is another number.
+    """
+    tasks = {tuple(sorted(one.results.targets)): one.backbone for one in studies}
+    if len(tasks) > 1:
+        told = "; ".join(f"{backbone}: {', '.join(targets)}" for targets, backbone in tasks.items())
+        raise UsageError(
+            f"sizes are compared on the same target tasks, these studies have others ({told}): name ledgers of one."
+        )
+    return sorted(studies, key=lambda one: one.parameters)
+
+
+def averages(results: Results) -> dict[str, Cell]:
+    """Average score over targets by method: from scratch, each source task, the best source prompt, other methods."""
+    found = Methods.of(results, (1,))
+    out = {"from scratch": found.baseline.cell()}
+    scores: Floats = results.transfers_STR()
+    out |= {f"from {source}": summary(scores[s].mean(axis=0)) for s, source in enumerate(results.sources)}
+    out |= {m.name: m.cell() for m in found.shown[1:] if m.strategy not in (RANDOM, TOP_K)}
+    return out
+
+
+def size_table(studies: Sequence[Sized], names: Mapping[str, str] | None = None, file: str = "sizes") -> Table:
+    """Methods by backbone, smallest first (SPoT Table 4).
+
+    Args:
+        studies: from `by_size`.
+        names: methods of `averages` to show, and what they are called; all where None.
+        file: name of the table.
+    """
+    columns = [_named(averages(one.results), names) for one in studies]
+    methods = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [(name, *(column.get(name) for column in columns)) for name in methods]
+    return Table(
+        name=file,
+        title="Average score over the target tasks by backbone (percent)",
+        columns=("method", *(f"{one.backbone} ({one.parameters / 1e6:.0f}M)" for one in studies)),
+        rows=tuple(rows),
+    )
+
+
+def _named(found: Mapping[str, Cell], names: Mapping[str, str] | None) -> dict[str, Cell]:
+    return dict(found) if names is None else {names[name]: found[name] for name in names if name in found}
+
+
+def size_series(studies: Sequence[Sized], names: Mapping[str, str] | None = None) -> Mapping[str, list[Point]]:
+    """(parameters, score, standard deviation) by method; finished ones only; arguments as those of `size_table`."""
+    series: dict[str, list[Point]] = {}
+    for one in studies:
+        for name, cell in _named(averages(one.results), names).items():
+            if cell.value is not None and cell.complete:
+                series.setdefault(name, []).append((float(one.parameters), cell.value, cell.std))
+    return series

@@ -1,0 +1,247 @@
+"""What a study says, first: a plain answer to each question with its figures, and the papers' figures beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from softprompt.analysis.comparison import ABLATED, differences
+from softprompt.analysis.harm import BLIND, ByRows
+from softprompt.analysis.methods import PAPER_K, PAPER_PROMPTS, TOP_K, Methods, MethodScores, paper_k
+from softprompt.analysis.predictors import judged
+from softprompt.analysis.records import Floats, Results
+from softprompt.analysis.searches import paper_search
+from softprompt.analysis.similarity import SIMILARITIES
+from softprompt.analysis.statistics import Interval, ratio_interval, share_text, t_interval, what_targets_can_show
+from softprompt.analysis.tables import PENDING, Row, Table
+
+Answer = Literal["yes", "no", "not shown", "pending"]
+NO_ROWS = "needs the targets' rows, which were not at hand"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer to one question.
+
+    Attributes:
+        question: as a reader would ask it.
+        answer: ``yes`` or ``no`` where an interval is clear of zero, ``not shown`` where it is not, ``pending``.
+        told: the figures, in a sentence.
+    """
+
+    question: str
+    answer: Answer
+    told: str
+
+
+def verdicts(found: Methods, results: Results, rows: ByRows | None = None) -> list[Verdict]:
+    """Every question that the study can say something on, the most important first."""
+    return [
+        *_transfer(found, results),
+        *_choosing(results),
+        *_racing(found),
+        *_harm(rows, results),
+        *_sharpt(found),
+        *_weights(found),
+    ]
+
+
+def strength(results: Results) -> str:
+    """What so many targets can show, in a sentence."""
+    return what_targets_can_show(len(results.targets))
+
+
+def _answer(interval: Interval) -> Answer:
+    if np.isnan(interval.mean):
+        return "pending"
+    return "yes" if interval.above else "no" if interval.below else "not shown"
+
+
+def _points(values_T: Floats, over: str) -> tuple[Interval, str]:
+    interval = t_interval(values_T)
+    if np.isnan(interval.mean):
+        return interval, PENDING
+    better, ends = int((values_T > 0).sum()), interval.text(sign=True)
+    return interval, f"{ends} points {over}, better on {better} of {len(values_T)} targets"
+
+
+def _transfer(found: Methods, results: Results) -> Iterator[Verdict]:
+    search = paper_search(found, len(results.prompts))
+    seeds = found.choices.fewest_scratch
+    for method, question in (
+        (search, "Does a retrieved source prompt beat a start from scratch?"),
+        (found.oracle, "Does the best of all source prompts beat it?"),
+    ):
+        if method is not None:
+            interval, told = _points(found.gain_T(method), f"over the mean of {seeds} runs from scratch")
+            if method is found.oracle and not np.isnan(interval.mean):
+                fair = t_interval(method.score_T - found.choices.scratch_T(method.tunings))
+                told += f"; {fair.text(sign=True)} over the best of {min(seeds, method.tunings)} of them"
+            yield Verdict(question=question, answer=_answer(interval), told=f"{method.name}: {told}.")
+
+
+def _choosing(results: Results) -> Iterator[Verdict]:
+    if len(results.prompts) < 2:
+        return
+    predictors, random, targets = judged(results, (1,))
+    known = [one for one in predictors if not np.isnan(one.regret[1].mean)]
+    question = "Does any ranking choose better than chance?"
+    if not known or not targets:
+        yield Verdict(question=question, answer="pending", told="No ranking can be judged yet.")
+        return
+    best = min(known, key=lambda one: one.regret[1].mean)
+    saved = best.against_random[1]
+    clear = saved.points.above and saved.p_holm < 0.05
+    yield Verdict(
+        question=question,
+        answer="yes" if clear else "not shown",
+        told=(
+            f"With one try, the best of {len(known)} rankings ({SIMILARITIES.get(best.name, best.name)}) loses "
+            f"{best.regret[1].text()} points to the best source prompt, random choice {random[1].text()}; saved "
+            f"{saved.points.text(sign=True)}, p {saved.p_holm:.3f} after correction for {len(known)} rankings."
+        ),
+    )
+
+
+def _racing(found: Methods) -> Iterator[Verdict]:
+    if found.race is None:
+        return
+    interval, told = _points(found.gain_T(found.race), "over scratch")
+    share, cost = (
+        ratio_interval(found.gain_T(found.race), found.gain_T(found.oracle)),
+        found.race.cost_share(found.oracle),
+    )
+    kept = "the oracle's gain is not clear of zero, so no share of it is given"
+    kept = kept if np.isnan(share.mean) else f"{share_text(share)} of the oracle's gain"
+    price = "" if np.isnan(cost) else f" at {100 * cost:.0f} % of the oracle's cost"
+    yield Verdict(question="Does a race beat scratch?", answer=_answer(interval), told=f"{told}{price}; {kept}.")
+
+
+def _harm(rows: ByRows | None, results: Results) -> Iterator[Verdict]:
+    question = "Does the guard hold harm back?"
+    if rows is None or rows.blind(len(results.targets)):
+        yield Verdict(question=question, answer="pending", told=f"Telling {NO_ROWS}.")
+        return
+    harm = rows.harm(BLIND)
+    if harm is None:
+        return
+    share = 100 * harm.worse / harm.delivered
+    told = f"Without it {share:.1f} % of {harm.delivered} delivered prompts are worse than scratch beyond noise"
+    if not harm.kept:
+        yield Verdict(question=question, answer="not shown", told=f"{told}; it lets none through.")
+        return
+    rest = 100 * harm.kept_worse / harm.kept
+    few = "" if harm.kept >= 60 else " (too few to put a figure on harm)"
+    answer: Answer = "not shown" if harm.kept < 60 else "yes" if rest <= 5 else "no"
+    yield Verdict(
+        question=question, answer=answer, told=f"{told}; of the {harm.kept:g} it lets through {rest:.1f} %{few}."
+    )
+
+
+def _sharpt(found: Methods) -> Iterator[Verdict]:
+    own = found.named("sharpt")
+    if own is None:
+        return
+    interval, told = _points(found.gain_T(own), "over prompt tuning from scratch")
+    yield Verdict(question="Does SharPT beat prompt tuning?", answer=_answer(interval), told=f"{told}.")
+    searches = [m for m in found.searches if m.strategy == TOP_K]
+    price = own.cost_share(found.oracle)
+    near = [m for m in searches if m.cost_share(found.oracle) <= max(0.1, price)] or searches[:1]
+    if near:
+        best = max(near, key=lambda m: float(np.nan_to_num(m.score_T.mean(), nan=-np.inf)))
+        interval, told = _points(
+            own.score_T - best.score_T, f"against {best.name}, the best of {len(near)} at its cost"
+        )
+        yield Verdict(
+            question="Does SharPT beat SPoT's retrieval at its cost?", answer=_answer(interval), told=f"{told}."
+        )
+    parts = [(name, m) for name in ABLATED if (m := found.named(name)) is not None]
+    for name, part in parts:
+        interval, told = _points(own.score_T - part.score_T, f"over {name}")
+        yield Verdict(question=f"Does SharPT need what '{name}' leaves out?", answer=_answer(interval), told=f"{told}.")
+
+
+def _weights(found: Methods) -> Iterator[Verdict]:
+    tuned = found.named("model_tuning")
+    if tuned is not None:
+        interval, told = _points(found.gain_T(tuned), "over prompt tuning from scratch")
+        yield Verdict(question="Does tuning all weights beat prompt tuning?", answer=_answer(interval), told=f"{told}.")
+
+
+def figure_table(found: Methods, results: Results, rows: ByRows | None = None) -> Table:
+    """The figures that a study is judged by, with intervals, beside SPoT's."""
+    body: list[Row] = [
+        *_search_lines(found, results),
+        *_guard_lines(rows, results),
+        *_sharpt_lines(found),
+    ]
+    return Table(
+        name="figures",
+        title="The figures in one place",
+        columns=("figure", "here", "SPoT"),
+        rows=tuple(body),
+        notes=(
+            f"{found.choices.note} {strength(results)} Gain is over the mean of {found.choices.fewest_scratch} runs from scratch; a "
+            "share of the oracle's gain is given only where that gain is clear of zero.",
+            "SPoT's numbers are gains over the mean run from scratch, chosen and reported on the same rows.",
+        ),
+    )
+
+
+def _search_lines(found: Methods, results: Results) -> list[Row]:
+    total = len(results.prompts)
+    whole_T = found.gain_T(found.oracle)
+    lines: list[Row] = [("gain of the oracle, points", t_interval(whole_T).text(sign=True), "6.0")]
+    search, drawn = paper_search(found, total), found.named("random", None, paper_k(total))
+    named: list[tuple[MethodScores | None, str]] = [
+        (search, f"80% at {PAPER_K} of {PAPER_PROMPTS}"), (drawn, "–"), (found.race, f"90% at 15 of {PAPER_PROMPTS}"),
+    ]  # fmt: skip
+    for method, paper in named:
+        if method is None:
+            continue
+        gain_T, done = found.gain_T(method), method.finished and found.oracle.finished
+        cost = method.cost_share(found.oracle)
+        lines += [
+            (f"gain of {method.name}, points", t_interval(gain_T).text(sign=True), "–"),
+            (f"oracle's gain kept by {method.name}", share_text(ratio_interval(gain_T, whole_T), done), paper),
+            (f"cost of {method.name}, share of the oracle's", PENDING if np.isnan(cost) else f"{100 * cost:.0f}%", "–"),
+        ]
+    fair = t_interval(found.oracle.score_T - found.choices.scratch_T(found.oracle.tunings))
+    return [*lines, ("oracle over the best of as many seeds from scratch, points", fair.text(sign=True), "–")]
+
+
+def _guard_lines(rows: ByRows | None, results: Results) -> list[Row]:
+    words = "delivered prompts that are worse than scratch beyond noise"
+    if rows is None or rows.blind(len(results.targets)):
+        return [(words, NO_ROWS, "not guarded")]
+    harm = rows.harm(BLIND)
+    if harm is None:
+        return [(words, PENDING, "not guarded")]
+    kept = f"{100 * harm.kept_worse / harm.kept:.1f}% of {harm.kept:g}" if harm.kept else "none let through"
+    hits = sum(test.beyond_noise for test in rows.gains)
+    return [
+        (f"{words}, without the guard", f"{100 * harm.worse / harm.delivered:.1f}% of {harm.delivered}", "not guarded"),
+        (f"{words}, of those the guard lets through", kept, "–"),
+        ("targets where the best source prompt beats scratch beyond noise", f"{hits} of {len(rows.gains)}", "–"),
+    ]
+
+
+def _sharpt_lines(found: Methods) -> list[Row]:
+    """SharPT against SPoT's retrieval and what is dearer than either, and its cost."""
+    own = found.named("sharpt")
+    if own is None:
+        return []
+    others = [m for m in found.shown if m.strategy in (TOP_K, "weighted_average", "oracle", "model_tuning")]
+    others += [m for m in found.others if m.strategy == "multitask_model_tuning"]
+    share = own.cost_share(found.oracle)
+    lines: list[Row] = [
+        (f"SharPT against {name}, points", interval.text(sign=True), "–")
+        for name, interval in differences(found, "sharpt", others)
+    ]
+    return [
+        *lines,
+        ("SharPT's cost, share of the oracle's", PENDING if np.isnan(share) else f"{100 * share:.1f}%", "–"),
+    ]
