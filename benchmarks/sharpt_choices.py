@@ -80,7 +80,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--summary", action="store_true", help="print the table of what --out holds and stop")
     parser.add_argument("--variants", help="commas between; all where not given")
     parser.add_argument("--sources", default="mnli,qqp,qnli,sst2,squad,multirc,winogrande,race")
-    parser.add_argument("--targets", default="cb,rte,cr,mrpc,copa,wic", help="none: the spaces alone are measured")
+    parser.add_argument("--targets", default="cb,rte,cr,mrpc,copa,wic")
+    parser.add_argument("--spaces-only", action="store_true", help="train the spaces and adapt them to no target")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--backbone", default="builtin")
@@ -125,8 +126,7 @@ class Bench:
         self.backbone = load_backbone(options.backbone, dtype=options.dtype)
         self.encoder = CachedEncoder(load_encoder(options.encoder, self.backbone), options.cache)
         self.sources = [self.data(name, self.recipe.source) for name in options.sources.split(",")]
-        targets = [] if options.targets == "none" else options.targets.split(",")
-        self.targets = [self.data(name, self.recipe.target) for name in targets]
+        self.targets = [self.data(name, self.recipe.target) for name in options.targets.split(",")]
         shared = {
             "backbone": self.backbone.fingerprint,
             "encoder": self.encoder.fingerprint,
@@ -178,19 +178,14 @@ class Bench:
         started = time.perf_counter()
         recipe = VARIANTS[name](self.recipe)
         more: dict[str, Any] = {}
+        folder = self.options.runs and self.options.runs / f"{self.setting}-{name}-{seed}"
         if name in UNTRAINED:
             space = untrained_space(self.backbone, self.encoder, self.sources, recipe, seed=seed)
         else:
-            folder = self.options.runs and self.options.runs / f"{self.setting}-{name}-{seed}"
             (trained,) = train_space(
-                self.backbone,
-                self.encoder,
-                self.sources,
-                recipe,
-                seeds=[seed],
-                folder=folder,
-                resume=folder is not None,
-            )
+                self.backbone, self.encoder, self.sources, recipe, seeds=[seed],
+                folder=folder and folder / "sources", resume=folder is not None,
+            )  # fmt: skip
             space = trained.space
             more = {"source_scores": trained.result.scores, "source_seconds": round(time.perf_counter() - started, 1)}
             if trained.use is not None:
@@ -199,8 +194,11 @@ class Bench:
         if space.skill_count > 1:
             more["relations"] = self.relations(space)
         scores = {}
-        if self.targets:
-            adapted = adapt(self.backbone, self.encoder, space, self.targets, recipe.target, seeds=[seed])
+        if not self.options.spaces_only:
+            adapted = adapt(
+                self.backbone, self.encoder, space, self.targets, recipe.target, seeds=[seed],
+                folder=folder and folder / "targets", resume=folder is not None,
+            )  # fmt: skip
             scores = {a.task: a.result.scores["score"] for a in adapted}
             more["cost"] = {
                 "tokens": sum(a.result.tokens for a in adapted),

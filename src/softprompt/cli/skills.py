@@ -50,6 +50,7 @@ def relations(
         loaded.prompter(model, encoder),
         {t.name: encoded[t.name] for t in left},
         {t.name: encoded[t.name] for t in right},
+        categories={t.name: t.category.replace("_", " ") for t in by_name.values()},
     )
     drawn = [relations_heatmap(found, figure)] if figure is not None else []
     cosine = found.cosine_AB.tolist()

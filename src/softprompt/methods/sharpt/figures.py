@@ -15,19 +15,59 @@ from softprompt.methods.sharpt.relations import Relations
 
 
 def relations_heatmap(found: Relations, path: Path) -> Path:
-    """Cosine of skill use, sources down and targets across; written as PNG or SVG by the path's ending."""
-    figure = _figure(1.6 + 0.55 * len(found.targets), 1.4 + 0.35 * len(found.sources))
+    """Cosine of skill use, sources down and targets across, nested by category (SharPT Figure 3).
+
+    Tasks of one category stand in one block (`Relations.nested`); each target's closest source is framed. Written as PNG
+    or SVG by the path's ending.
+    """
+    nested = found.nested()
+    matrix = nested.cosine_AB.numpy()
+    figure = _figure(2.6 + 0.6 * len(nested.targets), 2.0 + 0.38 * len(nested.sources))
     axes = figure.subplots()
-    matrix = found.cosine_AB.numpy()
-    image = axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    axes.set_xticks(range(len(found.targets)), found.targets, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(found.sources)), found.sources, fontsize=8)
+    image = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    axes.set_xticks(range(len(nested.targets)), nested.targets, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(nested.sources)), nested.sources, fontsize=8)
+    axes.tick_params(length=0)
+    closest = matrix.argmax(0)
     for (row, column), value in _cells(matrix):
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.6 else "k")
+        weight = "bold" if closest[column] == row else "normal"
+        colour = "white" if value > 0.6 else "black"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour, weight=weight)
+        if closest[column] == row:
+            frame = {"fill": False, "edgecolor": "black", "linewidth": 1.6, "zorder": 4}
+            axes.add_patch(_rectangle(column - 0.44, row - 0.44, 0.88, 0.88, **frame))
+    _blocks(axes, nested)
     axes.set_xlabel("target task")
     axes.set_ylabel("source task")
-    figure.colorbar(image, ax=axes, label="cosine of skill use")
+    figure.colorbar(image, ax=axes, label="cosine of skill use", shrink=0.8)
     return _save(figure, path)
+
+
+def _blocks(axes: Any, nested: Relations) -> None:
+    """White lines between categories, and their names: of targets above, of sources on the right."""
+    for names, across in ((nested.targets, True), (nested.sources, False)):
+        for category, start, end in blocks_of([nested.categories.get(name, "") for name in names]):
+            line = axes.axvline if across else axes.axhline
+            if start:
+                line(start - 0.5, color="white", linewidth=4)
+            middle, edge = (start + end - 1) / 2, 1.01
+            if across:
+                axes.text(middle, edge, category, transform=axes.get_xaxis_transform(), ha="left", va="bottom",
+                          rotation=30, fontsize=8, style="italic")  # fmt: skip
+            else:
+                axes.text(edge, middle, category, transform=axes.get_yaxis_transform(), ha="left", va="center",
+                          fontsize=8, style="italic")  # fmt: skip
+
+
+def blocks_of(categories: Sequence[str]) -> list[tuple[str, int, int]]:
+    """(category, first place, place after the last) of each run of equal categories."""
+    found: list[tuple[str, int, int]] = []
+    for place, category in enumerate(categories):
+        if found and found[-1][0] == category:
+            found[-1] = (category, found[-1][1], place + 1)
+        else:
+            found.append((category, place, place + 1))
+    return found
 
 
 def skill_use_curve(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
@@ -64,6 +104,12 @@ def _figure(width: float, height: float) -> Any:
             "drawing needs matplotlib, which is not installed: run pip install 'softprompt[report]'."
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _rectangle(left: float, top: float, width: float, height: float, **style: Any) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((left, top), width, height, **style)
 
 
 def _cells(matrix: Any) -> list[tuple[tuple[int, int], float]]:

@@ -7,7 +7,7 @@ tasks are related by the cosine of their representations. Letters: K skills, S r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Relations:
         cosine_AB: float64 [A, B], in 0..1.
         use: task representation (K shares that sum to 1) by task.
         rows: rows counted by task.
+        categories: family of each task, e.g. ``nli``; empty where not known.
     """
 
     sources: tuple[str, ...]
@@ -39,6 +40,21 @@ class Relations:
     cosine_AB: Tensor
     use: Mapping[str, tuple[float, ...]]
     rows: Mapping[str, int]
+    categories: Mapping[str, str] = field(default_factory=dict)
+
+    def nested(self) -> Relations:
+        """The same with tasks of one category side by side, categories and tasks with the strongest relations first.
+
+        A figure of it shows in blocks whether relations follow the categories, which were not used to compute them.
+        """
+        rows = _nested(self.sources, self.cosine_AB.mean(1).tolist(), self.categories)
+        columns = _nested(self.targets, self.cosine_AB.mean(0).tolist(), self.categories)
+        return replace(
+            self,
+            sources=tuple(self.sources[i] for i in rows),
+            targets=tuple(self.targets[j] for j in columns),
+            cosine_AB=self.cosine_AB[rows][:, columns],
+        )
 
     def nearest(self, target: str, count: int = 3) -> list[tuple[str, float]]:
         """The ``count`` sources closest to a target, closest first."""
@@ -54,6 +70,7 @@ class Relations:
             "cosine": self.cosine_AB.tolist(),
             "use": {name: list(values) for name, values in self.use.items()},
             "rows": dict(self.rows),
+            "categories": dict(self.categories),
         }
 
 
@@ -80,7 +97,12 @@ def task_representation(prompts: LatentPrompts, encoding_Sm: Tensor, run: int = 
 
 
 def relations(
-    prompts: LatentPrompts, sources: Mapping[str, Tensor], targets: Mapping[str, Tensor], run: int = 0
+    prompts: LatentPrompts,
+    sources: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    run: int = 0,
+    *,
+    categories: Mapping[str, str] | None = None,
 ) -> Relations:
     """Relations of all pairs of a source and a target task.
 
@@ -89,6 +111,7 @@ def relations(
         sources: raw instance encodings [S, m] by source task.
         targets: the same by target task; a task may be on both sides.
         run: whose skills.
+        categories: family of each task, for the figure.
 
     Raises:
         DataError: a task without rows.
@@ -101,7 +124,17 @@ def relations(
         cosine_AB=_cosine([use[name] for name in sources], [use[name] for name in targets]),
         use={name: tuple(values.tolist()) for name, values in use.items()},
         rows={name: len(encoding_Sm) for name, encoding_Sm in encodings.items()},
+        categories=dict(categories or {}),
     )
+
+
+def _nested(names: Sequence[str], strength: Sequence[float], categories: Mapping[str, str]) -> list[int]:
+    """Places of the names, categories kept together, the strongest first on both levels."""
+    own = [categories.get(name, "") for name in names]
+    best: dict[str, float] = {}
+    for category, value in zip(own, strength, strict=True):
+        best[category] = max(best.get(category, value), value)
+    return sorted(range(len(names)), key=lambda i: (-best[own[i]], own[i], -strength[i], i))
 
 
 def _cosine(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from softprompt.errors import UsageError
 from softprompt.methods.counts import T5_SIZES, count
-from softprompt.methods.sharpt.figures import relations_heatmap, skill_use_curve
+from softprompt.methods.sharpt.figures import blocks_of, relations_heatmap, skill_use_curve
 from softprompt.methods.sharpt.relations import Relations
 
 
@@ -20,10 +21,26 @@ def test_figures_are_written(tmp_path: Path) -> None:
         use={"a": (1.0,), "b": (1.0,), "c": (1.0,)}, rows={"a": 1, "b": 1, "c": 1},
     )  # fmt: skip
     assert relations_heatmap(found, tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    named = replace(found, categories={"a": "nli", "b": "sentiment", "c": "sentiment"})
+    drawn = relations_heatmap(named, tmp_path / "map.svg").read_text()
+    assert all(word in drawn for word in ("nli", "sentiment"))
     history = [{"run": "space", "step": s, "used": 5 + s, "dead": 2, "perplexity": 4.0 + s} for s in range(4)]
     assert b"<svg" in skill_use_curve(history, tmp_path / "use.svg").read_bytes()
     with pytest.raises(UsageError, match="no measurement"):
         skill_use_curve([], tmp_path / "none.png")
+
+
+def test_relations_are_nested_by_category() -> None:
+    cosine = torch.tensor([[0.1, 0.2], [0.9, 0.1], [0.3, 0.6], [0.2, 0.4]], dtype=torch.float64)
+    found = Relations(
+        sources=("a", "b", "c", "d"), targets=("x", "y"), cosine_AB=cosine, use={}, rows={},
+        categories={"a": "nli", "b": "qa", "c": "nli", "d": "qa", "x": "nli", "y": "qa"},
+    ).nested()  # fmt: skip
+    assert found.sources == ("b", "d", "c", "a")
+    assert found.targets == ("x", "y")
+    assert found.nearest("x")[0] == ("b", pytest.approx(0.9))
+    assert [found.cosine_AB[i, 1].item() for i in range(4)] == [0.1, 0.4, 0.6, 0.2]
+    assert blocks_of([found.categories[name] for name in found.sources]) == [("qa", 0, 2), ("nli", 2, 4)]
 
 
 def test_the_pages_parameter_counts_are_computed(repo: Path) -> None:
