@@ -229,3 +229,28 @@ def test_two_prompts_of_one_name_are_refused(adapted: Path, capsys: pytest.Captu
     )
     assert code == 2
     assert "adapted/films-seed0 and again/films-seed0 are both called 'films-seed0'" in err
+
+
+def test_skills_of_a_short_training_are_told(adapted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two steps, where use is measured every hundred: the start and the end stand in the table all the same."""
+    for folder in ("space", "space/space"):
+        code, out, err = call(capsys, "sharpt", "skills", folder, "--json")
+        assert code == 0, err
+        history = json.loads(out)["history"]
+        assert [record["step"] for record in history] == [0, 2]
+        told = manifest(Path("space/space"))["training"]["skill_use"]
+        assert {name: history[-1][name] for name in told} == told
+    code, out, err = call(capsys, "sharpt", "skills", "adapted/films-seed0")
+    assert code == 2
+    assert "holds no measurement of skill use" in err
+
+
+def test_relations_draw_a_nested_figure(adapted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    asked = ("sharpt", "relations", "--space", "space/space", "--sources", "films,stories", "--targets", "films")
+    code, out, err = call(capsys, *asked, *HERE, "--cache", "encodings", "--figure", "relations.svg", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["cosine"][0][0] == pytest.approx(1.0)
+    assert set(found["categories"]) == {"films", "stories"}
+    assert "<svg" in Path("relations.svg").read_text()

@@ -37,13 +37,26 @@ _SPACE_FILES = ("manifest.json", "space.safetensors")
 
 
 def sharpt_settings(study: Study, ablation: str = "none") -> SharPTRecipe:
-    """The study's SharPT recipe, its training settings replaced where the study says so, and without what is ablated."""
+    """The study's SharPT recipe, its training settings replaced where the study says so, and without what is ablated.
+
+    Rows are cut and checkpoints are looked at as for the study's other prompts: a choice among more checkpoints would be
+    an advantage, one among fewer a handicap.
+    """
     from softprompt.methods.sharpt.recipes import sharpt_recipe
 
     found = sharpt_recipe(study.sharpt.recipe)
     length = study.sharpt.prompt_length or found.source.prompt_length
-    source = found.source.having(prompt_length=length, steps=study.sharpt.source_steps or found.source.steps)
-    target = found.target.having(prompt_length=length, steps=study.sharpt.target_steps or found.target.steps)
+    rate = study.sharpt.learning_rate
+    source, target = (
+        part.having(
+            prompt_length=length, steps=steps or part.steps, learning_rate=rate or part.learning_rate,
+            eval_every=others.eval_every, max_input_tokens=others.max_input_tokens,
+        )
+        for part, steps, others in (
+            (found.source, study.sharpt.source_steps, study.source),
+            (found.target, study.sharpt.target_steps, study.target),
+        )
+    )  # fmt: skip
     start = replace(found.start, skill_count=study.sharpt.skills) if study.sharpt.skills else found.start
     return replace(found, source=source, target=target, start=start).ablated(ablation)  # type: ignore[arg-type]
 

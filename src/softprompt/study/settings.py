@@ -118,6 +118,7 @@ class SharPTChoice:
         encoder: instance encoder, as `softprompt.methods.sharpt.encoders.load_encoder` takes it.
         skills: K; 0 for the recipe's.
         prompt_length: P; 0 for the recipe's.
+        learning_rate: on sources and targets; 0 for the recipe's. A backbone whose prompts want a smaller rate wants it here.
         source_steps: steps of source training; 0 for the recipe's.
         target_steps: steps on a target; 0 for the recipe's.
         ablations: of `SHARPT_ABLATIONS`, each run like SharPT itself (SharPT Tables 2 and 3).
@@ -127,6 +128,7 @@ class SharPTChoice:
     encoder: str = "auto"
     skills: int = 0
     prompt_length: int = 0
+    learning_rate: float = 0.0
     source_steps: int = 0
     target_steps: int = 0
     ablations: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from softprompt.analysis.read import collect, skill_relations
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.methods.sharpt.recipes import ABLATIONS
 from softprompt.report.study import report_study
+from softprompt.study.arms import sharpt_settings
 from softprompt.study.build import build_grid
 from softprompt.study.grid import Grid, unresolved_facts
 from softprompt.study.ledger import Ledger
@@ -185,3 +186,14 @@ def test_bad_choices_are_refused(backbone: Path) -> None:
         made(backbone, model_tuning={"source_steps": -1})
     with pytest.raises(UnknownNameError, match="multitask_model_tuning"):
         made(backbone, methods=["multitask_model_tunin"])
+
+
+def test_sharpt_is_validated_and_cut_as_the_studys_prompts_are(backbone: Path) -> None:
+    recipe = sharpt_settings(everything(backbone))
+    study = everything(backbone)
+    assert (recipe.target.eval_every, recipe.target.max_input_tokens) == (
+        study.target.eval_every, study.target.max_input_tokens,
+    )  # fmt: skip
+    assert (recipe.target.steps, recipe.source.steps, recipe.start.skill_count) == (2, 3, 4)
+    slower = made(backbone, sharpt={"recipe": "quick", "learning_rate": 0.005})
+    assert {sharpt_settings(slower).source.learning_rate, sharpt_settings(slower).target.learning_rate} == {0.005}

@@ -11,7 +11,7 @@ from tests.unit.methods.sharpt.small_tasks import WordEncoder
 
 from softprompt.errors import BackboneError, DataError, UnknownNameError, UsageError
 from softprompt.methods.sharpt.cache import LATEST, CachedEncoder
-from softprompt.methods.sharpt.encoders import BackboneEncoder, HFEncoder, load_encoder, minilm, weights_digest
+from softprompt.methods.sharpt.encoders import SIMCSE, BackboneEncoder, HFEncoder, load_encoder, minilm, weights_digest
 from softprompt.tasks.task import Example, Split
 
 TEXTS = corpus(9, 5)
@@ -26,6 +26,7 @@ def test_the_backbone_encodes_without_a_second_model(kind: str) -> None:
     assert together.shape == (9, encoder.width)
     for i, text in enumerate(TEXTS):
         torch.testing.assert_close(encoder.encode([text])[0], together[i], rtol=1e-4, atol=1e-5)
+    assert encoder.lengths(TEXTS) == [len(row) for row in backbone.tokenize_inputs(TEXTS, 512)]
     assert not together.requires_grad
     assert backbone.weights_digest() == before
     assert encoder.fingerprint == BackboneEncoder(backbone).fingerprint
@@ -107,6 +108,51 @@ def test_unknown_and_unloadable_encoders(tmp_path: Path) -> None:
         HFEncoder(tmp_path, pooling="max")
 
 
+def test_a_hub_that_is_not_there_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading would retry for most of a minute; the encoder is never loaded from a hub that did not answer."""
+    import huggingface_hub
+    import transformers
+
+    asked: list[str] = []
+
+    def unreachable(self: object, where: str, **_: object) -> None:
+        asked.append(where)
+        raise OSError("no route to host")
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("loaded without asking")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", loaded)
+    with pytest.raises(BackboneError, match=r"could not be loaded: .*no route to host; .*'minilm' or 'backbone'"):
+        load_encoder("simcse", tiny_backbone("t5"))
+    assert asked == [SIMCSE]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BackboneError, match="HF_HUB_OFFLINE forbids downloads"):
+        load_encoder("simcse", tiny_backbone("t5"))
+    assert asked == [SIMCSE]
+
+
+def test_auto_takes_what_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny_backbone("t5")
+    made = {"minilm": WordEncoder(), "simcse": WordEncoder(3)}
+    monkeypatch.setattr("softprompt.methods.sharpt.encoders.minilm", lambda **_: made["minilm"])
+    monkeypatch.setattr("softprompt.methods.sharpt.encoders.HFEncoder", lambda *_, **__: made["simcse"])
+    assert load_encoder("auto", backbone) is made["simcse"]
+
+    def gone(*_: object, **__: object) -> None:
+        raise BackboneError("no hub.")
+
+    monkeypatch.setattr("softprompt.methods.sharpt.encoders.HFEncoder", gone)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    with pytest.warns(UserWarning, match="'minilm' encodes instead"):
+        assert load_encoder("auto", backbone) is made["minilm"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.warns(UserWarning, match="'backbone' encodes instead"):
+        assert load_encoder("auto", backbone).name == "backbone"
+
+
 def split_of(texts: list[str]) -> Split:
     return Split.of("train", [Example(key=f"t/train/{i}", inputs=t, targets="yes") for i, t in enumerate(texts)])
 
@@ -127,6 +173,7 @@ def test_the_cache_encodes_a_text_once(tmp_path: Path) -> None:
     again = CachedEncoder(WordEncoder(), tmp_path)
     assert torch.equal(again.precompute(split.examples), block)
     assert again.computed == 0
+    assert torch.equal(again.precompute(split.examples, ["nobody"]), block)
     other = CachedEncoder(WordEncoder(seed=1), tmp_path)
     assert not torch.equal(other.precompute(split.examples), block)
     assert other.computed == 9
