@@ -29,7 +29,7 @@ from softprompt.backbones.engine.layers import Linear, Norm
 from softprompt.backbones.engine.losses import token_losses
 from softprompt.backbones.engine.ops import activate, add_rms
 from softprompt.backbones.engine.packing import Layout, pack
-from softprompt.backbones.engine.tree import Rotation, Tree, attend_capped, attend_tree
+from softprompt.backbones.engine.tree import Rotation, Tree, attend_masked, attend_tree
 from softprompt.backbones.fingerprint import digest_tensors
 from softprompt.backbones.laid import Laid, laid_out
 from softprompt.backbones.sharding import Root, local, shard_layers, through
@@ -374,8 +374,4 @@ class _Decoding:
             mask = mask & (self.position_B[:, None] - place < heads.window)
         mask = mask[:, None, None]
         q, keys, values = turned[:, : heads.queries, None], keys[:, :, :end], values[:, :, :end]
-        if heads.softcap is not None:
-            return attend_capped(q, keys, values, mask, heads).flatten(1)
-        shared = heads.groups < heads.queries
-        out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=heads.scale, enable_gqa=shared)
-        return out.flatten(1)
+        return attend_masked(q, keys, values, mask, heads).flatten(1)

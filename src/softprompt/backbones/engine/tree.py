@@ -15,13 +15,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from softprompt.backbones.engine.formulas import wide
+from softprompt.backbones.engine.formulas import attention, wide
+from softprompt.backbones.engine.native.library import library
+from softprompt.backbones.engine.ops import kernels_for
 from softprompt.backbones.engine.packing import Layout
 from softprompt.batch import on_device
 
@@ -150,6 +152,16 @@ class Tree:
         start, length = self.layout.spans32
         return start, length, torch.tensor(self.parents, dtype=torch.int32)
 
+    @cached_property
+    def shared32(self) -> tuple[Tensor, int]:
+        """Where the positions of each segment that others stand behind lie among all such positions, int32 (-1: it has no
+        children), and how many there are."""
+        found, count, behind = [], 0, set(self.parents)
+        for s, length in enumerate(self.lengths):
+            found.append(count if s in behind else -1)
+            count += length if s in behind else 0
+        return torch.tensor(found, dtype=torch.int32), count
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -186,6 +198,52 @@ class Rotation:
         return torch.cat([low * cos - high * sin, high * cos + low * sin], -1).to(x_SNK.dtype)
 
 
+class _AttendTree(torch.autograd.Function):
+    """The kernels' form. Queries and keys are rotated once and kept so."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads) -> Tensor:
+        lib = library()
+        assert lib is not None
+        qkv = qkv.contiguous()
+        turned, total = torch.empty_like(qkv), qkv.shape[0]
+        form = (heads.queries + heads.groups, heads.queries + 2 * heads.groups, heads.width)
+        lib.call("rotate", qkv, rotation.cos, rotation.sin, turned, total, *form, 1.0)
+        out = qkv.new_empty(total - tree.given, heads.queries * heads.width)
+        lse = torch.empty(total - tree.given, heads.queries, dtype=torch.float32)
+        segments = len(tree.lengths)
+        lib.call(
+            "attend_tree", turned, *tree.spans32, tree.first, segments, tree.given, out, lse, *_arguments(heads)
+        )  # fmt: skip
+        ctx.save_for_backward(turned, out, lse, rotation.cos, rotation.sin)
+        ctx.tree, ctx.heads, ctx.form = tree, heads, form
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        lib = library()
+        assert lib is not None
+        turned, out, lse, cos, sin = ctx.saved_tensors
+        tree: Tree = ctx.tree
+        heads: Heads = ctx.heads
+        assert not tree.first
+        place, positions = tree.shared32
+        d_shared = torch.zeros(torch.get_num_threads(), positions, heads.groups, 2, heads.width)
+        d_qkv, d_out, segments = torch.empty_like(turned), d_out.contiguous(), len(tree.lengths)
+        lib.call(
+            "attend_tree_backward", turned, *tree.spans32, place, segments, out, d_out, lse, d_shared, positions, d_qkv,
+            *_arguments(heads),
+        )  # fmt: skip
+        lib.call("rotate", d_qkv, cos, sin, d_qkv, turned.shape[0], *ctx.form, -1.0)
+        return d_qkv, None, None, None
+
+
+def _arguments(heads: Heads) -> tuple[float, ...]:
+    """A layer's form as the kernels read it."""
+    window, softcap = heads.window or 0, heads.softcap or 0.0
+    return heads.queries, heads.groups, heads.width, window, float(heads.scale), float(softcap)
+
+
 def attend_tree(qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads) -> Tensor:
     """Causal attention of every computed position to its past and its ancestors.
 
@@ -199,8 +257,11 @@ def attend_tree(qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads) -> Te
         [S - tree.given, A * K].
     """
     count, width = heads.queries, heads.width
-    if not tree.levels:  # nothing but empty prompts
+    if not any(tree.lengths[tree.first :]):  # nothing but empty prompts
         return qkv.new_zeros(0, count * width)
+    lib = kernels_for(qkv)
+    if lib is not None and lib.attention:
+        return _AttendTree.apply(qkv, tree, rotation, heads)
     q_SAK, k_SGK, v_SGK = qkv.view(qkv.shape[0], -1, width).split([count, heads.groups, heads.groups], 1)
     turned = rotation.turned(torch.cat([q_SAK, k_SGK], 1))
     q_SAK, k_SGK = turned[:, :count], turned[:, count:]
@@ -218,21 +279,18 @@ def _attend_level(q_SAK: Tensor, k_SGK: Tensor, v_SGK: Tensor, level: Level, hea
     mask = level.behind >= 0
     if heads.window is not None:
         mask = mask & (level.behind < heads.window)
-    if heads.softcap is None:
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, scale=heads.scale, enable_gqa=heads.groups < heads.queries
-        )
-    else:
-        out = attend_capped(q, k, v, mask, heads)
+    out = attend_masked(q, k, v, mask, heads)
     return out.transpose(1, 2).flatten(0, 1).index_select(0, level.place_S)
 
 
-def attend_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Heads) -> Tensor:
-    """Attention [M, A, Q, K] with capped scores, computed in float32 at least; k and v are [M, G, L, K]."""
-    assert heads.softcap is not None
+def attend_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Heads) -> Tensor:
+    """Attention [M, A, Q, K] of q over k and v, [M, G, L, K], where the bool mask [M, 1, Q, L] is true."""
     shared = heads.queries // heads.groups
-    k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
-    scores = wide(q @ k.transpose(2, 3)) * heads.scale
+    if shared > 1:
+        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+    if heads.softcap is None:
+        hidden = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+        return attention(q, k, v, hidden, heads.scale)
+    scores = wide(q) @ wide(k).transpose(2, 3) * heads.scale
     scores = torch.tanh(scores / heads.softcap) * heads.softcap
-    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
-    return weights.to(v.dtype) @ v
+    return (scores.masked_fill(~mask, -torch.inf).softmax(-1) @ wide(v)).to(q.dtype)

@@ -1022,3 +1022,5 @@ void attend_source_backward(const bf16 *queries, const uint32_t *words, const ui
     }
 }
 #endif
+
+#include "tree.c"

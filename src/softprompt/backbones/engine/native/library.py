@@ -30,6 +30,7 @@ from softprompt.artifacts import cache_folder
 from softprompt.backbones.engine.native.levels import Level, in_force
 
 _SOURCE = Path(__file__).with_name("kernels.c")
+_INCLUDED = (_SOURCE.with_name("tree.c"),)
 # No -ffast-math: NaN and infinity must come through, so that a run that has gone wrong is stopped.
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-shared", "-fPIC")
 _BUILD_SECONDS = 120
@@ -104,7 +105,8 @@ def _loaded(compiler: str, level: Level) -> ctypes.CDLL:
 
 def _identity(compiler: str, level: Level) -> str:
     """16 hex digits of everything the built file depends on."""
-    parts = "|".join([_SOURCE.read_text(), *FLAGS, *level.compiler, compiler])
+    sources = [path.read_text() for path in (_SOURCE, *_INCLUDED)]
+    parts = "|".join([*sources, *FLAGS, *level.compiler, compiler])
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
