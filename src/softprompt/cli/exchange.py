@@ -9,7 +9,7 @@ import typer
 
 from softprompt.cli import options as o
 from softprompt.cli.app import command
-from softprompt.cli.library import Name, Place, Replace, library
+from softprompt.cli.library import Place, Replace, library
 from softprompt.cli.output import Answer, lines
 from softprompt.errors import DataError, UsageError
 
@@ -68,18 +68,31 @@ def _imported(
 @command(library, "export")
 def export(
     place: Place,
-    name: Name,
-    out: Annotated[Path, typer.Argument(help="File, or folder for peft.", show_default=False)],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="The prompt; for lora several, all if none is named.")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Argument(help="File, or folder for peft and lora.", show_default=False)],
     kind: Annotated[
-        Literal["peft", "npy", "vllm"], typer.Option("--format", help="peft folder, Google's npy, vllm.")
+        Literal["peft", "lora", "npy", "vllm"],
+        typer.Option("--format", help="peft folder, lora for vLLM and SGLang, Google's npy, vllm's prompt_embeds."),
     ] = "peft",
     backbone: Annotated[
-        str | None, typer.Option("--backbone-name", help="What PEFT is to load; the manifest's name if not given.")
+        str | None, typer.Option("--backbone-name", help="What PEFT or vLLM is to load; the manifest's if not given.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace what stands there.")] = False,
 ) -> Answer:
-    """Write a prompt in another format."""
-    stored = o.open_library(place).get(name)
+    """Write a prompt in another format.
+
+    lora writes one folder for an engine: an adapter a prompt, a tokenizer, and the script that starts vLLM.
+    """
+    store = o.open_library(place)
+    if kind == "lora":
+        return _export_lora(store, list(names or store.names()), out, backbone, replace)
+    if names is None or len(names) != 1:
+        raise UsageError(f"format {kind} holds one prompt: name one of the library, or use --format lora for several.")
+    name = names[0]
+    stored = store.get(name)
     suffix = SUFFIXES.get(kind, "")
     if out.suffix != suffix and suffix:
         raise UsageError(f"format {kind} is a {suffix} file; name it {out.with_suffix(suffix)}.")
@@ -87,6 +100,42 @@ def export(
         raise UsageError(f"{out} exists: add --replace, or name another place.")
     _export(stored, out, kind, backbone, replace)
     return Answer(data={"name": name, "format": kind, "out": out}, show=lines(f"{name} written to {out} ({kind})"))
+
+
+def _export_lora(store: Library, names: list[str], out: Path, model: str | None, replace: bool) -> Answer:
+    """Prompts of one backbone as adapters; a second call with the same folder adds to it."""
+    from softprompt.library.formats.lora import export_lora
+
+    if not names:
+        raise UsageError(f"library {store.location} holds no prompts; nothing was exported.")
+    prompts = [store.get(name) for name in names]
+    backbone = prompts[0].manifest.backbone_name
+    opened = o.open_backbone(backbone, "float32", "cpu")
+    made = export_lora(opened, prompts, out, model=model or _weights_of(backbone), replace=replace)
+    told = []
+    for one in made:
+        told.append(
+            f"{', '.join(one.added)} written to {one.folder / 'adapters'} ({one.prompt_length} tokens, rank {one.rank})"
+        )
+        rare = (
+            f"{len(one.rare)} rare tokens among them: texts with these are read in smaller pieces" if one.rare else ""
+        )
+        told.append(f"{one.prompt_length} token ids are reserved{'; ' if rare else ''}{rare}")
+        told.append(f'next: {one.folder / "serve.sh"}, then ask for model="{one.added[0]}"')
+        if len(one.prompts) > len(one.added):
+            told.append(f"or, on a running server: curl HOST/v1/load_lora_adapter (see {one.folder / 'README.md'})")
+    return Answer(data={"format": "lora", "exports": made}, show=lines(*told, wrap=False))
+
+
+def _weights_of(backbone: str) -> str:
+    """What an engine loads for a backbone: the folder where it lies (unpacked from GGUF where it is one), or its hub id."""
+    from softprompt.backbones.gguf import SMOLLM2
+    from softprompt.backbones.load import convert_backbone
+
+    if backbone == SMOLLM2 or backbone.lower().endswith(".gguf"):
+        return str(convert_backbone(backbone))
+    folder = Path(backbone).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else backbone
 
 
 def _export(stored: StoredPrompt, out: Path, kind: str, backbone: str | None, replace: bool) -> None:

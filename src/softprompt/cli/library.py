@@ -94,7 +94,7 @@ def show(
 
 
 def _facts(manifest: Manifest, place: str) -> dict[str, object]:
-    from softprompt.library.formats.adapter import chat_form, data_source
+    from softprompt.library.formats.card import chat_form, data_source
 
     fingerprint = manifest.backbone_fingerprint or "unverified: it carries no fingerprint of its backbone"
     return {
