@@ -24,7 +24,7 @@ def convert(
     ] = None,
     revision: o.Revision = None,
 ) -> Answer:
-    """Convert a backbone to safetensors; nothing of its files runs."""
+    """Convert a backbone in another format to safetensors."""
     import json
 
     from softprompt.backbones.converted import RECORD
