@@ -20,10 +20,10 @@ from softprompt.library.store import Library
 from softprompt.methods.spot.run import PhaseObserver, source_entries, transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.written import write_report
-from softprompt.prompts.init import InitSettings, Role, default_init, initial_prompt
+from softprompt.prompts.init import InitSettings, Role, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.task import Task
-from softprompt.training.data import TaskData, task_data
+from softprompt.training.data import TaskData, start_of, task_data
 from softprompt.training.loop import Observer, train_prompts
 from softprompt.training.recipes import recipe as recipe_named
 from softprompt.training.runs import RunResult
@@ -81,8 +81,9 @@ def tune_tasks(
     """
     if not tasks or not seeds:
         raise UsageError("tuning needs at least one task and one seed.")
+    settings = settings.resolved(backbone)
     runs = [data.run(f"{data.task.name}-{seed}", seed) for data in tasks for seed in seeds]
-    inits = [init or default_init(role, labels=data.task.labels) for data in tasks for _ in seeds]
+    inits = [init or start_of(backbone, data.task, role) for data in tasks for _ in seeds]
     owners = [data for data in tasks for _ in seeds]
     prompts = [
         initial_prompt(backbone, start, settings.prompt_length, run.seed)
@@ -184,7 +185,7 @@ def delivered_record(
         best_step=outcome.step,
         embedding_step=settings.embedding_step if report.embedding_PH is not None else None,
         scores={"score": outcome.score},
-        recipe={**asdict(settings), "train_rows": int(report.facts["train_rows"])},
+        recipe={**asdict(settings.resolved(backbone)), "train_rows": int(report.facts["train_rows"])},
         init={"kind": report.delivered, "sources": [name for name, _ in outcome.sources]},
         command=command,
         tags=("target",),
@@ -209,7 +210,8 @@ def task_embeddings(
     if not step:
         raise UsageError("a task embedding needs embedding_step above 0: it is the prompt at that step.")
     runs = [data.run(f"{data.task.name}-embed-{seed}", seed, validated=False) for seed in seeds]
-    prompts = [initial_prompt(backbone, InitSettings(), settings.prompt_length, seed) for seed in seeds]
+    start = start_of(backbone, data.task, "source")
+    prompts = [initial_prompt(backbone, start, settings.prompt_length, seed) for seed in seeds]
     results = train_prompts(
         backbone,
         PromptStack.of([p.to(backbone.device) for p in prompts], tuned=True),

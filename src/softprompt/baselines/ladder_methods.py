@@ -8,9 +8,9 @@ from softprompt.baselines.ladder import Cell, Method, Outcome
 from softprompt.methods.counts import count, shape_of
 from softprompt.methods.few_shot import DesignSettings
 from softprompt.methods.prompt_design import prompt_design
-from softprompt.prompts.init import InitSettings, default_init, initial_prompts
+from softprompt.prompts.init import InitSettings, initial_prompts
 from softprompt.prompts.stack import PromptStack
-from softprompt.training.data import TaskData, task_data
+from softprompt.training.data import TaskData, start_of, task_data
 from softprompt.training.loop import train_prompts
 from softprompt.training.settings import TrainSettings
 from softprompt.training.weights.data import tuning_data
@@ -26,7 +26,7 @@ def prompt_tuning_method(settings: TrainSettings) -> Method:
     """Prompt tuning from class labels (Lester et al. 2021)."""
 
     def run(cell: Cell) -> Outcome:
-        return tune_prompt(cell, settings, default_init("scratch", labels=cell.task.labels))
+        return tune_prompt(cell, settings, start_of(cell.backbone, cell.task, "scratch"))
 
     return Method(run=run, settings=asdict(settings))
 

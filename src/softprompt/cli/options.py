@@ -158,8 +158,8 @@ def _value(name: str, text: str, example: Any) -> Any:
         if text.lower() not in ("true", "false"):
             raise UsageError(f"{name} takes true or false, got {text!r}.")
         return text.lower() == "true"
-    if name == "dropout" and text == "auto":
-        return text
+    if name in ("dropout", "learning_rate") and (text == "auto" or example == "auto"):
+        return text  # the settings check it
     try:
         return type(example)(text)
     except ValueError:

@@ -11,7 +11,8 @@ Letters: P prompt tokens, H width, V vocabulary.
 | `prompt`             | a given prompt: transfer, or going on with an older one                                   |
 
 By role: a prompt from scratch starts from class labels, a source prompt from sampled vocabulary, a transferred one from
-the source prompt (`default_init`).
+the source prompt, as in the papers; for decoder-only backbones the first two start from the words of the task's
+description (`default_init`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ InitKind = Literal["class-labels", "sampled-vocabulary", "text", "uniform", "pro
 Role = Literal["scratch", "source", "transfer"]
 SAMPLED_IDS = 5000
 UNIFORM_SCALE = 0.5
+DESCRIPTION = "the task's description"  # origin of a text that nobody typed: as many of its words are taken as fit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +45,7 @@ class InitSettings:
         labels: class labels, for ``class-labels``.
         text: a text, for ``text``.
         prompt: float [P, H], for ``prompt``.
-        origin: where ``prompt`` came from (a library name), to be shown beside results.
+        origin: where ``prompt`` or ``text`` came from (a library name, `DESCRIPTION`), to be shown beside results.
         sampled_ids: vocabulary rows are drawn from ids 0..sampled_ids-1 (special ones among them).
         uniform_scale: upper end of the uniform range.
     """
@@ -94,9 +96,15 @@ class InitSettings:
 
 
 def default_init(
-    role: Role, *, labels: Sequence[str] | None = None, prompt: Tensor | None = None, origin: str = ""
+    role: Role,
+    *,
+    labels: Sequence[str] | None = None,
+    prompt: Tensor | None = None,
+    origin: str = "",
+    kind: str = "",
+    description: str | None = None,
 ) -> InitSettings:
-    """The papers' initialiser for a role.
+    """The initialiser of a role: the papers', and for decoder-only backbones the words of the task's description.
 
     Args:
         role: ``scratch`` (prompt tuning of a target: class labels, or sampled vocabulary for a task without),
@@ -104,11 +112,15 @@ def default_init(
         labels: the task's class labels.
         prompt: the source prompt [P, H], for ``transfer``.
         origin: its name.
+        kind: of the backbone (``Backbone.kind``).
+        description: the task in one sentence (``Task.description``); None where there is none.
     """
     if role not in get_args(Role):
         raise UnknownNameError("role of a prompt", role, get_args(Role))
     if role == "transfer":
         return InitSettings(kind="prompt", prompt=prompt, origin=origin)
+    if kind == "causal" and description:
+        return InitSettings(kind="text", text=description, origin=DESCRIPTION)
     if role == "scratch" and labels:
         return InitSettings(kind="class-labels", labels=tuple(labels))
     return InitSettings(kind="sampled-vocabulary")
@@ -172,7 +184,7 @@ def _first_rows(backbone: Backbone, settings: InitSettings, prompt_length: int) 
         what = f"the text's {len(rows)} tokens"
     else:
         return []
-    if len(rows) > prompt_length:
+    if len(rows) > prompt_length and settings.origin != DESCRIPTION:
         warnings.warn(
             f"{what} do not fit a prompt of {prompt_length}; the first {prompt_length} are used.", stacklevel=3
         )

@@ -64,10 +64,11 @@ def _field(
     """Names, runs and starting prompts: one from scratch, then every source prompt."""
     from softprompt.prompts.init import default_init, initial_prompt
     from softprompt.study.runner import selecting_rows
+    from softprompt.training.data import start_of
 
     backbone, seed = runner.backbone(study), int(cell.spec["seed"])
     data = runner.data(study, str(cell.spec["target"]), settings)
-    names, starts = [SCRATCH], [default_init("scratch", labels=data.task.labels)]
+    names, starts = [SCRATCH], [start_of(backbone, data.task, "scratch")]
     for (source, source_seed), key in zip(cell.spec["names"], cell.spec["sources"], strict=True):
         names.append(f"{source}.{source_seed}")
         prompt = prompt_of(ledger, "source", key, cell.name)

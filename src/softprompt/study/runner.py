@@ -237,7 +237,7 @@ class PromptRunner:
     def _start(self, study: Study, cell: StudyCell, settings: TrainSettings, ledger: Ledger) -> tuple[Run, Tensor]:
         """The run of a cell and the prompt it starts from, float32 [P, H]."""
         from softprompt.prompts.init import default_init, initial_prompt
-        from softprompt.training.data import mixture_run
+        from softprompt.training.data import mixture_run, start_of
 
         backbone, spec = self.backbone(study), cell.spec
         name = f"{cell.kind}-{cell.key[:24]}"
@@ -245,7 +245,7 @@ class PromptRunner:
         if cell.kind in TARGET_KINDS or (cell.kind == "embedding" and spec["role"] == "target"):
             data = self.data(study, str(spec.get("target", spec.get("name"))), settings)
             if cell.kind in ("baseline", "embedding"):
-                init = default_init("scratch", labels=data.task.labels)
+                init = start_of(backbone, data.task, "scratch")
             else:
                 init = default_init("transfer", prompt=self._given(study, cell, ledger), origin=cell.name)
             prompt = initial_prompt(backbone, init, settings.prompt_length, seed)
@@ -253,7 +253,8 @@ class PromptRunner:
             return data.run(name, seed, select_rows=select, validated=cell.kind != "embedding"), prompt
         tasks = self._mixed(study, cell, ledger) if cell.kind == "mixture" else [str(task) for task in spec["tasks"]]
         parts = [self.data(study, task, settings) for task in tasks]
-        prompt = initial_prompt(backbone, default_init("source"), settings.prompt_length, seed)
+        start = start_of(backbone, parts[0].task, "source") if len(parts) == 1 else default_init("source")
+        prompt = initial_prompt(backbone, start, settings.prompt_length, seed)
         if len(parts) == 1:
             return parts[0].run(name, seed, validated=cell.kind != "embedding"), prompt
         from softprompt.tasks.mixture import proportional_rates

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from softprompt.backbones.base import Backbone
+from softprompt.prompts.init import InitSettings, Role, default_init
 from softprompt.tasks.encoded import EncodedSplit, encode_split
 from softprompt.tasks.task import Task
 from softprompt.training.runs import Run
@@ -87,6 +88,11 @@ def task_data(
             max_target_tokens=None, cache=cache,
         ),
     )  # fmt: skip
+
+
+def start_of(backbone: Backbone, task: Task, role: Role) -> InitSettings:
+    """How a prompt of a task starts on a backbone; see `default_init`."""
+    return default_init(role, labels=task.labels, kind=backbone.kind, description=task.description)
 
 
 def _least(*limits: int | None) -> int | None:

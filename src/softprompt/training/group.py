@@ -58,7 +58,7 @@ class Group:
     def __init__(self, backbone: Backbone, prompter: Prompter, runs: Sequence[Run], settings: TrainSettings) -> None:
         self.backbone = backbone
         self.prompter = prompter
-        self.settings = settings = settings.resolved(backbone.kind)
+        self.settings = settings = settings.resolved(backbone)
         self.runs = list(runs)
         self.active = list(range(len(runs)))
         self.results = [RunResult(name=run.name, seed=run.seed) for run in runs]

@@ -102,7 +102,7 @@ def train_prompts(
         NonFiniteError: no run is left.
         OutOfMemoryError: not even one row fits.
     """
-    settings = settings.resolved(backbone.kind)
+    settings = settings.resolved(backbone)
     _check(backbone, prompter, runs, settings)
     directory = None
     if folder is not None:

@@ -56,7 +56,7 @@ class RunOptimizer(ABC):
         """The learning rate of a step (the first step is 0): linear warm-up, then constant."""
         warmup = self.settings.warmup_steps
         scale = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        return self.settings.learning_rate * scale
+        return self.settings.rate * scale
 
     @torch.no_grad()
     def step(self, step: int, norm_N: Tensor) -> None:

@@ -53,13 +53,13 @@ def sharpt_target() -> TrainSettings:
 
 
 def quick() -> TrainSettings:
-    """Minutes on two cores with the embedded backbone: short prompts, few steps, no dropout (docs/log.md has the sweep)."""
+    """Minutes on two cores: short prompts, few steps, no dropout; the rate fits the backbone (docs/log.md has the sweeps)."""
     return TrainSettings(
         steps=300,
         batch_size=16,
         prompt_length=16,
         optimizer="adam",
-        learning_rate=0.03,
+        learning_rate="auto",
         warmup_steps=10,
         weight_decay=0.0,
         clip_norm=1.0,

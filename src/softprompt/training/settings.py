@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import SCORINGS, Scoring
 
+if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
+
 Optimizer = Literal["adafactor", "adam"]
+ENCDEC_RATE = 0.03  # of the embedded backbone's sweep, docs/log.md
+DECODER_RATE = 0.037  # in deviations of the embedding table's entries: 0.005 where they have 0.136 (SmolLM2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +25,8 @@ class TrainSettings:
         batch_size: rows of each run in a step.
         prompt_length: P, prompt tokens.
         optimizer: ``adafactor`` as T5X has it (unfactored, no parameter scaling) or ``adam``.
-        learning_rate: constant rate after warm-up.
+        learning_rate: constant rate after warm-up; ``auto`` (Adam alone): `DECODER_RATE` times the standard deviation of the
+            embedding table's entries in decoder-only models, whose tables differ in scale, and `ENCDEC_RATE` elsewhere.
         warmup_steps: steps over which the rate grows linearly from 0; 0 for none.
         adafactor_step_offset: added to the step in Adafactor's second-moment decay 1 - t^-0.8; 0 starts afresh,
             1,100,000 behaves as if the counter had been restored with the T5 checkpoint.
@@ -44,7 +50,7 @@ class TrainSettings:
     batch_size: int = 32
     prompt_length: int = 100
     optimizer: Optimizer = "adafactor"
-    learning_rate: float = 0.3
+    learning_rate: float | Literal["auto"] = 0.3
     warmup_steps: int = 0
     adafactor_step_offset: int = 0
     weight_decay: float = 1e-5
@@ -79,14 +85,32 @@ class TrainSettings:
             object.__setattr__(self, "dropout", _rate(self.dropout))
         if self.scoring not in SCORINGS:
             raise UnknownNameError("scoring", str(self.scoring), SCORINGS)
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate must be above 0, got {self.learning_rate}.")
         if self.optimizer not in ("adafactor", "adam"):
             raise UnknownNameError("optimizer", self.optimizer, ("adafactor", "adam"))
+        if self.learning_rate != "auto":
+            object.__setattr__(self, "learning_rate", _positive(self.learning_rate))
+        elif self.optimizer != "adam":
+            raise UsageError("learning_rate auto is a rate for adam: give a number, or --set optimizer=adam.")
 
-    def resolved(self, kind: str) -> TrainSettings:
-        """The same settings with the dropout that ``auto`` means for a kind of backbone."""
-        return self.having(dropout=dropout_for(kind)) if self.dropout == "auto" else self
+    def resolved(self, backbone: Backbone) -> TrainSettings:
+        """The same settings with what ``auto`` means for a backbone."""
+        changes: dict[str, float] = {}
+        if self.dropout == "auto":
+            changes["dropout"] = dropout_for(backbone.kind)
+        if self.learning_rate == "auto":
+            changes["learning_rate"] = rate_for(backbone)
+        return self.having(**changes) if changes else self
+
+    @property
+    def rate(self) -> float:
+        """``learning_rate`` as a number.
+
+        Raises:
+            UsageError: it is ``auto`` and not `resolved`.
+        """
+        if self.learning_rate == "auto":
+            raise UsageError("learning_rate is auto, which a backbone resolves: give a number.")
+        return self.learning_rate
 
     @classmethod
     def names(cls) -> list[str]:
@@ -105,6 +129,26 @@ class TrainSettings:
 def dropout_for(kind: str) -> float:
     """The dropout a kind of backbone (``Backbone.kind``) is tuned with where the user names none."""
     return 0.0 if kind == "causal" else 0.1
+
+
+def rate_for(backbone: Backbone) -> float:
+    """Adam's rate for prompts of a backbone: a move that is small beside the entries of its embedding table.
+
+    Two significant digits, so that the precision a backbone is held in does not show.
+    """
+    if backbone.kind != "causal":
+        return ENCDEC_RATE
+    return float(f"{DECODER_RATE * float(backbone.embedding_table().float().std()):.2g}")
+
+
+def _positive(value: object) -> float:
+    try:
+        rate = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        rate = -1.0
+    if not 0 < rate < float("inf"):
+        raise UsageError(f"learning_rate must be auto or a number above 0, got {value}.")
+    return rate
 
 
 def _rate(value: object) -> float:

@@ -34,10 +34,10 @@ from softprompt.methods.spot.strategies import (
     weighted_average,
 )
 from softprompt.methods.spot.target import Target, start_target
-from softprompt.prompts.init import InitSettings, default_init, initial_prompt
+from softprompt.prompts.init import InitSettings, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.mixture import proportional_rates
-from softprompt.training.data import TaskData, mixture_run
+from softprompt.training.data import TaskData, mixture_run, start_of
 from softprompt.training.loop import Leave, Looks, Observer, train_prompts
 from softprompt.training.runs import Run, RunResult
 from softprompt.training.settings import TrainSettings
@@ -171,14 +171,15 @@ class _Study:
         length, step = train.prompt_length, train.embedding_step
         for target in targets:
             for seed in self.settings.scratch_seeds:
-                init = default_init("scratch", labels=target.data.task.labels)
+                init = start_of(self.backbone, target.data.task, "scratch")
                 prompt = initial_prompt(self.backbone, init, length, seed)
                 scratch.append((target.run(f"{target.name}-scratch-{seed}", seed), prompt))
             for seed in self.settings.embedding_seeds if step else ():
                 # Started as source prompts are, with the same seeds: then what differs between two task embeddings
                 # is what the tasks taught, not where they began.
                 run = target.data.run(f"{target.name}-embed-{seed}", seed, steps=step, validated=False)
-                embed.append((run, initial_prompt(self.backbone, InitSettings(), length, seed)))
+                start = start_of(self.backbone, target.data.task, "source")
+                embed.append((run, initial_prompt(self.backbone, start, length, seed)))
         if step <= train.steps:
             found = self._train("first", *_columns([*scratch, *embed]))
         else:
@@ -278,7 +279,7 @@ class _Study:
         target_of: dict[str, str] = {}
         length = self.settings.train.prompt_length
         for target in targets:
-            init = default_init("scratch", labels=target.data.task.labels)
+            init = start_of(self.backbone, target.data.task, "scratch")
             field_ = {"scratch": initial_prompt(self.backbone, init, length, self.settings.seed)}
             field_.update({name: self._load(name) for name in self._others(target)})
             for name, prompt in field_.items():
