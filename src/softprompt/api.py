@@ -137,6 +137,7 @@ def _record(
         licence=licence or data.task.licence,
         tags=(data.task.category,),
         chat=data.task.chat,
+        wording=data.task.wording.record() if data.task.wording is not None else None,
         data_source=_data_source(data.task),
     )
 
@@ -170,7 +171,8 @@ def delivered_record(
     """
     more: dict[str, Any] = {}
     if task is not None:
-        more = {"licence": task.licence, "chat": task.chat, "data_source": _data_source(task)}
+        wording = task.wording.record() if task.wording is not None else None
+        more = {"licence": task.licence, "chat": task.chat, "wording": wording, "data_source": _data_source(task)}
     outcome = report.outcome(report.delivered)
     return PromptRecord(
         task=report.target,

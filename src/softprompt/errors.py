@@ -17,6 +17,7 @@ Every message is one sentence or two: what was asked, what was found, what to do
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -117,3 +118,20 @@ def wrong_fields(error: ValidationError, most: int = 3) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# What a terminal may take for a command (C0, DEL, C1), what turns the direction of text, and halves of characters.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A text from outside (data, manifests, answers, names) as it may be shown: what could steer a terminal is spelled out.
+
+    Tabs and ends of line stay; other control characters, marks that turn the direction of text and halves of characters
+    become ``\\x1b``, ``\\u202e`` and the like.
+    """
+    return _UNPRINTABLE.sub(lambda match: _spelled(ord(match[0])), text)
+
+
+def _spelled(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

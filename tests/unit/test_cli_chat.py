@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,8 @@ from softprompt.errors import IncompatibleBackboneError
 from softprompt.inference.engine import Engine, Request, from_library
 from softprompt.library.store import Library
 from softprompt.prompts.stack import PromptStack
-from softprompt.tasks.chat import Chat, as_tuned, wording
+from softprompt.tasks.chat import Chat, conversation
+from softprompt.tasks.tuned import as_tuned
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m['role'] }} title: {{ m['content'] }} . {% endfor %}"
@@ -80,21 +83,50 @@ def test_the_manifest_keeps_the_conversation(library: Library, capsys: pytest.Ca
     assert "Be brief." in out
 
 
-def test_predict_and_serving_word_a_text_as_training_did(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
-    text = "good film"
+def test_predict_and_serving_word_a_text_as_training_did(
+    library: Library, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from softprompt.inference import predict
+
+    read: list[str] = []
+    encode = predict.encode_split
+
+    def watched(split: Any, *args: Any, **more: Any) -> Any:
+        read.extend(example.inputs for example in split.examples)
+        return encode(split, *args, **more)
+
+    monkeypatch.setattr(predict, "encode_split", watched)
     backbone = load_backbone("chatty", dtype="float32")
-    worded = "system title: Be brief. . user title: good film . review:"
-    assert Chat(system="Be brief.").render(text, backbone.tokenizer) == worded
-    expected = {"films@1": answer(library, "films@1", worded), "films@2": answer(library, "films@2", text)}
-    assert expected["films@1"] != answer(library, "films@1", text)  # otherwise this test could not fail
-    asked = ("--library", "lib", "--backbone", "chatty", "--dtype", "float32", "--max-new-tokens", "6", "--json")
-    for name, wanted in expected.items():
-        code, out, _ = call(capsys, "predict", text, "--prompt", name, *asked)
-        assert code == 0
-        assert json.loads(out)["predictions"] == [{"input": text, "output": wanted}]
+    plain = "Text: good film\nLabel:"
+    worded = {"films@1": f"system title: Be brief. . user title: {plain} . review:", "films@2": plain}
     engine = Engine(backbone, from_library(library, backbone))
-    requests = [Request(prompt=name, text=text, max_new_tokens=6) for name in expected]
-    assert [found.text for found in engine.answer(requests)] == list(expected.values())
+    for name, wanted in worded.items():
+        asked = ("--prompt", name, "--library", "lib", "--backbone", "chatty", "--dtype", "float32")
+        assert call(capsys, "predict", "good film", *asked)[0] == 0
+        assert read.pop() == wanted
+        assert call(capsys, "predict", wanted, "--as-is", *asked)[0] == 0
+        assert read.pop() == wanted
+        assert engine.worded(Request(prompt=name, text="good film")) == wanted
+        assert engine.worded(Request(prompt=name, text={"text": "good film", "id": 3})) == wanted
+        assert engine.worded(Request(prompt=name, text="good film", as_is=True)) == "good film"
+
+
+def test_predict_answers_a_split_as_eval_does(
+    library: Library, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--library", "lib", "--backbone", "chatty", "--dtype", "float32")
+    for name in ("films@1", "films@2"):
+        asked = ("eval", "--task", "films", "--data", "data", "--prompt", name, "--predictions", "all.jsonl", *common)
+        assert call(capsys, *asked)[0] == 0
+        evaluated = [json.loads(line)["prediction"] for line in (place / "all.jsonl").read_text().splitlines()]
+        file = ("--file", "data/films/validation.csv", "--out", f"{name}.jsonl")
+        code, _, err = call(capsys, "predict", "--prompt", name, *file, *common)
+        assert code == 0, err
+        rows = [json.loads(line) for line in (place / f"{name}.jsonl").read_text().splitlines()]
+        assert [row["prediction"] for row in rows] == evaluated
+        assert [set(row) for row in rows] == [{"text", "label", "prediction"}] * 8
+        with (place / "data/films/validation.csv").open(newline="") as lines:
+            assert [row["text"] for row in rows] == [row["text"] for row in csv.DictReader(lines)]
 
 
 def test_eval_words_each_prompts_rows_as_it_was_tuned(
@@ -109,22 +141,22 @@ def test_eval_words_each_prompts_rows_as_it_was_tuned(
     backbone = load_backbone("chatty", dtype="float32")
     from softprompt.tasks.catalog import load_task
 
-    plain = load_task("films", place / "data").split("validation", max_rows=1).examples[0].inputs
+    plain = load_task("films", place / "data").worded("natural").split("validation", max_rows=1).examples[0].inputs
     worded = Chat(system="Be brief.").render(plain, backbone.tokenizer)
-    # An answer is cut where no label goes on, so what eval wrote is a beginning.
-    chatted, straight = found["films@1"]["prediction"], found["films@2"]["prediction"]
-    assert answer(library, "films@1", worded).startswith(chatted)
-    assert not answer(library, "films@1", plain).startswith(chatted)
-    assert answer(library, "films@2", plain).startswith(straight)
-    assert min(len(chatted), len(straight)) > 0
+    # Labels are scored, so the answers are those that predict gives to the text as it was worded.
+    asked = ("--as-is", "--library", "lib", "--backbone", "chatty", "--dtype", "float32", "--json")
+    for name, text in (("films@1", worded), ("films@2", plain)):
+        _, out, _ = call(capsys, "predict", text, "--prompt", name, *asked)
+        assert json.loads(out)["predictions"][0]["output"] == found[name]["prediction"]
+        assert found[name]["prediction"] in ("positive", "negative")
 
 
 def test_another_template_is_refused(library: Library, place: Path) -> None:
     record = library.get("films@1").manifest.chat
     other = load_backbone("otherwise", dtype="float32").tokenizer
     with pytest.raises(IncompatibleBackboneError, match="another chat template"):
-        wording(record, other)
-    assert wording(None, other)("as it is") == "as it is"
+        conversation(record, other)
+    assert conversation(None, other)("as it is") == "as it is"
     from softprompt.tasks.catalog import load_task
 
     task = load_task("films", place / "data")

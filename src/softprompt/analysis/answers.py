@@ -92,8 +92,14 @@ def _answers_of(study: Study, facts: Facts, target: str, answers: Mapping[RunId,
     task = load_task(target, study.data or None)
     if task.source.describe().get("kind") in ("hub", "missing"):
         return "its data is not on this machine"
-    split = task.split("validation", max_rows=study.validation_rows or None)
-    if split.fingerprint != facts.data[target].validation:
+    wanted = facts.data[target].validation
+    for form in (None, *task.wordings):  # a decoder's study reads natural language
+        worded = task if form is None else task.worded(form)
+        split = worded.split("validation", max_rows=study.validation_rows or None)
+        if split.fingerprint == wanted:
+            task = worded
+            break
+    else:
         return "the data on this machine is not what the study was run with"
     if any(len(given) != len(split.examples) for given in answers.values()):
         return "the ledger does not hold an answer for every row"

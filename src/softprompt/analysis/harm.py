@@ -165,8 +165,10 @@ class _Judge:
         """The two halves of the reporting rows."""
         from softprompt.inference.evaluate import halves
 
-        report = halves(len(self.answers[target].examples), 0)[1]
-        first, second = halves(len(report), 1)
+        held = self.answers[target]
+        groups = held.task.groups(held.examples)
+        report = halves(len(groups), 0, groups)[1]
+        first, second = halves(len(report), 1, [groups[int(r)] for r in report])
         return [int(r) for r in report[first]], [int(r) for r in report[second]]
 
     def compared(self, target: str, run: RunScore, part: int) -> Comparison | None:

@@ -77,7 +77,7 @@ class CausalBackbone(Backbone):
             return self._embed(ids).detach().float()  # type: ignore[no-any-return]
 
     def tokenize_inputs(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
-        return tokenize(self.tokenizer, texts, max_tokens, self._prefix, [])
+        return tokenize(self.tokenizer, texts, max_tokens, self._prefix, [], keep_end=True)
 
     def tokenize_targets(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         if self._target_space:

@@ -9,14 +9,26 @@ from softprompt.errors import BackboneError
 
 
 def tokenize(
-    tokenizer: Any, texts: Sequence[str], max_tokens: int | None, prefix: Sequence[int], suffix: Sequence[int]
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_tokens: int | None,
+    prefix: Sequence[int],
+    suffix: Sequence[int],
+    *,
+    keep_end: bool = False,
 ) -> list[list[int]]:
-    """Ids of texts between a prefix and a suffix; the text is cut so that all fits into ``max_tokens``."""
+    """Ids of texts between a prefix and a suffix; the text is cut so that all fits into ``max_tokens``.
+
+    ``keep_end`` cuts at the front: a decoder goes on from the end of a text, where the question and the cue for the answer
+    stand ("... Sentiment:").
+    """
     if not texts:
         return []
     rows = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     room = None if max_tokens is None else max(max_tokens - len(prefix) - len(suffix), 0)
-    return [[*prefix, *row[:room], *suffix] for row in rows]
+    if room is not None:
+        rows = [row[max(len(row) - room, 0) :] if keep_end else row[:room] for row in rows]
+    return [[*prefix, *row, *suffix] for row in rows]
 
 
 def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -10,6 +10,7 @@ from softprompt.methods.few_shot import DesignSettings
 from softprompt.methods.prompt_design import prompt_design
 from softprompt.prompts.init import InitSettings, initial_prompts
 from softprompt.prompts.stack import PromptStack
+from softprompt.tasks.tuned import for_backbone
 from softprompt.training.data import TaskData, start_of, task_data
 from softprompt.training.loop import train_prompts
 from softprompt.training.settings import TrainSettings
@@ -75,12 +76,13 @@ def prompt_design_method(settings: DesignSettings) -> Method:
     """Few-shot text prompts; the score is by likelihood where the task is closed, by generation where it is not."""
 
     def run(cell: Cell) -> Outcome:
+        task = for_backbone(cell.task, cell.backbone.kind)
         found = prompt_design(
             cell.backbone,
-            cell.task,
+            task,
             replace(settings, seed=cell.seed),
-            train=cell.task.split("train", max_rows=cell.train_rows),
-            validation=cell.task.split("validation", max_rows=cell.validation_rows),
+            train=task.split("train", max_rows=cell.train_rows),
+            validation=task.split("validation", max_rows=cell.validation_rows),
         )
         scores = found.likelihood if found.likelihood is not None else found.generation
         details = {"likelihood": found.likelihood, "generation": found.generation, "shots": len(found.examples)}

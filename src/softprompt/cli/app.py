@@ -20,11 +20,11 @@ from typing import Annotated, Any
 import typer
 
 from softprompt.cli.output import Answer, put
-from softprompt.errors import SoftpromptError
+from softprompt.errors import SoftpromptError, printable
 
 # Where each group of commands lives, in the order of `softprompt --help`.
 GROUPS = (
-    "quickstart", "training", "searching", "transferring", "sharpt", "skills", "study", "baselines", "ladder", "counts",
+    "quickstart", "training", "predicting", "searching", "transferring", "sharpt", "skills", "study", "baselines", "ladder", "counts",
     "library", "exchange", "retrain", "tasks", "submission", "serve", "convert", "doctor",
 )  # fmt: skip
 
@@ -190,7 +190,7 @@ def _os_error(error: OSError) -> str:
 
 
 def _complain(sentence: str) -> None:
-    print(f"softprompt: {sentence}", file=sys.stderr, flush=True)
+    print(f"softprompt: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def _prepare_process() -> None:

@@ -274,6 +274,7 @@ def prompt_design(
     )  # fmt: skip
     tasks = o.open_tasks(o.words(task, "--task"), data)
     model = o.open_backbone(backbone, dtype, device, revision)
+    tasks = o.worded(tasks, "auto", model)
     found = [prompt_design(model, t, settings, validation=t.split("validation", max_rows=max_rows)) for t in tasks]
     rows = [
         [r.task, len(r.examples), r.rows, r.likelihood.get("score") if r.likelihood else None, r.generation["score"]]

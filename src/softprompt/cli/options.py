@@ -62,10 +62,35 @@ Split = Annotated[str, typer.Option("--split", help="train, validation or test."
 MaxRows = Annotated[int | None, typer.Option("--max-rows", help="At most this many rows.", min=1)]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer in free text.", min=1)]
 Texts = Annotated[
-    list[str] | None, typer.Argument(help="Inputs, worded as the task words its own.", show_default=False)
+    list[str] | None, typer.Argument(help="Texts, as people write them: the prompt words them.", show_default=False)
 ]
-TextFile = Annotated[Path | None, typer.Option("--file", help="Inputs, one a line; - reads standard input.")]
-TextBatch = Annotated[int, typer.Option("--batch-size", help="Texts in one forward pass.", min=1)]
+TextFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        help="A csv, tsv, jsonl or parquet file with the prompt's columns, or texts, one a line; - is standard input.",
+    ),
+]
+AnswerFile = Annotated[
+    Path | None, typer.Option("--out", help="Write rows and answers here (.csv, .tsv, .jsonl or .parquet).")
+]
+TextColumns = Annotated[
+    str | None, typer.Option("--text-column", help="Column of the text, or several with commas between.")
+]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column of the answer.")]
+Kind = Annotated[
+    str | None,
+    typer.Option("--kind", help="What the label column holds: classification, regression, multi_label or text."),
+]
+AnswerColumn = Annotated[str, typer.Option("--answer-column", help="The column that answers are written to.")]
+AsIs = Annotated[bool, typer.Option("--as-is", help="The texts are worded already: leave them as they are.")]
+WordingForm = Annotated[
+    str,
+    typer.Option(
+        "--wording",
+        help="t5 (the papers' form), natural (natural language) or auto: natural for decoder-only backbones.",
+    ),
+]
 Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it here (.png or .svg; needs the report extra).")]
 Figures = Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures (needs the report extra).")]
 ChatForm = Annotated[bool, typer.Option("--chat", help="Put inputs into the backbone's chat template.")]
@@ -200,8 +225,17 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def open_tasks(names: Sequence[str], data: Path | None, *, prefix: bool = True, skip_bad: int = 0) -> list[Task]:
-    """Tasks by name.
+def open_tasks(
+    names: Sequence[str],
+    data: Path | None,
+    *,
+    prefix: bool = True,
+    skip_bad: int = 0,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    kind: str | None = None,
+) -> list[Task]:
+    """Tasks by name, or a user's own with the columns that flags name.
 
     Raises:
         DataError: the data folder does not exist.
@@ -209,7 +243,11 @@ def open_tasks(names: Sequence[str], data: Path | None, *, prefix: bool = True, 
     from softprompt.tasks.catalog import load_task
 
     check_folder(data)
-    return [load_task(name, data, prefix=prefix, skip_bad=skip_bad) for name in names]
+    text = words(text_column, "--text-column") if text_column is not None else None
+    return [
+        load_task(name, data, prefix=prefix, skip_bad=skip_bad, text=text, label=label_column, kind=kind)
+        for name in names
+    ]
 
 
 def open_mixture(text: str, data: Path | None) -> tuple[Mixture, list[Task]]:
@@ -238,6 +276,19 @@ def open_mixture(text: str, data: Path | None) -> tuple[Mixture, list[Task]]:
     except UnknownNameError as error:
         raise UnknownNameError("mixture or task", text, [*MIXTURES, *task_names()]) from error
     return Mixture(name=tasks[0].name, tasks=(tasks[0].name,)), tasks
+
+
+def worded(tasks: Sequence[Task], form: str, backbone: Backbone) -> list[Task]:
+    """The tasks in the wording that suits a backbone, or in the one that was asked for.
+
+    Raises:
+        UnknownNameError: neither auto nor a wording.
+    """
+    from softprompt.tasks.tuned import for_backbone
+
+    if form not in ("auto", "t5", "natural"):
+        raise UnknownNameError("wording", form, ("auto", "t5", "natural"))
+    return [for_backbone(task, backbone.kind, form) for task in tasks]
 
 
 def in_chat(tasks: Sequence[Task], chat: bool, system: str | None, backbone: Backbone) -> list[Task]:
@@ -285,11 +336,36 @@ def encode(
             validation_rows=validation_rows,
             cache=cache_folder("encoded"),
         )
-        cut = f", {data.train.cut_inputs} inputs cut" if data.train.cut_inputs else ""
-        skipped = f", {data.train.skipped} bad rows left out" if data.train.skipped else ""
-        say(f"task {task.name}: {len(data.train)} training and {len(data.validation)} validation rows{cut}{skipped}")
+        for line in told(data):
+            say(line)
         made.append(data)
     return made
+
+
+def told(data: TaskData) -> list[str]:
+    """What a user should see of a task before it is trained on: counts, columns, the first example, what is left out."""
+    task, train = data.task, data.train
+    empty = sum(task.is_empty(e) for e in (*train.examples, *data.validation.examples))
+    counts = {
+        "training inputs cut": train.cut_inputs,
+        "validation inputs cut": data.validation.cut_inputs,
+        "bad rows left out": train.skipped,
+        "rows without a label left out": train.unlabelled,
+        "empty texts": empty,
+    }
+    told = "".join(f", {count} {what}" for what, count in counts.items() if count)
+    found = [f"task {task.name}: {len(train)} training and {len(data.validation)} validation rows{told}"]
+    wording = task.wording
+    if wording is not None and wording.columns:
+        label = f"; label from {wording.label_column}" if wording.label_column else ""
+        names = f" ({', '.join(wording.labels)})" if wording.labels and len(wording.labels) <= 12 else ""
+        found.append(f"task {task.name}: inputs from {', '.join(wording.columns)}{label}{names}")
+    first = train.examples[0]
+    text = first.inputs if len(first.inputs) <= 200 else f"{first.inputs[:150]} ... {first.inputs[-45:]}"
+    found.append(f"task {task.name}: first example: {text!r} -> {first.targets!r}")
+    if task.category == "user" and task.note:
+        found.append(f"task {task.name}: {task.note}")
+    return found
 
 
 def open_library(place: str, *, must_exist: bool = True) -> Library:

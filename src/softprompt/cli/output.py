@@ -6,14 +6,21 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softprompt.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+# JSON escapes control characters below a blank itself; these it leaves, and a terminal may obey them.
+_JSON_UNPRINTABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +46,8 @@ def put(answer: Answer, *, as_json: bool) -> None:
     if not first_process():
         return
     if as_json:
-        json.dump(plain(answer.data), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
-        sys.stdout.write("\n")
+        text = json.dumps(plain(answer.data), ensure_ascii=False, indent=2, allow_nan=False)
+        sys.stdout.write(_JSON_UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
     elif answer.show is not None:
         answer.show(console())
     sys.stdout.flush()
@@ -65,23 +72,29 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
         from rich.markup import escape
         from rich.table import Table
 
-        made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+        made = Table(
+            title=title and printable(title),
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         for number, column in enumerate(columns):
             numeric = bool(raw) and all(isinstance(row[number], int | float | None) for row in raw)
-            made.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
+            made.add_column(escape(printable(column)), justify="right" if numeric else "left", overflow="fold")
         for row in body:
-            made.add_row(*[escape(value) for value in row])
+            made.add_row(*[escape(printable(value)) for value in row])
         out.print(made)
 
     return show
 
 
 def lines(*texts: str, wrap: bool = True) -> Callable[[Console], None]:
-    """A function that prints lines as they are; on a terminal broken between words, unless they are to be copied."""
+    """A function that prints lines, control characters spelled out; on a terminal broken between words, unless they are to be copied."""
 
     def show(out: Console) -> None:
         for text in texts:
-            out.print(text, markup=False, soft_wrap=None if wrap else True)
+            out.print(printable(text), markup=False, soft_wrap=None if wrap else True)
 
     return show
 
@@ -99,7 +112,7 @@ def named(values: Mapping[str, object]) -> Callable[[Console], None]:
             return
         grid = Table.grid(padding=(0, 2, 0, 0))
         for name, value in values.items():
-            grid.add_row(name, escape(str(value)))
+            grid.add_row(escape(printable(name)), escape(printable(str(value))))
         out.print(grid)
 
     return show

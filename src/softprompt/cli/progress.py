@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from softprompt.cli.output import console, first_process
+from softprompt.errors import printable
 
 if TYPE_CHECKING:
     from softprompt.training.loop import Progress
@@ -31,7 +32,7 @@ PHASES = {
 def say(text: str) -> None:
     """A line of progress."""
     if first_process():
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

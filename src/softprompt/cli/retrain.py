@@ -80,10 +80,13 @@ def _tuned(
     """One item tuned as its manifest says; ``run``: where to, whether to resume, and changed settings."""
     from softprompt.api import tune_tasks
     from softprompt.library.retrain import task_of
+    from softprompt.tasks.tuned import reworded, wording_of
 
     out, resume, given = run
     settings = o.changed_settings(_recorded(item), given)
     opened = task_of(item.old.manifest, data, own)
+    wording = wording_of(item.old.manifest)
+    opened = reworded(opened, wording) if wording is not None else opened
     chat = item.old.manifest.chat
     if chat is not None:  # the new backbone's own template, with the old system turn
         (opened,) = o.in_chat([opened], True, _text(chat.get("system")), model)

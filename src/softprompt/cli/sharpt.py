@@ -260,17 +260,19 @@ def evaluate(
     """Score adapted prompts on tasks."""
     from softprompt.inference.evaluate import EvalJob, evaluate
     from softprompt.methods.sharpt.space import load_prompter
-    from softprompt.tasks.encoded import encode_split
+    from softprompt.tasks.encoded import encode_split, input_room
 
     folders = [Path(name) for name in o.words(prompt, "--prompt")]
     tasks = o.open_tasks(o.words(task, "--task"), data)
     model = o.open_backbone(backbone, dtype, device, revision)
     prompter = load_prompter(folders, model)
-    room = None if model.max_length is None else model.max_length - prompter.prompt_length
     encoded = [
-        encode_split(t.split(split, max_rows=max_rows), model, max_input_tokens=room, max_target_tokens=None)
+        encode_split(
+            t.split(split, max_rows=max_rows), model, max_input_tokens=input_room(model, prompter, t.labels),
+            max_target_tokens=None,
+        )
         for t in tasks
-    ]
+    ]  # fmt: skip
     pairs = [(i, j) for i in range(len(tasks)) for j in range(len(folders))]
     jobs = [EvalJob(run=j, task=tasks[i], split=encoded[i]) for i, j in pairs]
     with counting("evaluating") as progress:
@@ -289,19 +291,22 @@ def predict(
     prompt: Annotated[Path, typer.Option("--prompt", help="Folder of `sharpt adapt`.", show_default=False)],
     text: o.Texts = None,
     file: o.TextFile = None,
+    out: o.AnswerFile = None,
+    text_column: o.TextColumns = None,
+    answer_column: o.AnswerColumn = "prediction",
+    as_is: o.AsIs = False,
     max_new_tokens: o.MaxNewTokens = 64,
-    batch_size: o.TextBatch = 32,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
     """Answer texts, each with the prompt its skill generates."""
-    from softprompt.cli.training import answers_to, texts_of
+    from softprompt.cli.predicting import answered, given_rows
     from softprompt.methods.sharpt.space import load_prompter
 
-    texts = texts_of(text, file)
+    given = given_rows(text, file, text_column, answer_column)
     model = o.open_backbone(backbone, dtype, device, revision)
-    answers = answers_to(model, load_prompter([prompt], model), texts, max_new_tokens, batch_size)
-    pairs = [{"input": given, "output": answer} for given, answer in zip(texts, answers, strict=True)]
-    return Answer(data={"predictions": pairs, "prompt": prompt}, show=both(lines(*answers)))
+    prompter = load_prompter([prompt], model)
+    found = answered(model, prompter, given, None, as_is=as_is, max_new_tokens=max_new_tokens)
+    return given.answer(found, out, {"prompt": prompt})

@@ -51,9 +51,9 @@ def write(
     """Answer the test rows of every task and write a checked submission."""
     from softprompt.inference.evaluate import EvalJob, answers, canonical_text
     from softprompt.prompts.stack import PromptStack
-    from softprompt.tasks.chat import as_tuned
-    from softprompt.tasks.encoded import encode_split
+    from softprompt.tasks.encoded import encode_split, input_room
     from softprompt.tasks.submission import GLUE, SUPERGLUE, Answers, write_submission
+    from softprompt.tasks.tuned import as_tuned
 
     chosen = _benchmark(benchmark)
     known = GLUE if chosen == "glue" else SUPERGLUE
@@ -65,10 +65,12 @@ def write(
             raise UnknownNameError(f"{chosen} task", name, known)
     tasks, skipped = _open(prompts, data, asked=task is not None)
     prompts = {t.name: prompts[t.name] for t in tasks}
-    tasks = [as_tuned(t, store.get(prompts[t.name]).manifest.chat, model.tokenizer) for t in tasks]
+    tasks = [as_tuned(t, store.get(prompts[t.name]).manifest, model.tokenizer) for t in tasks]
     stack = PromptStack.of([store.load(p, model).float().to(model.device) for p in prompts.values()])
-    room = None if model.max_length is None else model.max_length - stack.prompt_length
-    splits = [encode_split(t.split(split), model, max_input_tokens=room, max_target_tokens=None) for t in tasks]
+    splits = [
+        encode_split(t.split(split), model, max_input_tokens=input_room(model, stack, t.labels), max_target_tokens=None)
+        for t in tasks
+    ]
     jobs = [EvalJob(run=i, task=t, split=s) for i, (t, s) in enumerate(zip(tasks, splits, strict=True))]
     with counting("answering") as progress:
         found = answers(model, stack, jobs, max_target_tokens=max_new_tokens, progress=progress)

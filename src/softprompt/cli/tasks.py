@@ -46,11 +46,14 @@ def show(
     name: Name,
     data: o.Data = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
+    text_column: o.TextColumns = None,
+    label_column: o.LabelColumn = None,
+    kind: o.Kind = None,
 ) -> Answer:
     """Show a task: one row as it lies in the file, and its texts."""
     from softprompt.tasks.show import describe
 
-    (task,) = o.open_tasks([name], data)
+    (task,) = o.open_tasks([name], data, text_column=text_column, label_column=label_column, kind=kind)
     facts = describe(task, split)
     return Answer(data=facts, show=lines(*_described(facts)))
 
@@ -62,6 +65,7 @@ def _described(facts: Mapping[str, Any]) -> list[str]:
         "task": f"{facts['task']} ({facts['category']})",
         "source": ", ".join(f"{key} {value}" for key, value in facts["source"].items()),
         "rows": rows,
+        "columns": f"inputs from {', '.join(facts['columns'])}; label from {facts['label_column']}",
         "labels": "free text" if labels is None else ", ".join(labels),
         "metrics": ", ".join(facts["metrics"]),
         "licence": facts["licence"],
@@ -77,15 +81,33 @@ def _described(facts: Mapping[str, Any]) -> list[str]:
         "",
         f"inputs   {facts['inputs']}",
         f"targets  {facts['targets']}",
+        *(["", "in natural language (for decoder-only backbones):"] if facts["natural"] else []),
+        *(
+            [f"inputs   {facts['natural']['inputs']!r}", f"targets  {facts['natural']['targets']}"]
+            if facts["natural"]
+            else []
+        ),
+        *([f"task     {facts['instruction']}"] if facts["instruction"] else []),
     ]
 
 
 @command(tasks, "check")
-def check(names: Names, data: o.Data = None) -> Answer:
+def check(
+    names: Names,
+    data: o.Data = None,
+    text_column: o.TextColumns = None,
+    label_column: o.LabelColumn = None,
+    kind: o.Kind = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Also check that this backbone's tokenizer can write the labels.")
+    ] = None,
+) -> Answer:
     """Read every row, count labels, and score the gold targets."""
     from softprompt.tasks.check import check_task
 
-    reports = [check_task(task) for task in o.open_tasks(names, data)]
+    tasks = o.open_tasks(names, data, text_column=text_column, label_column=label_column, kind=kind)
+    model = o.open_backbone(backbone, "auto", "cpu") if backbone is not None else None
+    reports = [check_task(task, backbone=model) for task in tasks]
     wrong = [f"{report['task']}: {problem}" for report in reports for problem in report["problems"]]
     if wrong:
         raise DataError("; ".join(wrong))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +12,18 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, first_process, lines, table
-from softprompt.cli.progress import counting, training
-from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.cli.progress import counting, say, training
+from softprompt.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
-    from softprompt.inference.evaluate import Evaluation
+    from softprompt.inference.evaluate import EvalJob, Evaluation
+    from softprompt.library.manifest import Manifest
     from softprompt.prompts.init import InitSettings, Role
-    from softprompt.prompts.prompter import Prompter
     from softprompt.prompts.stack import PromptStack
+    from softprompt.tasks.task import Task
+
+__all__ = ["evaluate", "kept_of", "stack_of", "texts_of", "train"]
 
 Init = Annotated[
     str | None,
@@ -64,6 +66,10 @@ def train(
     train_rows: o.TrainRows = None,
     validation_rows: o.ValidationRows = None,
     skip_bad: o.SkipBad = 0,
+    text_column: o.TextColumns = None,
+    label_column: o.LabelColumn = None,
+    kind: o.Kind = None,
+    wording: o.WordingForm = "auto",
     chat: o.ChatForm = False,
     system: o.System = None,
     tensorboard: Annotated[
@@ -81,7 +87,7 @@ def train(
         recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
         max_input_tokens=max_input_tokens,
     )  # fmt: skip
-    tasks = o.open_tasks(names, data, skip_bad=skip_bad)
+    tasks = o.open_tasks(names, data, skip_bad=skip_bad, text_column=text_column, label_column=label_column, kind=kind)
     folder = out or Path("runs") / "+".join(t.name for t in tasks)
     store = o.open_library(library or str(folder / "library"), must_exist=False)
 
@@ -91,7 +97,7 @@ def train(
     o.refuse_taken(store, [default_name(t.name, s) for t in tasks for s in seed_list], replace=replace or resume)
     model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)
     start, by_role = _init(model, role, init, init_text, init_prompt, library)
-    tasks = o.in_chat(tasks, chat, system, model)
+    tasks = o.in_chat(o.worded(tasks, wording, model), chat, system, model)
     encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
     with training("training") as observer:
         if tensorboard and first_process():
@@ -170,12 +176,12 @@ def stack_of(backbone: Backbone, place: str | None, names: Sequence[str]) -> Pro
     return PromptStack.of([library.load(name, backbone).float().to(backbone.device) for name in names], keys=names)
 
 
-def chats_of(place: str | None, names: Sequence[str]) -> list[Mapping[str, Any] | None]:
-    """For each prompt of a library the conversation its inputs are put into; None for plain inputs."""
+def kept_of(place: str | None, names: Sequence[str]) -> list[Manifest | None]:
+    """For each prompt of a library what it keeps of its task, wording and conversation; one None where there is no prompt."""
     if not names or place is None:
-        return [None] * max(1, len(names))
+        return [None]
     library = o.open_library(place)
-    return [library.get(name).manifest.chat for name in names]
+    return [library.get(name).manifest for name in names]
 
 
 @command(app, "eval")
@@ -190,6 +196,10 @@ def evaluate(
         Path | None, typer.Option("--predictions", help="Write every answer here, as jsonl.")
     ] = None,
     max_new_tokens: o.MaxNewTokens = 64,
+    text_column: o.TextColumns = None,
+    label_column: o.LabelColumn = None,
+    kind: o.Kind = None,
+    wording: o.WordingForm = "auto",
     skip_bad: o.SkipBad = 0,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
@@ -197,27 +207,19 @@ def evaluate(
     revision: o.Revision = None,
 ) -> Answer:
     """Score prompts on tasks; without --prompt the bare backbone."""
-    from softprompt.inference.evaluate import EvalJob, evaluate
-    from softprompt.tasks.chat import as_tuned
-    from softprompt.tasks.encoded import encode_split
+    from softprompt.inference.evaluate import evaluate
 
-    tasks = o.open_tasks(o.words(task, "--task"), data, skip_bad=skip_bad)
+    tasks = o.open_tasks(
+        o.words(task, "--task"), data, skip_bad=skip_bad, text_column=text_column, label_column=label_column, kind=kind
+    )
     names = o.words(prompt, "--prompt") if prompt is not None else ()
     splits = [t.split(split, max_rows=max_rows) for t in tasks]
     model = o.open_backbone(backbone, dtype, device, revision)
     prompter = stack_of(model, library, names)
-    room = None if model.max_length is None else model.max_length - (prompter.prompt_length if prompter else 0)
-    encoded = [encode_split(s, model, max_input_tokens=room, max_target_tokens=None) for s in splits]
-    chats = chats_of(library, names)
-    pairs = [(i, j) for i in range(len(tasks)) for j in range(len(chats))]
-    jobs = []
-    for i, j in pairs:
-        worded, rows_ij = tasks[i], encoded[i]
-        if chats[j] is not None:
-            worded = as_tuned(tasks[i], chats[j], model.tokenizer)
-            part = worded.split(split, max_rows=max_rows)
-            rows_ij = encode_split(part, model, max_input_tokens=room, max_target_tokens=None)
-        jobs.append(EvalJob(run=j, task=worded, split=rows_ij))
+    kept = kept_of(library, names)
+    pairs = [(i, j) for i in range(len(tasks)) for j in range(len(kept))]
+    worded = [_as_tuned(t, kept, wording, model) for t in tasks]
+    jobs = _jobs([worded[i][j] for i, j in pairs], [j for _, j in pairs], split, max_rows, model, prompter)
     with counting("evaluating") as progress:
         found = evaluate(model, prompter, jobs, max_target_tokens=max_new_tokens, progress=progress)
     rows = [
@@ -225,10 +227,10 @@ def evaluate(
             "task": tasks[i].name,
             "prompt": names[j] if names else None,
             "split": split,
-            "rows": len(encoded[i]),
+            "rows": len(job.split),
             **evaluation.scores,
         }
-        for (i, j), evaluation in zip(pairs, found, strict=True)
+        for (i, j), job, evaluation in zip(pairs, jobs, found, strict=True)
     ]
     if predictions is not None:
         _write_predictions(predictions, rows, jobs, found)
@@ -237,6 +239,38 @@ def evaluate(
     provenance = {"backbone": model.name, "fingerprint": model.fingerprint, "command": o.command_line()}
     fingerprints = {t.name: s.fingerprint for t, s in zip(tasks, splits, strict=True)}
     return Answer(data={"results": rows, "data": fingerprints, **provenance}, show=shown)
+
+
+def _as_tuned(task: Task, kept: Sequence[Manifest | None], form: str, backbone: Backbone) -> list[Task]:
+    """A task worded as each prompt was tuned; as ``form`` says where there is no prompt or that is not ``auto``."""
+    from softprompt.tasks.tuned import as_tuned
+
+    if form != "auto":
+        task = o.worded([task], form, backbone)[0]
+        return [task for _ in kept]
+    own = o.worded([task], "auto", backbone)[0]
+    return [own if one is None else as_tuned(task, one, backbone.tokenizer) for one in kept]
+
+
+def _jobs(
+    tasks: Sequence[Task], runs: Sequence[int], split: str, most: int | None, backbone: Backbone, prompter: Any
+) -> list[EvalJob]:
+    """One job a task and run; rows that are worded alike are tokenised once. Says how many texts were cut."""
+    from softprompt.inference.evaluate import EvalJob
+    from softprompt.tasks.encoded import EncodedSplit, encode_split, input_room
+
+    made: dict[tuple[str, str], EncodedSplit] = {}
+    jobs = []
+    for task, run in zip(tasks, runs, strict=True):
+        rows = task.split(split, max_rows=most)
+        key = (task.name, rows.fingerprint)
+        if key not in made:
+            room = input_room(backbone, prompter, task.labels)
+            made[key] = encode_split(rows, backbone, max_input_tokens=room, max_target_tokens=None)
+            if made[key].cut_inputs:
+                say(f"task {task.name}: {made[key].cut_inputs} of {len(rows)} inputs cut to the {room} tokens that fit")
+        jobs.append(EvalJob(run=run, task=task, split=made[key]))
+    return jobs
 
 
 def _write_predictions(
@@ -253,74 +287,5 @@ def _write_predictions(
     artifacts.write_bytes(path, text.encode("utf-8", "surrogatepass"))
 
 
-@command(app, "predict")
-def predict(
-    text: o.Texts = None,
-    file: o.TextFile = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the library.")] = None,
-    library: Annotated[str | None, typer.Option("--library", help="Where the prompt is.")] = None,
-    max_new_tokens: o.MaxNewTokens = 64,
-    batch_size: o.TextBatch = 32,
-    backbone: o.BackboneName = "builtin",
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
-) -> Answer:
-    """Answer texts with a prompt."""
-    from softprompt.tasks.chat import wording
-
-    texts = texts_of(text, file)
-    model = o.open_backbone(backbone, dtype, device, revision)
-    prompter = stack_of(model, library, (prompt,) if prompt else ())
-    worded = wording(chats_of(library, (prompt,) if prompt else ())[0], model.tokenizer)
-    answers = answers_to(model, prompter, [worded(given) for given in texts], max_new_tokens, batch_size)
-    pairs = [{"input": given, "output": answer} for given, answer in zip(texts, answers, strict=True)]
-    return Answer(data={"predictions": pairs, "prompt": prompt, "backbone": model.name}, show=lines(*answers))
-
-
-def texts_of(given: Sequence[str] | None, file: Path | None) -> list[str]:
-    """The texts to answer: given ones, or the lines of a file (``-``: standard input).
-
-    Raises:
-        UsageError: both or neither were given.
-        DataError: the file is empty or not UTF-8.
-    """
-    if bool(given) == bool(file):
-        raise UsageError(
-            "predict takes input texts or --file, one of the two: softprompt predict 'TEXT' --prompt NAME."
-        )
-    if file is None:
-        return list(given or ())
-    try:
-        content = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): convert it.") from None
-    texts = content.splitlines()
-    if not texts:
-        raise DataError(f"{file} is empty: give one input a line.")
-    return texts
-
-
-def answers_to(
-    backbone: Backbone, prompter: Prompter | None, texts: Sequence[str], most: int, batch_size: int
-) -> list[str]:
-    """Greedy answers of at most ``most`` tokens, ``batch_size`` texts a pass."""
-    answers: list[str] = []
-    with counting("predicting") as progress:
-        for start in range(0, len(texts), batch_size):
-            answers += _answers(backbone, prompter, texts[start : start + batch_size], most)
-            progress(len(answers), len(texts))
-    return answers
-
-
-def _answers(backbone: Backbone, prompter: Prompter | None, texts: Sequence[str], most: int) -> list[str]:
-    import torch
-
-    from softprompt.batch import Rows, TokenBatch
-
-    room = None if backbone.max_length is None else backbone.max_length - (prompter.prompt_length if prompter else 0)
-    batch = TokenBatch.of(backbone.tokenize_inputs(texts, room), device=backbone.device)
-    rows = Rows(run_B=torch.zeros(len(texts), dtype=torch.int64, device=backbone.device), inputs=texts)
-    with torch.no_grad():
-        prompts = prompter.prompts(rows) if prompter is not None else None
-        return backbone.decode(backbone.generate(batch, prompts, most))
+# Behind the commands above, so that the help lists predict after them.
+from softprompt.cli.predicting import texts_of  # noqa: E402

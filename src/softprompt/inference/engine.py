@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,11 +17,11 @@ import torch
 from softprompt.backbones.base import Backbone
 from softprompt.batch import PromptBatch, Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
-from softprompt.inference.evaluate import length_batches
+from softprompt.inference.evaluate import canonical_text, length_batches
 from softprompt.library.store import Library
 from softprompt.prompts.prompter import Prompter
 from softprompt.prompts.stack import PromptStack
-from softprompt.tasks.chat import wording
+from softprompt.tasks.tuned import Input, reader, wording_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +30,15 @@ class Request:
 
     Attributes:
         prompt: name of the prompt; None for the bare backbone.
-        text: the input, worded as the task words its own.
+        text: the input: a text, or a row of the columns its prompt's wording reads.
         max_new_tokens: longest answer.
+        as_is: the text is worded already.
     """
 
     prompt: str | None
-    text: str
+    text: Input
     max_new_tokens: int = 64
+    as_is: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +49,13 @@ class Answer:
         text: what the backbone wrote.
         prompt: name of the prompt it was asked with.
         tokens: positions that went through the backbone: prompt, input and answer.
+        label: name of the label the text stands for; None where it stands for none or the task has none.
     """
 
     text: str
     prompt: str | None
     tokens: int
+    label: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,12 +65,14 @@ class Served:
     Attributes:
         prompter: gives the prompt.
         run: the run in it.
-        wording: turns a request's text into what the backbone reads (a chat template); None leaves it.
+        read: turns a request's text or row into what the backbone reads, as it was worded in training; None leaves it.
+        label_of: the name of the label that an answer stands for; None where there are none.
     """
 
     prompter: Prompter
     run: int = 0
-    wording: Callable[[str], str] | None = None
+    read: Callable[[Input], str] | None = None
+    label_of: Callable[[str], str | None] | None = None
 
 
 # Gives what a name stands for; raises UnknownNameError where there is none.
@@ -75,14 +82,18 @@ Resolve = Callable[[str], Served]
 def from_library(library: Library, backbone: Backbone) -> Resolve:
     """Names are prompts of a library, checked against the backbone when they are first asked for.
 
-    Texts for a prompt that was tuned on conversations are put into the same conversation.
+    Texts are worded as those the prompt was tuned on, and put into the same conversation where there was one.
     """
 
     def resolve(name: str) -> Served:
         prompt = library.load(name, backbone).float().to(backbone.device)
-        chat = library.get(name).manifest.chat
-        worded = wording(chat, backbone.tokenizer) if chat is not None else None
-        return Served(prompter=PromptStack.of([prompt], keys=[name]), wording=worded)
+        kept = library.get(name).manifest
+        wording = wording_of(kept)
+        return Served(
+            prompter=PromptStack.of([prompt], keys=[name]),
+            read=reader(kept, backbone.tokenizer),
+            label_of=partial(wording.label_of, canonical=canonical_text(backbone)) if wording is not None else None,
+        )
 
     return resolve
 
@@ -133,10 +144,12 @@ class Engine:
 
     def worded(self, request: Request) -> str:
         """A request's text as its prompt's inputs were worded."""
-        if request.prompt is None:
-            return request.text
-        wording = self.prompter(request.prompt).wording
-        return request.text if wording is None else wording(request.text)
+        read = self.prompter(request.prompt).read if request.prompt is not None and not request.as_is else None
+        if read is not None:
+            return read(request.text)
+        if not isinstance(request.text, str):
+            raise UsageError("a row of columns was given where a text is read as it is: give its text.")
+        return request.text
 
     def check(self, request: Request) -> int:
         """The positions a request needs, answer left out; refuses what the backbone cannot hold.
@@ -176,8 +189,17 @@ class Engine:
                 chosen = [requests[r] for r in rows]
                 outputs = self.backbone.generate(batch, self._prompts(chosen), int(depth))
                 for r, ids, text in zip(rows, outputs, self.backbone.decode(outputs), strict=True):
-                    answers[r] = Answer(text=text, prompt=requests[r].prompt, tokens=needed[r] + len(ids))
+                    answers[r] = Answer(
+                        text=text,
+                        prompt=requests[r].prompt,
+                        tokens=needed[r] + len(ids),
+                        label=self._label(requests[r], text),
+                    )
         return [answer for answer in answers if answer is not None]
+
+    def _label(self, request: Request, text: str) -> str | None:
+        label_of = self.prompter(request.prompt).label_of if request.prompt is not None else None
+        return label_of(text) if label_of is not None else None
 
     def _prompts(self, requests: Sequence[Request]) -> PromptBatch | None:
         """One batch of prompts from all prompters that the requests name."""

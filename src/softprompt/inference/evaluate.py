@@ -241,14 +241,37 @@ def prompts_for(
     )
 
 
-def seeded_rows(size: int, most: int, seed: int) -> np.ndarray:
-    """A seeded subset of row numbers in ascending order; all of them where ``most`` is 0 or not smaller."""
+def seeded_rows(size: int, most: int, seed: int, groups: Sequence[str] | None = None) -> np.ndarray:
+    """A seeded subset of row numbers in ascending order; all of them where ``most`` is 0 or not smaller.
+
+    Args:
+        size: rows in all.
+        most: rows in the subset.
+        seed: of the draw.
+        groups: what each row is judged together with (`Task.groups`): whole groups are drawn, as many as fit, at least
+            one. None where rows are judged alone.
+    """
     if most <= 0 or size <= most:
         return np.arange(size)
-    return np.sort(np.random.default_rng(np.random.SeedSequence([seed, size])).permutation(size)[:most])
+    number, members = _grouped(size, groups)
+    order = np.random.default_rng(np.random.SeedSequence([seed, len(members)])).permutation(len(members))
+    fitting = max(1, int(np.searchsorted(np.cumsum(members[order]), most, side="right")))
+    return np.flatnonzero(np.isin(number, order[:fitting]))
 
 
-def halves(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two disjoint seeded halves of the rows: one to choose on, one to report on."""
-    order = np.random.default_rng(np.random.SeedSequence([seed, size, 2])).permutation(size)
-    return np.sort(order[: size // 2]), np.sort(order[size // 2 :])
+def halves(size: int, seed: int, groups: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Two disjoint seeded halves of the rows: one to choose on, one to report on; a group lies on one side."""
+    number, members = _grouped(size, groups)
+    order = np.random.default_rng(np.random.SeedSequence([seed, len(members), 2])).permutation(len(members))
+    first = order[: int(np.searchsorted(np.cumsum(members[order]), size // 2, side="right"))]
+    on_first = np.isin(number, first)
+    return np.flatnonzero(on_first), np.flatnonzero(~on_first)
+
+
+def _grouped(size: int, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    """(number of each row's group, counted in order of appearance [size]; rows of each group)."""
+    if groups is None:
+        return np.arange(size), np.ones(size, dtype=np.int64)
+    numbers: dict[str, int] = {}
+    number = np.asarray([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
+    return number, np.bincount(number, minlength=len(numbers))

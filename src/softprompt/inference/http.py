@@ -1,6 +1,7 @@
 """A thin HTTP server over the engine: requests that arrive together are answered in one batch.
 
-POST /v1/predict   {"prompt": "mnli@1", "inputs": ["..."], "max_new_tokens": 16} -> {"outputs": [...]}
+POST /v1/predict   {"prompt": "sst2@1", "inputs": ["..."], "max_new_tokens": 16} -> {"outputs": [...], "labels": [...]}
+                   inputs are texts, or objects of the columns the prompt reads; "as_is": true for texts worded already
 GET  /v1/prompts   names of the prompts that can be asked for
 GET  /healthz      the backbone and its fingerprint
 GET  /metrics      Prometheus text
@@ -99,6 +100,7 @@ def make_app(engine: Engine, names: Callable[[], Sequence[str]], *, wait_ms: flo
         answers = await batcher.answer(requests_of(body))
         return {
             "outputs": [a.text for a in answers],
+            "labels": [a.label for a in answers],
             "prompt": body.get("prompt"),
             "tokens": [a.tokens for a in answers],
         }
@@ -129,12 +131,12 @@ def requests_of(body: dict[str, Any]) -> list[Request]:
     Raises:
         UsageError: a field is missing, unknown or of the wrong kind.
     """
-    unknown = sorted(set(body) - {"prompt", "inputs", "max_new_tokens"})
+    unknown = sorted(set(body) - {"prompt", "inputs", "max_new_tokens", "as_is"})
     if unknown:
-        raise UsageError(f"unknown field {unknown[0]!r}: give prompt, inputs and max_new_tokens.")
+        raise UsageError(f"unknown field {unknown[0]!r}: give prompt, inputs, max_new_tokens and as_is.")
     inputs, prompt, most = body.get("inputs"), body.get("prompt"), body.get("max_new_tokens", 64)
-    if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str) for text in inputs):
-        raise UsageError("inputs must be a list of at least one text.")
+    if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str | dict) for text in inputs):
+        raise UsageError("inputs must be a list of at least one text, or of objects with the prompt's columns.")
     if len(inputs) > MOST_INPUTS:
         raise UsageError(
             f"{len(inputs)} inputs were given, at most {MOST_INPUTS} are taken at once: split the request."
@@ -143,4 +145,7 @@ def requests_of(body: dict[str, Any]) -> list[Request]:
         raise UsageError("prompt must be the name of a prompt, or null for the bare backbone.")
     if not isinstance(most, int) or isinstance(most, bool):
         raise UsageError("max_new_tokens must be a whole number.")
-    return [Request(prompt=prompt, text=text, max_new_tokens=most) for text in inputs]
+    as_is = body.get("as_is", False)
+    if not isinstance(as_is, bool):
+        raise UsageError("as_is must be true or false.")
+    return [Request(prompt=prompt, text=text, max_new_tokens=most, as_is=as_is) for text in inputs]

@@ -143,6 +143,8 @@ class FewShotPrompt:
         self.backbone, self.task, self.settings = backbone, task, settings
         self.examples = list(examples)
         self.words = words_of(task, backbone, settings)
+        own_cue = task.wording is not None and task.wording.has_cue
+        self.cue = "" if own_cue else settings.answer
         self.limit = settings.max_tokens or backbone.max_length
 
     def text(self, inputs: str, count: int | None = None) -> str:
@@ -150,8 +152,8 @@ class FewShotPrompt:
         settings = self.settings
         shown = self.examples if count is None else self.examples[:count]
         parts = [settings.instruction] if settings.instruction else []
-        parts += [f"{e.inputs}{settings.answer} {self.words.get(e.targets, e.targets)}" for e in shown]
-        return settings.separator.join([*parts, f"{inputs}{settings.answer}"])
+        parts += [f"{e.inputs}{self.cue} {self.words.get(e.targets, e.targets)}" for e in shown]
+        return settings.separator.join([*parts, f"{inputs}{self.cue}"])
 
     def fitting(self, rows: Sequence[str], answer_tokens: int) -> int:
         """How many of the examples fit beside every row: the most for which the longest prompt keeps to the limit.

@@ -152,7 +152,7 @@ def _adapt(
     seed = int(pack.cells[0].spec["seed"])  # a pack holds the targets of one space, hence of one seed
     adapted = adapt(
         backbone, encoder, space, targets, recipe.target, seeds=[seed], folder=folder, resume=True, observer=observe,
-        select_rows=[selecting_rows(study, len(target.validation)) for target in targets],
+        select_rows=[selecting_rows(study, target) for target in targets],
     )  # fmt: skip
     for cell, target, made in zip(pack.cells, targets, adapted, strict=True):
         story = {**provenance, "cell": cell.name, "seconds": made.result.seconds, "evidence": made.result.evidence}

@@ -69,9 +69,7 @@ def tune_on_target(
 
     settings = model_tuning_settings(study)
     data = _data(runner, study, str(cell.spec["target"]), settings)
-    run = data.run(
-        f"model-{cell.key[:24]}", int(cell.spec["seed"]), select_rows=selecting_rows(study, len(data.validation))
-    )
+    run = data.run(f"model-{cell.key[:24]}", int(cell.spec["seed"]), select_rows=selecting_rows(study, data))
     start = _start(ledger, cell) if cell.parents else None
     tuned = tune_model(runner.backbone(study), run, settings, folder, start=start, resume=True, observer=observe)
     story = {**provenance, "cell": cell.name, "seconds": tuned.seconds, "evidence": tuned.evidence}

@@ -73,7 +73,7 @@ def _field(
         names.append(f"{source}.{source_seed}")
         prompt = prompt_of(ledger, "source", key, cell.name)
         starts.append(default_init("transfer", prompt=prompt, origin=names[-1]))
-    select = selecting_rows(study, len(data.validation))
+    select = selecting_rows(study, data)
     runs = [data.run(f"race-{i}", seed, select_rows=select) for i in range(len(names))]
     return names, runs, [initial_prompt(backbone, start, settings.prompt_length, seed) for start in starts]
 

@@ -97,10 +97,11 @@ class PromptRunner:
         return self._backbones[key]
 
     def task(self, study: Study, name: str) -> Task:
-        """A task of the study."""
+        """A task of the study, worded for its backbone."""
         from softprompt.tasks.catalog import load_task
+        from softprompt.tasks.tuned import for_backbone
 
-        return load_task(name, study.data or None)
+        return for_backbone(load_task(name, study.data or None), self.backbone(study).kind)
 
     def facts(self, study: Study) -> Facts:
         """See `Runner.facts`; every split is read, and targets are looked for among the sources' training rows.
@@ -249,7 +250,7 @@ class PromptRunner:
             else:
                 init = default_init("transfer", prompt=self._given(study, cell, ledger), origin=cell.name)
             prompt = initial_prompt(backbone, init, settings.prompt_length, seed)
-            select = selecting_rows(study, len(data.validation))
+            select = selecting_rows(study, data)
             return data.run(name, seed, select_rows=select, validated=cell.kind != "embedding"), prompt
         tasks = self._mixed(study, cell, ledger) if cell.kind == "mixture" else [str(task) for task in spec["tasks"]]
         parts = [self.data(study, task, settings) for task in tasks]
@@ -351,7 +352,7 @@ class PromptRunner:
             return float(run.task.score([predictions[r] for r in rows], chosen, canonical=canonical)["score"])
 
         everything = list(range(len(examples)))
-        parts = [[int(r) for r in part] for part in halves(len(examples), 0)]
+        parts = [[int(r) for r in part] for part in halves(len(examples), 0, run.task.groups(examples))]
         return {
             "score": score(everything),
             "halves": [score(part) if part else None for part in parts],
@@ -390,13 +391,13 @@ def settings_of(study: Study, pack: Pack) -> TrainSettings:
     return settings.having(embedding_step=wanted)
 
 
-def selecting_rows(study: Study, rows: int) -> np.ndarray[Any, Any] | None:
+def selecting_rows(study: Study, data: TaskData) -> np.ndarray[Any, Any] | None:
     """The validation rows that choose checkpoints of target runs; None for all."""
     if study.protocol == "paper":
         return None
     from softprompt.inference.evaluate import halves
 
-    return halves(rows, 0)[0]
+    return halves(len(data.validation), 0, data.task.groups(data.validation.examples))[0]
 
 
 def contamination(

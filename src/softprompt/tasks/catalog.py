@@ -7,16 +7,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from softprompt.errors import DataError, UnknownNameError
+from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.tasks.columns import Asked, as_names
 from softprompt.tasks.declarations import DECLARED, PINS, Declared
 from softprompt.tasks.natural import NATURAL, natural_form, with_made_columns
+from softprompt.tasks.readers import format_of
 from softprompt.tasks.rows import Row, RowSource
 from softprompt.tasks.sources import FileSource, HubSource, MissingSource
 from softprompt.tasks.task import Task, Worded
@@ -72,7 +74,16 @@ def declared(name: str) -> Declared:
     return DECLARATIONS[name]
 
 
-def load_task(name: str, data: str | Path | None = None, *, prefix: bool = True, skip_bad: int = 0) -> Task:
+def load_task(
+    name: str,
+    data: str | Path | None = None,
+    *,
+    prefix: bool = True,
+    skip_bad: int = 0,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
+    kind: str | None = None,
+) -> Task:
     """A task by name, or the user's own by path.
 
     Args:
@@ -82,22 +93,31 @@ def load_task(name: str, data: str | Path | None = None, *, prefix: bool = True,
             generated task, the folder that $SOFTPROMPT_DATA names, or the Hugging Face hub.
         prefix: keep the task's name in front of the inputs where the form has one.
         skip_bad: how many bad rows a split may leave out.
+        text: column or columns of the inputs, of a user's own rows.
+        label: column of the answer, likewise.
+        kind: of the answer, likewise: classification, regression, multi_label or text.
 
     Raises:
         UnknownNameError: with the nearest names.
         DataError: where ``data`` does not hold the task.
+        UsageError: columns were named for a task that has its own.
     """
+    asked = Asked(text=as_names(text), label=label, kind=kind)
     if name.startswith("hf:"):
         from softprompt.tasks.user import load_hub_task
 
-        return load_hub_task(name.removeprefix("hf:")).with_skip_bad(skip_bad)
+        return load_hub_task(name.removeprefix("hf:"), asked).with_skip_bad(skip_bad)
     if _is_path(name):
         from softprompt.tasks.user import load_user_task
 
-        return load_user_task(Path(name)).with_skip_bad(skip_bad)
+        return load_user_task(Path(name), asked).with_skip_bad(skip_bad)
     known = _canonical_name(name)
+    if asked and known in {*DECLARATIONS, *generated()}:
+        raise UsageError(
+            f"task {known!r} has columns of its own; --text-column, --label-column and --kind are for your files."
+        )
     if data is not None:
-        task = _from_folder(known, Path(data), prefix)
+        task = _from_folder(known, Path(data), prefix, asked)
         if task is None and known not in generated():
             raise _not_in_folder(known, Path(data))
         if task is not None:
@@ -105,7 +125,7 @@ def load_task(name: str, data: str | Path | None = None, *, prefix: bool = True,
     if known in generated():
         return generated()[known]().with_skip_bad(skip_bad)
     root = os.environ.get(DATA_VARIABLE)
-    task = _from_folder(known, Path(root), prefix) if root else None
+    task = _from_folder(known, Path(root), prefix, asked) if root else None
     if task is None:
         if known not in DECLARATIONS:
             raise UnknownNameError("task", name, task_names(), "`softprompt tasks ls` lists them.")
@@ -142,20 +162,20 @@ def _t5(declared: Declared, prefix: bool, **changes: Any) -> Worded:
         form="t5",
         columns=declared.input_columns,
         label_column=declared.label_column,
-        labels=declared.labels,
+        labels=declared.classes,
         metrics=declared.metrics,
         instruction=NATURAL[declared.name].instruction,
         prefix=prefix,
     )
     return Worded(
-        form=partial(declared.form, **settings), wording=wording, labels=declared.labels, metrics=declared.metrics
+        form=partial(declared.form, **settings), wording=wording, labels=declared.classes, metrics=declared.metrics
     )
 
 
 def _natural(declared: Declared) -> Worded:
     natural = NATURAL[declared.name]
     base = _t5(declared, False, **natural.settings).form
-    labels = natural.labels if natural.by_label else declared.labels
+    labels = natural.labels if natural.by_label else declared.classes
     metrics = natural.metrics or declared.metrics
     wording = Wording(
         task=declared.name,
@@ -170,6 +190,14 @@ def _natural(declared: Declared) -> Worded:
     )
     form = partial(natural_form, natural=natural, form=declared.form, base=base)
     return Worded(form=form, wording=wording, labels=natural.answers or labels, metrics=metrics)
+
+
+def known_wording(name: str) -> Wording | None:
+    """The papers' wording of a task known here by its name; None for any other."""
+    known = _canonical_name(name)
+    if known in DECLARATIONS:
+        return _t5(DECLARATIONS[known], True).wording
+    return generated()[known]().wording if known in generated() else None
 
 
 def worded_inputs(wording: Wording, row: Row) -> str | None:
@@ -211,7 +239,7 @@ def _canonical_name(name: str) -> str:
 
 
 def _is_path(name: str) -> bool:
-    return os.sep in name or ".py:" in name or name.endswith((".py", ".toml", ".csv", ".tsv", ".csv.gz", ".tsv.gz"))
+    return os.sep in name or ".py:" in name or name.endswith((".py", ".toml")) or format_of(Path(name)) is not None
 
 
 def task_folder(name: str, root: Path) -> Path | None:
@@ -224,17 +252,37 @@ def task_folder(name: str, root: Path) -> Path | None:
     return None
 
 
-def _from_folder(name: str, root: Path, prefix: bool) -> Task | None:
+def _from_folder(name: str, root: Path, prefix: bool, asked: Asked) -> Task | None:
     declared = DECLARATIONS.get(name)
-    folder = task_folder(declared.folder or name if declared else name, root)
+    wanted = declared.folder or name if declared else name
+    folder = task_folder(wanted, root)
     if folder is None:
-        return None
+        beside = _stem_file(wanted, root)
+        if beside is None:
+            return None
+        if declared is None:
+            from softprompt.tasks.user import load_user_task
+
+            return load_user_task(beside, asked)
+        source = FileSource(folder=beside.parent, stem=wanted, keep=declared.keep, rename=declared.rename)
+        return make(declared, source, prefix=prefix)
     if declared is None or (folder / "task.toml").is_file():
         from softprompt.tasks.user import load_user_task
 
-        return load_user_task(folder)
+        return load_user_task(folder, asked)
     source = FileSource(folder=folder, keep=declared.keep, rename=declared.rename)
     return make(declared, source, prefix=prefix)
+
+
+def _stem_file(name: str, root: Path) -> Path | None:
+    """``NAME.train.*`` in a data folder; None where there is none."""
+    if "/" in name or "\\" in name or "\x00" in name:
+        return None
+    for folder in (root / "tasks", root):
+        found = FileSource(folder=folder, stem=name).find("train") if folder.is_dir() else None
+        if found is not None:
+            return found
+    return None
 
 
 def _not_in_folder(name: str, root: Path) -> DataError | UnknownNameError:
@@ -248,7 +296,10 @@ def _not_in_folder(name: str, root: Path) -> DataError | UnknownNameError:
 def names_in_folder(root: Path) -> list[str]:
     """Names of the tasks a data folder holds: its own folders and those of ``tasks/``."""
     base = root / "tasks" if (root / "tasks").is_dir() else root
-    return sorted(p.name for p in base.iterdir() if p.is_dir()) if base.is_dir() else []
+    if not base.is_dir():
+        return []
+    named = {p.name.partition(".train.")[0] for p in base.glob("*.train.*") if format_of(p)}
+    return sorted({p.name for p in base.iterdir() if p.is_dir()} | named)
 
 
 def _hub_source(declared: Declared) -> RowSource:

@@ -87,17 +87,8 @@ def with_chat(task: Task, chat: Chat, tokenizer: Any) -> Task:
     return replace(task, render=lambda inputs: chat.render(inputs, tokenizer), chat=record, wording=worded)
 
 
-def as_tuned(task: Task, record: Mapping[str, Any] | None, tokenizer: Any) -> Task:
-    """A task in the form a prompt was tuned on: its manifest's ``chat``, or plain inputs where that is None.
-
-    Raises:
-        IncompatibleBackboneError: the tokenizer has another chat template.
-    """
-    return task if record is None else with_chat(task, Chat.of_record(record, tokenizer), tokenizer)
-
-
-def wording(record: Mapping[str, Any] | None, tokenizer: Any) -> Callable[[str], str]:
-    """Turns an input into what the backbone read when a prompt was tuned; the input itself where ``record`` is None.
+def conversation(record: Mapping[str, Any] | None, tokenizer: Any) -> Callable[[str], str]:
+    """Puts an input into the conversation a prompt was tuned on; gives the input itself where ``record`` is None.
 
     Raises:
         IncompatibleBackboneError: the tokenizer has another chat template.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import DataError, SoftpromptError
+from softprompt.errors import DataError, SoftpromptError, UsageError
+from softprompt.tasks.encoded import check_labels
 from softprompt.tasks.rows import UNKNOWN_TARGET
 from softprompt.tasks.show import published_sizes
 from softprompt.tasks.task import Example, Split, Task
+
+if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
 
 STREAM_ROWS = 200
 """How much of a streamed task is checked."""
@@ -18,8 +22,15 @@ GENERATION_ROWS = 500
 """Gold texts that go through ROUGE or BLEU, which take their time."""
 
 
-def check_task(task: Task, splits: Sequence[str] = ("train", "validation")) -> dict[str, Any]:
+def check_task(
+    task: Task, splits: Sequence[str] = ("train", "validation"), backbone: Backbone | None = None
+) -> dict[str, Any]:
     """Read every split, count rows and labels, and send the gold targets through the metrics.
+
+    Args:
+        task: any task.
+        splits: to read.
+        backbone: whose tokenizer must be able to write the labels; None for none.
 
     Returns:
         ``ok``; ``problems`` (what makes it not ok); ``notes`` (what a user should know: other counts than published,
@@ -29,6 +40,11 @@ def check_task(task: Task, splits: Sequence[str] = ("train", "validation")) -> d
     problems: list[str] = []
     notes: list[str] = []
     report: dict[str, Any] = {}
+    if backbone is not None:
+        try:
+            check_labels(backbone, task.labels)
+        except UsageError as error:
+            problems.append(str(error))
     for name in splits:
         try:
             found[name] = task.split(name, max_rows=STREAM_ROWS if task.streamed else None)
@@ -46,11 +62,13 @@ def check_task(task: Task, splits: Sequence[str] = ("train", "validation")) -> d
 def _check_split(task: Task, split: Split, problems: list[str], notes: list[str]) -> dict[str, Any]:
     examples = split.examples
     counts = Counter(e.targets for e in examples) if task.labels is not None else Counter()
-    empty = sum(not e.inputs or not e.targets for e in examples)
+    empty = sum(task.is_empty(e) or not e.targets for e in examples)
     missing = sum(e.targets == UNKNOWN_TARGET for e in examples)
     repeated = len(examples) - len({(e.inputs, e.targets) for e in examples})
     if empty:
         notes.append(f"{split.name}: {empty} examples have empty inputs or targets.")
+    if split.unlabelled:
+        notes.append(f"{split.name}: {split.unlabelled} rows have no gold label and are left out of training.")
     if missing:
         notes.append(f"{split.name}: {missing} examples have no gold label.")
     if repeated:

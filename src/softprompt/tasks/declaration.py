@@ -132,6 +132,11 @@ class Declared:
         return _COLUMNS.get(name) or (str(given.get("source" if name == "generate" else "column", "text")),)
 
     @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The label words where an answer is one of them; None where it joins several (GoEmotions) or is free text."""
+        return None if self.form.__name__ == "tag_words" else self.labels
+
+    @property
     def label_column(self) -> str | None:
         """The column of the answer; None where the inputs hold it."""
         given, name = self.settings, self.form.__name__

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHUNK = 1024
 """Examples tokenised at a time."""
 
-_FORMAT = "softprompt-encoded-1"
+_FORMAT = "softprompt-encoded-2"
 _PROBES = ["A probe: 12.5% of the text, naïve or not?", "not_entailment", " 日本語 ", ""]
 
 
@@ -56,6 +56,7 @@ class EncodedSplit:
         cut_inputs: examples whose inputs were longer than the limit.
         cut_targets: likewise for targets.
         skipped: bad rows left out of the split on request.
+        unlabelled: training rows left out because they have no answer to learn.
     """
 
     examples: Sequence[Example]
@@ -66,6 +67,7 @@ class EncodedSplit:
     skipped: int
     input_ids: _Ragged
     target_ids: _Ragged
+    unlabelled: int = 0
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -101,7 +103,67 @@ class EncodedSplit:
             skipped=self.skipped,
             input_ids=self.input_ids.select(index),
             target_ids=self.target_ids.select(index),
+            unlabelled=self.unlabelled,
         )
+
+
+def check_labels(backbone: Backbone, labels: Sequence[str] | None) -> None:
+    """Raises where a backbone's tokenizer cannot write a label, or makes two of them one.
+
+    Raises:
+        UsageError: names the label and what to do.
+    """
+    from softprompt.tasks.metrics import canonical_labels
+
+    if not labels:
+        return
+    unknown = getattr(backbone.tokenizer, "unk_token_id", None)
+    rows = backbone.tokenize_targets(list(labels))
+    texts = backbone.decode(rows)
+    for label, row, text in zip(labels, rows, texts, strict=True):
+        if not text or unknown in row:
+            raise UsageError(
+                f"label {label!r} cannot be written by the tokenizer of backbone {backbone.name!r} (it gives {text!r}): "
+                "choose other label words."
+            )
+    canonical_labels(labels, dict(zip(labels, texts, strict=True)).__getitem__)
+
+
+class Lengthy(Protocol):
+    """What has a prompt's length: a prompter."""
+
+    @property
+    def prompt_length(self) -> int:
+        """P, of the longest prompt."""
+
+
+def input_room(
+    backbone: Backbone, prompter: Lengthy | int | None, labels: Sequence[str] | None, answer_tokens: int = 64
+) -> int | None:
+    """The most input tokens that fit beside prompt and answer; None where the backbone has no limit.
+
+    Args:
+        backbone: its ``max_length`` binds.
+        prompter: gives the prompt, or the prompt's length; None for no prompt.
+        labels: the answers; a decoder-only backbone writes them into the same positions.
+        answer_tokens: of an answer where there are no labels.
+
+    Raises:
+        UsageError: nothing is left for the input.
+    """
+    if backbone.max_length is None:
+        return None
+    prompt = 0 if prompter is None else prompter if isinstance(prompter, int) else prompter.prompt_length
+    answer = 0
+    if backbone.kind == "causal":
+        answer = max(map(len, backbone.tokenize_targets(list(labels)))) if labels else answer_tokens
+    room = backbone.max_length - prompt - answer
+    if room < 1:
+        raise UsageError(
+            f"a prompt of {prompt} tokens and answers of up to {answer} leave no room for the text: backbone "
+            f"{backbone.name!r} holds {backbone.max_length} positions; take a shorter prompt (--prompt-length)."
+        )
+    return room
 
 
 def encode_split(
@@ -144,6 +206,7 @@ def encode_split(
         skipped=split.skipped,
         input_ids=sides["inputs"],
         target_ids=sides["targets"],
+        unlabelled=split.unlabelled,
     )
 
 

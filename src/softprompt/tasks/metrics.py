@@ -143,23 +143,28 @@ def matthews(answers: Answers, words: Sequence[str] | None, same: Canonical) -> 
 
 def correlations(answers: Answers, words: Sequence[str] | None, same: Canonical) -> dict[str, float]:
     """Pearson and Spearman of the numbers written (STS-B); an answer that is no number is -1; 0 where constant."""
-    steps = {same(f"{k / 5:.1f}"): k / 5 for k in range(26)}
-    gold = np.array([_number(same(e.targets), steps) for _, e in answers])
-    predicted = np.array([_number(p, steps) for p, _ in answers])
+    gold = np.array([_number(e.targets, same) for _, e in answers])
+    predicted = np.array([_number(p, same) for p, _ in answers])
     return {
         "pearson": 100.0 * _pearson(gold, predicted),
         "spearman": 100.0 * _pearson(_ranks(gold), _ranks(predicted)),
     }
 
 
-def _number(text: str, steps: Mapping[str, float]) -> float:
-    if text in steps:
-        return steps[text]
-    try:
-        value = float(text)
-    except ValueError:
-        return -1.0
-    return value if np.isfinite(value) else -1.0
+# Tokenizers give "3.75" back as "3. 75" and "-1" as "- 1".
+_WRITTEN_NUMBER = re.compile(r"([-+]?)\s*(\d*)\s*(\.?)\s*(\d*)\s*((?:[eE]\s*[-+]?\s*\d+)?)")
+
+
+def _number(text: str, same: Canonical) -> float:
+    """The number of a text as it is written; -1 where it is none."""
+    for form in (text, same(text)):
+        match = _WRITTEN_NUMBER.fullmatch(form.strip())
+        try:
+            value = float("".join("".join(match.groups()).split())) if match else float(form)
+        except ValueError:
+            continue
+        return value if np.isfinite(value) else -1.0
+    return -1.0
 
 
 def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -309,7 +314,16 @@ def bleu(answers: Answers, words: Sequence[str] | None, same: Canonical) -> dict
     return {"bleu": float(result.score)}
 
 
+def group_of(metrics: Sequence[str], example: Example) -> str:
+    """What an example is judged together with; its own key where the metrics judge it alone."""
+    group = example.extra.get("group") if GROUPED & set(metrics) else None
+    return example.key if group is None else f"group {group}"
+
+
 Metric = Callable[[Answers, "Sequence[str] | None", Canonical], dict[str, float]]
+
+GROUPED = frozenset({"f1a", "group_em", "exact_match", "answer_f1"})
+"""Metrics that judge the examples of a group together: a subset of rows holds whole groups, or their value is another."""
 
 METRICS: Mapping[str, Metric] = {
     "accuracy": accuracy,

@@ -14,6 +14,7 @@ from typing import Any
 
 from softprompt.tasks import preprocessors
 from softprompt.tasks.rows import UNKNOWN_TARGET, Form, Formed, Row
+from softprompt.tasks.template import escaped
 from softprompt.tasks.wording import worded
 
 LETTERS = ("A", "B", "C", "D", "E", "F", "G", "H")
@@ -242,7 +243,7 @@ def generic(columns: Sequence[str], label: str) -> str:
 
 def _title(column: str) -> str:
     words = column.replace("_", " ").strip()
-    return (words[:1].upper() + words[1:]).replace("{", "{{").replace("}", "}}")
+    return escaped(words[:1].upper() + words[1:])
 
 
 def natural_form(

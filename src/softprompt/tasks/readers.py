@@ -1,24 +1,39 @@
-"""Files as rows: jsonl, csv, tsv and parquet, plain, gz or zst; each bad one is a sentence that names file and line."""
+"""Files as rows: jsonl, json, csv, tsv, parquet and xlsx; each bad one is a sentence that names file and line.
+
+Text files may be packed (.gz, .zst). A csv may separate its fields by ``;``, ``|`` or tabs: its header says which.
+"""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
+import math
+import zipfile
 import zlib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from softprompt.errors import DataError
 from softprompt.tasks.rows import BadRows
+from softprompt.tasks.unpacking import check_unpacked, open_file
 
 MAX_LINE_BYTES = 10_000_000
 """A longer line is taken for a damaged file."""
 
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-COMPRESSIONS = ("", ".gz", ".zst")
+MOST_ARRAY_BYTES = 200_000_000
+"""A JSON array is read whole; a larger one should be jsonl."""
+
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def format_of(path: Path) -> str | None:
+    """The format a file's name says, compression left out; None for none that holds rows."""
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
+    return next((kind for kind in FORMATS if name.endswith(kind)), None)
 
 
 def read_rows(path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -27,62 +42,37 @@ def read_rows(path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: where the file is missing, of an unknown format, damaged, or a bad row exceeds the budget.
     """
-    name = path.name.removesuffix(".gz").removesuffix(".zst")
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
-    if name.endswith((".jsonl", ".json")):
-        return _jsonl(path, bad)
-    if name.endswith(".csv"):
-        return _table(path, bad, ",")
-    if name.endswith(".tsv"):
-        return _table(path, bad, "\t")
-    if name.endswith(".parquet"):
+    kind = format_of(path)
+    if kind in (".jsonl", ".json"):
+        return _array(path) if kind == ".json" and _first_sign(path) == "[" else _jsonl(path, bad)
+    if kind in (".csv", ".tsv"):
+        return _table(path, bad, separator(path))
+    if kind == ".parquet":
         return _parquet(path)
-    raise DataError(f"{path}: unknown format; use {', '.join(FORMATS)}, plain or with .gz or .zst.")
+    if kind == ".xlsx":
+        return _sheet(path)
+    raise DataError(f"{path}: unknown format; use {', '.join(FORMATS)}; texts plain or with .gz or .zst.")
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.name.endswith(".gz"):
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    if path.name.endswith(".zst"):
+def separator(path: Path) -> str:
+    """What stands between the fields of a csv or tsv: tabs in a tsv; in a csv what its header holds, commas first."""
+    if format_of(path) == ".tsv":
+        return "\t"
+    _, head = next(_lines(path, BadRows()), (1, ""))
+    counts = {sign: head.count(sign) for sign in SEPARATORS}
+    return "," if counts[","] else max(counts, key=lambda sign: counts[sign])
+
+
+def _first_sign(path: Path) -> str:
+    """The first character of a file that is no blank; empty where there is none."""
+    with open_file(path) as stream:
         try:
-            import zstandard
-        except ImportError:
-            raise DataError(f"{path}: reading .zst needs the package zstandard; install softprompt[data].") from None
-        return io.BufferedReader(_ZstdFile(path.open("rb"), zstandard.ZstdDecompressor()))
-    return path.open("rb")
-
-
-class _ZstdFile(io.RawIOBase):
-    """A zst file that says where it is cut short, as gzip does; zstandard's own reader ends silently."""
-
-    def __init__(self, file: IO[bytes], decompressor: Any) -> None:
-        self._file = file
-        self._decompressor = decompressor
-        self._frame: Any = None
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            packed = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
-            packed = packed or self._file.read(io.DEFAULT_BUFFER_SIZE)
-            if not packed:
-                if self._frame is not None and not self._frame.eof:
-                    raise EOFError
-                return 0
-            if self._frame is None or self._frame.eof:
-                self._frame = self._decompressor.decompressobj()
-            self._left = self._frame.decompress(packed)
-        count = min(len(buffer), len(self._left))
-        buffer[:count], self._left = self._left[:count], self._left[count:]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+            head = stream.read(4096)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _damaged(path, 1, error) from error
+    return head.decode("utf-8-sig", "replace").lstrip()[:1]
 
 
 def _damaged(path: Path, line: int, error: Exception) -> DataError:
@@ -95,12 +85,8 @@ def _damaged(path: Path, line: int, error: Exception) -> DataError:
 
 def _lines(path: Path, bad: BadRows) -> Iterator[tuple[int, str]]:
     """(1-based number, text) of the lines of a text file, ends of line kept."""
-    try:
-        stream = _open(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror or error}).") from error
     number = 0
-    with stream:
+    with open_file(path) as stream:
         while True:
             number += 1
             try:
@@ -118,6 +104,10 @@ def _lines(path: Path, bad: BadRows) -> Iterator[tuple[int, str]]:
                 raise _damaged(path, number, error) from error
             if not raw:
                 return
+            if number == 1 and (raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in raw[:4]):
+                raise DataError(
+                    f"{path}: is UTF-16, not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8; else iconv -f UTF-16 -t UTF-8)."
+                )
             if not whole:
                 bad.record(DataError(f"{path}, line {number}: longer than {MAX_LINE_BYTES:,} bytes; cut it."))
                 continue
@@ -138,12 +128,40 @@ def _jsonl(path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
                 json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             what = _json_problem(error)
+            if number == 1 and text.strip() == "[":
+                raise DataError(f"{path}: holds a JSON array, not one object a line: name it .json.") from None
             cut = "" if text.endswith("\n") else " and the line has no end: the file may be cut short"
             bad.record(DataError(f"{path}, line {number}: is not one JSON object ({what}){cut}."))
             continue
         if not isinstance(value, dict):
-            bad.record(DataError(f"{path}, line {number}: holds a {type(value).__name__}, not a JSON object."))
+            array = "; an array belongs into a file named .json" if isinstance(value, list) else ""
+            bad.record(DataError(f"{path}, line {number}: holds a {type(value).__name__}, not a JSON object{array}."))
             continue
+        yield number, value
+
+
+def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(1-based number, columns) of the objects of one JSON array."""
+    with open_file(path) as stream:
+        try:
+            raw = stream.read(MOST_ARRAY_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _damaged(path, 1, error) from error
+    if len(raw) > MOST_ARRAY_BYTES:
+        raise DataError(
+            f"{path}: is an array of more than {MOST_ARRAY_BYTES:,} bytes: write one object a line (.jsonl)."
+        )
+    try:
+        text = raw.decode("utf-8-sig")
+        values = json.loads(text)
+        if "\\u" in text:
+            json.dumps(values, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{path}{where}: is not a JSON array ({_json_problem(error)}).") from None
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise DataError(f"{path}, item {number}: holds a {type(value).__name__}, not a JSON object.")
         yield number, value
 
 
@@ -159,8 +177,8 @@ def _table(path: Path, bad: BadRows, delimiter: str) -> Iterator[tuple[int, dict
     """csv (quotes as in RFC 4180) or tsv (no quotes, as GLUE ships it); the first line names the columns."""
     csv.field_size_limit(MAX_LINE_BYTES)
     texts = (text for _, text in _lines(path, bad))
-    if delimiter == ",":
-        reader = csv.reader(texts, strict=True)
+    if format_of(path) == ".csv":
+        reader = csv.reader(texts, delimiter=delimiter, strict=True)
     else:
         reader = csv.reader(texts, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     header: list[str] | None = None
@@ -179,11 +197,17 @@ def _table(path: Path, bad: BadRows, delimiter: str) -> Iterator[tuple[int, dict
         if header is None:
             header = [name.strip() for name in fields]
             if len(set(header)) != len(header) or "" in header:
-                raise DataError(f"{path}, line 1: column names are empty or repeat: {', '.join(header)}.")
+                raise DataError(
+                    f"{path}, line 1: column names are empty or repeat: {', '.join(header)}; if this is a row, put a line "
+                    "with the columns' names in front (text,label)."
+                )
             continue
         if len(fields) != len(header):
+            apart = "" if delimiter == "," else f", taking {SEPARATORS[delimiter]} to separate them"
             bad.record(
-                DataError(f"{path}, line {start}: has {len(fields)} fields where the header names {len(header)}.")
+                DataError(
+                    f"{path}, line {start}: has {len(fields)} fields where the header names {len(header)}{apart}."
+                )
             )
             continue
         yield start, dict(zip(header, fields, strict=True))
@@ -195,12 +219,61 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         import pyarrow.parquet as pq
     except ImportError:
         raise DataError(f"{path}: reading parquet needs the package pyarrow; install softprompt[data].") from None
-    number = 0
+    number, unpacked, size = 0, 0, path.stat().st_size
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=4096):
-            for values in batch.to_pylist():
-                number += 1
-                yield number, values
+        file = pq.ParquetFile(path)
+        _check_parquet(path, size, file.metadata)
+        texts = [f.name for f in file.schema_arrow if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        # Repeated texts stay one text each until a few rows of them are made: a small file may repeat a large one.
+        for batch in pq.ParquetFile(path, read_dictionary=texts).iter_batches(batch_size=256):
+            for start in range(0, batch.num_rows, 16):
+                for values in batch.slice(start, 16).to_pylist():
+                    number += 1
+                    unpacked += _text_bytes(values)
+                    check_unpacked(path, size, unpacked)
+                    yield number, values
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: texts that are not UTF-8
         reason = str(error).split("\n")[0]
         raise DataError(f"{path}, row {number + 1}: is not a whole parquet file ({reason}).") from error
+
+
+def _check_parquet(path: Path, size: int, metadata: Any) -> None:
+    """What a parquet file says of itself, before any of it is unpacked."""
+    for g in range(metadata.num_row_groups):
+        group = metadata.row_group(g)
+        check_unpacked(path, size, group.total_byte_size)
+        for c in range(group.num_columns):
+            check_unpacked(path, size, group.column(c).num_values)
+
+
+def _text_bytes(value: Any) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_text_bytes, value.values()))
+    return sum(map(_text_bytes, value)) if isinstance(value, list) else 8
+
+
+def _sheet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The first sheet of a workbook, by pandas; an empty cell is a missing value."""
+    try:
+        openpyxl, pandas = import_module("openpyxl"), import_module("pandas")
+    except ImportError:
+        raise DataError(
+            f"{path}: reading Excel needs the packages pandas and openpyxl; install them, or save the sheet as CSV UTF-8."
+        ) from None
+    try:
+        with zipfile.ZipFile(path) as packed:
+            check_unpacked(path, path.stat().st_size, sum(item.file_size for item in packed.infolist()))
+        frame = pandas.read_excel(path, engine=openpyxl.__name__)
+    except DataError:
+        raise
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise DataError(f"{path}: is not a whole Excel workbook ({reason}).") from error
+    for number, values in enumerate(frame.to_dict("records"), start=2):
+        yield number, {str(name): None if _missing(value) else value for name, value in values.items()}
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -56,6 +57,8 @@ class Row:
         value = self.get(column)
         if isinstance(value, str):
             return value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(f"column {column!r} should hold text, found {value} (a missing value).")
         if isinstance(value, bool) or not isinstance(value, int | float):
             kind = "null" if value is None else f"a {type(value).__name__}"
             raise self.error(f"column {column!r} should hold text, found {kind}.")
@@ -71,7 +74,7 @@ class Row:
     def label(self, labels: Sequence[str], column: str = "label") -> int | None:
         """A class label cast to its index.
 
-        Integers, digits in a text (csv) and booleans are indices; anything else is a label word. -1, null and the
+        Integers, digits in a text (csv) and booleans are indices; anything else is a label word. -1, null, NaN and the
         empty text stand for a missing label; so does a missing column where labels are not required (test splits).
 
         Returns:
@@ -80,7 +83,7 @@ class Row:
         if column not in self.values and not self.labelled:
             return None
         value = self.get(column)
-        if value is None or value == "" or value == UNKNOWN_TARGET:
+        if is_missing(value):
             return None
         if isinstance(value, str) and value in labels:
             return labels.index(value)
@@ -96,6 +99,13 @@ class Row:
         raise self.error(
             f"label {_short(value)} in column {column!r} is none of {', '.join(labels)} (or 0..{len(labels) - 1})."
         )
+
+
+def is_missing(value: object) -> bool:
+    """Whether a label is none: null, NaN, an empty or blank text, ``<unk>``."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    return isinstance(value, str) and value.strip() in ("", UNKNOWN_TARGET)
 
 
 def _whole(value: object) -> int | None:

@@ -44,9 +44,21 @@ def describe(task: Task, split: str = "validation") -> dict[str, Any]:
         "skipped": data.skipped,
         "split": split,
         "raw": dict(raw),
+        "columns": list(task.wording.columns) if task.wording is not None else [],
+        "label_column": task.wording.label_column if task.wording is not None else None,
+        "instruction": task.description,
         "inputs": example.inputs,
         "targets": example.targets,
+        "natural": _natural(task, split, example.key),
     }
+
+
+def _natural(task: Task, split: str, key: str) -> dict[str, str] | None:
+    """The same row in natural language; None for tasks with one wording alone."""
+    if "natural" not in task.wordings:
+        return None
+    other = task.worded("natural").split(split, max_rows=1 if task.streamed else None)
+    return next(({"inputs": e.inputs, "targets": e.targets} for e in other.examples if e.key == key), None)
 
 
 def _other_sizes(task: Task, split: str) -> dict[str, int | None]:

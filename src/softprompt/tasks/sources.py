@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import DataError
-from softprompt.tasks.readers import COMPRESSIONS, FORMATS, read_rows
+from softprompt.tasks.readers import FORMATS, SEPARATORS, format_of, read_rows, separator
 from softprompt.tasks.rows import BadRows, Row
+from softprompt.tasks.unpacking import COMPRESSIONS
 
 SPLIT_FILES: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
@@ -29,21 +30,24 @@ class FileSource:
         keep: the rows to use; all where None.
         rename: file column -> column of the task.
         files: split -> file, for files named otherwise; ``SPLIT_FILES`` in the folder where not given.
+        stem: what stands before the split in the files' names: ``reviews`` of ``reviews.train.jsonl.gz``.
     """
 
     folder: Path
     keep: Callable[[Mapping[str, Any]], bool] | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
+    stem: str = ""
 
     def find(self, split: str) -> Path | None:
         """The file of a split; None where there is none."""
         if self.files:
             return self.files.get(split)
+        front = f"{self.stem}." if self.stem else ""
         for stem in SPLIT_FILES.get(split, (split,)):
             for kind in FORMATS:
                 for compression in COMPRESSIONS:
-                    path = self.folder / f"{stem}{kind}{compression}"
+                    path = self.folder / f"{front}{stem}{kind}{compression}"
                     if path.is_file():
                         return path
         return None
@@ -69,7 +73,11 @@ class FileSource:
             raise DataError(f"{path}: has no rows; give it at least one.")
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "files", "folder": str(self.folder), "files": self._found()}
+        found: dict[str, Any] = {"kind": "files", "folder": str(self.folder), "files": self._found()}
+        path = self.find("train")
+        if path is not None and path.is_file() and format_of(path) == ".csv" and separator(path) != ",":
+            found["fields"] = f"separated by {SEPARATORS[separator(path)]}"
+        return found
 
     def _found(self) -> dict[str, str]:
         paths = {split: self.find(split) for split in SPLIT_FILES}

@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import DataError, UnknownNameError, UsageError
-from softprompt.tasks.rows import BadRows, Form, Formed, Row, RowSource
+from softprompt.tasks.rows import UNKNOWN_TARGET, BadRows, Form, Formed, Row, RowSource
 
 if TYPE_CHECKING:
     from softprompt.tasks.wording import Wording
 
 SPLITS = ("train", "validation", "test")
+FORMS = ("t5", "natural")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,20 +49,23 @@ class Split:
         examples: in the source's order.
         fingerprint: sha256 (hex) of the examples' content; the same texts give the same fingerprint wherever they lie.
         skipped: bad rows left out on request.
+        unlabelled: training rows left out because they have no answer to learn.
     """
 
     name: str
     examples: Sequence[Example]
     fingerprint: str
     skipped: int = 0
+    unlabelled: int = 0
 
     def __len__(self) -> int:
         return len(self.examples)
 
     @classmethod
-    def of(cls, name: str, examples: Sequence[Example], *, skipped: int = 0) -> Split:
+    def of(cls, name: str, examples: Sequence[Example], *, skipped: int = 0, unlabelled: int = 0) -> Split:
         """A split with the fingerprint computed."""
-        return cls(name=name, examples=tuple(examples), fingerprint=fingerprint(examples), skipped=skipped)
+        made = fingerprint(examples)
+        return cls(name=name, examples=tuple(examples), fingerprint=made, skipped=skipped, unlabelled=unlabelled)
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
@@ -110,6 +116,7 @@ class Task:
         chat: what a prompt tuned on such inputs keeps with it; None where there is no template.
         wording: how rows become text, as a prompt keeps it; None for tasks made without one.
         wordings: the other ways this task can be worded, by name; see `worded`.
+        chosen: whether the wording was chosen (`worded`), so that no backbone changes it.
     """
 
     name: str
@@ -127,6 +134,7 @@ class Task:
     chat: Mapping[str, Any] | None = None
     wording: Wording | None = None
     wordings: Mapping[str, Worded] = field(default_factory=dict)
+    chosen: bool = False
 
     @property
     def description(self) -> str | None:
@@ -141,11 +149,9 @@ class Task:
         Raises:
             UnknownNameError: no wording has that name.
         """
-        if self.wording is not None and self.wording.form == form:
-            return self
+        if (self.wording is not None and self.wording.form == form) or (form in FORMS and not self.wordings):
+            return replace(self, chosen=True)
         if form not in self.wordings:
-            if form in ("t5", "natural") and not self.wordings:
-                return self
             raise UnknownNameError(f"wording of task {self.name!r}", form, self.wordings)
         chosen = self.wordings[form]
         return replace(
@@ -154,7 +160,44 @@ class Task:
             labels=chosen.labels,
             metrics=chosen.metrics or self.metrics,
             wording=chosen.wording.model_copy(update={"chat": self.chat}),
+            chosen=True,
         )
+
+    @classmethod
+    def from_rows(
+        cls,
+        data: Any,
+        *,
+        text: str | Sequence[str] | None = None,
+        label: str | None = None,
+        validation: Any = None,
+        name: str = "rows",
+        kind: str | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> Task:
+        """A task of rows in memory.
+
+        Args:
+            data: a DataFrame, a datasets.Dataset, a list of dicts; or a mapping of splits (a DatasetDict) to these.
+            text: the column of the text, several of them, or a template, ``"Review: {review}\\nSentiment:"``; all but
+                label and ids where None.
+            label: the column of the answer; ``label``, ``class``, ``target``, ... where None.
+            validation: rows to validate on; a fifth of the rows, drawn by their inputs, where there are none.
+            name: of the task.
+            kind: ``classification``, ``regression``, ``multi_label`` or ``text``; found where None.
+            labels: label words in index order, where rows hold indices; a datasets.Dataset may know them itself.
+
+        Raises:
+            UsageError: a column is not there, gives the label away, or what it holds must be said.
+            DataError: a row cannot be used.
+
+        Example::
+
+            task = Task.from_rows([{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}], text="text")
+        """
+        from softprompt.tasks.user import from_rows
+
+        return from_rows(data, text=text, label=label, validation=validation, name=name, kind=kind, labels=labels)
 
     def split(self, name: str, *, max_rows: int | None = None, seed: int = 0) -> Split:
         """Read and form a split.
@@ -162,7 +205,8 @@ class Task:
         Args:
             name: ``train``, ``validation`` or ``test``.
             max_rows: at most this many examples, drawn by ``seed``; a smaller draw is part of a larger one of the
-                same seed. None for all.
+                same seed. Of a task whose metrics judge groups (MultiRC's questions) whole groups are drawn, at least
+                one. None for all.
             seed: of the draw.
 
         Raises:
@@ -178,21 +222,78 @@ class Task:
         if self.streamed:
             return self._streamed(name, max_rows or 0, bad)
         rows = list(self._checked_rows(name, bad))
-        chosen = _drawn(rows, seed) if max_rows is not None and max_rows < len(rows) else rows
+        grouped = max_rows is not None and self._judged_in_groups(rows)
+        chosen = _drawn(rows, seed) if max_rows is not None and max_rows < len(rows) and not grouped else rows
         made: list[tuple[int, int, Formed]] = []
+        unlabelled = 0
         for row in chosen:
-            if max_rows is not None and len(made) >= max_rows:
+            if max_rows is not None and len(made) >= max_rows and not grouped:
                 break
             try:
-                made.extend((row.line, k, formed) for k, formed in enumerate(self.form(row)))
+                formed = list(enumerate(self.form(row)))
             except DataError as error:
                 bad.record(error)
-        made = sorted(made[:max_rows], key=lambda item: item[:2])
+                continue
+            if name == "train":
+                unlabelled += sum(one.targets == UNKNOWN_TARGET for _, one in formed)
+                formed = [(k, one) for k, one in formed if one.targets != UNKNOWN_TARGET]
+            made.extend((row.line, k, one) for k, one in formed)
         if not made:
             where = rows[0].where if rows else f"task {self.name!r}"
             raise DataError(f"{where}: split {name!r} has no usable rows; give it at least one.")
-        examples = [self.example(name, line, k, formed) for line, k, formed in made]
-        return Split.of(name, examples, skipped=bad.count)
+        if grouped:
+            examples = self._whole_groups([self.example(name, *item) for item in made], max_rows or 0, seed)
+        else:
+            examples = [self.example(name, *item) for item in sorted(made[:max_rows], key=lambda item: item[:2])]
+        return Split.of(name, examples, skipped=bad.count, unlabelled=unlabelled)
+
+    def _judged_in_groups(self, rows: Sequence[Row]) -> bool:
+        """Whether a metric judges groups of examples together, and rows say which; the first usable row tells."""
+        from softprompt.tasks.metrics import GROUPED
+
+        if not GROUPED & set(self.metrics):
+            return False
+        for row in rows:
+            with suppress(DataError):
+                for one in self.form(row):
+                    return one.extra.get("group") is not None
+        return False
+
+    def is_empty(self, example: Example) -> bool:
+        """Whether an example has no text: its columns are all empty, whatever stands around them."""
+        return not example.inputs or example.inputs == self._empty_inputs
+
+    @cached_property
+    def _empty_inputs(self) -> str | None:
+        wording = self.wording
+        if wording is None or wording.form != "template" or not wording.columns:
+            return None
+        empty = wording.inputs(dict.fromkeys(wording.columns, ""))
+        return self.render(empty) if self.render is not None else empty
+
+    def groups(self, examples: Sequence[Example]) -> list[str]:
+        """For each example what it is judged together with; the metrics of a subset need whole groups."""
+        from softprompt.tasks.metrics import group_of
+
+        return [group_of(self.metrics, example) for example in examples]
+
+    def _whole_groups(self, examples: list[Example], most: int, seed: int) -> list[Example]:
+        """Examples of as many drawn groups as fit into ``most``, at least one group, in their own order."""
+        if most >= len(examples):
+            return examples
+        members: dict[str, int] = {}
+        first: dict[str, str] = {}
+        for group, example in zip(self.groups(examples), examples, strict=True):
+            members[group] = members.get(group, 0) + 1
+            first.setdefault(group, example.key.rsplit("/", 1)[1])
+        kept: set[str] = set()
+        room = most
+        for group in sorted(members, key=lambda group: _draw_key(seed, first[group])):
+            if members[group] > room and kept:
+                break
+            kept.add(group)
+            room -= members[group]
+        return [e for group, e in zip(self.groups(examples), examples, strict=True) if group in kept]
 
     def _streamed(self, name: str, max_rows: int, bad: BadRows) -> Split:
         examples: list[Example] = []

@@ -75,5 +75,10 @@ def value_at(row: Mapping[str, Any], place: str) -> Any:
         raise KeyError(place) from None
 
 
+def escaped(text: str) -> str:
+    """A text as it stands in a template: its braces doubled."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 def _short(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from softprompt.errors import CorruptArtifactError, UsageError
 from softprompt.tasks.rows import Row
-from softprompt.tasks.template import column_of, fill, places, value_at
+from softprompt.tasks.template import column_of, fill, parts, places, value_at
 
 FormName = Literal["t5", "natural", "template", "raw"]
 
@@ -71,6 +71,11 @@ class Wording(BaseModel):
         """What the backbone writes for each label, in index order; None for free text and numbers."""
         return self.answers if self.answers is not None else self.labels
 
+    @property
+    def has_cue(self) -> bool:
+        """Whether inputs end with a cue for the answer, as ``Sentiment:``."""
+        return self.template is not None and parts(self.template)[-1][1] is None
+
     def inputs(self, row: Mapping[str, Any] | str) -> str:
         """What the backbone reads for a row, outer blanks removed; a conversation is put around it elsewhere.
 
@@ -117,15 +122,20 @@ class Wording(BaseModel):
         Raises:
             IncompatibleBackboneError: the tokenizer has another chat template.
         """
-        from softprompt.tasks.chat import wording as conversation
+        from softprompt.tasks.chat import conversation
 
         around = conversation(self.chat, tokenizer)
         return lambda row: around(self.inputs(row))
 
-    def label_of(self, answer: str) -> str | None:
-        """The label's name that an answer stands for; None where it is no answer of the task or there are no labels."""
-        words = self.label_words
-        if words is None or self.labels is None or answer.strip() not in words:
+    def label_of(self, answer: str, canonical: Callable[[str], str] = str) -> str | None:
+        """The label's name that an answer stands for; None where it is no answer of the task or there are no labels.
+
+        Args:
+            answer: what the backbone wrote.
+            canonical: how its tokenizer gives a text back ("not _ entailment"), see `softprompt.inference.evaluate`.
+        """
+        words = [canonical(word).strip() for word in self.label_words or ()]
+        if self.labels is None or answer.strip() not in words:
             return None
         return self.labels[words.index(answer.strip())]
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from softprompt.backbones.base import Backbone
 from softprompt.prompts.init import InitSettings, Role, default_init
-from softprompt.tasks.encoded import EncodedSplit, encode_split
+from softprompt.tasks.encoded import EncodedSplit, check_labels, encode_split, input_room
 from softprompt.tasks.task import Task
+from softprompt.tasks.tuned import for_backbone
 from softprompt.training.runs import Run
 from softprompt.training.settings import TrainSettings
 
@@ -68,14 +69,16 @@ def task_data(
 
     Args:
         backbone: whose tokenizer is used, and whose ``max_length`` binds.
-        task: the task.
+        task: the task; in natural language for decoder-only backbones, unless a wording was chosen (`Task.worded`).
         settings: token limits.
         train_rows: at most this many training rows (a seeded subset).
         validation_rows: the same for validation.
         seed: of those subsets.
         cache: folder of the on-disk cache of tokenised rows; None for memory only.
     """
-    room = None if backbone.max_length is None else backbone.max_length - settings.prompt_length
+    task = for_backbone(task, backbone.kind)
+    check_labels(backbone, task.labels)
+    room = input_room(backbone, settings.prompt_length, task.labels, settings.max_target_tokens)
     train_limit = _least(settings.max_input_tokens or None, room)
     return TaskData(
         task=task,
@@ -85,7 +88,7 @@ def task_data(
         ),
         validation=encode_split(
             task.split("validation", max_rows=validation_rows, seed=seed), backbone, max_input_tokens=room,
-            max_target_tokens=None, cache=cache,
+            max_target_tokens=settings.max_target_tokens if room is not None else None, cache=cache,
         ),
     )  # fmt: skip
 

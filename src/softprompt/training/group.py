@@ -222,9 +222,10 @@ class Group:
         spec = self.runs[run]
         rows = np.arange(len(spec.validation)) if spec.select_rows is None else np.asarray(spec.select_rows)
         # One subset for all runs on the same rows, whatever their seeds: their scores are compared.
-        chosen: np.ndarray = rows[seeded_rows(len(rows), self.settings.eval_rows, 0)]
-        fewer: np.ndarray = chosen[seeded_rows(len(chosen), most, 0)]
-        return fewer
+        for limit in (self.settings.eval_rows, most):
+            groups = spec.task.groups([spec.validation.examples[int(r)] for r in rows])
+            rows = rows[seeded_rows(len(rows), limit, 0, groups)]
+        return rows
 
     def validate(self, most: int | None = None) -> list[dict[str, Any]]:
         """Score every active run, keep the best checkpoints, and give one record a run.

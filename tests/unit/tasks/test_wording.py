@@ -74,7 +74,7 @@ def test_every_task_of_the_catalogue_has_a_natural_wording_whose_answers_can_be_
         assert task.description
         assert task.labels is None or len(set(task.labels)) == len(task.labels)
         assert places(task.wording.template or "")
-        assert load_task(name).labels == DECLARATIONS[name].labels
+        assert load_task(name).labels == DECLARATIONS[name].classes
 
 
 def test_the_natural_answer_stands_for_the_label() -> None:

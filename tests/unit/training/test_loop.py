@@ -27,6 +27,9 @@ class WordTask:
     labels = ("no", "yes")
     metrics = ("accuracy",)
 
+    def groups(self, examples):
+        return [e.key for e in examples]
+
     def score(self, predictions, examples, canonical=None):
         gold = [canonical(e.targets) if canonical else e.targets for e in examples]
         right = [p == g for p, g in zip(predictions, gold, strict=True)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.methods.sharpt.cache import CachedEncoder
-from softprompt.tasks.encoded import EncodedSplit, encode_split
+from softprompt.tasks.encoded import EncodedSplit, encode_split, input_room
 from softprompt.tasks.task import Example, Split, Task
 from softprompt.training.data import TaskData
 from softprompt.training.runs import Run
@@ -46,6 +46,11 @@ class UnionTask(Task):
             for name, own in rows.items()
         }
         return {**scores, "score": float(np.mean(list(scores.values()))) if scores else 0.0}
+
+    def groups(self, examples: Sequence[Example]) -> list[str]:
+        """For each example what its own task judges it together with."""
+        parts = [self.parts[example.key.split("/", 1)[0]] for example in examples]
+        return [f"{part.name} {part.groups([e])[0]}" for part, e in zip(parts, examples, strict=True)]
 
 
 def names_of(tasks: Iterable[Task]) -> tuple[str, ...]:
@@ -110,6 +115,6 @@ def union_of(
         form=first.form,
         parts=parts,
     )
-    room = None if backbone.max_length is None else backbone.max_length - settings.prompt_length
+    room = input_room(backbone, settings.prompt_length, None, settings.max_target_tokens)
     split = Split.of("validation", examples)
     return union, encode_split(split, backbone, max_input_tokens=room, max_target_tokens=None)

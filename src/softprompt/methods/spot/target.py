@@ -62,7 +62,7 @@ def start_target(data: TaskData) -> Target:
         UsageError: fewer than two validation rows.
     """
     # The halves are the same for every seed and strategy: what is compared is measured on the same rows.
-    select, report = halves(len(data.validation), 0)
+    select, report = halves(len(data.validation), 0, data.task.groups(data.validation.examples))
     if not len(select) or not len(report):
         raise UsageError(
             f"task '{data.task.name}' has {len(data.validation)} validation rows; choosing and reporting need two."

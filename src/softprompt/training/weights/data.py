@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import seeded_rows
-from softprompt.tasks.encoded import encode_split
+from softprompt.tasks.encoded import check_labels, encode_split, input_room
 from softprompt.tasks.task import Task
+from softprompt.tasks.tuned import for_backbone
 from softprompt.training.data import TaskData, mixture_run
 from softprompt.training.runs import Run
 from softprompt.training.weights.settings import TuneSettings
@@ -30,7 +31,10 @@ def tuning_data(
         train_rows: at most this many training rows (a seeded subset); None for all.
         validation_rows: likewise.
     """
-    limits = [n for n in (settings.max_input_tokens or None, backbone.max_length) if n is not None]
+    task = for_backbone(task, backbone.kind)
+    check_labels(backbone, task.labels)
+    room = input_room(backbone, None, task.labels, settings.max_target_tokens)
+    limits = [n for n in (settings.max_input_tokens or None, room) if n is not None]
     return TaskData(
         task=task,
         train=encode_split(
@@ -38,8 +42,8 @@ def tuning_data(
             max_target_tokens=settings.max_target_tokens,
         ),
         validation=encode_split(
-            task.split("validation", max_rows=validation_rows), backbone, max_input_tokens=backbone.max_length,
-            max_target_tokens=None,
+            task.split("validation", max_rows=validation_rows), backbone, max_input_tokens=room,
+            max_target_tokens=settings.max_target_tokens if room is not None else None,
         ),
     )  # fmt: skip
 
@@ -50,5 +54,6 @@ def mixed_run(name: str, seed: int, parts: Sequence[TaskData], rates: Sequence[f
     A mixture has no validation of its own. What is watched is the first task, at most ``eval_rows`` rows of it, and
     nothing is chosen by it: the targets start from the last weights.
     """
-    watched = seeded_rows(len(parts[0].validation), settings.eval_rows, 0)
+    first = parts[0].validation
+    watched = seeded_rows(len(first), settings.eval_rows, 0, parts[0].task.groups(first.examples))
     return mixture_run(name, seed, parts, rates, validated_on=parts[0], select_rows=watched, report_rows=watched)

@@ -215,7 +215,8 @@ class Tuning:
     def _validate(self) -> dict[str, Any]:
         started = time.perf_counter()
         rows = np.arange(len(self.run.validation)) if self.run.select_rows is None else np.asarray(self.run.select_rows)
-        rows = rows[seeded_rows(len(rows), self.settings.eval_rows, 0)]
+        groups = self.run.task.groups([self.run.validation.examples[int(r)] for r in rows])
+        rows = rows[seeded_rows(len(rows), self.settings.eval_rows, 0, groups)]
         found = self._evaluate(rows)
         score = found.scores["score"]
         record = {

@@ -1,0 +1,213 @@
+"""``softprompt predict``: answer texts, or the rows of a file, with a prompt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.app import app, command
+from softprompt.cli.output import Answer, both, lines
+from softprompt.cli.progress import counting, say
+from softprompt.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
+    from softprompt.inference.predict import Predictions
+    from softprompt.prompts.prompter import Prompter
+    from softprompt.tasks.tuned import Kept
+
+ANSWER_COLUMN = "prediction"
+
+
+@command(app, "predict")
+def predict(
+    text: o.Texts = None,
+    file: o.TextFile = None,
+    out: o.AnswerFile = None,
+    text_column: o.TextColumns = None,
+    answer_column: o.AnswerColumn = ANSWER_COLUMN,
+    as_is: o.AsIs = False,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the library.")] = None,
+    library: Annotated[str | None, typer.Option("--library", help="Where the prompt is.")] = None,
+    max_new_tokens: o.MaxNewTokens = 64,
+    backbone: o.BackboneName = "builtin",
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    revision: o.Revision = None,
+) -> Answer:
+    """Answer texts or a file of rows with a prompt."""
+    from softprompt.cli.training import kept_of, stack_of
+
+    names = (prompt,) if prompt else ()
+    given = given_rows(text, file, text_column, answer_column)
+    model = o.open_backbone(backbone, dtype, device, revision)
+    prompter = stack_of(model, library, names)
+    (kept,) = kept_of(library, names)
+    found = answered(model, prompter, given, kept, as_is=as_is, max_new_tokens=max_new_tokens)
+    return given.answer(found, out, {"prompt": prompt, "backbone": model.name})
+
+
+class GivenRows:
+    """What is to be answered: texts, or a file's rows.
+
+    Attributes:
+        rows: the file's rows as they are; None where texts were given.
+        texts: the texts; None where rows were given.
+        columns: the columns to read, where they were named; else those of the prompt's wording.
+        kind: format of the file.
+        answer_column: gets the answers.
+    """
+
+    def __init__(
+        self,
+        texts: list[str] | None,
+        rows: list[dict[str, Any]] | None = None,
+        columns: tuple[str, ...] = (),
+        kind: str = "",
+        answer_column: str = ANSWER_COLUMN,
+    ) -> None:
+        self.texts, self.rows, self.columns, self.kind = texts, rows, columns, kind
+        self.answer_column = answer_column
+
+    def inputs(self, wanted: Sequence[str]) -> list[Mapping[str, Any] | str]:
+        """What the prompt's wording takes.
+
+        Args:
+            wanted: its columns; the named columns stand for them in order.
+
+        Raises:
+            UsageError: another number of columns was named, or a file was given to a prompt whose columns are unknown.
+        """
+        if self.rows is None:
+            return [*(self.texts or ())]
+        if not self.columns:
+            if not wanted:
+                raise UsageError(
+                    "which column holds the text is not known for this prompt: name it with --text-column."
+                )
+            return [*self.rows]
+        if wanted and len(wanted) != len(self.columns):
+            raise UsageError(
+                f"--text-column names {', '.join(self.columns)}, and the prompt reads {len(wanted)} columns, "
+                f"{', '.join(wanted)}: name as many, in this order."
+            )
+        if not wanted:
+            if len(self.columns) != 1:
+                raise UsageError("this prompt reads one text: name one column with --text-column.")
+            return [str(row[self.columns[0]]) for row in self.rows]
+        return [{name: row[own] for name, own in zip(wanted, self.columns, strict=True)} for row in self.rows]
+
+    def answer(self, found: Predictions, out: Path | None, facts: Mapping[str, Any]) -> Answer:
+        """The answers as the command gives them; a file of rows goes to ``out`` or, as text, to standard output."""
+        given = [one.label if one.label is not None else one.output for one in found.rows]
+        if self.rows is None:
+            pairs = [
+                {"input": text, "output": one.output} | ({} if one.label is None else {"label": one.label})
+                for text, one in zip(self.texts or (), found.rows, strict=True)
+            ]
+            data = {"predictions": pairs, "cut": found.cut, **facts}
+            if out is not None:
+                _write(
+                    out, [{"input": pair["input"], self.answer_column: a} for pair, a in zip(pairs, given, strict=True)]
+                )
+                return Answer(data=data, show=lines(f"{len(pairs)} answers in {out}"))
+            return Answer(data=data, show=lines(*(text.replace("\n", "\\n") for text in given)))
+        rows = [{**row, self.answer_column: a} for row, a in zip(self.rows, given, strict=True)]
+        data = {"predictions": rows, "cut": found.cut, **facts}
+        if out is not None:
+            _write(out, rows)
+            return Answer(data=data, show=lines(f"{len(rows)} rows with their answers in {out}"))
+        from softprompt.tasks.writers import table_text
+
+        return Answer(data=data, show=both(lines(table_text(rows, self.kind).rstrip("\n"), wrap=False)))
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    from softprompt.tasks.writers import write_rows
+
+    write_rows(path, rows)
+
+
+def given_rows(
+    texts: Sequence[str] | None, file: Path | None, text_column: str | None, answer_column: str
+) -> GivenRows:
+    """What a command was asked to answer.
+
+    Raises:
+        UsageError: neither texts nor a file, or both; columns of what has none.
+        DataError: the file cannot be read, lacks a column, or has the answer's column already.
+    """
+    from softprompt.tasks.readers import format_of, read_rows
+    from softprompt.tasks.rows import BadRows
+
+    columns = o.words(text_column, "--text-column") if text_column is not None else ()
+    if texts or file is None or format_of(file) is None:
+        if columns:
+            raise UsageError(
+                "--text-column names columns of a file: give --file with a csv, tsv, jsonl or parquet file."
+            )
+        return GivenRows(texts_of(texts, file))
+    rows = [values for _, values in read_rows(file, BadRows())]
+    if not rows:
+        raise DataError(f"{file} has no rows: give it at least one.")
+    for column in columns:
+        if column not in rows[0]:
+            raise DataError(f"{file} has no column {column!r}; it has {', '.join(rows[0])}.")
+    if answer_column in rows[0]:
+        raise DataError(f"{file} has a column {answer_column!r} already: name another one with --answer-column.")
+    return GivenRows(None, rows, columns, str(format_of(file))[1:], answer_column)
+
+
+def answered(
+    backbone: Backbone,
+    prompter: Prompter | None,
+    given: GivenRows,
+    kept: Kept | None,
+    *,
+    as_is: bool = False,
+    max_new_tokens: int = 64,
+) -> Predictions:
+    """The answers, with a bar; says how many texts were cut."""
+    from softprompt.inference.predict import predict as answer_rows
+    from softprompt.tasks.tuned import wording_of
+
+    wording = wording_of(kept) if kept is not None else None
+    inputs = given.inputs(wording.columns if wording is not None and not as_is else ())
+    with counting("predicting") as progress:
+        found = answer_rows(
+            backbone, prompter, inputs, kept, as_is=as_is, max_new_tokens=max_new_tokens, progress=progress
+        )
+    if found.cut:
+        say(f"{found.cut} of {len(inputs)} texts were longer than backbone {backbone.name} holds and were cut")
+    return found
+
+
+def texts_of(given: Sequence[str] | None, file: Path | None) -> list[str]:
+    """The texts to answer: given ones, or the lines of a file (``-``: standard input).
+
+    A line ends at a line feed alone, with or without a carriage return before it; U+2028 and form feeds are text.
+
+    Raises:
+        UsageError: both or neither were given.
+        DataError: the file is empty or not UTF-8.
+    """
+    if bool(given) == bool(file):
+        raise UsageError(
+            "predict takes input texts or --file, one of the two: softprompt predict 'TEXT' --prompt NAME."
+        )
+    if file is None:
+        return list(given or ())
+    raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    try:
+        content = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): convert it.") from None
+    texts = [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")] if content else []
+    if not texts:
+        raise DataError(f"{file} is empty: give one input a line.")
+    return texts

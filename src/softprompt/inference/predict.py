@@ -1,0 +1,107 @@
+"""Answers to rows that a user has: worded, cut, scored or generated as `evaluate` does it on a task's split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from softprompt.backbones.base import Backbone
+from softprompt.errors import UsageError
+from softprompt.inference.evaluate import EvalJob, answers, canonical_text
+from softprompt.prompts.prompter import Prompter
+from softprompt.tasks.encoded import encode_split, input_room
+from softprompt.tasks.rows import UNKNOWN_TARGET
+from softprompt.tasks.sources import MemorySource
+from softprompt.tasks.task import Example, Split, Task
+from softprompt.tasks.tuned import Input, Kept, reader, wording_of
+from softprompt.tasks.wording import Wording
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer to one row.
+
+    Attributes:
+        output: what the backbone wrote.
+        label: name of the label it stands for; None where it stands for none, or the task has no labels.
+    """
+
+    output: str
+    label: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """The answers to some rows, in their order.
+
+    Attributes:
+        rows: one a row.
+        cut: rows whose text was longer than the backbone holds and was cut.
+    """
+
+    rows: list[Prediction]
+    cut: int
+
+
+def predict(
+    backbone: Backbone,
+    prompter: Prompter | None,
+    rows: Sequence[Input],
+    kept: Kept | None = None,
+    *,
+    as_is: bool = False,
+    max_new_tokens: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Answer rows with a prompt; on the rows of a split the answers are those of `evaluate`.
+
+    Args:
+        backbone: the frozen model.
+        prompter: gives the prompt (its run 0); None for the bare backbone.
+        rows: texts, or rows of columns, which the prompt's wording turns into texts.
+        kept: what the prompt keeps: its manifest. None leaves texts as they are.
+        as_is: the texts are worded already.
+        max_new_tokens: longest answer in free text; a task with labels answers with one of them.
+        progress: called with (rows done, rows in all).
+
+    Raises:
+        UsageError: a row of columns where there is no wording, or a text where the wording has several columns.
+        DataError: a row lacks a column.
+    """
+    wording = wording_of(kept) if kept is not None else None
+    read: Callable[[Input], str] = _as_given if as_is else reader(kept, backbone.tokenizer)
+    task = _task(wording)
+    split = Split.of(
+        "test", [Example(key=f"row/{i}", inputs=read(row), targets=UNKNOWN_TARGET) for i, row in enumerate(rows)]
+    )
+    room = input_room(backbone, prompter, task.labels)
+    encoded = encode_split(split, backbone, max_input_tokens=room, max_target_tokens=None)
+    job = EvalJob(run=0, task=task, split=encoded)
+    (found,) = answers(backbone, prompter, [job], max_target_tokens=max_new_tokens, progress=progress)
+    canonical = canonical_text(backbone)
+    made = [Prediction(output=text, label=_label(wording, text, canonical)) for text, _ in found]
+    return Predictions(rows=made, cut=encoded.cut_inputs)
+
+
+def _label(wording: Wording | None, text: str, canonical: Callable[[str], str]) -> str | None:
+    return wording.label_of(text, canonical) if wording is not None else None
+
+
+def _as_given(row: Input) -> str:
+    if not isinstance(row, str):
+        raise UsageError("a row of columns is not worded: leave --as-is out, or give texts.")
+    return row
+
+
+def _task(wording: Wording | None) -> Task:
+    """A task for rows without answers: what bounds and scores them is known from the wording alone."""
+    labels = wording.label_words if wording is not None else None
+    return Task(
+        name=wording.task if wording is not None else "texts",
+        category="user",
+        labels=labels,
+        metrics=wording.metrics if wording is not None else (),
+        source=MemorySource(splits={}),
+        form=lambda row: (),
+        wording=wording,
+    )
