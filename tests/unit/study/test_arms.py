@@ -80,7 +80,7 @@ def test_every_arm_stands_in_the_tables(finished: Path, tmp_path: Path) -> None:
     page = report.page.read_text()
     assert all(f'<th scope="row">{name}</th>' in page for name in (*ARMS, *ABLATED))
     assert "One size was measured" in page
-    assert {"figures.csv", "bargain.csv", "race.csv", "guard.csv", "beats_scratch.csv"} <= set(tables)
+    assert {"figures.csv", "searches.csv", "luck.csv", "guard.csv", "beats_scratch.csv"} <= set(tables)
     for name in (
         '"SharPT against weighted_average',
         '"SharPT against oracle',

@@ -1,0 +1,301 @@
+"""Every measured figure of the docs, read again from the committed records.
+
+    python scripts/doc_figures.py            # says which figures are not those of the records
+    python scripts/doc_figures.py --write    # and puts the right ones in their place
+
+A page of `PAGES` says where its figures are from: after a paragraph, list or table stands a comment
+
+    <!-- figures: EXPRESSION; EXPRESSION -->
+
+which covers the text since the comment before, or since the last heading. The expressions are evaluated over the records
+(`records()` below); the figures in what they give must be those of the text, in order. A figure is a number with a decimal
+point, with a sign, or with a percent sign after it; what is stated rather than measured (a setting, a paper's number) is given
+as ``"12.0"`` in quotes. Text with a figure that no comment covers is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ("README.md", "docs/evidence.md", "docs/evidence-plan.md", "docs/sharpt.md")
+FIGURE = re.compile(r"(?<![\w.,])[+−-]?\d[\d,]*\.\d+(?![\w.]*\w)|(?<![\w\d.,])[+−-]\d+(?![\w.])|(?<![\w.,])\d+(?= ?%)")
+MARK = re.compile(r"<!-- figures:\s(.*?)\s-->", re.DOTALL)
+SKIPPED = re.compile(
+    r"```.*?```|`[^`\n]*`|\]\([^)\n]*\)|<!--.*?-->|\b95 ?%|\bT5 1\.1\b|v1\.1\b|Python 3\.11|Apache-2\.0|\bEq\. \d|^#[^\n]*$",
+    re.DOTALL | re.M,
+)
+
+
+def figures(text: str) -> list[str]:
+    """The figures of a text, in order, with plain minus signs."""
+    return [found[0].replace("−", "-") for found in _found(text)]
+
+
+def _found(text: str) -> list[re.Match[str]]:
+    blank = SKIPPED.sub(lambda match: " " * len(match[0]), text)
+    return list(FIGURE.finditer(blank))
+
+
+def _same(told: str, meant: str) -> bool:
+    """``0.0`` and ``-0.0`` are one figure, and so are ``+1.0`` and ``1.0`` where a sentence says which way it goes."""
+    return told.lstrip("+").replace("-0.0", "0.0") == meant.lstrip("+").replace("-0.0", "0.0")
+
+
+def covered(page: str) -> list[tuple[int, int, str]]:
+    """(start, end, expressions) of every covered part, and parts without a comment, whose expressions are empty."""
+    parts, start = [], 0
+    for mark in MARK.finditer(page):
+        headings = [m.end() for m in re.finditer(r"^#.*$", page[start : mark.start()], re.M)]
+        inner = start + headings[-1] if headings else start
+        parts += [(start, inner, ""), (inner, mark.start(), mark[1])]
+        start = mark.end()
+    return [*parts, (start, len(page), "")]
+
+
+def check(path: Path, names: Mapping[str, Any], *, write: bool = False) -> list[str]:
+    """What is wrong on a page, a line each; with ``write`` the figures are put right where their number is."""
+    page, wrong = path.read_text(encoding="utf-8"), []
+    for start, end, told in reversed(covered(page)):
+        here = _found(page[start:end])
+        line = page.count("\n", 0, start + (here[0].start() if here else 0)) + 1
+        meant = figures("; ".join(str(eval(e, {"__builtins__": {}}, dict(names))) for e in _split(told)))
+        given = [match[0].replace("−", "-") for match in here]
+        if len(given) != len(meant):
+            wrong.append(f"{path.name}, line {line}: the text has {given}, its records give {meant}")
+            continue
+        for match, value in zip(reversed(here), reversed(meant), strict=True):
+            if not _same(match[0].replace("−", "-"), value):
+                near = page[start + match.start() - 40 : start + match.end() + 10].replace("\n", " ")
+                wrong.append(f"{path.name}, line {line}: '{near}' should have {value}")
+                if write:
+                    page = page[: start + match.start()] + value + page[start + match.end() :]
+    if write:
+        path.write_text(page, encoding="utf-8")
+    return wrong[::-1]
+
+
+def _split(told: str) -> list[str]:
+    return [part.strip() for part in re.split(r";(?=(?:[^'\"]|'[^']*'|\"[^\"]*\")*$)", told) if part.strip()]
+
+
+def records() -> dict[str, Any]:
+    """What expressions may name."""
+    from softprompt.study.settings import load_study
+
+    evidence = Evidence(RESULTS / "evidence", load_study("small"))
+    generic = Evidence(RESULTS / "generic", load_study("generic-spot-small"))
+    return {
+        "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
+        "by_hand": lambda *values: "; ".join(values),
+    }  # fmt: skip
+
+
+def one(value: float, digits: int = 1) -> str:
+    """A number as it stands in a text."""
+    return str(_half_up(value, digits) + 0)
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A difference."""
+    return f"{_half_up(value, digits):+}"
+
+
+def _half_up(value: float, digits: int) -> Decimal:
+    """Rounded as a reader would: records hold few digits, and 85.05 is 85.1."""
+    return Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+
+
+class Evidence:
+    """A study whose cells are committed as lines, with the tables that rest on prompts, which the lines do not hold."""
+
+    def __init__(self, folder: Path, study: Any) -> None:
+        from softprompt.analysis.gains import Gains
+        from softprompt.analysis.methods import Methods
+        from softprompt.analysis.read import collect_lines
+
+        self.folder = folder
+        self.results = collect_lines(folder / "cells.jsonl", study)
+        self.methods = Methods.of(self.results, (1, 3, 6, 9))
+        self.gains = Gains.of(self.results)
+
+    def _row(self, name: str) -> tuple[Any, float]:
+        """(score by target, cost share) of a method; retrieval by similarity as its table keeps it."""
+        for method in (
+            self.methods.baseline,
+            self.methods.oracle,
+            self.methods.race,
+            *self.methods.searches,
+            *self.methods.others,
+        ):
+            if method is not None and method.name == name:
+                return method.score_T, method.cost_share(self.methods.oracle)
+        with open(self.folder / "methods.csv", newline="", encoding="utf-8") as stream:
+            row = next(row for row in csv.DictReader(stream) if row["method"] == name)
+        with open(self.folder / "methods_cost.csv", newline="", encoding="utf-8") as stream:
+            cost = next(row for row in csv.DictReader(stream) if row["method"] == name)
+        share = float(cost["share of the oracle's cost"].removesuffix("%")) / 100
+        return np.array([float(row[target]) for target in self.results.targets]), share
+
+    def score(self, name: str) -> str:
+        """Average score over targets, percent."""
+        return one(self._row(name)[0].mean())
+
+    def on(self, name: str, target: str) -> str:
+        """Score on one target."""
+        return one(self._row(name)[0][self.results.targets.index(target)])
+
+    def gain(self, name: str, *, than: str = "", ends: bool = True) -> str:
+        """Points over the mean run from scratch, or over another method, with Student's interval over targets."""
+        from softprompt.analysis.statistics import t_interval
+
+        base_T = self._row(than)[0] if than else self.methods.choices.scratch_T()
+        interval = t_interval(self._row(name)[0] - base_T)
+        return interval.text(sign=True) if ends else signed(interval.mean)
+
+    def excess(self, name: str) -> str:
+        """Points over the best of as many runs from scratch, with Student's interval."""
+        from softprompt.analysis.statistics import t_interval
+
+        method = next(m for m in (self.methods.oracle, *self.methods.searches) if m.name == name)
+        return t_interval(method.score_T - self.methods.choices.scratch_T(method.tunings)).text(sign=True)
+
+    def least_p(self, *names: str) -> str:
+        """The least Holm-corrected p of methods against scratch, as one family."""
+        from softprompt.analysis.statistics import family
+
+        base_T = self.methods.choices.scratch_T()
+        return one(min(d.p_holm for d in family([(n, self._row(n)[0] - base_T) for n in names])), 2)
+
+    def cost(self, name: str) -> str:
+        """Share of the oracle's cost."""
+        return f"{one(100 * self._row(name)[1])} %"
+
+    def table(self, name: str) -> str:
+        """All numbers of a table of the report."""
+        from softprompt.analysis import benchmarks, comparison, gains, predictors, searches
+
+        made: dict[str, Callable[[], Any]] = {
+            "scores": lambda: gains.score_table(self.results),
+            "benchmarks": lambda: benchmarks.benchmark_table(self.results),
+            "sources": lambda: comparison.against_sources_table(self.results),
+            "predictors": lambda: predictors.predictor_table(self.results),
+            "searches": lambda: searches.search_table(self.methods, self.results),
+        }
+        from softprompt.analysis.tables import show
+
+        return "\n".join(" | ".join(show(value) for value in row[1:]) for row in made[name]().rows)
+
+    def source(self, name: str) -> str:
+        """Points of a source task over scratch, averaged over targets, with its interval."""
+        from softprompt.analysis.statistics import t_interval
+
+        s = self.results.sources.index(name)
+        return t_interval(self.gains.points_ST[s]).text(sign=True)
+
+    def pair(self, source: str, target: str, *, points: bool = False) -> str:
+        """Relative error reduction of a pair in percent, or points over scratch."""
+        place = self.results.sources.index(source), self.results.targets.index(target)
+        return one(self.gains.points_ST[place]) if points else f"{one(self.gains.mean_ST[place])} %"
+
+    def oracle(self) -> tuple[str, str]:
+        """The oracle on rows that had no part in the choice, and on those that had."""
+        from softprompt.analysis.methods import Methods
+
+        return self.score("oracle"), one(Methods.of(self.results, (1,), apart=False).oracle.score_T.mean())
+
+    def regret(self, name: str) -> str:
+        """Regret at one try with its interval, of a ranking; ``random`` for random choice."""
+        from softprompt.analysis.predictors import judged
+
+        found, random, _ = judged(self.results, (1,))
+        return (random[1] if name == "random" else next(p for p in found if p.name == name).regret[1]).text()
+
+    def guard(self, column: str) -> str:
+        """Of all source prompts delivered blindly, the share in a column of the guard's table."""
+        with open(self.folder / "guard.csv", newline="", encoding="utf-8") as stream:
+            return next(row[column] for row in csv.DictReader(stream) if row["transfer"].endswith("blindly"))
+
+
+def stability(rows: int, name: str, digits: int = 1) -> str:
+    """A line of `benchmarks/results/stability.jsonl`: mean and deviation, or a gain or ratio with its interval."""
+    lines = [json.loads(line) for line in (RESULTS / "stability.jsonl").read_text().splitlines()]
+    line = next(line for line in lines if line["rows"] == rows)
+    if name in line["scores"]:
+        return f"{one(line['mean'][name])} ±{one(line['std'][name])}"
+    mean, low, high = line[name]
+    form = one if name.startswith("spread") else signed
+    return f"{form(mean, digits)} [{form(low, digits)}, {form(high, digits)}]"
+
+
+class Choices:
+    """`benchmarks/results/sharpt_choices.jsonl`: SharPT's open choices, a line a variant and seed."""
+
+    def __init__(self) -> None:
+        lines = (json.loads(line) for line in (RESULTS / "sharpt_choices.jsonl").read_text().splitlines())
+        self.lines = {(line["variant"], line["seed"]): line for line in lines}
+
+    def seeds(self, variant: str) -> list[int]:
+        """Seeds a variant was run with."""
+        return sorted(seed for name, seed in self.lines if name == variant)
+
+    def scores(self, variant: str, *, first: bool = False) -> str:
+        """Average score of each seed, percent; with ``first`` the first one before them, as the table has it."""
+        found = [one(self.lines[variant, seed]["score"]) for seed in self.seeds(variant)]
+        return "; ".join([*(found[:1] if first else []), *found])
+
+    def perplexity(self, variant: str) -> str:
+        """Perplexity of skill use of each seed."""
+        return "; ".join(one(self.lines[variant, seed]["skill_use"]["perplexity"]) for seed in self.seeds(variant))
+
+    def line(self, variant: str) -> str:
+        """Score and perplexity."""
+        return f"{self.scores(variant)}; {self.perplexity(variant)}"
+
+    def below(self, variant: str) -> str:
+        """Points that the first seed of a variant stands below the default's."""
+        return one(self.lines["default", 0]["score"] - self.lines[variant, 0]["score"])
+
+    def spread(self) -> str:
+        """Most points between two seeds of one variant."""
+        by_variant = {name: [self.lines[name, seed]["score"] for seed in self.seeds(name)] for name, _ in self.lines}
+        return one(max(max(values) - min(values) for values in by_variant.values()))
+
+    def gain(self, variant: str, base: str) -> str:
+        """Points of one variant over another, Student's interval over targets, seeds averaged first."""
+        from softprompt.analysis.statistics import t_interval
+
+        targets = self.lines[variant, 0]["scores"]
+        differences = [
+            np.mean(
+                [self.lines[variant, s]["scores"][t] - self.lines[base, s]["scores"][t] for s in self.seeds(variant)]
+            )
+            for t in targets
+        ]
+        return t_interval(differences).text(sign=True)
+
+
+def main() -> int:
+    """Check, or write; 1 where something was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the figures of the records in their place")
+    args = parser.parse_args()
+    names = records()
+    wrong = [line for page in PAGES for line in check(ROOT / page, names, write=args.write)]
+    print("\n".join(wrong) if wrong else "every figure is that of its record")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
