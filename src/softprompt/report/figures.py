@@ -119,8 +119,8 @@ def _panels(count: int, height: float) -> tuple[Any, list[Any]]:
 def target_panels(results: Results, found: Methods) -> Any:
     """A panel a target: every run's gain over scratch by source, and the methods' gains where they stand.
 
-    Small dots are runs, bars their mean; the grey band holds the runs from scratch. The strategy that SPoT's bargain
-    chooses is a filled diamond, at its own gain.
+    Small dots are runs, bars their mean; the grey band holds the runs from scratch. Retrieval at SPoT's
+    share of tries is a filled diamond, at its own gain.
 
     Raises:
         UsageError: no target has a finished run from scratch and a transfer.

@@ -77,7 +77,7 @@ class StrategySettings:
         tuned_similarity: the ranking that the last two use.
         predictors: further predictors of `PREDICTORS`, measured for every source prompt and target.
         race: whether a race over all source prompts (`softprompt.methods.spot.race`) is run for every target and seed, for its
-            measured score and cost; without it, one is replayed from the curves of the transfers.
+            measured score and cost.
     """
 
     similarities: tuple[str, ...] = SIMILARITIES
