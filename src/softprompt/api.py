@@ -17,6 +17,7 @@ from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
 from softprompt.library.similarity import Metric
 from softprompt.library.store import Library
+from softprompt.methods.beside import beside
 from softprompt.methods.spot.run import PhaseObserver, source_entries, transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.written import write_report
@@ -59,6 +60,7 @@ def tune_tasks(
     observer: Observer | None = None,
     command: str = "",
     licence: str | None = None,
+    compared: bool = False,
 ) -> list[PromptRecord]:
     """Tune every task with every seed, all in one batch (SPoT section 3.1, source prompt tuning).
 
@@ -74,6 +76,8 @@ def tune_tasks(
         observer: told of every step.
         command: what to run to make these prompts again; stored with them.
         licence: of the prompts; the task's own where None.
+        compared: measure what stands beside each score as well (`softprompt.methods.beside`), kept as ``beside`` in the
+            record's recipe; not with a backbone in shards.
 
     Returns:
         One record a task and seed (tasks outermost), ready for ``Library.add``. Runs that ended with a non-finite loss
@@ -99,6 +103,12 @@ def tune_tasks(
         observer=observer,
         extra_identity={"init": [start.record() for start in inits]},
     )
+    if compared and not backbone.sharded:
+        for number, data in enumerate(tasks):
+            mine = slice(number * len(seeds), (number + 1) * len(seeds))
+            measured = beside(backbone, data, prompts[mine], settings)
+            for n, result in enumerate(results[mine]):
+                result.evidence["beside"] = measured.of_run(n)
     return [
         _record(backbone, data, settings, result, start.record(), prompt, command, licence)
         for data, result, start, prompt in zip(owners, results, inits, prompts, strict=True)

@@ -115,6 +115,7 @@ def train(
             resume=resume,
             observer=observer,
             command=o.command_line(),
+            compared=True,
         )
     if not first_process():
         return Answer(data={})  # the first one keeps and shows what all of them made
@@ -122,21 +123,37 @@ def train(
     rows = [_trained_row(prompt.manifest) for prompt in kept]
     missing = len(tasks) * len(seed_list) - len(kept)
     notes = [f"{missing} run(s) ended with a loss that is not finite; see {folder}"] if missing else []
-    shown = table(["prompt", "task", "seed", "score", "best step", "steps"], [list(row.values())[:6] for row in rows])
+    notes += [_idle(row) for row in rows if _idle(row)]
+    columns = ["name", "task", "seed", "score", "zero_step", "majority", "few_shot", "best_step", "steps"]
+    shown = table(["prompt", *(c.replace("_", " ") for c in columns[1:])], [[row[c] for c in columns] for row in rows])
     where = lines(*notes, f"run directory: {folder}", f"library: {store.location}")
     return Answer(data={"prompts": rows, "run": folder, "library": store.location}, show=both(shown, where))
 
 
 def _trained_row(manifest: Any) -> dict[str, Any]:
+    beside = manifest.recipe.get("beside") or {}
     return {
         "name": manifest.name,
         "task": manifest.task,
         "seed": manifest.seed,
         "score": manifest.score,
+        **{name: beside.get(name) for name in ("zero_step", "majority", "few_shot", "shots")},
+        "beside_rows": beside.get("rows"),
         "best_step": manifest.best_step,
         "steps": manifest.steps,
         "scores": manifest.scores,
     }
+
+
+def _idle(row: Mapping[str, Any]) -> str:
+    """A line where a prompt is no better than what needs no tuning; empty otherwise."""
+    score = row["score"]
+    for name, what in (("majority", "the most frequent label"), ("zero_step", "its start")):
+        if score is not None and row[name] is not None and score <= row[name]:
+            return (
+                f"{row['name']}: {score:.1f} is no better than {what} ({row[name]:.1f}): it learned nothing that shows."
+            )
+    return ""
 
 
 def _init(

@@ -27,6 +27,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, length_batches
+from softprompt.tasks.encoded import EncodedSplit
 from softprompt.tasks.task import Example, Split, Task
 from softprompt.training.stream import keyed_rng
 
@@ -74,7 +75,7 @@ class DesignSettings:
             )
 
 
-def draw_examples(split: Split, settings: DesignSettings) -> list[Example]:
+def draw_examples(split: Split | EncodedSplit, settings: DesignSettings) -> list[Example]:
     """The k training examples of a context, in the order they stand in it; drawn by seed without replacement.
 
     Raises:
@@ -198,18 +199,15 @@ class FewShotPrompt:
         """
         prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs])
         words = self.backbone.tokenize_targets(list(self.words.values()))
-        pairs = [(b, c) for b in range(len(prompts)) for c in range(len(words))]
-        lengths = np.asarray([len(prompts[b]) + len(words[c]) for b, c in pairs])
         found_BC = torch.zeros(len(prompts), len(words))
+        longest = sum(map(len, words))  # all label words stand behind one reading of the prompt
         with torch.no_grad():
-            for part in length_batches(lengths, 0, batch_tokens):
-                chosen = [pairs[int(i)] for i in part]
-                batch = TokenBatch.of(
-                    [prompts[b] for b, _ in chosen], [words[c] for _, c in chosen], self.backbone.device
-                )
-                nll = self.backbone.example_losses(batch, None).nll_B.cpu()
-                for (b, c), value in zip(chosen, nll.tolist(), strict=True):
-                    found_BC[b, c] = -value / (len(words[c]) if self.settings.normalised else 1)
+            for part in length_batches(np.asarray([len(p) + longest for p in prompts]), 0, batch_tokens):
+                batch = TokenBatch.of([prompts[int(b)] for b in part], device=self.backbone.device)
+                scores = self.backbone.label_scores(batch, None, [words] * len(part))
+                found_BC[torch.as_tensor(part)] = torch.stack([row_C.float().cpu() for row_C in scores])
+        if self.settings.normalised:
+            found_BC /= torch.tensor([float(len(word)) for word in words])
         return found_BC
 
     def content_free(self) -> Tensor:
