@@ -18,14 +18,14 @@ from softprompt.library.search import search as search_library
 from softprompt.library.similarity import Metric
 from softprompt.library.store import Library
 from softprompt.methods.beside import beside
-from softprompt.methods.spot.run import PhaseObserver, source_entries, transfer_targets
+from softprompt.methods.method import PhaseObserver, Work
+from softprompt.methods.spot.run import source_entries, transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.written import write_report
 from softprompt.prompts.init import InitSettings, Role, initial_prompt
-from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData, start_of, task_data
-from softprompt.training.loop import Observer, train_prompts
+from softprompt.training.loop import Observer
 from softprompt.training.recipes import recipe as recipe_named
 from softprompt.training.runs import RunResult
 from softprompt.training.settings import TrainSettings
@@ -93,16 +93,9 @@ def tune_tasks(
         initial_prompt(backbone, start, settings.prompt_length, run.seed)
         for start, run in zip(inits, runs, strict=True)
     ]
-    results = train_prompts(
-        backbone,
-        PromptStack.of([p.to(backbone.device) for p in prompts], tuned=True),
-        runs,
-        settings,
-        folder,
-        resume=resume,
-        observer=observer,
-        extra_identity={"init": [start.record() for start in inits]},
-    )
+    identity = {"init": [start.record() for start in inits]}
+    work = Work(backbone=backbone, folder=folder, resume=resume, observe=lambda *_: observer, identity=identity)
+    results = list(work.train("", list(zip(runs, prompts, strict=True)), settings).values())
     if compared and not backbone.sharded:
         for number, data in enumerate(tasks):
             mine = slice(number * len(seeds), (number + 1) * len(seeds))
@@ -223,15 +216,9 @@ def task_embeddings(
         raise UsageError("a task embedding needs embedding_step above 0: it is the prompt at that step.")
     runs = [data.run(f"{data.task.name}-embed-{seed}", seed, validated=False) for seed in seeds]
     start = start_of(backbone, data.task, "source")
-    prompts = [initial_prompt(backbone, start, settings.prompt_length, seed) for seed in seeds]
-    results = train_prompts(
-        backbone,
-        PromptStack.of([p.to(backbone.device) for p in prompts], tuned=True),
-        runs,
-        settings.having(steps=step),
-        observer=observer,
-    )
-    return [result.embedding["prompt"] for result in results if result.embedding]
+    starts = [(run, initial_prompt(backbone, start, settings.prompt_length, run.seed)) for run in runs]
+    results = Work(backbone=backbone, observe=lambda *_: observer).train("", starts, settings.having(steps=step))
+    return [result.embedding["prompt"] for result in results.values() if result.embedding]
 
 
 def search(

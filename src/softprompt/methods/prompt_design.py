@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, canonical_text
 from softprompt.methods.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples
+from softprompt.methods.method import Result, Target, Work, result_of
+from softprompt.tasks.encoded import EncodedSplit, encode_split
 from softprompt.tasks.task import Split, Task
+from softprompt.training.data import TaskData
+from softprompt.training.runs import RunResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,3 +102,65 @@ def prompt_design(
         seconds=time.perf_counter() - started,
         settings={**asdict(settings), "label_words": dict(settings.label_words)},
     )
+
+
+class PromptDesign:
+    """Few-shot text prompts as a method: nothing is tuned; label likelihood answers closed tasks, generation the others.
+
+    Args:
+        settings: how prompts are written and answered; a run's seed draws its examples.
+        name: of the method.
+    """
+
+    def __init__(self, settings: DesignSettings, *, name: str = "prompt_design") -> None:
+        self.settings, self.name = settings, name
+
+    def plain(self) -> dict[str, Any]:
+        """See `Method.plain`."""
+        return {**asdict(self.settings), "label_words": dict(self.settings.label_words)}
+
+    def encode(
+        self, backbone: Backbone, task: Task, *, train_rows: int | None = None, validation_rows: int | None = None
+    ) -> TaskData:
+        """See `Method.encode`; inputs are cut only where the backbone cannot hold them."""
+        rows = {"train": train_rows, "validation": validation_rows}
+        made = {
+            name: encode_split(
+                task.split(name, max_rows=most), backbone, max_input_tokens=backbone.max_length, max_target_tokens=None
+            )
+            for name, most in rows.items()
+        }
+        return TaskData(task=task, **made)
+
+    def run(self, work: Work, target: Target, seeds: Sequence[int]) -> Result:
+        """See `Method.run`; a run is one draw of examples, and its curve has one point."""
+        results = [self._answered(work.backbone, target, seed) for seed in seeds]
+        return result_of(self.name, target, results, work.backbone)
+
+    def _answered(self, backbone: Backbone, target: Target, seed: int) -> RunResult:
+        data = target.data
+        found = prompt_design(
+            backbone, data.task, replace(self.settings, seed=seed), train=_plain(data.train), validation=_plain(data.validation)
+        )  # fmt: skip
+        canonical = canonical_text(backbone)
+        answers = [canonical(a) for a in found.likelihood_predictions] or list(found.generation_predictions)
+        select, report = (
+            list(range(len(answers))) if rows is None else [int(row) for row in rows]
+            for rows in (target.select, target.report)
+        )
+
+        def scores(rows: Sequence[int]) -> dict[str, float]:
+            gold = [data.validation.examples[row] for row in rows]
+            return data.task.score([answers[row] for row in rows], gold, canonical=canonical)
+
+        return RunResult(
+            name=f"{target.label or target.name}-{seed}", seed=seed, status="done", best_score=scores(select)["score"],
+            scores=scores(report), predictions=[answers[row] for row in report],
+            curve=[{"step": 0, "loss": None, "score": scores(select)["score"], "metrics": scores(select)}],
+            evidence={"select_rows": len(select), "report_rows": len(report), "examples": list(found.examples)},
+            seconds=found.seconds, eval_tokens=found.tokens,
+        )  # fmt: skip
+
+
+def _plain(split: EncodedSplit) -> Split:
+    return Split(name=split.name, examples=split.examples, fingerprint=split.fingerprint, skipped=split.skipped)

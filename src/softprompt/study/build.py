@@ -54,7 +54,7 @@ def _arms(grid: Grid) -> None:
 
 def _latent(grid: Grid, tasks: Sequence[str], seed: int, ablation: str) -> None:
     """SharPT's space of one seed and its targets, whole or without one of its parts."""
-    from softprompt.study.arms import identity_of, sharpt_settings
+    from softprompt.study.recipes import identity_of, sharpt_settings
 
     study, recipe = grid.study, sharpt_settings(grid.study, ablation)
     # The relations of all tasks are part of the result, hence the targets' data.
@@ -74,14 +74,19 @@ def _latent(grid: Grid, tasks: Sequence[str], seed: int, ablation: str) -> None:
 
 
 def _model_tunings(grid: Grid, tasks: Sequence[str], seed: int) -> None:
-    from softprompt.study.arms import identity_of
-    from softprompt.study.model_arms import model_tuning_settings, union_settings
+    from softprompt.study.recipes import identity_of, lora_settings, model_tuning_settings, union_settings
 
     study = grid.study
     identity = identity_of(study, "model_tuning")
     steps = model_tuning_settings(study).steps
     for target in study.targets if "model_tuning" in study.methods else ():
         _target(grid, "model_tuning", f"model>{target}.{seed}", target, seed, identity, [], {}, steps=steps)
+    for target in study.targets if "lora" in study.methods else ():
+        own = identity_of(study, "lora")
+        _target(grid, "lora", f"lora>{target}.{seed}", target, seed, own, [], {}, steps=lora_settings(study)[0].steps)
+    for target in study.targets if "prompt_design" in study.methods else ():
+        own = identity_of(study, "prompt_design")
+        _target(grid, "prompt_design", f"design>{target}.{seed}", target, seed, own, [], {}, steps=0)
     if "multitask_model_tuning" not in study.methods:
         return
     union = grid.add(

@@ -14,7 +14,7 @@ from typing import Any
 
 from softprompt.errors import UsageError
 from softprompt.study.executors import Order, Outcome, execute
-from softprompt.study.runner import Tell
+from softprompt.study.making import Tell
 
 
 class RayExecutor:

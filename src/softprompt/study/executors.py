@@ -25,7 +25,8 @@ from softprompt import artifacts
 from softprompt.errors import Interrupted, SoftpromptError, UnknownNameError, UsageError
 from softprompt.study.grid import Pack
 from softprompt.study.ledger import Ledger
-from softprompt.study.runner import DEFAULT_RUNNER, Runner, Tell, make_runner
+from softprompt.study.making import Tell
+from softprompt.study.runner import DEFAULT_RUNNER, Runner, make_runner
 from softprompt.study.settings import study_of
 
 SAVING_S = 30.0

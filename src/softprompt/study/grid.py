@@ -19,6 +19,8 @@ Kinds of cells:
 | `model_tuning`     | all weights tuned on a target                                  |                                  |
 | `multitask_tuning` | all weights tuned on all sources together                      |                                  |
 | `multitask_model_tuning` | all weights tuned on a target from there                 | multitask_tuning                 |
+| `lora`             | low-rank adapters tuned on a target                            |                                  |
+| `prompt_design`    | a few-shot text prompt on a target                             |                                  |
 
 A cell's key is the sha256 of its identity, which holds everything its result depends on and the keys of its parents: a
 changed setting changes the keys of exactly what it touches.
@@ -42,10 +44,16 @@ ARM_STRATEGIES = {
     "latent_transfer": "sharpt",
     "model_tuning": "model_tuning",
     "multitask_model_tuning": "multitask_model_tuning",
+    "lora": "lora",
+    "prompt_design": "prompt_design",
 }
 """Kinds of other methods' cells, and the names they have in the tables."""
 MODEL_KINDS = ("model_tuning", "multitask_tuning", "multitask_model_tuning")
-"""Cells that tune all weights: one a pack, for each holds a whole model."""
+"""Cells that tune all weights."""
+ALONE_KINDS = (*MODEL_KINDS, "lora", "prompt_design", "race")
+"""One a pack: each holds a whole model, or is a batch of its own."""
+METHOD_KINDS = ("latent_space", *ARM_STRATEGIES, "multitask_tuning")
+"""Cells of methods other than transfer."""
 
 CellId = tuple[str, str]
 """(kind, key)."""
@@ -262,7 +270,7 @@ def packs(grid: Grid, cells: Sequence[StudyCell], size: int) -> list[Pack]:
         together: tuple[Any, ...] = (cell.kind, cell.spec.get("step"), cell.spec.get("role"))
         if cell.kind in ("latent_space", "latent_transfer"):
             together = (cell.kind, cell.spec["seed"], cell.parents)  # targets of one space share its skills
-        if cell.kind in MODEL_KINDS or cell.kind == "race":  # a race is a batch of its own
+        if cell.kind in ALONE_KINDS:
             together = (cell.kind, cell.key)
         kinds.setdefault(together, []).append(cell)
     out = []

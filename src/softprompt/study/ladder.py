@@ -210,8 +210,8 @@ class _MultitaskLadder(_FromSources["ModelState"]):
         tuned = tune_model(
             cell.backbone, run, settings, folder, keep_final=True, resume=True, observer=cell.observer
         )  # fmt: skip
-        assert tuned.final is not None
-        return tuned.final, {"steps": tuned.steps, "seconds": round(tuned.seconds, 3), "tokens": tuned.tokens}
+        assert tuned.last is not None
+        return tuned.last, {"steps": tuned.steps, "seconds": round(tuned.seconds, 3), "tokens": tuned.tokens}
 
     def apply(self, cell: Cell, made: ModelState) -> Outcome:
         from softprompt.training.weights.tune import tune_model

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from softprompt.errors import SoftpromptError
 from softprompt.study.grid import StudyCell
-from softprompt.study.ledger import Ledger
-from softprompt.study.settings import FEW_STEPS, Study
+from softprompt.study.making import Making
+from softprompt.study.settings import FEW_STEPS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from softprompt.methods.spot.predictors import Tune
-    from softprompt.study.runner import PromptRunner
     from softprompt.tasks.encoded import EncodedSplit
     from softprompt.training.data import TaskData
 
@@ -24,28 +22,28 @@ TEXTS = 500
 """Inputs of each task that text predictors look at."""
 
 
-def predict(runner: PromptRunner, study: Study, cell: StudyCell, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
+def make_prediction(making: Making, cell: StudyCell) -> None:
     """What the study's predictors say of every source prompt on one target."""
     import torch
 
     from softprompt.methods.spot import predictors as known
 
-    backbone, target = runner.backbone(study), str(cell.spec["target"])
-    data, wanted, started = runner.data(study, target, study.target), study.strategies.predictors, time.perf_counter()
+    backbone, study, target = making.backbone, making.study, str(cell.spec["target"])
+    data, wanted, started = making.data(target, study.target), study.strategies.predictors, time.perf_counter()
     names = [f"{source}.{seed}" for source, seed in cell.spec["names"]]
-    prompts = [prompt_of(ledger, "source", key, cell.name) for key in cell.spec["sources"]]
+    prompts = [making.prompt_of("source", key, cell.name) for key in cell.spec["sources"]]
     values: dict[str, Sequence[float]] = {}
     cost = dict.fromkeys(wanted, 0)
     if "zero-shot-loss" in wanted:
         found = known.zero_shot_losses(backbone, prompts, data.train)
         values["zero-shot-loss"], cost["zero-shot-loss"] = (-found.per_token_S()).tolist(), found.forward_tokens
     if "few-step-loss" in wanted:
-        tune = _few_steps(runner, study, data)
+        tune = _few_steps(making, data)
         found, spent = known.few_step_losses(backbone, torch.stack(prompts).float(), data.train, tune)
         values["few-step-loss"] = (-found.per_token_S()).tolist()
         cost["few-step-loss"] = found.forward_tokens + spent
     of_source = {
-        source: [runner.data(study, task, study.source).train for task in study.tasks_of(source)]
+        source: [making.data(task, study.source).train for task in study.tasks_of(source)]
         for source in dict.fromkeys(source for source, _ in cell.spec["names"])
     }
     if "text-similarity" in wanted:
@@ -60,18 +58,18 @@ def predict(runner: PromptRunner, study: Study, cell: StudyCell, ledger: Ledger,
         "forward_tokens": cost,
         "seconds": time.perf_counter() - started,
     }
-    ledger.write(cell.kind, cell.key, cell.identity, result, {}, {**provenance, "cell": cell.name})
+    making.write(cell, result, {}, {**making.provenance, "cell": cell.name})
 
 
-def _few_steps(runner: PromptRunner, study: Study, data: TaskData) -> Tune:
+def _few_steps(making: Making, data: TaskData) -> Tune:
     import torch
 
     from softprompt.prompts.stack import PromptStack
     from softprompt.training.data import TaskData
     from softprompt.training.loop import train_prompts
 
-    backbone = runner.backbone(study)
-    settings = study.target.having(steps=FEW_STEPS, eval_every=FEW_STEPS, embedding_step=0, patience=0)
+    backbone = making.backbone
+    settings = making.study.target.having(steps=FEW_STEPS, eval_every=FEW_STEPS, embedding_step=0, patience=0)
 
     def tune(prompts_SPH: Tensor, split: EncodedSplit) -> tuple[Tensor, int]:
         part = TaskData(task=data.task, train=split, validation=data.validation)
@@ -81,11 +79,3 @@ def _few_steps(runner: PromptRunner, study: Study, data: TaskData) -> Tune:
         return torch.stack([r.final["prompt"] for r in results]), 2 * sum(r.tokens for r in results)
 
     return tune
-
-
-def prompt_of(ledger: Ledger, kind: str, key: str, wanted_by: str) -> Tensor:
-    """The prompt of a finished training: the best checkpoint, or the last where none was chosen (mixtures)."""
-    tensors = ledger.tensors(kind, key)
-    if "best" not in tensors and "final" not in tensors:
-        raise SoftpromptError(f"{wanted_by} has nothing to start from: training {kind}/{key[:12]} kept no checkpoint.")
-    return tensors.get("best", tensors.get("final"))  # type: ignore[return-value]

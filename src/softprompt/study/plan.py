@@ -15,11 +15,10 @@ from pathlib import Path
 
 from softprompt.errors import UsageError
 from softprompt.methods.spot.race import TRAINING_FACTOR, race_cost
-from softprompt.study.arms import ARM_KINDS, sharpt_settings
 from softprompt.study.build import build_grid
-from softprompt.study.grid import MODEL_KINDS, TRAINED_KINDS, Facts, Grid, StudyCell, unresolved_facts
+from softprompt.study.grid import METHOD_KINDS, MODEL_KINDS, TRAINED_KINDS, Facts, Grid, StudyCell, unresolved_facts
 from softprompt.study.ledger import Ledger
-from softprompt.study.model_arms import model_tuning_settings
+from softprompt.study.recipes import lora_settings, model_tuning_settings, sharpt_settings
 from softprompt.study.run import clock
 from softprompt.study.settings import Study, load_study
 from softprompt.training.settings import TrainSettings
@@ -344,13 +343,19 @@ def _row_positions(settings: TrainSettings, mean_tokens: float | None) -> float:
 def _train_positions(study: Study, cell: StudyCell, mean_tokens: float | None) -> float:
     if cell.kind in MODEL_KINDS:  # weights need gradients too: 6 FLOPs a parameter instead of 4
         return 1.5 * cell.steps * model_tuning_settings(study).batch_tokens
+    if cell.kind == "lora":
+        return 1.5 * cell.steps * lora_settings(study)[0].batch_tokens
     settings = _settings(study, cell)
     return cell.steps * settings.batch_size * _row_positions(settings, mean_tokens)
 
 
 def _eval_positions(study: Study, cell: StudyCell, mean_tokens: float | None) -> float:
     settings = _settings(study, cell)
-    if cell.kind not in (*TRAINED_KINDS, *ARM_KINDS) or cell.kind == "mixture" or len(cell.spec.get("tasks", ())) > 1:
+    if (
+        cell.kind not in (*TRAINED_KINDS, *METHOD_KINDS)
+        or cell.kind == "mixture"
+        or len(cell.spec.get("tasks", ())) > 1
+    ):
         return 0.0
     rows = min(settings.eval_rows or ASSUMED_VALIDATION_ROWS, study.validation_rows or ASSUMED_VALIDATION_ROWS)
     if cell.kind == "race":  # what is left of its rows when training is taken off, and the final measurement

@@ -6,34 +6,28 @@ A runner is named by text (``module:factory``), so that worker processes and oth
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from softprompt.errors import NonFiniteError, UsageError
-from softprompt.study.arms import ARM_KINDS, make_arm
-from softprompt.study.grid import TARGET_KINDS, DataFacts, Facts, Pack, StudyCell
+from softprompt.errors import UsageError
+from softprompt.study.grid import METHOD_KINDS, DataFacts, Facts, Pack, StudyCell
 from softprompt.study.ledger import Ledger
-from softprompt.study.measures import predict, prompt_of
-from softprompt.study.racing import run_race
+from softprompt.study.making import Making, Tell
+from softprompt.study.measures import make_prediction
+from softprompt.study.method_cells import make_methods
+from softprompt.study.prompt_cells import make_prompts, make_race
 from softprompt.study.settings import Study
 from softprompt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from softprompt.backbones.base import Backbone
+    from softprompt.methods.sharpt.cache import CachedEncoder
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
-    from softprompt.training.loop import Leave, Looks
-    from softprompt.training.runs import Run, RunResult
 
 TextKey = tuple[str, ...]
 DEFAULT_RUNNER = "softprompt.study.runner:PromptRunner"
-Tell = Callable[[int, int], None]
-"""Called with steps done and steps in all of the pack at work."""
 
 
 class Runner(Protocol):
@@ -82,7 +76,7 @@ class PromptRunner:
         self.device, self.checkpointing = device, checkpointing
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._data: dict[tuple[Any, ...], TaskData] = {}
-        self.encoders: dict[tuple[str, str, str], Any] = {}
+        self._encoders: dict[tuple[str, str, str], CachedEncoder] = {}
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -155,6 +149,16 @@ class PromptRunner:
 
     # -- making cells -------------------------------------------------------------------------------------------------
 
+    def encoder(self, study: Study) -> CachedEncoder:
+        """SharPT's instance encoder, its encodings kept in memory."""
+        key = study.backbone, study.dtype, study.sharpt.encoder
+        if key not in self._encoders:
+            from softprompt.methods.sharpt.cache import CachedEncoder
+            from softprompt.methods.sharpt.encoders import load_encoder
+
+            self._encoders[key] = CachedEncoder(load_encoder(study.sharpt.encoder, self.backbone(study)))
+        return self._encoders[key]
+
     def make(
         self,
         study: Study,
@@ -165,239 +169,44 @@ class PromptRunner:
         tell: Tell | None = None,
     ) -> None:
         """See `Runner.make`."""
+        making = Making(
+            loaded=self, study=study, pack=pack, ledger=ledger, folder=folder, provenance=provenance, tell=tell
+        )
         if pack.kind == "evaluation":
             for cell in pack.cells:
-                self._evaluate(study, cell, ledger, provenance)
-            return
-        if pack.kind == "prediction":
+                evaluate_again(making, cell)
+        elif pack.kind == "prediction":
             for cell in pack.cells:
-                predict(self, study, cell, ledger, provenance)
-            return
-        if pack.kind in ARM_KINDS:
-            make_arm(self, study, pack, ledger, folder, provenance, tell)
-            return
-        if pack.kind == "race":
-            for cell in pack.cells:
-                run_race(self, study, pack, cell, ledger, folder, provenance, tell)
-            return
-        settings = settings_of(study, pack)
-        runs, prompts = [], []
-        for cell in pack.cells:
-            run, prompt = self._start(study, cell, settings, ledger)
-            runs.append(run)
-            prompts.append(prompt)
-        results = self.train(study, pack, settings, runs, prompts, folder, tell)
-        for cell, run, result in zip(pack.cells, runs, results, strict=True):
-            self._record(cell, [m for m in pack.made if m.made_by == cell.id], run, result, study, ledger, provenance)
+                make_prediction(making, cell)
+        elif pack.kind in METHOD_KINDS:
+            make_methods(making)
+        elif pack.kind == "race":
+            make_race(making)
+        else:
+            make_prompts(making)
 
-    def train(
-        self,
-        study: Study,
-        pack: Pack,
-        settings: TrainSettings,
-        runs: Sequence[Run],
-        prompts: Sequence[Tensor],
-        folder: Path,
-        tell: Tell | None,
-        leave: Leave | None = None,
-        looks: Looks | None = None,
-    ) -> list[RunResult]:
-        """Train the runs of a pack together, or go on with what ``folder`` holds."""
-        import torch
 
-        from softprompt.prompts.stack import PromptStack
-        from softprompt.training.loop import Progress, train_prompts
+def evaluate_again(making: Making, cell: StudyCell) -> None:
+    """An evaluation whose training was recorded without one.
 
-        backbone = self.backbone(study)
-        stack = PromptStack(torch.stack(list(prompts)).to(backbone.device), tuned=True)
+    Raises:
+        UsageError: the answers cannot be had again without the training.
+    """
+    from softprompt.inference.evaluate import EvalJob, evaluate
+    from softprompt.prompts.stack import PromptStack
 
-        def observe(progress: Progress) -> None:
-            if tell is not None:
-                tell(progress.step, progress.steps)
-
-        def train() -> list[RunResult]:
-            return train_prompts(
-                backbone,
-                stack,
-                runs,
-                settings,
-                folder,
-                resume=True,
-                observer=observe,
-                leave=leave,
-                looks=looks,
-                extra_identity={"pack": pack.key},
-            )
-
-        try:
-            return train()
-        except NonFiniteError:
-            # Every run of the pack diverged. Their results were saved; a study records that and goes on.
-            return train()
-
-    def _start(self, study: Study, cell: StudyCell, settings: TrainSettings, ledger: Ledger) -> tuple[Run, Tensor]:
-        """The run of a cell and the prompt it starts from, float32 [P, H]."""
-        from softprompt.prompts.init import default_init, initial_prompt
-        from softprompt.training.data import mixture_run, start_of
-
-        backbone, spec = self.backbone(study), cell.spec
-        name = f"{cell.kind}-{cell.key[:24]}"
-        seed = int(spec["seed"])
-        if cell.kind in TARGET_KINDS or (cell.kind == "embedding" and spec["role"] == "target"):
-            data = self.data(study, str(spec.get("target", spec.get("name"))), settings)
-            if cell.kind in ("baseline", "embedding"):
-                init = start_of(backbone, data.task, "scratch")
-            else:
-                init = default_init("transfer", prompt=self._given(study, cell, ledger), origin=cell.name)
-            prompt = initial_prompt(backbone, init, settings.prompt_length, seed)
-            select = selecting_rows(study, data)
-            return data.run(name, seed, select_rows=select, validated=cell.kind != "embedding"), prompt
-        tasks = self._mixed(study, cell, ledger) if cell.kind == "mixture" else [str(task) for task in spec["tasks"]]
-        parts = [self.data(study, task, settings) for task in tasks]
-        start = start_of(backbone, parts[0].task, "source") if len(parts) == 1 else default_init("source")
-        prompt = initial_prompt(backbone, start, settings.prompt_length, seed)
-        if len(parts) == 1:
-            return parts[0].run(name, seed, validated=cell.kind != "embedding"), prompt
-        from softprompt.tasks.mixture import proportional_rates
-
-        rates = proportional_rates([len(part.train) for part in parts])
-        # A mixture has no validation of its own: its final checkpoint is used (SPoT section 3.3).
-        return mixture_run(name, seed, parts, rates, validated_on=parts[0], validated=False), prompt
-
-    def _given(self, study: Study, cell: StudyCell, ledger: Ledger) -> Tensor:
-        """The prompt that a transfer starts from."""
-        if cell.kind == "weighted_average":
-            return self._average(cell, ledger)
-        kind, key = cell.parents[0]
-        return prompt_of(ledger, kind, key, cell.name)
-
-    def _ranking(self, cell: StudyCell, ledger: Ledger) -> list[tuple[float, int]]:
-        """(similarity, place among the sources) of every source prompt, best first."""
-        from softprompt.library.similarity import similarity_matrix
-
-        spec = cell.spec
-        own = ledger.tensors("embedding", spec["own"])["prompt"]
-        others = [ledger.tensors("embedding", key)["prompt"] for key in spec["embeddings"]]
-        similarity = similarity_matrix([own], others, spec["similarity"])[0]
-        return sorted(((float(s), i) for i, s in enumerate(similarity)), key=lambda item: (-item[0], item[1]))
-
-    def _average(self, cell: StudyCell, ledger: Ledger) -> Tensor:
-        from softprompt.methods.spot.strategies import Ranked, weighted_average
-
-        spec = cell.spec
-        keys = {f"{task}.{seed}": key for (task, seed), key in zip(spec["names"], spec["sources"], strict=True)}
-        names = list(keys)
-        ranking = [
-            Ranked(name=names[i], task=str(spec["names"][i][0]), similarity=s) for s, i in self._ranking(cell, ledger)
-        ]
-        start = weighted_average(
-            ranking, int(spec["k"]), lambda name: prompt_of(ledger, "source", keys[name], cell.name)
+    kind, key = cell.spec["of"]
+    if kind in METHOD_KINDS:
+        raise UsageError(
+            f"the answers of {cell.name} were not recorded: delete {making.ledger.path(kind, key)} to make it again."
         )
-        return start.prompt_PH
-
-    def _mixed(self, study: Study, cell: StudyCell, ledger: Ledger) -> list[str]:
-        top = [str(cell.spec["names"][i][0]) for _, i in self._ranking(cell, ledger)[: int(cell.spec["k"])]]
-        tasks = [task for source in dict.fromkeys(top) for task in study.tasks_of(source)]
-        return list(dict.fromkeys([*tasks, str(cell.spec["target"])]))
-
-    # -- recording ----------------------------------------------------------------------------------------------------
-
-    def _record(
-        self,
-        cell: StudyCell,
-        made: Sequence[StudyCell],
-        run: Run,
-        result: RunResult,
-        study: Study,
-        ledger: Ledger,
-        provenance: Mapping[str, Any],
-    ) -> None:
-        """What came on the way first, the training last: a training that is recorded is recorded whole."""
-        story = {**provenance, "cell": cell.name, "seconds": result.seconds, "evidence": result.evidence}
-        for child in made:
-            if child.kind == "embedding" and result.embedding is not None:
-                self._write(ledger, child, {"steps": child.spec["step"]}, {"prompt": result.embedding["prompt"]}, story)
-            if child.kind == "evaluation" and result.predictions:
-                self._write(ledger, child, self.halves(study, run, result.predictions), {}, story)
-        if cell.kind == "embedding":
-            if result.embedding is None:
-                raise NonFiniteError(f"the task embedding {cell.name} was not reached: {result.note or result.status}.")
-            self._write(ledger, cell, {"steps": cell.spec["step"]}, {"prompt": result.embedding["prompt"]}, story)
-            return
-        plain = {
-            name: value for name, value in result.plain().items() if name not in ("predictions", "name", "evidence")
-        }
-        tensors = {"best": result.best.get("prompt"), "final": result.final.get("prompt")}
-        self._write(ledger, cell, plain, {name: t for name, t in tensors.items() if t is not None}, story)
-
-    def _write(
-        self,
-        ledger: Ledger,
-        cell: StudyCell,
-        result: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        story: Mapping[str, Any],
-    ) -> None:
-        ledger.write(cell.kind, cell.key, cell.identity, result, tensors, story)
-
-    def halves(self, study: Study, run: Run, predictions: Sequence[str]) -> dict[str, Any]:
-        """Scores of predictions on all of validation and on its two seeded halves."""
-        from softprompt.inference.evaluate import canonical_text, halves
-
-        canonical = canonical_text(self.backbone(study))
-        examples = run.validation.examples
-
-        def score(rows: Sequence[int]) -> float:
-            chosen = [examples[r] for r in rows]
-            return float(run.task.score([predictions[r] for r in rows], chosen, canonical=canonical)["score"])
-
-        everything = list(range(len(examples)))
-        parts = [[int(r) for r in part] for part in halves(len(examples), 0, run.task.groups(examples))]
-        return {
-            "score": score(everything),
-            "halves": [score(part) if part else None for part in parts],
-            "rows": [len(part) for part in parts],
-            "predictions": list(predictions),
-        }
-
-    def _evaluate(self, study: Study, cell: StudyCell, ledger: Ledger, provenance: Mapping[str, Any]) -> None:
-        from softprompt.inference.evaluate import EvalJob, evaluate
-        from softprompt.prompts.stack import PromptStack
-
-        kind, key = cell.spec["of"]
-        if kind in ARM_KINDS:
-            raise UsageError(
-                f"the answers of {cell.name} were not recorded: delete {ledger.path(kind, key)} to make it again."
-            )
-        backbone = self.backbone(study)
-        data = self.data(study, str(cell.spec["target"]), study.target)
-        prompt = prompt_of(ledger, kind, key, cell.name).to(backbone.device)
-        job = EvalJob(run=0, task=data.task, split=data.validation)
-        settings = study.target
-        (found,) = evaluate(backbone, PromptStack(prompt[None]), [job], max_target_tokens=settings.max_target_tokens)
-        run = data.run("evaluation", 0)
-        self._write(ledger, cell, self.halves(study, run, found.predictions), {}, {**provenance, "cell": cell.name})
-
-
-def settings_of(study: Study, pack: Pack) -> TrainSettings:
-    """The training settings of a pack."""
-    first = pack.cells[0]
-    from_source = pack.kind in ("source", "mixture") or first.spec.get("role") == "source"
-    settings = study.source if from_source else study.target
-    if pack.kind == "embedding":
-        step = int(first.spec["step"])
-        return settings.having(steps=step, embedding_step=step, eval_every=step, patience=0)
-    wanted = study.embedding.step if pack.kind in ("source", "baseline") else 0
-    return settings.having(embedding_step=wanted)
-
-
-def selecting_rows(study: Study, data: TaskData) -> np.ndarray[Any, Any] | None:
-    """The validation rows that choose checkpoints of target runs; None for all."""
-    if study.protocol == "paper":
-        return None
-    from softprompt.inference.evaluate import halves
-
-    return halves(len(data.validation), 0, data.task.groups(data.validation.examples))[0]
+    backbone, settings = making.backbone, making.study.target
+    data = making.data(str(cell.spec["target"]), settings)
+    prompt = making.prompt_of(kind, key, cell.name).to(backbone.device)
+    job = EvalJob(run=0, task=data.task, split=data.validation)
+    (found,) = evaluate(backbone, PromptStack(prompt[None]), [job], max_target_tokens=settings.max_target_tokens)
+    story = {**making.provenance, "cell": cell.name}
+    making.write(cell, making.halves(data.run("evaluation", 0), found.predictions), {}, story)
 
 
 def contamination(

@@ -102,7 +102,7 @@ class StrategySettings:
                 raise UsageError(f"k must be a whole number of at least 1, got {k!r}.")
 
 
-METHODS = ("sharpt", "model_tuning", "multitask_model_tuning")
+METHODS = ("sharpt", "model_tuning", "multitask_model_tuning", "lora", "prompt_design")
 """Other methods that a study can compare transfer with."""
 SHARPT_ABLATIONS = ("no-source-training", "no-latent-space", "generator-only")
 SHARPT_UNTRAINED = ("no-source-training", "generator-only")
@@ -160,6 +160,42 @@ class ModelTuningChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraChoice:
+    """LoRA as a method of a study.
+
+    Attributes:
+        recipe: a name that `softprompt.training.weights.settings.tune_recipe` knows.
+        steps: on a target; 0 for the recipe's.
+        rank: of the adapters.
+    """
+
+    recipe: str = "lora"
+    steps: int = 0
+    rank: int = 8
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.rank < 1:
+            raise UsageError(
+                f"lora needs steps of at least 0 and a rank of at least 1, got {self.steps} and {self.rank}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignChoice:
+    """Prompt design as a method of a study.
+
+    Attributes:
+        shots: training examples in the context, fewer where they do not fit.
+    """
+
+    shots: int = 16
+
+    def __post_init__(self) -> None:
+        if self.shots < 0:
+            raise UsageError(f"shots must not be negative, got {self.shots}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """A transfer study.
 
@@ -186,6 +222,8 @@ class Study:
         methods: other methods to compare with: ``sharpt``, ``model_tuning``, ``multitask_model_tuning``.
         sharpt: SharPT's settings, where it is among the methods.
         model_tuning: those of model tuning, plain and multi-task.
+        lora: those of LoRA.
+        prompt_design: those of prompt design.
         mixtures: tasks of each source mixture, mixed examples-proportionally (K = 2^19).
     """
 
@@ -210,6 +248,8 @@ class Study:
     methods: tuple[str, ...] = ()
     sharpt: SharPTChoice = field(default_factory=SharPTChoice)
     model_tuning: ModelTuningChoice = field(default_factory=ModelTuningChoice)
+    lora: LoraChoice = field(default_factory=LoraChoice)
+    prompt_design: DesignChoice = field(default_factory=DesignChoice)
     mixtures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -295,6 +335,8 @@ def study_of(data: Mapping[str, Any], where: str = "the study") -> Study:
     made["strategies"] = _section(StrategySettings, values.get("strategies", {}), f"{where}, [strategies]")
     made["sharpt"] = _section(SharPTChoice, values.get("sharpt", {}), f"{where}, [sharpt]")
     made["model_tuning"] = _section(ModelTuningChoice, values.get("model_tuning", {}), f"{where}, [model_tuning]")
+    made["lora"] = _section(LoraChoice, values.get("lora", {}), f"{where}, [lora]")
+    made["prompt_design"] = _section(DesignChoice, values.get("prompt_design", {}), f"{where}, [prompt_design]")
     made["mixtures"] = {name: _tuple(tasks) for name, tasks in values.get("mixtures", {}).items()}
     for name in ("name", "title", "backbone", "dtype", "data", "protocol"):
         if name in made and not isinstance(made[name], str):

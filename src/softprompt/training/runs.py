@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from torch import Tensor
@@ -104,7 +104,7 @@ class RunResult:
     encoder_tokens: int = 0
     note: str = ""
 
-    PLAIN = ("name", "seed", "status", "steps", "best_step", "best_score", "scores", "predictions", "curve", "evidence",
+    PLAIN: ClassVar[tuple[str, ...]] = ("name", "seed", "status", "steps", "best_step", "best_score", "scores", "predictions", "curve", "evidence",
              "seconds", "tokens", "eval_tokens", "encoder_tokens", "note")  # fmt: skip
 
     def plain(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class RunResult:
         return data
 
     @classmethod
-    def of_plain(cls, data: Mapping[str, Any]) -> RunResult:
+    def of_plain(cls, data: Mapping[str, Any]) -> Self:
         """The opposite of ``plain``."""
         score = data["best_score"]
         return cls(**{**data, "best_score": float("-inf") if score is None else score})

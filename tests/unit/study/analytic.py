@@ -19,7 +19,8 @@ from softprompt.analysis.similarity import similarity_NN
 from softprompt.errors import Interrupted, SoftpromptError
 from softprompt.study.grid import TARGET_KINDS, DataFacts, Facts, Pack, StudyCell
 from softprompt.study.ledger import Ledger
-from softprompt.study.runner import Tell, settings_of
+from softprompt.study.making import Tell
+from softprompt.study.prompt_cells import settings_of
 from softprompt.study.settings import Study
 
 RATE = 0.05

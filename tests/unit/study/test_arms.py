@@ -11,11 +11,11 @@ from softprompt.analysis.read import collect, skill_relations
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.methods.sharpt.recipes import ABLATIONS
 from softprompt.report.study import report_study
-from softprompt.study.arms import sharpt_settings
 from softprompt.study.build import build_grid
 from softprompt.study.grid import Grid, unresolved_facts
 from softprompt.study.ledger import Ledger
 from softprompt.study.plan import plan_study
+from softprompt.study.recipes import sharpt_settings
 from softprompt.study.run import facts_of, open_study, run_study
 from softprompt.study.settings import SHARPT_ABLATIONS, Study, study_of
 

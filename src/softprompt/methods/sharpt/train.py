@@ -159,6 +159,7 @@ def adapt(
     resume: bool = False,
     observer: Observer | None = None,
     select_rows: Sequence[np.ndarray | None] | None = None,
+    report_rows: Sequence[np.ndarray | None] | None = None,
 ) -> list[AdaptedPrompt]:
     """Tune the generator on target tasks with E frozen (Eq. 3); all tasks and seeds train together as separate runs.
 
@@ -173,15 +174,18 @@ def adapt(
         resume: continue what the folder holds.
         observer: told of every step.
         select_rows: for each target the validation rows that choose its checkpoint; None for all of them.
+        report_rows: likewise those its scores and predictions are of.
 
     Returns:
-        One prompt a target and seed, targets outermost; its predictions are of all validation rows.
+        One prompt a target and seed, targets outermost; its predictions are of the reporting rows.
 
     Raises:
         UsageError: no target, another prompt_length, or a target whose training rows have one class.
         IncompatibleBackboneError: another backbone or encoder.
     """
-    made = adaptation(backbone, encoder, space, targets, settings, seeds=seeds, select_rows=select_rows)
+    made = adaptation(
+        backbone, encoder, space, targets, settings, seeds=seeds, select_rows=select_rows, report_rows=report_rows
+    )
     results = train_prompts(
         backbone, made.prompts, made.runs, settings, folder, resume=resume, observer=observer,
         extra_identity=dict(made.identity),
@@ -235,6 +239,7 @@ def adaptation(
     *,
     seeds: Sequence[int] = (0,),
     select_rows: Sequence[np.ndarray | None] | None = None,
+    report_rows: Sequence[np.ndarray | None] | None = None,
 ) -> Adaptation:
     """The runs of ``adapt`` before they are trained, for a caller that trains groups of its own; see ``adapt``.
 
@@ -252,9 +257,16 @@ def adaptation(
         )
     for target in targets:
         check_classes(target)
-    chosen_by = select_rows or [None] * len(targets)
-    cells = [(target, rows, seed) for target, rows in zip(targets, chosen_by, strict=True) for seed in seeds]
-    runs = [target.run(f"{target.task.name}-seed{seed}", seed, select_rows=rows) for target, rows, seed in cells]
+    every = [None] * len(targets)
+    cells = [
+        (target, rows, seed)
+        for target, *rows in zip(targets, select_rows or every, report_rows or every, strict=True)
+        for seed in seeds
+    ]
+    runs = [
+        target.run(f"{target.task.name}-seed{seed}", seed, select_rows=select, report_rows=report)
+        for target, (select, report), seed in cells
+    ]
     task_names = (*space.task_names, *names_of(target.task for target in targets)) if space.task_names else ()
     return Adaptation(
         prompts=space.prompter(

@@ -22,27 +22,25 @@ from softprompt.errors import UsageError
 from softprompt.library.index import Entry
 from softprompt.library.search import search as search_library
 from softprompt.library.store import Library
+from softprompt.methods.method import PhaseObserver, Start, Work
 from softprompt.methods.spot.checks import check_sources
 from softprompt.methods.spot.outcomes import target_report
 from softprompt.methods.spot.race import halving, race_rungs
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.strategies import (
     Ranked,
-    Start,
     best_of_top_k,
     mixture_tasks,
     weighted_average,
 )
-from softprompt.methods.spot.target import Target, start_target
+from softprompt.methods.spot.target import TransferTarget, start_target
 from softprompt.prompts.init import InitSettings, initial_prompt
-from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.mixture import proportional_rates
 from softprompt.training.data import TaskData, mixture_run, start_of
-from softprompt.training.loop import Leave, Looks, Observer, train_prompts
+from softprompt.training.loop import Leave, Looks
 from softprompt.training.runs import Run, RunResult
 from softprompt.training.settings import TrainSettings
 
-PhaseObserver = Callable[[str, int], Observer | None]
 # Given the names of source tasks, their tokenised rows by name.
 MixtureRows = Callable[[Sequence[str]], Mapping[str, TaskData]]
 
@@ -87,14 +85,14 @@ def transfer_targets(
         )
     check_sources(library, backbone.name, sources, [data.task.name for data in targets], settings)
     work = [start_target(data) for data in targets]
-    study = _Study(backbone, library, sources, settings, folder, resume, observe)
-    study.first(work)
-    study.rank(work)
+    phases = _Phases(library, sources, settings, Work(backbone=backbone, folder=folder, resume=resume, observe=observe))
+    phases.first(work)
+    phases.rank(work)
     if "multitask_mixture" in settings.strategies and mixture_data is not None:
-        study.mixtures(work, mixture_data)
-    study.transfers(work)
+        phases.mixtures(work, mixture_data)
+    phases.transfers(work)
     if "race" in settings.strategies:
-        study.race(work)
+        phases.race(work)
     return [target_report(target, backbone, library, settings) for target in work]
 
 
@@ -103,63 +101,41 @@ def source_entries(library: Library, backbone: Backbone, tasks: Collection[str] 
     return [entry for entry in library.list(backbone=backbone) if tasks is None or entry.task in tasks]
 
 
-def _columns(rows: Sequence[tuple[Run, Tensor]]) -> tuple[list[Run], list[Tensor]]:
-    return [run for run, _ in rows], [prompt for _, prompt in rows]
-
-
-class _Study:
+class _Phases:
     """The phases over all targets, sharing backbone, library and settings."""
 
     def __init__(
         self,
-        backbone: Backbone,
         library: Library,
         sources: Sequence[Entry],
         settings: TransferSettings,
-        folder: Path | None,
-        resume: bool,
-        observe: PhaseObserver | None,
+        work: Work,
     ) -> None:
-        self.backbone = backbone
+        self.backbone = work.backbone
         self.library = library
         self.task_of = {entry.name: entry.task for entry in sources}
         self.settings = settings
-        self.folder = folder
-        self.resume = resume
-        self.observe = observe
+        self.work = work
 
     def _load(self, name: str) -> Tensor:
         return self.library.load(name, self.backbone).float()
 
-    def _others(self, target: Target) -> list[str]:
+    def _others(self, target: TransferTarget) -> list[str]:
         """Every source prompt that is not the target's own."""
         return [name for name, task in self.task_of.items() if task != target.name]
 
     def _train(
         self,
         phase: str,
-        runs: Sequence[Run],
-        prompts: Sequence[Tensor],
+        starts: Sequence[tuple[Run, Tensor]],
         train: TrainSettings | None = None,
         leave: Leave | None = None,
         looks: Looks | None = None,
     ) -> dict[str, RunResult]:
-        observer = self.observe(phase, len(runs)) if self.observe is not None else None
-        results = train_prompts(
-            self.backbone,
-            PromptStack.of([p.to(self.backbone.device) for p in prompts], tuned=True),
-            runs,
-            train or self.settings.train,
-            self.folder / phase if self.folder is not None else None,
-            resume=self.resume,
-            observer=observer,
-            leave=leave,
-            looks=looks,
-            extra_identity={"phase": phase},
-        )
-        return {result.name: result for result in results}
+        work = replace(self.work, identity={"phase": phase})
+        return work.train(phase, starts, train or self.settings.train, leave=leave, looks=looks)
 
-    def first(self, targets: Sequence[Target]) -> None:
+    def first(self, targets: Sequence[TransferTarget]) -> None:
         """Scratch runs and task embeddings of all targets in one batch.
 
         Where the target runs end before the embedding step, the embeddings are a batch of their own: they are compared
@@ -181,16 +157,16 @@ class _Study:
                 start = start_of(self.backbone, target.data.task, "source")
                 embed.append((run, initial_prompt(self.backbone, start, length, seed)))
         if step <= train.steps:
-            found = self._train("first", *_columns([*scratch, *embed]))
+            found = self._train("first", [*scratch, *embed])
         else:
-            found = self._train("first", *_columns(scratch))
-            found.update(self._train("embeddings", *_columns(embed), train.having(steps=step)))
+            found = self._train("first", scratch)
+            found.update(self._train("embeddings", embed, train.having(steps=step)))
         for target in targets:
             target.scratch = [found[f"{target.name}-scratch-{seed}"] for seed in self.settings.scratch_seeds]
             if step:
                 target.embeddings = [found[f"{target.name}-embed-{seed}"] for seed in self.settings.embedding_seeds]
 
-    def rank(self, targets: Sequence[Target]) -> None:
+    def rank(self, targets: Sequence[TransferTarget]) -> None:
         """Rank the source prompts for every target by its task embeddings."""
         for target in targets:
             embeddings = [r.embedding["prompt"] for r in target.embeddings if r.embedding]
@@ -204,10 +180,10 @@ class _Study:
                     names=self.task_of.keys(),
                 )
 
-    def _ranked(self, target: Target) -> list[Ranked]:
+    def _ranked(self, target: TransferTarget) -> list[Ranked]:
         return [Ranked(name=m.name, task=m.task, similarity=m.similarity) for m in target.ranking]
 
-    def mixtures(self, targets: Sequence[Target], rows: MixtureRows) -> None:
+    def mixtures(self, targets: Sequence[TransferTarget], rows: MixtureRows) -> None:
         """Source tuning on each target's mixture; the final checkpoint is what the target starts from."""
         runs: list[Run] = []
         mixed = {t.name: mixture_tasks(self._ranked(t), self.settings.mixture_k, t.name) for t in targets}
@@ -223,7 +199,7 @@ class _Study:
             )  # fmt: skip
         length = self.settings.train.prompt_length
         prompts = [initial_prompt(self.backbone, InitSettings(), length, self.settings.seed) for _ in runs]
-        found = self._train("mixture", runs, prompts)
+        found = self._train("mixture", list(zip(runs, prompts, strict=True)))
         for target in targets:
             result = found[f"{target.name}-mixture"]
             target.mixture = result
@@ -231,22 +207,21 @@ class _Study:
                 strategy="multitask_mixture", sources=(), weights=(), prompt_PH=result.final["prompt"]
             )
 
-    def transfers(self, targets: Sequence[Target]) -> None:
+    def transfers(self, targets: Sequence[TransferTarget]) -> None:
         """All starts of all targets in one batch."""
-        runs: list[Run] = []
-        prompts: list[Tensor] = []
+        starts: list[tuple[Run, Tensor]] = []
         for target in targets:
             self._plan(target)
             for i, (name, start) in enumerate(target.starts.items()):
-                runs.append(target.run(name, self.settings.seed + i % max(1, self.settings.k)))
-                prompts.append(start.prompt_PH)
-        if not runs:
+                run = target.run(name, self.settings.seed + i % max(1, self.settings.k))
+                starts.append((run, start.prompt_PH))
+        if not starts:
             return
-        found = self._train("transfer", runs, prompts)
+        found = self._train("transfer", starts)
         for target in targets:
             target.transferred = {name: found[name] for name in target.starts}
 
-    def _plan(self, target: Target) -> None:
+    def _plan(self, target: TransferTarget) -> None:
         ranking = self._ranked(target)
         for strategy in self.settings.strategies:
             starts: list[Start] = []
@@ -272,10 +247,9 @@ class _Study:
         name = self.settings.generic
         return Start(strategy="generic", sources=(name,), weights=(1.0,), prompt_PH=self._load(name))
 
-    def race(self, targets: Sequence[Target]) -> None:
+    def race(self, targets: Sequence[TransferTarget]) -> None:
         """Successive halving over every source prompt and one start from scratch, for all targets in one batch."""
-        runs: list[Run] = []
-        prompts: list[Tensor] = []
+        starts: list[tuple[Run, Tensor]] = []
         target_of: dict[str, str] = {}
         length = self.settings.train.prompt_length
         for target in targets:
@@ -284,14 +258,13 @@ class _Study:
             field_.update({name: self._load(name) for name in self._others(target)})
             for name, prompt in field_.items():
                 run = target.run(f"{target.name}-race-{name}", self.settings.seed)
-                runs.append(run)
-                prompts.append(prompt)
+                starts.append((run, prompt))
                 target_of[run.name] = target.name
         keep = self.settings.race_keep
         largest = max(list(target_of.values()).count(target.name) for target in targets)
         rungs = race_rungs(self.settings.train.steps, largest, keep)
         found = self._train(
-            "race", runs, prompts, self.settings.train.having(patience=0), halving(target_of, keep, rungs),
+            "race", starts, self.settings.train.having(patience=0), halving(target_of, keep, rungs),
             Looks(at=rungs, rows=self.settings.race_rows),
         )  # fmt: skip
         for target in targets:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.methods.method import Result
 from softprompt.methods.spot.race import KEEP, LOOK_ROWS, check_keep
 from softprompt.methods.spot.strategies import STRATEGIES
 from softprompt.training.settings import TrainSettings
@@ -83,47 +84,6 @@ class TransferSettings:
 
 
 @dataclass(kw_only=True)
-class Outcome:
-    """What one strategy gave on one target.
-
-    Attributes:
-        strategy: its name.
-        run: name of the run that the selecting half chose.
-        sources: source prompts it started from, with their weights.
-        runs: how many target runs it took.
-        select_score: score of the chosen run on the selecting half, percent.
-        score: its score on the reporting half, percent.
-        spread: standard deviation of the reporting score over the strategy's runs, points; None for one run.
-        cost: forward-token equivalents of its runs, source-mixture tuning included.
-        seconds: its share of the wall clock.
-        versus_scratch: paired comparison with the scratch run that the selecting half chose, on the reporting half.
-        prompt_PH: the chosen prompt.
-        curve: its validations.
-        notes: what a reader should know, e.g. sources left out.
-        step: the step of its best checkpoint, which is the prompt; 0 for the start itself.
-    """
-
-    strategy: str
-    run: str
-    sources: tuple[tuple[str, float], ...]
-    runs: int
-    select_score: float
-    score: float
-    spread: float | None
-    cost: int
-    seconds: float
-    versus_scratch: dict[str, Any] | None
-    prompt_PH: Tensor
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    step: int = 0
-
-    def plain(self) -> dict[str, Any]:
-        """Everything but the prompt, as JSON."""
-        return {key: value for key, value in self.__dict__.items() if key != "prompt_PH"}
-
-
-@dataclass(kw_only=True)
 class TargetReport:
     """A target after its transfer.
 
@@ -140,7 +100,7 @@ class TargetReport:
     """
 
     target: str
-    outcomes: list[Outcome]
+    outcomes: list[Result]
     ranking: list[dict[str, Any]]
     delivered: str
     verdict: str
@@ -161,6 +121,6 @@ class TargetReport:
             "facts": self.facts,
         }
 
-    def outcome(self, strategy: str) -> Outcome:
+    def outcome(self, strategy: str) -> Result:
         """The outcome of one strategy."""
         return next(o for o in self.outcomes if o.strategy == strategy)

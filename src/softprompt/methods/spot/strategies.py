@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from softprompt.errors import UsageError
+from softprompt.methods.method import Start
 
 Strategy = Literal["scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race"]
 STRATEGIES: tuple[Strategy, ...] = (
@@ -31,25 +32,6 @@ class Ranked:
     name: str
     task: str
     similarity: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """An initial prompt for a target.
-
-    Attributes:
-        strategy: what chose it.
-        sources: names of the source prompts in it.
-        weights: their weights, in the same order.
-        prompt_PH: float32 [P, H].
-        dropped: source prompts left out because their similarity was not positive.
-    """
-
-    strategy: Strategy
-    sources: tuple[str, ...]
-    weights: tuple[float, ...]
-    prompt_PH: Tensor
-    dropped: tuple[str, ...] = ()
 
 
 def best_of_top_k(ranking: Sequence[Ranked], k: int, load: Callable[[str], Tensor]) -> list[Start]:

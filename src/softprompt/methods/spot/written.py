@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from softprompt import artifacts
-from softprompt.methods.spot.settings import Outcome, TargetReport
+from softprompt.methods.method import Result
+from softprompt.methods.spot.settings import TargetReport
 from softprompt.training.run_dir import settings_plain
 from softprompt.training.settings import TrainSettings
 
@@ -55,18 +56,18 @@ def _tried(report: TargetReport) -> list[str]:
     return ["## What was tried", "", *_table(columns, rows), "", *notes]
 
 
-def _sources(outcome: Outcome) -> str:
+def _sources(outcome: Result) -> str:
     return ", ".join(f"{name} {w:.2f}" if w != 1.0 else name for name, w in outcome.sources) or "-"
 
 
-def _gain(outcome: Outcome) -> str:
+def _gain(outcome: Result) -> str:
     found = outcome.versus_scratch
     if not found:
         return "-"
     return f"{found['gain']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f}, {100 * found['level']:.0f} %)"
 
 
-def _curves(outcomes: Sequence[Outcome]) -> list[str]:
+def _curves(outcomes: Sequence[Result]) -> list[str]:
     """Score on the selecting half by step, a column each strategy's chosen run."""
     steps = sorted({int(point["step"]) for o in outcomes for point in o.curve})
     by_step = [{int(point["step"]): float(point["score"]) for point in o.curve} for o in outcomes]

@@ -261,7 +261,7 @@ class Tuning:
         result = self.result
         if keep_final:
             final, _ = self.state()
-            result.final = state_of({n: t.to("cpu", copy=True) for n, t in final.items()}, result.steps)
+            result.last = state_of({n: t.to("cpu", copy=True) for n, t in final.items()}, result.steps)
             if self.folder is not None and parallel.is_main():
                 artifacts.write_tensors(self.folder / "final.safetensors", final)
         if self.folder is not None:

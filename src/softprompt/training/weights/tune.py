@@ -137,8 +137,8 @@ def tune_multitask(
         backbone, mixture, settings, None if folder is None else folder / "mixture", keep_final=True, resume=resume,
         observer=observer,
     )  # fmt: skip
-    assert first.final is not None
-    start = first.final if carry_optimizer else ModelState(weights=first.final.weights)
+    assert first.last is not None
+    start = first.last if carry_optimizer else ModelState(weights=first.last.weights)
     tuned = [
         tune_model(
             backbone, run, target_settings, None if folder is None else folder / artifacts.check_name(run.name),

@@ -15,6 +15,7 @@ from tests.unit.methods.sharpt.test_encoders import save_bert
 from softprompt.batch import Rows
 from softprompt.errors import IncompatibleBackboneError, UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob, evaluate
+from softprompt.methods.method import forward_tokens
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.encoders import BackboneEncoder, HFEncoder, weights_digest
 from softprompt.methods.sharpt.recipes import (
@@ -35,7 +36,6 @@ from softprompt.methods.sharpt.train import (
     untrained_space,
 )
 from softprompt.methods.sharpt.union import drawn_rows, names_of, reference_encodings
-from softprompt.methods.spot.cost import forward_tokens
 from softprompt.prompts.latent import GENERATOR, LatentSettings
 from softprompt.study import settings
 from softprompt.tasks.catalog import declared, make

@@ -10,9 +10,10 @@ from tests.unit.training.test_loop import StopAt, WordTask, examples
 from softprompt.errors import Interrupted, UnknownNameError, UsageError
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.store import Library
-from softprompt.methods.spot.outcomes import verdict_of
+from softprompt.methods.deliver import verdict_of
+from softprompt.methods.method import Result
 from softprompt.methods.spot.run import transfer_targets
-from softprompt.methods.spot.settings import Outcome, TransferSettings
+from softprompt.methods.spot.settings import TransferSettings
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.task import Split
 from softprompt.training.data import TaskData
@@ -210,7 +211,7 @@ def outcome(strategy, select, score, low=None, high=None):
             "better": low > 0,
             "worse": high < 0,
         }
-    return Outcome(
+    return Result(
         strategy=strategy, run="r", sources=(), runs=1, select_score=select, score=score, spread=None, cost=1,
         seconds=0.0, versus_scratch=versus, prompt_PH=torch.zeros(1, 1),
     )  # fmt: skip

@@ -64,10 +64,10 @@ def worker(rank: int, processes: int, folder: Path, how: str) -> None:
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes
     )
     result = tuned(folder / "model", folder / "run", how)
-    assert result.final is not None
+    assert result.last is not None
     if how == "short of memory":  # one process halves its passes, and every row is still counted once
         assert result.evidence["micro_batch_tokens"] == (100 if rank == 0 else 200)
-    torch.save(dict(result.final.weights), folder / f"rank-{rank}.pt")
+    torch.save(dict(result.last.weights), folder / f"rank-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -76,10 +76,10 @@ def worker(rank: int, processes: int, folder: Path, how: str) -> None:
 def test_two_processes_equal_one(tmp_path: Path, how: str) -> None:
     alone = tuned(save_tiny("t5", tmp_path / "model", width=128))  # wide enough for factored moments
     mp.start_processes(worker, args=(2, tmp_path, how), nprocs=2, start_method="spawn")
-    assert alone.final is not None
+    assert alone.last is not None
     for rank in range(2):
         found = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True)
-        for name, weight in alone.final.weights.items():
+        for name, weight in alone.last.weights.items():
             # an entry whose gradient is rounding noise may take its first step the other way
             assert (found[name] - weight).abs().mean() < 1e-4, name
     first, second = (torch.load(tmp_path / f"rank-{r}.pt", weights_only=True) for r in range(2))

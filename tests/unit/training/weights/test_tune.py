@@ -96,9 +96,9 @@ def test_one_step_equals_plain_pytorch(kind: str) -> None:
         size = max(1e-3, float(p.detach().square().mean().sqrt()))
         expected[name] = p.detach() - 0.001 * size * update
     found = tune_model(backbone, run, settings, keep_final=True)
-    assert found.final is not None
+    assert found.last is not None
     grads = {name: p.grad for name, p in plain.named_parameters()}
-    for name, weight in found.final.weights.items():
+    for name, weight in found.last.weights.items():
         gradient = grads[name]
         # Where a gradient is rounding noise its sign, and so the first step's direction, is noise as well.
         sure = torch.ones_like(weight, dtype=torch.bool) if gradient is None else gradient.abs() > 1e-6
@@ -193,7 +193,7 @@ def test_checkpointing_and_micro_batches_change_nothing(kind: str) -> None:
     results = []
     for checkpointing, micro in ((False, 0), (True, 0), (False, 20)):
         settings = SETTINGS.having(checkpointing=checkpointing, micro_batch_tokens=micro, dropout=0.0, steps=2)
-        results.append(tune_model(backbone, run, settings, keep_final=True).final)
+        results.append(tune_model(backbone, run, settings, keep_final=True).last)
     for other in results[1:]:
         for name, weight in results[0].weights.items():
             # one odd sign of a tiny gradient moves an entry by two steps
@@ -238,12 +238,12 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
     digest = backbone.weights_digest()
     resumed = tune_model(backbone, run, SETTINGS, tmp_path / "part", keep_final=True, resume=True)
     assert backbone.weights_digest() == digest
-    assert whole.final is not None
-    assert resumed.final is not None
-    for name, weight in whole.final.weights.items():
-        assert torch.equal(weight, resumed.final.weights[name])
-    for name, moment in whole.final.moments.items():
-        assert torch.equal(moment, resumed.final.moments[name])
+    assert whole.last is not None
+    assert resumed.last is not None
+    for name, weight in whole.last.weights.items():
+        assert torch.equal(weight, resumed.last.weights[name])
+    for name, moment in whole.last.moments.items():
+        assert torch.equal(moment, resumed.last.moments[name])
     assert whole.scores == resumed.scores
     assert [r["loss"] for r in whole.curve] == [r["loss"] for r in resumed.curve]
     assert not (tmp_path / "part" / "checkpoints").exists()
@@ -260,10 +260,10 @@ def test_multitask_with_one_task_equals_single_task() -> None:
     alone = tune_model(backbone, data.run("animals", 0), SETTINGS, keep_final=True)
     mixture = mixture_run("animals", 0, [data], [1.0], validated_on=data)
     first, _ = tune_multitask(backbone, mixture, [], SETTINGS, SETTINGS)
-    assert alone.final is not None
-    assert first.final is not None
-    for name, weight in alone.final.weights.items():
-        assert torch.equal(weight, first.final.weights[name])
+    assert alone.last is not None
+    assert first.last is not None
+    for name, weight in alone.last.weights.items():
+        assert torch.equal(weight, first.last.weights[name])
 
 
 @pytest.mark.parametrize("carry", [True, False])
@@ -275,13 +275,13 @@ def test_multitask_goes_on_from_the_mixture(carry: bool, tmp_path: Path) -> None
     first, (tuned,) = tune_multitask(
         backbone, mixture, [target], SETTINGS, SETTINGS, tmp_path / "multi", carry_optimizer=carry
     )
-    assert first.final is not None
-    start = first.final if carry else ModelState(weights=first.final.weights)
+    assert first.last is not None
+    start = first.last if carry else ModelState(weights=first.last.weights)
     again = tune_model(backbone, target, SETTINGS, start=start)
     for name, weight in again.best.items():
         assert torch.equal(weight, tuned.best[name])
     other = tune_model(
-        backbone, target, SETTINGS, start=ModelState(weights=first.final.weights) if carry else first.final
+        backbone, target, SETTINGS, start=ModelState(weights=first.last.weights) if carry else first.last
     )
     assert any(not torch.equal(weight, other.best[name]) for name, weight in again.best.items())
 
