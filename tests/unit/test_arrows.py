@@ -16,7 +16,7 @@ BASE = {"errors", "artifacts", "distributed", "batch"}
 CORE = BASE | {"backbones", "prompts", "tasks"}
 TRAINING = CORE | {"inference", "training"}
 METHODS = TRAINING | {"library", "methods"}
-STUDY = METHODS | {"baselines", "study"}
+STUDY = METHODS | {"study"}
 REPORT = STUDY | {"analysis"}
 
 # room -> the rooms it may import
@@ -32,8 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "inference": CORE | {"library"},
     "training": CORE | {"inference"},
     "methods": TRAINING | {"library"},
-    "baselines": METHODS,
-    "study": METHODS | {"baselines"},
+    "study": METHODS,
     "analysis": STUDY,
     "report": REPORT,
     "doctor": {"errors", "backbones"},

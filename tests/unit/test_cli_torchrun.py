@@ -112,21 +112,3 @@ def test_weights_are_tuned_in_shards_and_gone_on_with(place: Path, capsys: pytes
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert two["tuned_parameters"] == one["tuned_parameters"]  # of all processes together
     assert launched(place, *asked, "--out", "both", "--resume", *SHARDED)["curve"] == two["curve"]
-
-
-@pytest.mark.slow
-def test_a_ladder_tunes_prompts_in_shards_and_names_what_it_cannot(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ("ladder", "--backbones", "t5", "--task", "films", "--sources", "mood", "--seeds", "1", "--data", "data", "--steps",
-             "4", "--source-steps", "4", "--set", "eval_every=2", "--set", "batch_size=3", "--prompt-length", "3", "--dtype",
-             "float32", "--device", "cpu", "--no-figures", "--tune-steps", "1")  # fmt: skip
-    code, out, err = call(capsys, *asked, "--methods", "prompt-tuning,spot", "--out", "alone", "--json")
-    assert code == 0, err
-    one = json.loads(out)["records"]
-    two = launched(place, *asked, "--methods", "prompt-tuning,spot,model-tuning", "--out", "both", *SHARDED)
-    assert [r["method"] for r in two["records"]] == ["prompt-tuning", "spot"]
-    assert [r["score"] for r in two["records"]] == pytest.approx([r["score"] for r in one])
-    assert [r["parameters"] for r in two["records"]] == [r["parameters"] for r in one]
-    (why,) = two["failed"].values()
-    assert "load it without --sharded" in why

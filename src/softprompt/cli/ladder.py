@@ -11,13 +11,12 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.baselines import Rank, Shots
-from softprompt.cli.output import Answer, first_process, lines
-from softprompt.cli.progress import say, training
+from softprompt.cli.output import Answer, lines
+from softprompt.cli.study import watching
 from softprompt.errors import SoftpromptError
 
 if TYPE_CHECKING:
-    from softprompt.backbones.base import Backbone
-    from softprompt.study.ladder import LadderSettings
+    from softprompt.study.settings import Study
 
 
 @command(app, "ladder")
@@ -42,7 +41,7 @@ def ladder(
         typer.Option("--sources", help="What spot, sharpt and multitask-tuning learn from: tasks or a mixture."),
     ] = None,
     data: o.Data = None,
-    out: Annotated[Path, typer.Option("--out", help="Records, run directories, table and figure.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Ledgers, one a backbone, table and figure.")] = Path(
         "runs/ladder"
     ),
     seeds: o.Seeds = "1,2,3",
@@ -57,9 +56,6 @@ def ladder(
     source_steps: Annotated[int | None, typer.Option("--source-steps", help="On the sources, of every method.")] = None,
     prompt_length: o.PromptLength = None,
     set_: o.Set = None,
-    tune_set: Annotated[
-        list[str] | None, typer.Option("--tune-set", metavar="NAME=VALUE", help="As --set, of model tuning and LoRA.")
-    ] = None,
     rank: Rank = 8,
     shots: Shots = 16,
     train_rows: o.TrainRows = None,
@@ -67,89 +63,91 @@ def ladder(
     figures: o.Figures = True,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
-    sharded: o.Sharded = False,
     checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Compare methods over model sizes: score against parameters."""
-    from softprompt.baselines.ladder import climb
-    from softprompt.report.ladder import report_ladder
-    from softprompt.study.ladder import ladder_methods
+    from softprompt.study.ladder import ladder_methods, ladder_studies, rungs
+    from softprompt.study.run import run_study
 
+    mixed = () if sources is None else o.open_mixture(sources, data)[0].tasks
+    o.open_tasks(o.words(task, "--task"), data)
     recipes = {"prompt": recipe, "tune": tune_recipe, "lora": lora_recipe, "sharpt": sharpt_recipe}
-    counts = {"prompt": steps, "tune": tune_steps, "source": source_steps}
-    settings = _settings(recipes, counts, prompt_length, set_, tune_set, rank, shots, sources, data)
-    chosen = ladder_methods(o.words(methods, "--methods"), settings)
-    tasks = o.open_tasks(o.words(task, "--task"), data)
-
-    def load(name: str) -> Backbone:
-        return o.open_backbone(name, dtype, device, sharded=sharded, checkpointing=checkpointing)
-
-    found = climb(
-        _rungs(backbones), tasks, chosen, out, load=load,
-        seeds=o.numbers(seeds, "--seeds"), train_rows=train_rows, validation_rows=validation_rows,
-        command=o.command_line(), tell=_tell, watch=training,
+    made = _study(
+        recipes, {"prompt": steps, "tune": tune_steps, "source": source_steps}, prompt_length, set_,
+        name="ladder", title="Methods over model sizes", dtype=dtype, data=str(data or ""),
+        methods=ladder_methods(o.words(methods, "--methods"), mixed), targets=o.words(task, "--task"),
+        sources=("sources",) if mixed else (), mixtures={"sources": mixed} if mixed else {},
+        seeds=tuple(o.numbers(seeds, "--seeds")), train_rows=train_rows or 0, validation_rows=validation_rows or 0,
+        rank=rank, shots=shots,
     )  # fmt: skip
-    if not found.records:
-        raise SoftpromptError(f"no cell of the ladder could be made: {_why(found.failed)}")
-    if not first_process():
-        return Answer(data={})
-    made, files = report_ladder(found.records, out, figures=figures)
-    left_out = [f"left out: {cell}: {why}" for cell, why in found.failed.items()]
-    told = lines(
-        made.to_text(), "", *left_out, *(f"written: {path}" for path in files), f"records: {out / 'ladder.jsonl'}"
-    )
-    rows = [dict(zip(made.columns, row, strict=True)) for row in made.rows]
-    return Answer(data={"rows": rows, "records": found.records, "failed": found.failed, "files": files}, show=told)
+    o.quiet_transformers()
+    studies, failed = ladder_studies(made, rungs(o.words(backbones, "--backbones")), out), {}
+    for ledger, study in studies.items():
+        with watching() as observer:
+            summary = run_study(
+                study, ledger, runner_options={"device": device, "checkpointing": checkpointing}, observer=observer
+            )
+        if summary.failed:
+            failed[study.backbone] = list(summary.failed)
+    return _compared(list(studies), out, figures, failed)
 
 
-def _rungs(text: str) -> tuple[str, ...]:
-    """Backbones, ladders of the papers by name replaced by theirs."""
-    from softprompt.baselines.ladder import T5_LADDER
-
-    names = [rung for word in o.words(text, "--backbones") for rung in T5_LADDER.get(word, (word,))]
-    return tuple(dict.fromkeys(names))
-
-
-def _settings(
+def _study(
     recipes: Mapping[str, str], steps: Mapping[str, int | None], prompt_length: int | None, set_: list[str] | None,
-    tune_set: list[str] | None, rank: int, shots: int, sources: str | None, data: Path | None,
-) -> LadderSettings:  # fmt: skip
-    """Every method's settings from the flags."""
-    from dataclasses import replace
-
-    from softprompt.methods.few_shot import DesignSettings
-    from softprompt.methods.sharpt.recipes import sharpt_recipe
-    from softprompt.study.ladder import LadderSettings
-    from softprompt.training.weights.lora import LoraSettings
+    *, rank: int, shots: int, **given: Any,
+) -> Study:  # fmt: skip
+    """The study that is run on every backbone, from the flags."""
+    from softprompt.study.settings import (
+        DesignChoice,
+        EmbeddingSettings,
+        LoraChoice,
+        ModelTuningChoice,
+        SharPTChoice,
+        StrategySettings,
+        Study,
+    )
     from softprompt.training.weights.settings import tune_recipe
 
     prompt = o.train_settings(recipes["prompt"], set_, steps=steps["prompt"], prompt_length=prompt_length)
-    tune = o.changed_settings(tune_recipe(recipes["tune"]), tune_set, steps=steps["tune"])
-    space = sharpt_recipe(recipes["sharpt"])
-    length = prompt_length or space.source.prompt_length
-    space_source = o.changed_settings(space.source, set_, steps=steps["source"], prompt_length=length)
-    space_target = o.changed_settings(space.target, set_, steps=steps["prompt"], prompt_length=length)
-    mixture, tasks = (None, []) if sources is None else o.open_mixture(sources, data)
-    return LadderSettings(
-        prompt=prompt,
-        source=prompt if steps["source"] is None else prompt.having(steps=steps["source"]),
-        tune=tune,
-        tune_source=tune.having(steps=tune.steps if steps["source"] is None else steps["source"], patience=0),
-        lora_tune=o.changed_settings(tune_recipe(recipes["lora"]), tune_set, steps=steps["tune"]),
-        lora=LoraSettings(rank=rank),
-        design=DesignSettings(shots=shots, fit=True),
-        sharpt=replace(space, source=space_source, target=space_target),
-        mixture=mixture,
-        sources=tasks,
-    )
+    tune, source = steps["tune"] or 0, steps["source"] or 0
+    for name in (recipes["tune"], recipes["lora"]):
+        tune_recipe(name)  # an unknown name is refused before anything is loaded
+    return Study(
+        source=prompt.having(steps=source or prompt.steps),
+        target=prompt,
+        embedding=EmbeddingSettings(step=min(prompt.steps, source or prompt.steps, prompt.embedding_step or 1)),
+        strategies=StrategySettings(best_of_top_k=(1,)),
+        sharpt=SharPTChoice(
+            recipe=recipes["sharpt"], prompt_length=prompt_length or 0, source_steps=source, target_steps=steps["prompt"] or 0
+        ),
+        model_tuning=ModelTuningChoice(recipe=recipes["tune"], steps=tune, source_steps=source),
+        lora=LoraChoice(recipe=recipes["lora"], steps=tune, rank=rank),
+        prompt_design=DesignChoice(shots=shots),
+        **given,
+    )  # fmt: skip
 
 
-def _tell(record: Mapping[str, Any]) -> None:
-    say(
-        f"{record['method']} on {record['backbone']}, {record['task']}, seed {record['seed']}: "
-        f"score {record['score']:.1f}, {record['seconds']:.1f} s"
-    )
+def _compared(ledgers: list[Path], out: Path, figures: bool, failed: Mapping[str, list[str]]) -> Answer:
+    """The table and the figure of what is finished."""
+    from softprompt.analysis.sizes import size_series, size_table, sized_studies
+    from softprompt.report.figures import save, score_against_size
+    from softprompt.report.page import write_table
+    from softprompt.study.ladder import LADDER_METHODS
+
+    names = {shown: name for name, shown in LADDER_METHODS.items()}
+    studies = sized_studies(ledgers)
+    series = size_series(studies, names)
+    if not series:
+        raise SoftpromptError(f"no method of the ladder is finished: {_why(failed)}")
+    table = size_table(studies, names, "ladder")
+    files = write_table(table, out)
+    if figures:
+        files += [save(score_against_size(series), out / f"ladder.{kind}") for kind in ("png", "svg")]
+    left_out = [f"left out on {backbone}: {'; '.join(why)}" for backbone, why in failed.items()]
+    told = lines(table.to_text(), "", *left_out, *(f"written: {path}" for path in files))
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    return Answer(data={"rows": rows, "ledgers": ledgers, "failed": failed, "files": files}, show=told)
 
 
-def _why(failed: Mapping[str, str]) -> str:
-    return "; ".join(f"{cell}: {why}" for cell, why in failed.items())
+def _why(failed: Mapping[str, list[str]]) -> str:
+    return "; ".join(f"{backbone}: {'; '.join(why)}" for backbone, why in failed.items())

@@ -190,7 +190,7 @@ def _conduct(
 ) -> Answer:
     from softprompt.study.run import run_study
 
-    with _cells() as observer:
+    with watching() as observer:
         summary = run_study(
             loaded, ledger, executor, runner_options={"device": device, "checkpointing": checkpointing},
             executor_options=options, observer=observer,
@@ -213,7 +213,7 @@ def _failures(summary: RunSummary, ledger: Path) -> str:
 
 
 @contextmanager
-def _cells() -> Iterator[Callable[[RunProgress], None]]:
+def watching() -> Iterator[Callable[[RunProgress], None]]:
     """An observer for `run_study`: one live line on a terminal; elsewhere a line for each event and now and then."""
     import time
 

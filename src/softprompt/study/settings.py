@@ -205,7 +205,7 @@ class Study:
         backbone: what `load_backbone` takes.
         dtype: of the backbone's weights; ``auto`` chooses for the device.
         data: folder with the tasks' files; empty for generated tasks, ``$SOFTPROMPT_DATA`` or the hub.
-        sources: source tasks or names of mixtures.
+        sources: source tasks or names of mixtures; may be empty where methods that need none are compared.
         targets: target tasks.
         seeds: seeds of source tuning, of tuning from scratch and of transfer; prompt and target run are paired by seed.
         scratch_seeds: further runs from scratch on each target, for best-of-as-many comparisons.
@@ -255,7 +255,7 @@ class Study:
     def __post_init__(self) -> None:
         check_name(self.name, "study name")
         for what, names in (("source", self.sources), ("target", self.targets), ("seed", self.seeds)):
-            if not names:
+            if not names and (what != "source" or not self.methods):
                 raise UsageError(f"study '{self.name}' names no {what}s: give at least one.")
             twice = sorted({str(n) for n in names if names.count(n) > 1})
             if twice:
