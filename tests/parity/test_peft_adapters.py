@@ -172,3 +172,23 @@ def test_pickles_and_other_files_are_not_opened(tmp_path: Path) -> None:
         read_peft(tmp_path / "p")
     with pytest.raises(DataError, match="cannot be read"):
         read_peft(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("reparameterization", ["MLP", "LSTM"])
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_p_tuning_is_a_plain_prompt(tmp_path: Path, kind: str, reparameterization: str) -> None:
+    """What its encoder gives is what PEFT saves, and what it puts in front."""
+    backbone = tiny_backbone(kind)
+    config = peft.PromptEncoderConfig(
+        task_type="CAUSAL_LM" if kind == "llama" else "SEQ_2_SEQ_LM", num_virtual_tokens=5, encoder_hidden_size=16,
+        encoder_reparameterization_type=reparameterization,
+    )  # fmt: skip
+    model = peft.get_peft_model(backbone.hf_model, config).eval()
+    want = model.get_prompt(1)[0].detach()[:5]  # of 2P rows the first P stand before the encoder
+    model.save_pretrained(tmp_path / "tuned")
+    assert torch.equal(read_peft(tmp_path / "tuned").prompt, want)
+    stored = import_peft(Library(tmp_path / "prompts"), tmp_path / "tuned", "films")
+    assert torch.equal(stored.prompt(), want)
+    assert "P_TUNING" in stored.manifest.origin
+    if kind == "llama":
+        assert_same_logits(model, backbone, want)

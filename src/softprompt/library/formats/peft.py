@@ -1,4 +1,4 @@
-"""PEFT prompt-tuning adapters, in and out. Library folders are such adapters already; this reads those of others.
+"""PEFT prompt-tuning and P-tuning adapters, in and out. Library folders are such adapters already; this reads those of others.
 
 What PEFT itself lets pass is refused here: NaN, integers, a shape that is not the config's, a config that asks for more
 than the file holds, pickled weights. PEFT allocates 2P rows for encoder-decoders and trains the first P: those count.
@@ -29,6 +29,8 @@ from softprompt.library.manifest import (
 )
 from softprompt.library.store import Library, StoredPrompt
 
+# P-tuning trains an encoder of the prompt; what PEFT saves is the encoder's output, a prompt as any other.
+_SOFT_PROMPTS = ("PROMPT_TUNING", "P_TUNING")
 _KINDS = {"SEQ_2_SEQ_LM": "t5", "CAUSAL_LM": "causal"}
 
 
@@ -59,10 +61,10 @@ def read_peft(folder: str | Path) -> PeftPrompt:
     """
     root = Path(folder)
     config = artifacts.read_json(root / ADAPTER_CONFIG)
-    if not isinstance(config, dict) or config.get("peft_type") != "PROMPT_TUNING":
+    if not isinstance(config, dict) or config.get("peft_type") not in _SOFT_PROMPTS:
         found = config.get("peft_type") if isinstance(config, dict) else None
         raise DataError(
-            f"{root / ADAPTER_CONFIG} is for peft_type {found!r}; only PROMPT_TUNING adapters are soft prompts."
+            f"{root / ADAPTER_CONFIG} is for peft_type {found!r}; soft prompts are {' and '.join(_SOFT_PROMPTS)}."
         )
     kind = _KINDS.get(str(config.get("task_type")))
     if kind is None:
@@ -114,7 +116,7 @@ def peft_record(folder: str | Path, task: str, *, seed: int = 0, name: str | Non
         "backbone_name": read.base_model or "unknown",
         "backbone_fingerprint": None,
         "backbone_kind": read.kind,
-        "origin": f"PEFT adapter {Path(folder).name}",
+        "origin": f"PEFT {read.config['peft_type']} adapter {Path(folder).name}",
         "versions": {"peft": str(read.config["peft_version"])} if read.config.get("peft_version") else {},
     }
     return PromptRecord(task=task, seed=seed, prompt=read.prompt, name=name, **{**values, **more})
