@@ -164,7 +164,7 @@ def copies(library: Any, prompts: Sequence[Any], folder: Path, count: int) -> An
                 backbone_fingerprint=facts.backbone_fingerprint,
                 backbone_kind=facts.backbone_kind,
                 wording=facts.wording,
-            )  # fmt: skip
+            )
         )
     return made
 

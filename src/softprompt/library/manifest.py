@@ -222,6 +222,18 @@ class Manifest(BaseModel):
     wording: Inert | None = None
     scoring: Literal["labels", "generate"] | None = None
 
+    @field_validator("wording")
+    @classmethod
+    def _known_wording(cls, wording: Inert | None) -> Inert | None:
+        if wording is not None:
+            from softprompt.tasks.wording import Wording
+
+            try:
+                Wording.of_record(wording)
+            except CorruptArtifactError as error:
+                raise ValueError(str(error)) from error
+        return wording
+
     @field_validator("files")
     @classmethod
     def _known_files(cls, files: Mapping[str, str]) -> Mapping[str, str]:

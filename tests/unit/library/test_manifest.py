@@ -95,6 +95,8 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no digest": (lambda c: c["files"].update({"README.md": 7}), "field 'files.README.md' is 7"),
     "no adapter": (lambda c: c["files"].pop("adapter_model.safetensors"), "does not list adapter_model.safetensors"),
     "scoring": (lambda c: c.update(scoring="best"), "field 'scoring' is 'best'"),
+    "wording form": (lambda c: c.update(wording={**WORDING, "form": "eval"}), "field 'wording' .*form"),
+    "wording with more": (lambda c: c.update(wording={**WORDING, "code": "x"}), "field 'wording' .*code"),
     "wording": (lambda c: c.update(wording=["text: {text}"]), "field 'wording' is"),
 }
 
