@@ -2,8 +2,10 @@
 
     python recipes/build_released_library.py --work runs/released                       # built-in sources
     python recipes/build_released_library.py --work runs/released --data ../shared/data # and real ones
+    python recipes/build_released_library.py --work runs/released --data ../shared/data --backbone smollm2 \\
+        --tasks mnli,snli,qnli,boolq,winogrande,squad --steps 100                       # the library for smollm2
 
-Prompts are trained on the embedded backbone, every task with every seed, some tasks at a time. Stopping is harmless:
+Prompts are trained every task with every seed, some tasks at a time, and only those clearly above chance are added. Stopping is harmless:
 the same command goes on where it stopped, and prompts that are already in the library, made from the same rows with the
 same settings on the same backbone, are left alone. Prompt length and embedding step are those of the recipe, since a
 library's task embeddings are compared with a target's, which must be made alike.
@@ -16,7 +18,7 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,11 +27,12 @@ from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import SoftpromptError, UsageError
 from softprompt.library.manifest import Manifest, PromptRecord, default_name
-from softprompt.library.released import FOLDER
+from softprompt.library.released import FOLDER, FOLDERS
 from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task
 from softprompt.tasks.generated import DEMO_SOURCES, GENERATED
 from softprompt.tasks.task import Task
+from softprompt.tasks.tuned import for_backbone
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
@@ -108,6 +111,7 @@ def build(
     train_rows: int | None = None,
     validation_rows: int | None = None,
     command: str = "",
+    accepted: Callable[[PromptRecord], bool] | None = None,
 ) -> Iterator[Manifest]:
     """Train what the library lacks, some tasks at a time, and add it; gives the manifest of each prompt added.
 
@@ -122,12 +126,15 @@ def build(
         train_rows: at most this many training rows of a task.
         validation_rows: the same for validation.
         command: stored with the prompts.
+        accepted: which prompts may ship; `clear_of_chance` if None.
     """
+    accepted = accepted or clear_of_chance
     if not settings.embedding_step or settings.embedding_step > settings.steps:
         raise UsageError(
             f"embedding_step is {settings.embedding_step} of {settings.steps} steps; a library needs task embeddings: "
             "choose a step within the training."
         )
+    settings = settings.resolved(backbone)
     licences = {task.name: licence_of(task.name) for task in tasks}
     missing: list[TaskData] = []
     for task in tasks:
@@ -137,10 +144,26 @@ def build(
     for start in range(0, len(missing), together):
         batch = missing[start : start + together]
         folder = work / _batch_name(batch, settings, seeds, backbone)
-        records = tune_tasks(backbone, batch, settings, seeds=seeds, folder=folder, resume=True, command=command)
+        records = tune_tasks(
+            backbone, batch, settings, seeds=seeds, folder=folder, resume=True, command=command, compared=True
+        )
         for record in records:
+            if not accepted(record):
+                print(
+                    f"{record.task}, seed {record.seed}: {record.scores} is not clearly above chance, left out",
+                    file=sys.stderr,
+                )
+                continue
             stored = library.add(_licensed(record, licences[record.task]), replace=True)
             yield stored.manifest
+
+
+def clear_of_chance(record: PromptRecord) -> bool:
+    """Whether a prompt's score is two standard errors above that of the most frequent label (free text: of its start)."""
+    beside, rows = record.recipe["beside"], int(record.recipe["report_rows"])
+    chance = beside["zero_step"] if beside["majority"] is None else beside["majority"]
+    share = min(max(chance / 100, 1 / rows), 1 - 1 / rows)
+    return bool(record.scores["score"] >= chance + 200 * (share * (1 - share) / rows) ** 0.5)
 
 
 def _licensed(record: PromptRecord, licence: str) -> PromptRecord:
@@ -171,7 +194,7 @@ def _batch_name(batch: Sequence[TaskData], settings: TrainSettings, seeds: Seque
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Build the released library.")
     parser.add_argument("--work", type=Path, default=Path("runs/released"), help="folder of the trainings")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="the library; the package's own if not given")
+    parser.add_argument("--out", type=Path, default=None, help="the library; the package's own if not given")
     parser.add_argument(
         "--data", type=Path, default=None, help="folder of real tasks; built-in ones alone if not given"
     )
@@ -199,11 +222,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for name in names:
             licence_of(name)
+        backbone = load_backbone(options.backbone, device=options.device, dtype=options.dtype)
         tasks = [load_task(name, options.data if name not in GENERATED else None) for name in names]
         added = build(
-            load_backbone(options.backbone, device=options.device, dtype=options.dtype),
-            Library(options.out),
-            tasks,
+            backbone,
+            Library(options.out or FOLDERS.get(options.backbone, FOLDER)),
+            [for_backbone(task, backbone.kind) for task in tasks],
             recipe(options.recipe, steps=options.steps),
             seeds=[int(seed) for seed in options.seeds.split(",")],
             work=options.work,

@@ -1,6 +1,6 @@
-"""The library that ships in the package: source prompts with task embeddings for the embedded backbone.
+"""The libraries that ship in the package: source prompts with task embeddings, one library a backbone.
 
-Made by ``recipes/build_released_library.py``; what is in it, and under which licences, is in docs/builtin-tasks.md.
+Made by ``recipes/build_released_library.py``; what is in them, and under which licences, is in docs/builtin-tasks.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from softprompt.errors import UsageError
 from softprompt.library.store import Library
 
 FOLDER = Path(__file__).parent / "released"
+FOLDERS = {"builtin": FOLDER, "smollm2": FOLDER.with_name("released_smollm2")}
+"""By the backbone's name; a folder may be absent."""
 
 
 def find_released(folder: Path = FOLDER) -> Library | None:
