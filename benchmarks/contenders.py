@@ -93,7 +93,17 @@ def build(job: Job, dtype: Any) -> tuple[Any, Any, list[Row], str]:
     model = T5ForConditionalGeneration(t5_config(job.shape, job.dropout))
     torch.set_default_dtype(torch.float32)
     rows, source = t5_rows(job.task, count)
-    return model.to(job.device), None, rows, source
+    return model.to(job.device), _no_words(), rows, source
+
+
+def _no_words() -> Any:
+    """A tokenizer that knows the ends alone: rows come as ids, and the weights are random anyway."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def ours(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:

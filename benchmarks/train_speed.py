@@ -3,6 +3,7 @@
     python benchmarks/train_speed.py                                  # T5-base shape, RTE, all contenders
     python benchmarks/train_speed.py --shape builtin --runs 16        # 16 prompts together against one after the other
     python benchmarks/train_speed.py --task boolq --steps 3 --json speed.jsonl
+    SOFTPROMPT_KERNELS=avx512_bf16 python benchmarks/train_speed.py   # every contender as on a machine without matrix tiles
 
 Prints a table: milliseconds a prompt-step, useful tokens a second, the ratio to PEFT, the share of the machine's matrix rate
 (measured in the same run; useful operations only: no padding, nothing recomputed), and peak memory a useful token.
@@ -23,6 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not slow the one whose turn it is
 
 from contenders import Job, Step, Worker, t5_config
+
+# softprompt comes before torch: it holds every contender to the level of instructions that SOFTPROMPT_KERNELS names.
+from softprompt.backbones.engine.native.levels import in_force, processor
 
 
 def operations(job: Job, tokens: int, rows: int) -> float:
@@ -89,7 +93,8 @@ def summary(job: Job, found: dict[str, list[Step]]) -> list[dict[str, Any]]:
                 "cpu_ms_per_prompt_step": 1000 * cpu / runs, "tokens_per_second": tokens / wall,
                 "share_of_matrix_rate": work / wall / rate, "share_by_cpu_time": work / cpu / cpu_rate,
                 "matrix_gflops": rate / 1e9, "memory_bytes_per_token": max(s.memory for s in steps) / tokens,
-                "loss": steps[-1].loss, "device": job.device,
+                "loss": steps[-1].loss, "device": job.device, "processor": processor(), "level": in_force().name,
+                "level_forced": bool(os.environ.get("SOFTPROMPT_KERNELS")),
                 "device_ms_per_prompt_step": 1000 * statistics.median(s.device for s in steps) / runs,
             }
         )  # fmt: skip
@@ -106,7 +111,8 @@ def show(records: list[dict[str, Any]], source: str) -> None:
     """A plain table."""
     first = records[0]
     print(
-        f"{first['shape']}, {source}, batch {first['batch']}, P = {first['prompt']}; matrix rate {first['matrix_gflops']:.0f} GFLOP/s"
+        f"{first['shape']}, {source}, batch {first['batch']}, P = {first['prompt']}; {first['processor']} at {first['level']}, "
+        f"matrix rate {first['matrix_gflops']:.0f} GFLOP/s"
     )
     print(f"{'':12}{'N':>4}{'ms/prompt-step':>16}{'(cpu)':>9}{'tokens/s':>10}{'share':>7}{'(cpu)':>7}{'KB/token':>10}")
     for r in records:

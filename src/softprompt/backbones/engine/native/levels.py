@@ -110,6 +110,17 @@ def features() -> frozenset[str]:
 
 
 @lru_cache(maxsize=1)
+def processor() -> str:
+    """The processor's own name where Linux tells it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        name = ""
+    return name or platform.machine()
+
+
+@lru_cache(maxsize=1)
 def available() -> tuple[str, ...]:
     """The levels this machine has, best first; ``torch`` is always one."""
     return tuple(name for name, level in LEVELS.items() if not lacking(level))
