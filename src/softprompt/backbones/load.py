@@ -305,8 +305,12 @@ def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = Non
     from softprompt.backbones.causal_hf import TransformersCausal
     from softprompt.backbones.decoder import DecoderBackbone
     from softprompt.backbones.engine.decoder_layers import reads
+    from softprompt.backbones.selftest import TESTED, check_answers
 
     refuse_encoder(model.config, name)
-    return (DecoderBackbone if reads(model) else TransformersCausal)(
-        model, tokenizer, name=name, fingerprint=fingerprint
-    )
+    if reads(model):
+        return DecoderBackbone(model, tokenizer, name=name, fingerprint=fingerprint)
+    backbone = TransformersCausal(model, tokenizer, name=name, fingerprint=fingerprint)
+    if kind not in TESTED:
+        check_answers(backbone, model)
+    return backbone
