@@ -77,13 +77,15 @@ def _prompts(
     Raises:
         UsageError: a name stands for two prompts.
     """
-    from softprompt.inference.engine import Served, first_of, from_library
+    from softprompt.inference.engine import Served, first_of, from_library, served
 
     generated: dict[str, Served] = {}
     if folders:
-        from softprompt.methods.sharpt.space import load_prompters
+        from softprompt.methods.sharpt.space import load_prompters, load_space
 
-        generated = {name: Served(prompter=one) for name, one in load_prompters(folders, backbone).items()}
+        prompters = load_prompters(folders, backbone)
+        for space in map(load_space, folders):
+            generated[space.name] = served(prompters[space.name], space, backbone)
     if store is None:
         return lambda: list(generated), first_of(generated)
     taken = sorted(set(generated) & {entry.name for entry in store.list()})

@@ -301,12 +301,13 @@ def predict(
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
-    """Answer texts, each with the prompt its skill generates."""
+    """Answer texts or rows, each with the prompt its skill generates, worded as those it was tuned on."""
     from softprompt.cli.predicting import answered, given_rows
-    from softprompt.methods.sharpt.space import load_prompter
+    from softprompt.methods.sharpt.space import load_prompter, load_space
 
     given = given_rows(text, file, text_column, answer_column)
+    space = load_space(prompt)
     model = o.open_backbone(backbone, dtype, device, revision)
     prompter = load_prompter([prompt], model)
-    found = answered(model, prompter, given, None, as_is=as_is, max_new_tokens=max_new_tokens)
+    found = answered(model, prompter, given, space, as_is=as_is, max_new_tokens=max_new_tokens)
     return given.answer(found, out, {"prompt": prompt})

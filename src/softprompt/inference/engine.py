@@ -21,7 +21,7 @@ from softprompt.inference.evaluate import canonical_text, length_batches
 from softprompt.library.store import Library
 from softprompt.prompts.prompter import Prompter
 from softprompt.prompts.stack import PromptStack
-from softprompt.tasks.tuned import Input, reader, wording_of
+from softprompt.tasks.tuned import Input, Kept, reader, wording_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,20 @@ class Served:
 Resolve = Callable[[str], Served]
 
 
+def served(prompter: Prompter, kept: Kept, backbone: Backbone) -> Served:
+    """A prompter's run 0, reading texts as what the prompt keeps of its task says.
+
+    Raises:
+        IncompatibleBackboneError: the tokenizer has another chat template.
+    """
+    wording = wording_of(kept)
+    return Served(
+        prompter=prompter,
+        read=reader(kept, backbone.tokenizer),
+        label_of=partial(wording.label_of, canonical=canonical_text(backbone)) if wording is not None else None,
+    )
+
+
 def from_library(library: Library, backbone: Backbone) -> Resolve:
     """Names are prompts of a library, checked against the backbone when they are first asked for.
 
@@ -87,13 +101,7 @@ def from_library(library: Library, backbone: Backbone) -> Resolve:
 
     def resolve(name: str) -> Served:
         prompt = library.load(name, backbone).float().to(backbone.device)
-        kept = library.get(name).manifest
-        wording = wording_of(kept)
-        return Served(
-            prompter=PromptStack.of([prompt], keys=[name]),
-            read=reader(kept, backbone.tokenizer),
-            label_of=partial(wording.label_of, canonical=canonical_text(backbone)) if wording is not None else None,
-        )
+        return served(PromptStack.of([prompt], keys=[name]), library.get(name).manifest, backbone)
 
     return resolve
 

@@ -23,10 +23,10 @@ from softprompt.backbones.base import Backbone
 from softprompt.errors import CorruptArtifactError, DataError, IncompatibleBackboneError, SoftpromptError, UsageError
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.encoders import load_encoder
+from softprompt.methods.sharpt.manifest import FORMAT, VERSION, SpaceManifest, read_manifest
 from softprompt.prompts.latent import GENERATOR, InstanceEncoder, LatentPrompts, LatentSettings
+from softprompt.tasks.wording import Wording
 
-FORMAT = "softprompt-sharpt"
-VERSION = 1
 MANIFEST, TENSORS = "manifest.json", "space.safetensors"
 
 
@@ -46,6 +46,8 @@ class Space:
         encoder: name, fingerprint and width.
         task_names: words that name a task, left out of encoded texts where one stands first; none where encodings were
             made with them.
+        wording: how a row of the target becomes what the backbone reads (`softprompt.tasks.wording.Wording.record`); None
+            for a space, and where it is not known. With ``task`` and ``chat`` it is what `softprompt.tasks.tuned` reads.
         training: plain JSON: recipe, seed, steps, scores, fingerprints of the data.
     """
 
@@ -59,12 +61,24 @@ class Space:
     backbone: Mapping[str, Any]
     encoder: Mapping[str, Any]
     task_names: tuple[str, ...] = ()
+    wording: Mapping[str, Any] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def prompt_length(self) -> int:
         """P."""
         return int(self.tensors["position"].shape[0])
+
+    @property
+    def task(self) -> str:
+        """The target task; the space's own name where there is none."""
+        return str(self.training.get("task", self.name))
+
+    @property
+    def chat(self) -> Mapping[str, Any] | None:
+        """The conversation its texts were put into (`softprompt.tasks.chat.Chat.record`)."""
+        found: Mapping[str, Any] | None = (self.wording or {}).get("chat")
+        return found
 
     @property
     def skill_count(self) -> int:
@@ -82,6 +96,7 @@ class Space:
         run: int = 0,
         tensors: Mapping[str, Tensor] | None = None,
         training: Mapping[str, Any] | None = None,
+        wording: Mapping[str, Any] | None = None,
     ) -> Space:
         """One run of a prompter; ``tensors`` (without a run axis) replaces its present ones, e.g. with the best."""
         present = {n: t.detach()[run].to("cpu", torch.float32) for n, t in prompts.tensors.items()}
@@ -101,6 +116,7 @@ class Space:
                 "width": prompts.encoder.width,
             },
             task_names=prompts.task_names,
+            wording=wording,
             training=dict(training or {}),
         )
 
@@ -152,6 +168,7 @@ class Space:
             "spread": self.spread,
             "scales": dict(self.scales),
             "task_names": list(self.task_names),
+            "wording": None if self.wording is None else dict(self.wording),
             "training": dict(self.training),
             "versions": {"torch": torch.__version__, "python": sys.version.split()[0]},
             "sha256": {TENSORS: artifacts.sha256_bytes(data)},
@@ -183,47 +200,55 @@ def load_space(folder: Path) -> Space:
     """
     if not (folder / MANIFEST).is_file():
         raise DataError(f"no latent space in {folder}: it has no {MANIFEST}; train one with 'softprompt sharpt train'.")
-    manifest = artifacts.read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DataError(
-            f"{folder} does not hold a latent space: its manifest is of another kind; give a space's folder."
-        )
-    if manifest.get("version") != VERSION:
-        raise DataError(
-            f"latent space {folder} is of version {manifest.get('version')}, this program reads version {VERSION}; "
-            "install the version that wrote it."
-        )
-    try:
-        tensors = artifacts.read_tensors(folder / TENSORS, sha256=manifest["sha256"][TENSORS])
-        centre_m = tensors.pop("centre")
-        space = Space(
-            kind=manifest["kind"],
-            name=manifest["name"],
-            tensors=tensors,
-            settings=LatentSettings(**manifest["settings"]),
-            centre_m=centre_m,
-            spread=float(manifest["spread"]),
-            scales={str(k): float(v) for k, v in manifest["scales"].items()},
-            backbone=manifest["backbone"],
-            encoder=manifest["encoder"],
-            task_names=tuple(str(name) for name in manifest.get("task_names", ())),
-            training=manifest["training"],
-        )
-        _check_tensors(space)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptArtifactError(
-            f"latent space {folder} is not what was written ({error}); restore it or train it again."
-        ) from error
+    told = read_manifest(folder / MANIFEST)
+    tensors = artifacts.read_tensors(folder / TENSORS, sha256=told.sha256["space.safetensors"])
+    centre_m = tensors.pop("centre", torch.zeros(0))
+    space = Space(
+        kind=told.kind,
+        name=told.name,
+        tensors=tensors,
+        settings=LatentSettings(**told.settings.model_dump()),
+        centre_m=centre_m,
+        spread=told.spread,
+        scales={str(name): scale for name, scale in told.scales.items()},
+        backbone=told.backbone.model_dump(),
+        encoder=told.encoder.model_dump(),
+        task_names=told.task_names,
+        wording=None if told.wording is None else Wording.of_record(told.wording).record(),
+        training=told.training,
+    )
+    _check_tensors(space, told, folder)
     return space
 
 
-def _check_tensors(space: Space) -> None:
-    for name, tensor in {**space.tensors, "centre": space.centre_m}.items():
-        if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"tensor {name!r} should be finite float32")
-    missing = [name for name in GENERATOR if name not in space.tensors]
-    if missing or (space.settings.latent_space and "skills" not in space.tensors):
-        raise ValueError(f"tensors {missing or ['skills']} are missing")
+def _check_tensors(space: Space, told: SpaceManifest, folder: Path) -> None:
+    """Refuses tensors that are not those the manifest speaks of.
+
+    Raises:
+        CorruptArtifactError: naming the first that is missing, too many, of another shape, or not finite float32.
+    """
+    p, h, m = told.prompt_length, told.backbone.hidden_size, told.encoder.width
+    shapes = {"position": (p, h), "w1": (h, m), "b1": (h,), "w2": (h, h), "b2": (h,), "centre": (m,)}
+    if space.settings.latent_space:
+        shapes["skills"] = (told.skill_count, m)
+    if "task_prompt" in space.tensors:
+        shapes["task_prompt"] = (p, h)
+    found = {**space.tensors, "centre": space.centre_m}
+    for name in sorted(set(shapes) | set(found)):
+        tensor = found.get(name)
+        if name not in shapes:
+            problem = f"tensor {name!r} does not belong there"
+        elif tensor is None or tuple(tensor.shape) != shapes[name]:
+            problem = (
+                f"tensor {name!r} should be {shapes[name]}, found {None if tensor is None else tuple(tensor.shape)}"
+            )
+        elif tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
+            problem = f"tensor {name!r} should be finite float32"
+        else:
+            continue
+        raise CorruptArtifactError(
+            f"latent space {folder} is not what was written ({problem}); restore it or train it again."
+        )
 
 
 def check_belongs(space: Space, backbone: Backbone, encoder: InstanceEncoder | None = None) -> None:

@@ -224,7 +224,7 @@ class Adaptation:
             }  # fmt: skip
             space = Space.of(
                 self.prompts, backbone, name=run.name, kind="prompt", run=n, tensors=result.best or result.final,
-                training=training,
+                training=training, wording=None if target.task.wording is None else target.task.wording.record(),
             )  # fmt: skip
             made.append(AdaptedPrompt(task=target.task.name, seed=run.seed, space=space, result=result))
         return made

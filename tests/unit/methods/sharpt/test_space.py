@@ -112,3 +112,53 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         load_space(folder)
     with pytest.raises(DataError, match="no latent space in"):
         load_space(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"nonsense": 1}, "field 'nonsense'"),
+        ({"spread": float("nan")}, "NaN is no JSON number"),
+        ({"spread": 0.0}, "field 'spread'"),
+        ({"skill_count": 10**9}, "tensor 'skills' should be (1000000000, 5)"),
+        ({"prompt_length": 7}, "tensor 'position' should be (7, "),
+        ({"name": "a\u202eb"}, "field 'name'"),
+        ({"name": "a\nb"}, "field 'name'"),
+        ({"scales": {"w3": 1.0}}, "field 'scales"),
+        ({"scales": {"w1": 0.0}}, "field 'scales"),
+        ({"task_names": "rte"}, "field 'task_names'"),
+        ({"kind": "library"}, "field 'kind'"),
+        ({"sha256": {"space.safetensors": "0"}}, "field 'sha256"),
+        ({"wording": {"task": "t", "form": "code"}}, "form"),
+        ({"settings": {"latent_space": False, "metric": "euclidean", "top_n": 1, "temperature": 1.0,
+                       "skill_gradient": True, "codebook_weight": 1.0}}, "tensor 'skills' does not belong there"),
+    ],
+)  # fmt: skip
+def test_hostile_spaces_are_refused_with_a_sentence(tmp_path: Path, change: dict[str, object], told: str) -> None:
+    folder = tmp_path / "space"
+    a_space().save(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(CorruptArtifactError) as refused:
+        load_space(folder)
+    message = str(refused.value)
+    assert told in message
+    assert "\n" not in message
+    assert "\u202e" not in message
+
+
+def test_a_manifest_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "space"
+    a_space().save(folder)
+    monkeypatch.setattr("softprompt.methods.sharpt.manifest.LARGEST_BYTES", 100)
+    with pytest.raises(CorruptArtifactError, match="a manifest has at most 100"):
+        load_space(folder)
+
+
+def test_spaces_of_the_first_version_read_names_as_they_did(tmp_path: Path) -> None:
+    folder = tmp_path / "space"
+    a_space().save(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    old = {name: value for name, value in manifest.items() if name not in ("task_names", "wording")}
+    (folder / MANIFEST).write_text(json.dumps({**old, "version": 1}))
+    assert load_space(folder).task_names == ()
