@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from softprompt import artifacts
 from softprompt.backbones.load import load_backbone
@@ -27,11 +28,15 @@ from softprompt.methods.sharpt.relations import relations, task_encodings
 from softprompt.methods.sharpt.space import Space
 from softprompt.methods.sharpt.start import StartSettings
 from softprompt.methods.sharpt.train import adapt, train_space, tuned_share, untrained_space
+from softprompt.methods.sharpt.union import reference_encodings
+from softprompt.methods.sharpt.use import skill_use
 from softprompt.prompts.init import default_init, initial_prompts
+from softprompt.prompts.latent import PreparedRows
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import train_prompts
+from softprompt.training.optim import gradient_norm_N, make_optimizer
 
 RELATION_ROWS = 400  # rows of a task whose skill use represents it
 
@@ -51,9 +56,11 @@ VARIANTS: Mapping[str, Change] = {
     "with-task-names": lambda recipe: replace(recipe, named=True),
     "k-8": _start(skill_count=8),
     "k-128": _start(skill_count=128),
+    "k-512": _start(skill_count=512),
     "start-sampled": _start(skill_init="sampled"),
     "start-normal": _start(skill_init="normal"),
-    "prompt-units": _start(skill_unit=37.3),  # E in the units of a prompt of the embedded backbone: collapses
+    "step-0.3": _start(skill_step=0.3),  # the paper's rate in plain units
+    "prompt-units": _start(skill_step=1.12),  # E in the units of a prompt of the embedded backbone: collapses
     "normalised": _latent(metric="normalised"),
     "no-entropy-into-skills": _latent(skill_gradient=False),
     "top-4": _latent(top_n=4),
@@ -63,7 +70,7 @@ VARIANTS: Mapping[str, Change] = {
     "paper-start": lambda recipe: replace(
         recipe,
         start=StartSettings(skill_count=recipe.start.skill_count, skill_init="normal", generator_init="linear",
-                            standardise=False, balanced=False),
+                            standardise=False, balanced=False, skill_step=0.03),
     ),
     "no-latent-space": lambda recipe: recipe.ablated("no-latent-space"),
     "no-source-training": lambda recipe: recipe.ablated("no-source-training"),
@@ -89,6 +96,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--encoder", default="backbone", help="one of sharpt.encoders; a variant of its own in the file"
     )
+    parser.add_argument("--codebook-only", action="store_true", help="tune E by equation 4 alone: seconds a variant")
     parser.add_argument("--cache", type=Path, help="folder of instance encodings")
     parser.add_argument("--runs", type=Path, help="folder of source trainings; one that was stopped goes on")
     parser.add_argument("--batch-size", type=int, help="rows a step of source training")
@@ -146,7 +154,9 @@ class Bench:
         if not self.options.out.exists():
             return set()
         records = artifacts.read_json_lines(self.options.out)
-        return {(r["variant"], r["seed"]) for r in records if r["setting"] == self.setting}
+        alone = self.options.codebook_only
+        same = [r for r in records if r["setting"] == self.setting and r.get("codebook_only", False) == alone]
+        return {(r["variant"], r["seed"]) for r in same}
 
     def write(self, variant: str, seed: int, scores: Mapping[str, float], started: float, **more: Any) -> None:
         record = {
@@ -207,6 +217,33 @@ class Bench:
             }
         self.write(name, seed, scores, started, tuned=tuned_share(space, self.backbone), **more)
 
+    def codebook(self, name: str, seed: int) -> None:
+        """E tuned by equation 4 alone, no backbone in the loop: which choices keep skills in use, in seconds."""
+        started = time.perf_counter()
+        recipe = VARIANTS[name](self.recipe)
+        prompts = untrained_space(self.backbone, self.encoder, self.sources, recipe, seed=seed).prompter(
+            self.backbone, self.encoder, tuned=True
+        )
+        prompts.codebook_loss = True
+        task_names = prompts.task_names
+        rows_Sm = reference_encodings(self.encoder, self.sources, recipe.reference_rows, task_names)
+        own_Sm, rng = prompts.standardise(rows_Sm), np.random.default_rng(seed)
+        tuned = {"skills": prompts.tensors["skills"].requires_grad_(True)}
+        settings = recipe.source.resolved(self.backbone).having(steps=self.options.source_steps or 400)
+        optimizer, before = make_optimizer(tuned, settings), skill_use(prompts, rows_Sm)
+        for step in range(settings.steps):
+            picked = torch.from_numpy(rng.choice(len(own_Sm), settings.batch_size, replace=False))
+            tuned["skills"].grad = None
+            batch = prompts(PreparedRows(run_B=torch.zeros(len(picked), dtype=torch.int64), encoding_Bm=own_Sm[picked]))
+            batch.aux_loss_B.mean().backward()
+            optimizer.step(step, gradient_norm_N(tuned))
+        space = Space.of(prompts, self.backbone, name=name, kind="space")
+        self.write(
+            name, seed, {}, started, codebook_only=True, skills=recipe.start.skill_count,
+            skill_use_at_start=before.plain(), skill_use=skill_use(prompts, rows_Sm).plain(),
+            relations=self.relations(space),
+        )  # fmt: skip
+
     def relations(self, space: Space) -> dict[str, Any]:
         """Skill use of every task, related: sources with sources, and sources with targets (Figure 3)."""
         prompts = space.prompter(self.backbone, self.encoder)
@@ -226,10 +263,11 @@ class Bench:
 
 def summary(path: Path) -> None:
     records = artifacts.read_json_lines(path)
-    for setting in dict.fromkeys(r["setting"] for r in records):
-        own = [r for r in records if r["setting"] == setting]
+    groups = dict.fromkeys((r["setting"], r.get("codebook_only", False)) for r in records)
+    for setting, alone in groups:
+        own = [r for r in records if (r["setting"], r.get("codebook_only", False)) == (setting, alone)]
         first = own[0]
-        print(f"\n{first['backbone']}, encoder {first['encoder']}, sources {first['sources']}, targets {first['targets']}, "
+        print(f"\n{'equation 4 alone, ' if alone else ''}{first['backbone']}, encoder {first['encoder']}, sources {first['sources']}, targets {first['targets']}, "
               f"{first['source_steps']} + {first['target_steps']} steps [{setting}]")  # fmt: skip
         base = _by_seed(own, "default")
         print(
@@ -284,7 +322,9 @@ def main() -> None:
         for name in names:
             if (name, seed) in done:
                 continue
-            if name == "prompt-tuning":
+            if options.codebook_only:
+                bench.codebook(name, seed)
+            elif name == "prompt-tuning":
                 bench.prompt_tuning(seed)
             else:
                 bench.variant(name, seed)

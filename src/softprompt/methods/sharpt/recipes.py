@@ -108,17 +108,19 @@ def paper() -> SharPTRecipe:
         source=training_recipes.sharpt_source(),
         target=training_recipes.sharpt_target(),
         start=StartSettings(
-            skill_count=256, skill_init="normal", generator_init="linear", standardise=False, balanced=False
+            skill_count=256,
+            skill_init="normal",
+            generator_init="linear",
+            standardise=False,
+            balanced=False,
+            skill_step=0.3,
         ),
     )
 
 
 def balanced() -> SharPTRecipe:
-    """The paper's steps and rates with our start: k-means skills, word-like prompts, units of a prompt step.
-
-    At the rate of 0.3 skills move a tenth of a plain unit a step, as far as they do in ``quick``.
-    """
-    return replace(paper(), start=StartSettings(skill_unit=0.1))
+    """The paper's steps and rates with our start: k-means skills, word-like prompts, units that keep steps small."""
+    return replace(paper(), start=StartSettings())
 
 
 def quick() -> SharPTRecipe:

@@ -14,9 +14,10 @@ The paper says "randomly initialized" and no more; it states neither K nor the s
 - ``balanced`` tunes each tensor of the generator in units in which a step of rate r moves a prompt entry by about r, as
   it does in plain prompt tuning: Adam moves every entry by its rate, and W2 has H of them behind each prompt entry.
   Without it (the literal reading) one step at 0.3 wipes out any start of W1 and W2.
-- Skills are tuned in plain units, whatever the generator's: a step of rate r moves an entry of E by ``skill_unit`` times
-  r standard deviations of the encodings. A step that is large against the distance of an encoding to its skill (about
-  15 in 384 dimensions) lets the few skills that win jump to the middle of the encodings, where they win everything.
+- Skills are tuned in units of their own, whatever the generator's and whatever the rate: a step moves an entry of E by
+  ``skill_step`` standard deviations of the encodings (0.03, plain units at a rate of 0.03). A step that is large against
+  the distance of an encoding to its skill (about 15 in 384 dimensions) lets the few skills that win jump to the middle
+  of the encodings, where they win everything.
 
 Letters: N runs, P prompt tokens, H width, K skills, m encoder width, S encodings.
 """
@@ -54,7 +55,7 @@ class StartSettings:
         generator_init: start of z, W1, b1, W2, b2.
         standardise: whether encodings are centred and scaled with the sources' mean and spread.
         balanced: whether the generator's tensors are tuned in the units described above.
-        skill_unit: how far a step of rate 1 moves an entry of E, in standard deviations of (standardised) encodings, > 0.
+        skill_step: how far a step moves an entry of E, in standard deviations of (standardised) encodings, > 0.
         task_prompt: whether the generated prompt is added to a tuned prompt of the whole run (a residual).
     """
 
@@ -63,12 +64,12 @@ class StartSettings:
     generator_init: GeneratorInit = "vocabulary"
     standardise: bool = True
     balanced: bool = True
-    skill_unit: float = 1.0
+    skill_step: float = 0.03
     task_prompt: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.skill_unit < float("inf"):
-            raise UsageError(f"skill_unit must be a positive number, got {self.skill_unit}.")
+        if not 0 < self.skill_step < float("inf"):
+            raise UsageError(f"skill_step must be a positive number, got {self.skill_step}.")
         if self.skill_count < 1:
             raise UsageError(
                 f"a latent space needs at least one skill, {self.skill_count} were asked for; raise skill_count."
@@ -86,10 +87,9 @@ def start_space(
     seeds: Sequence[int],
     *,
     prompt_length: int,
+    rate: float = 0.03,
     latent: LatentSettings | None = None,
     start: StartSettings | None = None,
-    keys: Sequence[str | None] | None = None,
-    task_names: Sequence[str] = (),
 ) -> LatentPrompts:
     """A fresh latent space and generator for each seed, all of it tuned, with the codebook loss; on the backbone's device.
 
@@ -99,10 +99,9 @@ def start_space(
         encoding_Sm: raw instance encodings of source rows, float [S, m].
         seeds: of the N runs.
         prompt_length: P.
+        rate: learning rate that E will be tuned with.
         latent: how skills are used.
         start: how they start.
-        keys: identity of each run.
-        task_names: left out of the texts that are encoded.
 
     Raises:
         UsageError: fewer encodings than skills at a k-means or sampled start.
@@ -115,9 +114,8 @@ def start_space(
         if latent.metric == "normalised":
             # Skills are scaled to length 1 wherever they are used; tuned at unit scale, a step is as small as without.
             own_Sm = torch.nn.functional.normalize(own_Sm, dim=1) * encoder.width**0.5
-        if start.skill_unit != 1.0:
-            scales["skills"] = start.skill_unit
-        tensors["skills"] = torch.stack([start_skills(own_Sm, start, seed) for seed in seeds]) / start.skill_unit
+        scales["skills"] = start.skill_step / rate
+        tensors["skills"] = torch.stack([start_skills(own_Sm, start, seed) for seed in seeds]) / scales["skills"]
     return LatentPrompts(
         {name: t.to(backbone.device) for name, t in tensors.items()},
         encoder,
@@ -127,8 +125,6 @@ def start_space(
         centre_m=centre_m,
         spread=spread,
         scales=scales,
-        keys=keys,
-        task_names=task_names,
     )
 
 

@@ -345,9 +345,10 @@ def _fresh(
     task_names = () if recipe.named else names_of(source.task for source in sources)
     reference_Sm = reference_encodings(encoder, sources, recipe.reference_rows, task_names)
     prompts = start_space(
-        backbone, encoder, reference_Sm, seeds, prompt_length=recipe.source.prompt_length, latent=recipe.latent,
-        start=recipe.start, task_names=task_names,
+        backbone, encoder, reference_Sm, seeds, prompt_length=recipe.source.prompt_length,
+        rate=recipe.source.resolved(backbone).rate, latent=recipe.latent, start=recipe.start,
     )  # fmt: skip
+    prompts.task_names = task_names
     return prompts, reference_Sm
 
 

@@ -34,9 +34,9 @@ def after_equation_4(
     start: StartSettings, settings: TrainSettings, *, steps: int = 400, metric: str = "euclidean"
 ) -> SkillUse:
     """Skill use once E was tuned by ||sg(e0) - e_k|| alone, with the trainer's own optimiser."""
-    encoding_Sm, encoder = encodings(), WordEncoder(M)
+    encoding_Sm, encoder, settings = encodings(), WordEncoder(M), settings.resolved(tiny_backbone("t5"))
     prompts = start_space(
-        tiny_backbone("t5"), encoder, encoding_Sm, [0], prompt_length=2, start=start,
+        tiny_backbone("t5"), encoder, encoding_Sm, [0], prompt_length=2, start=start, rate=settings.rate,
         latent=LatentSettings(metric=metric),  # type: ignore[arg-type]
     )  # fmt: skip
     tuned = {"skills": prompts.tensors["skills"]}
@@ -57,7 +57,7 @@ def after_equation_4(
 def test_the_codebook_loss_alone_keeps_skills_in_use(recipe: str) -> None:
     found = sharpt_recipe(recipe)
     use = after_equation_4(
-        StartSettings(skill_count=K, skill_unit=found.start.skill_unit), found.source.having(batch_size=32)
+        StartSettings(skill_count=K, skill_step=found.start.skill_step), found.source.having(batch_size=32)
     )
     assert K - use.dead >= 24, use.sentence()
     assert use.perplexity >= 16, use.sentence()
@@ -65,7 +65,7 @@ def test_the_codebook_loss_alone_keeps_skills_in_use(recipe: str) -> None:
 
 def test_steps_of_a_standard_deviation_do_collapse_the_space() -> None:
     """What a space tuned in a prompt's units met: the test above can fail."""
-    use = after_equation_4(StartSettings(skill_count=K, skill_unit=37.0), sharpt_recipe("quick").source)
+    use = after_equation_4(StartSettings(skill_count=K, skill_step=1.12), sharpt_recipe("quick").source)
     assert K - use.dead <= 8, use.sentence()
 
 
@@ -75,19 +75,20 @@ def test_the_normalised_distance_keeps_skills_in_use_too() -> None:
 
 
 @pytest.mark.parametrize("balanced", [True, False])
-def test_a_step_moves_a_skill_by_the_rate_whatever_the_words_size(balanced: bool) -> None:
+@pytest.mark.parametrize("rate", [0.005, 0.3])
+def test_a_step_moves_a_skill_alike_whatever_the_rate_and_the_words_size(balanced: bool, rate: float) -> None:
     encoder = WordEncoder()
     texts = [f"{a} {b}" for a in ("cat", "dog", "bird") for b in ("red", "green", "blue")]
     prompts = start_space(
         tiny_backbone("t5"), encoder, encoder.encode(texts), [0], prompt_length=2,
-        start=StartSettings(skill_count=3, balanced=balanced),
+        rate=rate, start=StartSettings(skill_count=3, balanced=balanced),
     )  # fmt: skip
     before = prompts.effective("skills").detach().clone()
-    prompts.tensors["skills"].data += 0.03
+    prompts.tensors["skills"].data += rate
     torch.testing.assert_close(prompts.effective("skills").detach() - before, torch.full_like(before, 0.03))
 
 
-def test_a_unit_that_is_no_number_is_refused() -> None:
+def test_a_step_that_is_no_number_is_refused() -> None:
     for unit in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match="skill_unit must be a positive number"):
-            StartSettings(skill_unit=unit)
+        with pytest.raises(UsageError, match="skill_step must be a positive number"):
+            StartSettings(skill_step=unit)
