@@ -240,50 +240,43 @@ def stability(rows: int, name: str, digits: int = 1) -> str:
 
 
 class Choices:
-    """`benchmarks/results/sharpt_choices.jsonl`: SharPT's open choices, a line a variant and seed."""
+    """`benchmarks/results/sharpt_choices.jsonl`: SharPT's open choices, a line a variant, seed and encoder."""
 
     def __init__(self) -> None:
-        lines = (json.loads(line) for line in (RESULTS / "sharpt_choices.jsonl").read_text().splitlines())
-        self.lines = {(line["variant"], line["seed"]): line for line in lines}
+        lines = [json.loads(line) for line in (RESULTS / "sharpt_choices.jsonl").read_text().splitlines()]
+        self.trained = {line["variant"]: line for line in lines if not line.get("codebook_only")}
+        self.alone = {(line["encoder"], line["variant"]): line for line in lines if line.get("codebook_only")}
 
-    def seeds(self, variant: str) -> list[int]:
-        """Seeds a variant was run with."""
-        return sorted(seed for name, seed in self.lines if name == variant)
+    def space(self, variant: str, encoder: str = "backbone") -> str:
+        """Perplexity of skill use and mean cosine between source tasks, E tuned by equation 4 alone."""
+        line = self.alone[encoder, variant]
+        return f"{one(line['skill_use']['perplexity'])}; {self.between(line):.2f}"
 
-    def scores(self, variant: str, *, first: bool = False) -> str:
-        """Average score of each seed, percent; with ``first`` the first one before them, as the table has it."""
-        found = [one(self.lines[variant, seed]["score"]) for seed in self.seeds(variant)]
-        return "; ".join([*(found[:1] if first else []), *found])
+    @staticmethod
+    def between(line: Mapping[str, Any]) -> float:
+        """Mean cosine of skill use between two different source tasks."""
+        cosine = np.array(line["relations"]["among_sources"])
+        return float(cosine[~np.eye(len(cosine), dtype=bool)].mean())
+
+    def related(self, source: str, target: str, variant: str = "default", encoder: str = "backbone") -> str:
+        """Cosine of a source and a target task."""
+        found = self.alone[encoder, variant]["relations"]
+        value = found["source_to_target"][found["sources"].index(source)][found["targets"].index(target)]
+        return f"{value:.2f}"
 
     def perplexity(self, variant: str) -> str:
-        """Perplexity of skill use of each seed."""
-        return "; ".join(one(self.lines[variant, seed]["skill_use"]["perplexity"]) for seed in self.seeds(variant))
+        """Perplexity of skill use after training on the sources."""
+        return one(self.trained[variant]["skill_use"]["perplexity"])
 
-    def line(self, variant: str) -> str:
-        """Score and perplexity."""
-        return f"{self.scores(variant)}; {self.perplexity(variant)}"
+    def scores(self, variant: str, *targets: str) -> str:
+        """Percent on each target, and their average."""
+        line = self.trained[variant]
+        return "; ".join(one(value) for value in (*(line["scores"][t] for t in targets), line["score"]))
 
-    def below(self, variant: str) -> str:
-        """Points that the first seed of a variant stands below the default's."""
-        return one(self.lines["default", 0]["score"] - self.lines[variant, 0]["score"])
-
-    def spread(self) -> str:
-        """Most points between two seeds of one variant."""
-        by_variant = {name: [self.lines[name, seed]["score"] for seed in self.seeds(name)] for name, _ in self.lines}
-        return one(max(max(values) - min(values) for values in by_variant.values()))
-
-    def gain(self, variant: str, base: str) -> str:
-        """Points of one variant over another, Student's interval over targets, seeds averaged first."""
-        from softprompt.analysis.statistics import t_interval
-
-        targets = self.lines[variant, 0]["scores"]
-        differences = [
-            np.mean(
-                [self.lines[variant, s]["scores"][t] - self.lines[base, s]["scores"][t] for s in self.seeds(variant)]
-            )
-            for t in targets
-        ]
-        return t_interval(differences).text(sign=True)
+    def encoded(self, variant: str) -> str:
+        """Percent that the encoder's tokens add to a training's forward tokens (two a training position, one a validation)."""
+        cost = self.trained[variant]["cost"]
+        return f"{100 * cost['encoder_tokens'] / (2 * cost['tokens'] + cost['eval_tokens']):.0f} %"
 
 
 def main() -> int:
