@@ -110,10 +110,15 @@ def cost_points(found: Methods) -> list[CostPoint]:
     return points
 
 
-def differences(found: Methods, name: str, others: Sequence[MethodScores]) -> list[tuple[str, Interval]]:
-    """One method against others, paired by target; empty where it was not run."""
-    own = found.named(name)
-    return [] if own is None else [(m.name, t_interval(own.score_T - m.score_T)) for m in others]
+def sharpt_table(found: Methods) -> Table | None:
+    """SharPT against every other method, as one family of tests; None where it was not run."""
+    own = found.named("sharpt")
+    if own is None:
+        return None
+    rows = family([(m.name, own.score_T - m.score_T) for m in found.shown if m is not own])
+    return family_table(
+        rows, "sharpt_tested", "SharPT against every other method", ("Points of SharPT over the method.",)
+    )
 
 
 def _count(values_TR: Floats) -> str:

@@ -7,14 +7,12 @@ Letters: T target tasks, R runs on a target.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from softprompt.analysis.choice import Choices, search_noise
 from softprompt.analysis.methods import (
-    BASELINE,
-    ORACLE,
     PAPER_K,
     PAPER_PROMPTS,
     RACE,
@@ -24,7 +22,6 @@ from softprompt.analysis.methods import (
     paper_k,
 )
 from softprompt.analysis.records import Results
-from softprompt.analysis.similarity import SIMILARITIES
 from softprompt.analysis.statistics import (
     Difference,
     Interval,
@@ -35,7 +32,7 @@ from softprompt.analysis.statistics import (
     t_interval,
     what_targets_can_show,
 )
-from softprompt.analysis.tables import NOT_MEASURED, PENDING, Row, Table, number
+from softprompt.analysis.tables import PENDING, Row, Table, number
 from softprompt.methods.spot.race import KEEP, LOOK_ROWS
 
 RACE_RULE = (
@@ -118,38 +115,14 @@ def search_table(found: Methods, results: Results) -> Table:
 
 
 def paper_table(results: Results, ks: tuple[int, ...]) -> Table:
-    """SPoT's Table 3 in its own way: chosen and reported on the same rows, against scratch with the same seeds."""
-    found = Methods.of(results, ks, apart=False)
-    base_T = found.choices.scratch_T()
-    body: list[Row] = []
-    for m in (found.baseline, found.oracle, *found.searches, *found.others):
-        change = m.score_T - base_T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            relative = np.where(base_T < 100, 100 * change / (100 - base_T), np.nan)
-        counted = base_T < 100
-        told = (NOT_MEASURED, NOT_MEASURED)
-        if m.strategy != BASELINE:
-            share = float(relative[counted].mean()) if counted.any() else float("nan")
-            told = (t_interval(change).text(sign=True), PENDING if np.isnan(share) else f"{share:.1f}")
-        tried = m.tunings if m.strategy != BASELINE else 0
-        saved = (
-            NOT_MEASURED
-            if m.strategy in (BASELINE, ORACLE)
-            else f"{100 * (1 - tried / max(len(results.prompts), 1)):.0f}%"
-        )
-        ranking = SIMILARITIES.get(m.ranking, m.ranking) or NOT_MEASURED
-        name = m.strategy if not m.k or m.strategy == ORACLE else f"{m.strategy}, k = {m.k}"
-        body.append((name, ranking, *told, m.cell(), saved))
-    return Table(
-        name="strategies",
-        title="Ways of choosing source prompts as SPoT's Table 3 has them, averaged over target tasks",
-        columns=("method", "ranking", "points gained", "relative error reduction (%)", "average score", "search saved"),
-        rows=tuple(body),
-        notes=(
-            "Chosen and reported on the same rows, as the papers do: the more tries, the more luck is in a line. The searches "
-            "above keep choice and report apart.",
-        ),
+    """The same as SPoT's Table 3 has it: chosen and reported on the same rows."""
+    table = search_table(Methods.of(results, ks, apart=False), results)
+    note = (
+        "Chosen and reported on the same rows, as the papers do: the more tries, the more luck is in a line. The table of searches "
+        "keeps choice and report apart."
     )
+    title = "Searches as SPoT's Table 3 counts them"
+    return replace(table, name="strategies", title=title, notes=(note, *table.notes[1:]))
 
 
 def luck_table(found: Methods, results: Results) -> Table:

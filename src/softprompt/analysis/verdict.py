@@ -1,4 +1,4 @@
-"""What a study says, first: a plain answer to each question with its figures, and the papers' figures beside ours."""
+"""What a study says, first: a plain answer to each question with its figures."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-from softprompt.analysis.comparison import ABLATED, differences
+from softprompt.analysis.comparison import ABLATED
 from softprompt.analysis.harm import BLIND, ByRows
-from softprompt.analysis.methods import PAPER_K, PAPER_PROMPTS, TOP_K, Methods, MethodScores, paper_k
+from softprompt.analysis.methods import TOP_K, Methods
 from softprompt.analysis.predictors import judged
 from softprompt.analysis.records import Floats, Results
 from softprompt.analysis.searches import paper_search
 from softprompt.analysis.similarity import SIMILARITIES
 from softprompt.analysis.statistics import Interval, ratio_interval, share_text, t_interval, what_targets_can_show
-from softprompt.analysis.tables import PENDING, Row, Table
+from softprompt.analysis.tables import PENDING
 
 Answer = Literal["yes", "no", "not shown", "pending"]
 NO_ROWS = "needs the targets' rows, which were not at hand"
@@ -169,79 +169,3 @@ def _weights(found: Methods) -> Iterator[Verdict]:
     if tuned is not None:
         interval, told = _points(found.gain_T(tuned), "over prompt tuning from scratch")
         yield Verdict(question="Does tuning all weights beat prompt tuning?", answer=_answer(interval), told=f"{told}.")
-
-
-def figure_table(found: Methods, results: Results, rows: ByRows | None = None) -> Table:
-    """The figures that a study is judged by, with intervals, beside SPoT's."""
-    body: list[Row] = [
-        *_search_lines(found, results),
-        *_guard_lines(rows, results),
-        *_sharpt_lines(found),
-    ]
-    return Table(
-        name="figures",
-        title="The figures in one place",
-        columns=("figure", "here", "SPoT"),
-        rows=tuple(body),
-        notes=(
-            f"{found.choices.note} {strength(results)} Gain is over the mean of {found.choices.fewest_scratch} runs from scratch; a "
-            "share of the oracle's gain is given only where that gain is clear of zero.",
-            "SPoT's numbers are gains over the mean run from scratch, chosen and reported on the same rows.",
-        ),
-    )
-
-
-def _search_lines(found: Methods, results: Results) -> list[Row]:
-    total = len(results.prompts)
-    whole_T = found.gain_T(found.oracle)
-    lines: list[Row] = [("gain of the oracle, points", t_interval(whole_T).text(sign=True), "6.0")]
-    search, drawn = paper_search(found, total), found.named("random", None, paper_k(total))
-    named: list[tuple[MethodScores | None, str]] = [
-        (search, f"80% at {PAPER_K} of {PAPER_PROMPTS}"), (drawn, "–"), (found.race, f"90% at 15 of {PAPER_PROMPTS}"),
-    ]  # fmt: skip
-    for method, paper in named:
-        if method is None:
-            continue
-        gain_T, done = found.gain_T(method), method.finished and found.oracle.finished
-        cost = method.cost_share(found.oracle)
-        lines += [
-            (f"gain of {method.name}, points", t_interval(gain_T).text(sign=True), "–"),
-            (f"oracle's gain kept by {method.name}", share_text(ratio_interval(gain_T, whole_T), done), paper),
-            (f"cost of {method.name}, share of the oracle's", PENDING if np.isnan(cost) else f"{100 * cost:.0f}%", "–"),
-        ]
-    fair = t_interval(found.oracle.score_T - found.choices.scratch_T(found.oracle.tunings))
-    return [*lines, ("oracle over the best of as many seeds from scratch, points", fair.text(sign=True), "–")]
-
-
-def _guard_lines(rows: ByRows | None, results: Results) -> list[Row]:
-    words = "delivered prompts that are worse than scratch beyond noise"
-    if rows is None or rows.blind(len(results.targets)):
-        return [(words, NO_ROWS, "not guarded")]
-    harm = rows.harm(BLIND)
-    if harm is None:
-        return [(words, PENDING, "not guarded")]
-    kept = f"{100 * harm.kept_worse / harm.kept:.1f}% of {harm.kept:g}" if harm.kept else "none let through"
-    hits = sum(test.beyond_noise for test in rows.gains)
-    return [
-        (f"{words}, without the guard", f"{100 * harm.worse / harm.delivered:.1f}% of {harm.delivered}", "not guarded"),
-        (f"{words}, of those the guard lets through", kept, "–"),
-        ("targets where the best source prompt beats scratch beyond noise", f"{hits} of {len(rows.gains)}", "–"),
-    ]
-
-
-def _sharpt_lines(found: Methods) -> list[Row]:
-    """SharPT against SPoT's retrieval and what is dearer than either, and its cost."""
-    own = found.named("sharpt")
-    if own is None:
-        return []
-    others = [m for m in found.shown if m.strategy in (TOP_K, "weighted_average", "oracle", "model_tuning")]
-    others += [m for m in found.others if m.strategy == "multitask_model_tuning"]
-    share = own.cost_share(found.oracle)
-    lines: list[Row] = [
-        (f"SharPT against {name}, points", interval.text(sign=True), "–")
-        for name, interval in differences(found, "sharpt", others)
-    ]
-    return [
-        *lines,
-        ("SharPT's cost, share of the oracle's", PENDING if np.isnan(share) else f"{100 * share:.1f}%", "–"),
-    ]

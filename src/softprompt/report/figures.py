@@ -96,7 +96,7 @@ def inline_svg(figure: Any, name: str, label: str) -> str:
     width = re.search(r'width="([\d.]+)pt" ', text)
     text = re.sub(r'(<svg[^>]*?) height="[\d.]+pt"', r"\1", text, count=1)
     wide = float(width[1]) * 96 / 72 if width else 800.0
-    style = f'style="width:{wide:.0f}px" role="img" aria-label="{escape(label, quote=True)}" stroke-linejoin="round" '
+    style = f'style="--w:{wide:.0f}px" role="img" aria-label="{escape(label, quote=True)}" stroke-linejoin="round" '
     return re.sub(r'width="[\d.]+pt" ', style, text, count=1).strip()
 
 
@@ -268,7 +268,7 @@ def scatter_panels(results: Results, kind: str = "average") -> Any:
         panel.set_title(f"{one.target}\n{told}", fontsize=8)
         panel.tick_params(labelsize=6)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(6, len(names)), fontsize=7, frameon=False)
+    figure.legend(handles, names, loc="outside upper center", ncols=min(6, len(names)), fontsize=7, frameon=False)
     figure.supxlabel(SIMILARITIES[kind], fontsize=8)
     figure.supylabel("relative error reduction (%)", fontsize=8)
     return figure

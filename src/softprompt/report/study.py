@@ -18,6 +18,7 @@ from softprompt.analysis.comparison import (
     by_target_table,
     cost_table,
     crossed_table,
+    sharpt_table,
 )
 from softprompt.analysis.gains import Gains, best_table, gain_table, positive_transfers, run_table, score_table
 from softprompt.analysis.harm import ByRows, by_rows, harm_table, target_table
@@ -36,7 +37,7 @@ from softprompt.analysis.similarity import (
 )
 from softprompt.analysis.sizes import SCALED, Sized, by_size, size_series, size_table, sized_studies
 from softprompt.analysis.tables import Table
-from softprompt.analysis.verdict import figure_table, strength, verdicts
+from softprompt.analysis.verdict import strength, verdicts
 from softprompt.errors import UsageError
 from softprompt.report import figures as draw
 from softprompt.report.heatmaps import clustered_heatmap, gain_heatmap, relation_pair
@@ -221,8 +222,7 @@ def _verdict_section(found: Findings) -> Section:
             f"among the training inputs of {source}; its gain on {target} may be memory."
         )
         blocks.append(Text(text=text, style="warn"))
-    figures = TableBlock(table=figure_table(found.methods, results, found.rows))
-    return Section(name="verdict", title="Verdict", blocks=blocks, more={"The figures in one place": [figures]})
+    return Section(name="verdict", title="Verdict", blocks=blocks)
 
 
 def _targets_section(found: Findings, drawings: Drawings) -> Section:
@@ -339,11 +339,8 @@ def _harm_section(found: Findings) -> Section:
 
 
 def _tests_section(found: Findings) -> Section:
-    tests: list[Block] = [
-        TableBlock(table=against_scratch_table(found.methods)),
-        TableBlock(table=against_sources_table(found.results)),
-    ]
-    return Section(name="tests", title="Tests", blocks=tests)
+    made = (against_scratch_table(found.methods), sharpt_table(found.methods), against_sources_table(found.results))
+    return Section(name="tests", title="Tests", blocks=[TableBlock(table=table) for table in made if table is not None])
 
 
 def all_tables(found: Findings) -> list[Table]:
@@ -352,13 +349,13 @@ def all_tables(found: Findings) -> list[Table]:
     ks = tuple(sorted({m.k for m in methods.searches}))
     by_row = [harm_table(rows), target_table(rows)] if rows is not None and rows.harms else []
     made = [
-        figure_table(methods, results, rows), score_table(results), gain_table(results), positive_transfers(results),
+        score_table(results), gain_table(results), positive_transfers(results),
         best_table(results), benchmark_table(results), cost_table(methods), by_target_table(methods, results),
         crossed_table(methods, results, found.study), ablation_table(methods, results), search_table(methods, results),
         luck_table(methods, results), race_table(methods, results), paper_table(results, ks), predictor_table(results),
         *by_row, *(correlation_table(results, kind) for kind in (SIMILARITIES if results.embeddings else ())),
         checkpoint_table(results) if results.other_embeddings else None, against_scratch_table(methods),
-        against_sources_table(results), run_table(results),
+        sharpt_table(methods), against_sources_table(results), run_table(results),
         size_table(found.sizes, SCALED, "model_sizes") if found.sizes else None,
     ]  # fmt: skip
     return [table for table in made if table is not None]

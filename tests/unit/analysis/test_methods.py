@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from tests.unit.analysis.examples import STEPS, TARGETS, ladder, noise_study
 
-from softprompt.analysis.comparison import against_scratch_table, by_target_table, cost_points, cost_table
+from softprompt.analysis.comparison import against_scratch_table, by_target_table, cost_points, cost_table, sharpt_table
 from softprompt.analysis.methods import Methods, default_ks, paper_k
 from softprompt.analysis.records import Results
 from softprompt.analysis.searches import luck_table, paper_table, race_table, search_table, searches
 from softprompt.analysis.sizes import averages
-from softprompt.analysis.tables import Cell
-from softprompt.analysis.verdict import figure_table, verdicts
+from softprompt.analysis.verdict import verdicts
 
 
 def test_how_many_prompts_a_search_tries() -> None:
@@ -96,11 +95,12 @@ def test_luck_is_taken_off() -> None:
 
 def test_the_papers_table_chooses_and_reports_on_the_same_rows() -> None:
     results = noise_study()
-    rows = {str(row[0]): row for row in paper_table(results, (1, 3)).rows}
-    oracle = rows["oracle"][4]
-    assert isinstance(oracle, Cell)
+    table = paper_table(results, (1, 3))
+    oracle = next(row for row in table.rows if row[0] == "oracle")
     best = np.mean([max(r.score for r in results.runs if r.target == t and r.source) for t in ("x", "y", "z")])
-    assert oracle.value == pytest.approx(best)
+    assert oracle[2] == pytest.approx(best)
+    assert table.name == "strategies"
+    assert "on the same rows" in table.notes[0]
 
 
 def test_tables_of_methods() -> None:
@@ -138,10 +138,12 @@ def test_verdicts_come_from_the_intervals() -> None:
     assert {v.answer for v in noise} <= {"not shown", "pending"}
     empty = Results(sources=("a", "b"), targets=("x",), seeds=(0,), runs=())
     assert {v.answer for v in verdicts(Methods.of(empty), empty)} == {"pending"}
-    lines = {str(row[0]): str(row[1]) for row in figure_table(Methods.of(ladder()), ladder()).rows}
-    assert lines["gain of the oracle, points"] == "+9.7 [+9.5, +9.9]"
-    assert lines["oracle's gain kept by best_of_top_k (k = 2, per token)"] == "100% [100, 100]"
-    assert "were not at hand" in lines["delivered prompts that are worse than scratch beyond noise"]
+    table = sharpt_table(Methods.of(ladder()))
+    assert table is not None
+    assert {str(row[0]): row[1] for row in table.rows}[
+        "oracle"
+    ] == "-1.2 [-3.4, +1.0]"  # 69 on average, the oracle 70.2
+    assert sharpt_table(Methods.of(noise_study())) is None
 
 
 def test_one_target_has_no_interval() -> None:
@@ -168,11 +170,6 @@ def test_unfinished_is_pending_never_zero() -> None:
     rows = {str(row[0]): row for row in cost_table(Methods.of(begun)).rows}
     for name in ("sharpt", "weighted_average (k = 3, per token)"):
         assert rows[name][2] == rows[name][3] == rows[name][4] == "pending", name
-    for table in (
-        cost_table(nothing),
-        search_table(nothing, empty),
-        figure_table(nothing, empty),
-        luck_table(nothing, empty),
-    ):
+    for table in (cost_table(nothing), search_table(nothing, empty), luck_table(nothing, empty)):
         assert "0.0" not in table.to_csv(), table.name
     assert results.targets == TARGETS
