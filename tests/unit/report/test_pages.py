@@ -182,7 +182,6 @@ def test_report_study_from_a_ledger(tmp_path: Path) -> None:
     for words in (
         "Methods by target task",
         "How well predictors rank",
-        "The figures in one place",
         "needs the targets",
     ):
         assert words in page, words
