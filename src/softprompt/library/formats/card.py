@@ -103,8 +103,7 @@ def example_input(manifest: Manifest) -> str:
     named = (
         [str(column) for column in columns] if isinstance(columns, Sequence) and not isinstance(columns, str) else []
     )
-    text = "your text" if len(named) < 2 else " and ".join(f"your {column}" for column in named)
-    return text
+    return "your text" if len(named) < 2 else " and ".join(f"your {column}" for column in named)
 
 
 def wording_lines(manifest: Manifest) -> list[str]:

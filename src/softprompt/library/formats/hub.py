@@ -92,6 +92,37 @@ def push(
     return str(done.oid)
 
 
+def push_prompt(prompt: StoredPrompt, repo_id: str, *, private: bool = True, message: str = "", api: Any = None) -> str:
+    """Upload one prompt as a repository of its own, in one commit: ``PeftModel.from_pretrained(model, repo_id)`` reads it.
+
+    Files that the repository holds beside it stay as they are.
+
+    Args:
+        prompt: of a library.
+        repo_id: ``user/name``; made where it does not exist.
+        private: whether a new repository is private.
+        message: of the commit.
+        api: a ``huggingface_hub.HfApi`` to use.
+
+    Returns:
+        the new commit.
+
+    Raises:
+        CorruptArtifactError: the prompt is not what was written; nothing is uploaded.
+        HubError: the Hub could not be reached, or refused.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    api = _api(api)
+    operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in prompt.files().items()]
+    with _hub(f"push to {repo_id}"):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = str(api.repo_info(repo_id).sha)
+        text = message or f"Add soft prompt {prompt.name}"
+        done = api.create_commit(repo_id, operations=operations, commit_message=text, parent_commit=commit)
+    return str(done.oid)
+
+
 def pull(
     library: Library,
     repo_id: str,

@@ -24,6 +24,7 @@ from softprompt.library.manifest import (
     ADAPTER_MODEL,
     MANIFEST,
     PROMPT_TENSOR,
+    Manifest,
     PromptRecord,
     check_prompt,
 )
@@ -141,7 +142,12 @@ def import_peft(
                 f"{root} brings its own manifest, with task, name and licence: import it without saying any, or remove "
                 f"{MANIFEST} to have it taken as a bare, unverified adapter."
             )
-        return library.copy_from(Library(root.parent).get(root.name), replace=replace)
+        # The folder may have any name: that of a download is a commit's. Only the files of the manifest are taken.
+        data = artifacts.read_bytes(root / MANIFEST)
+        manifest = Manifest.from_bytes(data, str(root / MANIFEST))
+        files = {file: artifacts.read_bytes(root / file, sha256=digest) for file, digest in manifest.files.items()}
+        library.folders.write(manifest.name, {**files, MANIFEST: data}, replace=replace)
+        return library.get(manifest.name)
     found = re.fullmatch(r"(.+)@(\d+)", root.resolve().name)  # our own naming, <task>@<seed>
     if found and task is None:
         task = found[1]

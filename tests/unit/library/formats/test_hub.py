@@ -139,3 +139,30 @@ def test_failures_are_one_sentence(tmp_path: Path, hub: FakeHub) -> None:
         pull(Library(tmp_path / "b"), "me/prompts", ["mnli@1"], api=hub)
     with pytest.raises(UsageError, match="no prompt to push"):
         push(Library(tmp_path / "empty"), "me/prompts", api=hub)
+
+
+def test_one_prompt_becomes_a_repository_that_peft_reads(tmp_path: Path, hub: FakeHub) -> None:
+    library = filled(tmp_path / "mine", "mnli")
+    (name,) = library.names()
+    stored = library.get(name)
+    assert stored.push_to_hub("me/mnli-prompt", api=hub) == "c1"
+    tree = hub.commits["me/mnli-prompt"][-1]
+    assert tree == stored.files()
+    assert hub.private["me/mnli-prompt"]
+    from softprompt.library.formats.peft import import_peft, read_peft
+
+    for file, data in tree.items():
+        (tmp_path / "got").mkdir(exist_ok=True)
+        (tmp_path / "got" / file).write_bytes(data)
+    assert torch.equal(read_peft(tmp_path / "got").prompt, stored.prompt())
+    (tmp_path / "got" / ".gitattributes").write_text("the Hub's own")
+    again = import_peft(Library(tmp_path / "other"), tmp_path / "got")
+    assert again.manifest == stored.manifest
+    assert Library(tmp_path / "other").verify() == {}
+    assert torch.equal(read_peft(stored.to_peft(tmp_path / "bare")).prompt, stored.prompt())
+    assert sorted(path.name for path in (tmp_path / "bare").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    with pytest.raises(UsageError, match="already exists"):
+        stored.to_peft(tmp_path / "bare")
