@@ -23,8 +23,9 @@ from softprompt import artifacts
 from softprompt.backbones.load import load_backbone
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.encoders import load_encoder
+from softprompt.methods.sharpt.figures import relations_heatmap
 from softprompt.methods.sharpt.recipes import UNTRAINED, SharPTRecipe, sharpt_recipe
-from softprompt.methods.sharpt.relations import relations, task_encodings
+from softprompt.methods.sharpt.relations import Relations, relations, task_encodings
 from softprompt.methods.sharpt.space import Space
 from softprompt.methods.sharpt.start import StartSettings
 from softprompt.methods.sharpt.train import adapt, train_space, tuned_share, untrained_space
@@ -85,6 +86,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--summary", action="store_true", help="print the table of what --out holds and stop")
+    parser.add_argument(
+        "--figure", type=Path, help="draw the default's source-to-target relations that --out holds, and stop"
+    )
     parser.add_argument("--variants", help="commas between; all where not given")
     parser.add_argument("--sources", default="mnli,qqp,qnli,sst2,squad,multirc,winogrande,race")
     parser.add_argument("--targets", default="cb,rte,cr,mrpc,copa,wic")
@@ -261,6 +265,21 @@ class Bench:
         }
 
 
+def figure(records: Path, path: Path) -> None:
+    """SharPT Figure 3 of the default variant, E tuned by equation 4 alone where there is such a line."""
+    lines = [r for r in artifacts.read_json_lines(records) if r["variant"] == "default" and "relations" in r]
+    found = max(lines, key=lambda r: bool(r.get("codebook_only")))["relations"]
+    tasks = [*found["sources"], *found["targets"]]
+    relations_heatmap(
+        Relations(
+            sources=tuple(found["sources"]), targets=tuple(found["targets"]),
+            cosine_AB=torch.tensor(found["source_to_target"], dtype=torch.float64), use={}, rows={},
+            categories={name: load_task(name).category.replace("_", " ") for name in tasks},
+        ),
+        path,
+    )  # fmt: skip
+
+
 def summary(path: Path) -> None:
     records = artifacts.read_json_lines(path)
     groups = dict.fromkeys((r["setting"], r.get("codebook_only", False)) for r in records)
@@ -309,6 +328,9 @@ def _deviation(values: Sequence[float]) -> float:
 
 def main() -> None:
     options = arguments()
+    if options.figure:
+        figure(options.out, options.figure)
+        return
     if options.summary:
         summary(options.out)
         return
