@@ -31,10 +31,10 @@ def relations(
     revision: o.Revision = None,
 ) -> Answer:
     """Relate tasks by the skills they use (Figure 3)."""
-    from softprompt.methods.sharpt.figures import relations_heatmap
     from softprompt.methods.sharpt.relations import relations as relate
     from softprompt.methods.sharpt.relations import task_encodings
     from softprompt.methods.sharpt.space import load_space, space_encoder
+    from softprompt.report.skills import relations_heatmap
 
     _drawable(figure)
     loaded = load_space(space)
@@ -71,7 +71,7 @@ def skills(
     figure: o.Figure = None,
 ) -> Answer:
     """Show how many skills were in use as a space was learned."""
-    from softprompt.methods.sharpt.figures import skill_use_curve
+    from softprompt.report.skills import skill_use_curve
 
     _drawable(figure)
     history = _history(run)

@@ -31,8 +31,8 @@ def gain_heatmap(results: Results) -> Any:
     label_axes(axes, results.sources, results.targets)
     for t, name in enumerate(best_sources(results).source_T):
         if name is not None:
-            _frame(axes, t, results.sources.index(name))
-    _bar(figure, image, axes, "relative error reduction (%)")
+            frame(axes, t, results.sources.index(name))
+    draw_bar(figure, image, axes, "relative error reduction (%)")
     return figure
 
 
@@ -70,7 +70,7 @@ def similarity_heatmap(
     image = paint(axes, array, similarity_limit(array), 2, True)
     label_axes(axes, sources, targets)
     axes.set_title(title, fontsize=9)
-    _bar(figure, image, axes, "cosine")
+    draw_bar(figure, image, axes, "cosine")
     return figure
 
 
@@ -101,7 +101,7 @@ def clustered_heatmap(found: SimilarityMap, title: str = "Task embedding similar
     if count > 40:
         axes.tick_params(labelsize=4)
     axes.set_title(title, fontsize=9)
-    _bar(figure, image, axes, "cosine")
+    draw_bar(figure, image, axes, "cosine")
     return figure
 
 
@@ -119,7 +119,7 @@ def relation_pair(found: SimilarityMap, other_NN: Floats) -> Any:
         image = paint(panel, ordered, similarity_limit(ordered), 2, len(names) <= 12)
         label_axes(panel, names, names)
         panel.set_title(title, fontsize=9)
-        _bar(figure, image, panel, "")
+        draw_bar(figure, image, panel, "")
     return figure
 
 
@@ -149,13 +149,15 @@ def paint(axes: Any, matrix: Floats, limit: float, digits: int, numbers: bool) -
     return image
 
 
-def _bar(figure: Any, image: Any, axes: Any, words: str) -> None:
+def draw_bar(figure: Any, image: Any, axes: Any, words: str) -> None:
+    """The colours of a heatmap and what they mean, beside it."""
     bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="both")
     bar.ax.tick_params(labelsize=7)
     bar.set_label(words, fontsize=7)
 
 
-def _frame(axes: Any, column: int, row: int) -> None:
+def frame(axes: Any, column: int, row: int) -> None:
+    """A line around one cell."""
     axes.add_patch(_rectangle(column, row, edgecolor=INK, linewidth=1.4))
 
 

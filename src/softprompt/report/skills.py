@@ -1,7 +1,4 @@
-"""Drawings of a latent space: task relations (SharPT Figure 3), and skill use in the course of training.
-
-matplotlib is imported where it is used.
-"""
+"""Drawings of a latent space: task relations (SharPT Figure 3), and skill use in the course of training."""
 
 from __future__ import annotations
 
@@ -9,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompt import artifacts
-from softprompt.errors import SoftpromptError, UsageError
+from softprompt.errors import UsageError
 from softprompt.methods.sharpt.relations import Relations
+from softprompt.report.figures import SERIES, new_figure, save
+from softprompt.report.heatmaps import draw_bar, frame, label_axes, paint, similarity_limit
 
 
 def relations_heatmap(found: Relations, path: Path) -> Path:
@@ -22,25 +20,17 @@ def relations_heatmap(found: Relations, path: Path) -> Path:
     """
     nested = found.nested()
     matrix = nested.cosine_AB.numpy()
-    figure = _figure(2.6 + 0.6 * len(nested.targets), 2.0 + 0.38 * len(nested.sources))
+    figure = new_figure(2.6 + 0.6 * len(nested.targets), 2.0 + 0.38 * len(nested.sources))
     axes = figure.subplots()
-    image = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    axes.set_xticks(range(len(nested.targets)), nested.targets, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(nested.sources)), nested.sources, fontsize=8)
-    axes.tick_params(length=0)
-    closest = matrix.argmax(0)
-    for (row, column), value in _cells(matrix):
-        weight = "bold" if closest[column] == row else "normal"
-        colour = "white" if value > 0.6 else "black"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour, weight=weight)
-        if closest[column] == row:
-            frame = {"fill": False, "edgecolor": "black", "linewidth": 1.6, "zorder": 4}
-            axes.add_patch(_rectangle(column - 0.44, row - 0.44, 0.88, 0.88, **frame))
+    image = paint(axes, matrix, similarity_limit(matrix), 2, True)
+    label_axes(axes, nested.sources, nested.targets)
+    for column, row in enumerate(matrix.argmax(0)):
+        frame(axes, column, int(row))
     _blocks(axes, nested)
     axes.set_xlabel("target task")
     axes.set_ylabel("source task")
-    figure.colorbar(image, ax=axes, label="cosine of skill use", shrink=0.8)
-    return _save(figure, path)
+    draw_bar(figure, image, axes, "cosine of skill use")
+    return save(figure, path)
 
 
 def _blocks(axes: Any, nested: Relations) -> None:
@@ -82,44 +72,16 @@ def skill_use_curve(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """
     if not history:
         raise UsageError("no measurement of skill use was given; train a space with a latent space first.")
-    figure = _figure(6.4, 3.4)
+    figure = new_figure(6.4, 3.4)
     axes = figure.subplots()
-    for run in dict.fromkeys(r["run"] for r in history):
+    for i, run in enumerate(dict.fromkeys(r["run"] for r in history)):
         own = [r for r in history if r["run"] == run]
         steps = [r["step"] for r in own]
-        (line,) = axes.plot(steps, [r["perplexity"] for r in own], label=f"{run}: perplexity")
-        axes.plot(steps, [r["used"] for r in own], linestyle="--", color=line.get_color(), label=f"{run}: used")
+        colour = SERIES[i % 7]
+        axes.plot(steps, [r["perplexity"] for r in own], color=colour, label=f"{run}: perplexity")
+        axes.plot(steps, [r["used"] for r in own], linestyle="--", color=colour, label=f"{run}: used")
     axes.set_xlabel("step")
     axes.set_ylabel("skills")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=7, frameon=False)
-    return _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SoftpromptError(
-            "drawing needs matplotlib, which is not installed: run pip install 'softprompt[report]'."
-        ) from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _rectangle(left: float, top: float, width: float, height: float, **style: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((left, top), width, height, **style)
-
-
-def _cells(matrix: Any) -> list[tuple[tuple[int, int], float]]:
-    return [((i, j), float(matrix[i, j])) for i in range(matrix.shape[0]) for j in range(matrix.shape[1])]
-
-
-def _save(figure: Any, path: Path) -> Path:
-    import io
-
-    stream = io.BytesIO()
-    figure.savefig(stream, format=path.suffix.lstrip(".") or "png", dpi=150)
-    artifacts.write_bytes(path, stream.getvalue())
-    return path
+    return save(figure, path)

@@ -10,8 +10,8 @@ import torch
 
 from softprompt.errors import UsageError
 from softprompt.methods.counts import T5_SIZES, count
-from softprompt.methods.sharpt.figures import blocks_of, relations_heatmap, skill_use_curve
 from softprompt.methods.sharpt.relations import Relations
+from softprompt.report.skills import blocks_of, relations_heatmap, skill_use_curve
 
 
 def test_figures_are_written(tmp_path: Path) -> None:
