@@ -12,6 +12,7 @@ from typing import Any
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
+from softprompt.inference.evaluate import scoring_of
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
@@ -141,6 +142,7 @@ def _record(
         tags=(data.task.category,),
         chat=data.task.chat,
         wording=data.task.wording.record() if data.task.wording is not None else None,
+        scoring=scoring_of(backbone, data.task.labels, settings.scoring),
         data_source=_data_source(data.task),
     )
 
@@ -175,7 +177,9 @@ def delivered_record(
     more: dict[str, Any] = {}
     if task is not None:
         wording = task.wording.record() if task.wording is not None else None
+        scoring = scoring_of(backbone, task.labels, settings.scoring)
         more = {"licence": task.licence, "chat": task.chat, "wording": wording, "data_source": _data_source(task)}
+        more["scoring"] = scoring
     outcome = report.outcome(report.delivered)
     return PromptRecord(
         task=report.target,
