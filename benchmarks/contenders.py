@@ -26,8 +26,8 @@ class Job:
     """What is trained.
 
     Attributes:
-        shape: ``t5-base``, ``t5-small``, ``builtin``, or ``toy`` for checks.
-        task: ``rte`` or ``boolq``.
+        shape: ``t5-base``, ``t5-small``, ``builtin``, ``smollm2`` (the packaged model), or ``toy`` for checks.
+        task: ``rte``, ``boolq`` or ``sst2``.
         batch: rows per run and step.
         prompt: P.
         runs: N, prompts trained together (by us; PEFT trains one).
@@ -55,6 +55,8 @@ class Job:
 
 SHAPES = {"toy": (32, 64, 2, 2), "t5-small": (512, 1024, 8, 6), "t5-base": (768, 2048, 12, 12)}
 """Width, feed-forward width, layers, heads of the T5 v1.1 shapes."""
+DECODER = "smollm2"
+DECODER_SHAPE = {"width": 576, "inner": 1536, "layers": 30, "heads": 9, "groups": 3, "head": 64, "vocabulary": 49152}
 
 
 def t5_config(shape: str, dropout: float) -> Any:
@@ -87,6 +89,8 @@ def build(job: Job, dtype: Any) -> tuple[Any, Any, list[Row], str]:
             if isinstance(module, torch.nn.Dropout):
                 module.p = job.dropout
         return model.to(job.device, dtype), tokenizer, rows, source
+    if job.shape == DECODER:
+        return _decoder(job, dtype, count)
     from transformers import T5ForConditionalGeneration
 
     torch.set_default_dtype(dtype)
@@ -104,6 +108,24 @@ def _no_words() -> Any:
 
     plain = Tokenizer(WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
     return PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def _decoder(job: Job, dtype: Any, count: int) -> tuple[Any, Any, list[Row], str]:
+    """SmolLM2-135M as it is packaged, and rows in its own vocabulary."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from softprompt.backbones.gguf import smollm2_folder
+    from softprompt.backbones.load import wrap
+
+    folder = smollm2_folder()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # The rows come from another copy, whose fused weights are thrown away with it.
+    wrapped = wrap(
+        AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer, name=DECODER, fingerprint="0" * 64
+    )
+    rows, source = tokenized_rows(job.task, count, wrapped)
+    return model.to(job.device), tokenizer, rows, source
 
 
 def ours(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
@@ -159,7 +181,10 @@ def peft(job: Job, *, best: bool) -> tuple[Callable[[int], tuple[float, int]], s
         shape = model.config.encoder
         extra |= {"token_dim": shape.hidden_size, "num_layers": shape.num_hidden_layers}
         extra |= {"num_attention_heads": shape.num_attention_heads}
-    config = PromptTuningConfig(task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=job.prompt, **extra)
+    causal = job.shape == DECODER
+    extra = {} if causal else extra
+    kind = TaskType.CAUSAL_LM if causal else TaskType.SEQ_2_SEQ_LM
+    config = PromptTuningConfig(task_type=kind, num_virtual_tokens=job.prompt, **extra)
     model = get_peft_model(model, config)
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.3)
@@ -173,7 +198,8 @@ def peft(job: Job, *, best: bool) -> tuple[Callable[[int], tuple[float, int]], s
         return loss, sum(len(r[0]) for r in picked) + len(picked) * job.prompt
 
     def part(picked: list[Row], of: int) -> float:
-        ids, mask, labels = (part.to(job.device) for part in _padded(picked, picked))
+        padded = _padded_decoder(picked) if causal else _padded(picked, picked)
+        ids, mask, labels = (part.to(job.device) for part in padded)
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss * (len(picked) / of)
         loss.backward()
         return float(loss.detach())
@@ -189,6 +215,18 @@ def _padded(picked: list[Row], over: list[Row]) -> tuple[Any, Any, Any]:
     ids = torch.tensor([r[0] + [0] * (width - len(r[0])) for r in picked])
     mask = torch.tensor([[1] * len(r[0]) + [0] * (width - len(r[0])) for r in picked])
     labels = torch.tensor([r[1] + [-100] * (depth - len(r[1])) for r in picked])
+    return ids, mask, labels
+
+
+def _padded_decoder(picked: list[Row]) -> tuple[Any, Any, Any]:
+    """The same for a decoder-only model: targets behind inputs, labels where targets are, padded to the batch's longest."""
+    import torch
+
+    width = max(len(a) + len(b) for a, b in picked)
+    spare = [width - len(a) - len(b) for a, b in picked]
+    ids = torch.tensor([[*a, *b] + [0] * n for (a, b), n in zip(picked, spare, strict=True)])
+    mask = torch.tensor([[1] * (width - n) + [0] * n for n in spare])
+    labels = torch.tensor([[-100] * len(a) + list(b) + [-100] * n for (a, b), n in zip(picked, spare, strict=True)])
     return ids, mask, labels
 
 
@@ -213,7 +251,10 @@ def matrix_rate(job: Job) -> tuple[Callable[[int], tuple[float, int]], str]:
     """The machine's own rate in matrix products of the model's shapes: a "step" returns operations done."""
     import torch
 
-    width, inner = (384, 1536) if job.shape == "builtin" else (SHAPES[job.shape][0], 2 * SHAPES[job.shape][1])
+    if job.shape == DECODER:
+        width, inner = DECODER_SHAPE["width"], 2 * DECODER_SHAPE["inner"]
+    else:
+        width, inner = (384, 1536) if job.shape == "builtin" else (SHAPES[job.shape][0], 2 * SHAPES[job.shape][1])
     dtype = getattr(torch, job.dtype)
     # A fast device needs more rows to be filled, and more products to make its start-up small.
     rows, repeats = (8192, 8) if job.device == "cpu" else (65536, 64)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-LABELS = {"rte": ("entailment", "not_entailment"), "boolq": ("False", "True")}
+LABELS = {"rte": ("entailment", "not_entailment"), "boolq": ("False", "True"), "sst2": ("negative", "positive")}
 # Lengths for machines without the data: those of the real rows, T5 vocabulary, rounded (median, spread of a log-normal).
-TYPICAL = {"rte": (66.0, 0.55), "boolq": (150.0, 0.5)}
+TYPICAL = {"rte": (66.0, 0.55), "boolq": (150.0, 0.5), "sst2": (14.0, 0.6)}
 
 Row = tuple[list[int], list[int]]
 
@@ -33,6 +33,10 @@ def texts(task: str, rows: int) -> list[tuple[str, str]] | None:
     with gzip.open(folder / "tasks" / task / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
         found = [json.loads(line) for line in lines]
     random.Random(0).shuffle(found)
+    if task == "sst2":  # worded for a decoder-only model
+        return [
+            (f"Review: {row['sentence'].strip()}\nSentiment:", LABELS[task][int(row["label"])]) for row in found[:rows]
+        ]
     keys = ("hypothesis", "premise") if task == "rte" else ("passage", "question")
     return [
         (

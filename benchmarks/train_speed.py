@@ -4,6 +4,7 @@
     python benchmarks/train_speed.py --shape builtin --runs 16        # 16 prompts together against one after the other
     python benchmarks/train_speed.py --task boolq --steps 3 --json speed.jsonl
     SOFTPROMPT_KERNELS=avx512_bf16 python benchmarks/train_speed.py   # every contender as on a machine without matrix tiles
+    python benchmarks/train_speed.py --shape smollm2 --task sst2 --batch 16 --prompt 16  # decoder-only
 
 Prints a table: milliseconds a prompt-step, useful tokens a second, the ratio to PEFT, the share of the machine's matrix rate
 (measured in the same run; useful operations only: no padding, nothing recomputed), and peak memory a useful token.
@@ -23,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not slow the one whose turn it is
 
-from contenders import Job, Step, Worker, t5_config
+from contenders import DECODER, DECODER_SHAPE, Job, Step, Worker, t5_config
 
 # softprompt comes before torch: it holds every contender to the level of instructions that SOFTPROMPT_KERNELS names.
 from softprompt.backbones.engine.native.levels import in_force, processor
@@ -32,6 +33,8 @@ from softprompt.backbones.engine.native.levels import in_force, processor
 def operations(job: Job, tokens: int, rows: int) -> float:
     """Useful operations of one step: twice the multiplications of the encoder's matrices and attention, forward and input
     gradient. The decoder's few positions and its cross-attention are left out (they are below 3 %)."""
+    if job.shape == DECODER:
+        return _decoder_operations(job, tokens, rows)
     if job.shape == "builtin":
         width, inner, layers, mats = 384, 1536, 6, 2
         heads_width = width
@@ -42,6 +45,19 @@ def operations(job: Job, tokens: int, rows: int) -> float:
     length = tokens / rows
     per_token = 2 * (4 * width * heads_width + mats * width * inner) + 4 * length * heads_width
     return 2.0 * per_token * tokens * layers
+
+
+def _decoder_operations(job: Job, tokens: int, rows: int) -> float:
+    """The same for a decoder-only model. What is useful is one pass of each prompt and of every row's text; two predicted
+    tokens a row; in attention every position's own past."""
+    shape = DECODER_SHAPE
+    texts, prompts = tokens - rows * job.prompt, rows // job.batch
+    positions = texts + prompts * job.prompt
+    width, head = shape["width"], shape["head"]
+    linear = width * (2 * shape["heads"] + 2 * shape["groups"]) * head + 3 * width * shape["inner"]
+    seen = texts * (job.prompt + texts / rows / 2) + prompts * job.prompt**2 / 2
+    attention = 2 * seen * shape["heads"] * head
+    return 2.0 * 2.0 * (shape["layers"] * (linear * positions + attention) + 2 * rows * width * shape["vocabulary"])
 
 
 def measure(job: Job, kinds: list[str], steps: int) -> dict[str, list[Step]]:
@@ -128,8 +144,8 @@ def show(records: list[dict[str, Any]], source: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="t5-base", choices=["t5-base", "t5-small", "builtin", "toy"])
-    parser.add_argument("--task", default="rte", choices=["rte", "boolq"])
+    parser.add_argument("--shape", default="t5-base", choices=["t5-base", "t5-small", "builtin", DECODER, "toy"])
+    parser.add_argument("--task", default="rte", choices=["rte", "boolq", "sst2"])
     parser.add_argument("--batch", type=int, default=32, help="rows a run and step")
     parser.add_argument("--prompt", type=int, default=100, help="P")
     parser.add_argument("--runs", type=int, default=1, help="prompts we train together")
@@ -137,7 +153,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N")
     parser.add_argument("--micro-tokens", type=int, default=0, help="most positions in one pass of ours; 0: all")
-    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--dropout", type=float, help="0.1 for T5 and the embedded backbone, else 0")
     parser.add_argument("--checkpointing", action="store_true", help="recompute layers (ours)")
     parser.add_argument(
         "--rounds", type=int, default=0,
@@ -149,9 +165,10 @@ def main() -> None:
     parser.add_argument("--contenders", default="ours,peft-bf16,peft-fp32")
     parser.add_argument("--json", type=Path, help="append one JSON line per contender")
     args = parser.parse_args()
+    dropout = args.dropout if args.dropout is not None else 0.0 if args.shape == DECODER else 0.1
     job = Job(
         shape=args.shape, task=args.task, batch=args.batch, prompt=args.prompt, runs=args.runs, threads=args.threads,
-        dropout=args.dropout, checkpointing=args.checkpointing, peft_rows=args.peft_rows,
+        dropout=dropout, checkpointing=args.checkpointing, peft_rows=args.peft_rows,
         device=args.device, micro_tokens=args.micro_tokens,
     )  # fmt: skip
     kinds = [*args.contenders.split(","), "matrix"]
