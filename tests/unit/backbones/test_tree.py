@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.engine import tree as engine
+from softprompt.backbones.engine.layers import Linear
 from softprompt.backbones.engine.tree import Heads, Rotation, Tree, attend_tree
 
 CPU = torch.device("cpu")
@@ -107,3 +108,18 @@ def test_what_is_not_finite_stays_so(dtype: torch.dtype) -> None:
         qkv[2, :] = value  # a prompt's position: all rows behind it see it
         out = attend_tree(qkv, tree, rotation, heads)
         assert not bool(out[16:].isfinite().all(1).any())
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(96, 64), (64, 160), (48, 64), (32, 8192)])
+def test_a_steady_image_does_not_depend_on_the_number_of_rows(outputs: int, inputs: int) -> None:
+    draw = torch.Generator().manual_seed(3)
+    x, weight = torch.randn(170, inputs, generator=draw), torch.randn(outputs, inputs, generator=draw)
+    bias = torch.randn(outputs, generator=draw).bfloat16()
+    linear = Linear(weight.bfloat16(), bias)
+    x = x.bfloat16()
+    whole = linear.steady(x)
+    exact = x.double() @ weight.bfloat16().double().T + bias.double()
+    assert float((whole.double() - exact).norm() / exact.norm()) < 4e-3
+    if (lib := engine.kernels_for(x)) is not None and lib.tiles and not outputs % 32:
+        for rows in (1, 7, 32, 33, 64):
+            assert torch.equal(linear.steady(x[:rows]), whole[:rows])

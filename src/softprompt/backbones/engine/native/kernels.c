@@ -1024,3 +1024,4 @@ void attend_source_backward(const bf16 *queries, const uint32_t *words, const ui
 #endif
 
 #include "tree.c"
+#include "linear.c"

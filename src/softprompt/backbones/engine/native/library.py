@@ -30,7 +30,7 @@ from softprompt.artifacts import cache_folder
 from softprompt.backbones.engine.native.levels import Level, in_force
 
 _SOURCE = Path(__file__).with_name("kernels.c")
-_INCLUDED = (_SOURCE.with_name("tree.c"),)
+_INCLUDED = (_SOURCE.with_name("tree.c"), _SOURCE.with_name("linear.c"))
 # No -ffast-math: NaN and infinity must come through, so that a run that has gone wrong is stopped.
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-shared", "-fPIC")
 _BUILD_SECONDS = 120
@@ -43,11 +43,12 @@ class Library:
 
     Attributes:
         attention: whether it has attention kernels.
+        tiles: whether it computes on matrix tiles.
     """
 
     def __init__(self, c: ctypes.CDLL, level: Level) -> None:
         self._c = c
-        self.attention = level.attention
+        self.attention, self.tiles = level.attention, level.name == "amx"
         _ = c.add_rms  # AttributeError where it is something else
 
     def call(self, name: str, *arguments: Any) -> None:
