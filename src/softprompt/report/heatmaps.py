@@ -157,11 +157,12 @@ def draw_bar(figure: Any, image: Any, axes: Any, words: str) -> None:
 
 
 def frame(axes: Any, column: int, row: int) -> None:
-    """A line around one cell."""
-    axes.add_patch(_rectangle(column, row, edgecolor=INK, linewidth=1.4))
+    """A line around one cell, inside its edges so that lines between blocks do not cover it."""
+    axes.add_patch(_rectangle(column, row, inset=0.05, edgecolor=INK, linewidth=1.4, zorder=4))
 
 
-def _rectangle(column: int, row: int, **style: Any) -> Any:
+def _rectangle(column: int, row: int, inset: float = 0.0, **style: Any) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, **style)
+    side = 1 - 2 * inset
+    return Rectangle((column - 0.5 + inset, row - 0.5 + inset), side, side, fill=False, **style)
