@@ -23,6 +23,7 @@ from softprompt import artifacts
 from softprompt.backbones.load import load_backbone
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.encoders import load_encoder
+from softprompt.methods.sharpt.figures import relations_heatmap
 from softprompt.methods.sharpt.recipes import UNTRAINED, SharPTRecipe, sharpt_recipe
 from softprompt.methods.sharpt.relations import Relations, relations, task_encodings
 from softprompt.methods.sharpt.space import Space
@@ -33,7 +34,6 @@ from softprompt.methods.sharpt.use import skill_use
 from softprompt.prompts.init import default_init, initial_prompts
 from softprompt.prompts.latent import PreparedRows
 from softprompt.prompts.stack import PromptStack
-from softprompt.report.skills import relations_heatmap
 from softprompt.tasks.catalog import load_task
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import train_prompts

@@ -12,7 +12,6 @@ from typing import Any
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
-from softprompt.inference.evaluate import scoring_of
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
@@ -25,6 +24,7 @@ from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.written import write_report
 from softprompt.prompts.init import InitSettings, Role, initial_prompt
 from softprompt.tasks.task import Task
+from softprompt.tasks.tuned import for_backbone
 from softprompt.training.data import TaskData, start_of, task_data
 from softprompt.training.loop import Observer
 from softprompt.training.recipes import recipe as recipe_named
@@ -142,7 +142,6 @@ def _record(
         tags=(data.task.category,),
         chat=data.task.chat,
         wording=data.task.wording.record() if data.task.wording is not None else None,
-        scoring=scoring_of(backbone, data.task.labels, settings.scoring),
         data_source=_data_source(data.task),
     )
 
@@ -176,10 +175,9 @@ def delivered_record(
     """
     more: dict[str, Any] = {}
     if task is not None:
+        task = for_backbone(task, backbone.kind)
         wording = task.wording.record() if task.wording is not None else None
-        scoring = scoring_of(backbone, task.labels, settings.scoring)
         more = {"licence": task.licence, "chat": task.chat, "wording": wording, "data_source": _data_source(task)}
-        more["scoring"] = scoring
     outcome = report.outcome(report.delivered)
     return PromptRecord(
         task=report.target,

@@ -98,7 +98,6 @@ def test_the_commit_of_the_data_is_kept_with_the_prompt(backbone, tasks, tmp_pat
     stored = library.add(tune(backbone, pinned, **QUICK))
     known = {"repo": "someone/films", "config": "plain", "branch": "main", "revision": "c0ffee"}
     assert library.get(stored.name).manifest.data_source == known
-    assert library.get(stored.name).manifest.scoring == "generate"  # T5-likes write their answers
     assert (
         "hf://datasets/someone/films, plain at c0ffee" in (tmp_path / "library" / stored.name / "README.md").read_text()
     )
@@ -107,7 +106,7 @@ def test_the_commit_of_the_data_is_kept_with_the_prompt(backbone, tasks, tmp_pat
     assert tune(backbone, tasks[1], **QUICK).data_source == {}
     report = transfer(backbone, library, tasks[2], k=1, **QUICK)
     more = delivered_record(backbone, report, recipe("quick", **QUICK), seed=1, task=replace(pinned, licence="CC0-1.0"))
-    assert (more.data_source, more.chat, more.licence, more.scoring) == (known, None, "CC0-1.0", "generate")
+    assert (more.data_source, more.chat, more.licence) == (known, None, "CC0-1.0")
 
 
 def test_manifests_of_older_versions_are_read(backbone, tasks, tmp_path):

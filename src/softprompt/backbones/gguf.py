@@ -11,7 +11,6 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,7 @@ def unpack(file: Path, folder: Path) -> None:
     _needs_packages(file)
     header = _header(file)
     dtype = torch.float32 if header.dtype in (torch.float32, torch.float16) else torch.bfloat16
-    with _silence(), _read_once():
+    with _silence():
         try:
             model, tokenizer = _opened(file, header, dtype)
         except (CorruptArtifactError, BackboneError):
@@ -214,16 +213,3 @@ def _silence() -> Iterator[None]:
     """transformers draws bars of its own while it unpacks."""
     with quiet(), open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
         yield
-
-
-@contextmanager
-def _read_once() -> Iterator[None]:
-    """One reader of the file and one table of names for all that asks: each is made anew otherwise, some hundred times."""
-    import gguf
-
-    before = gguf.GGUFReader, gguf.get_tensor_name_map
-    gguf.GGUFReader, gguf.get_tensor_name_map = (lru_cache(maxsize=1)(made) for made in before)
-    try:
-        yield
-    finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = before

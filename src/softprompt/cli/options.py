@@ -369,20 +369,17 @@ def told(data: TaskData) -> list[str]:
 
 
 def open_library(place: str, *, must_exist: bool = True) -> Library:
-    """A library by folder or URL; ``released`` is the one that ships in the package for the embedded backbone, and
-    ``released-NAME`` that for backbone NAME, where no such folder stands.
+    """A library by folder or URL; ``released`` is the one that ships in the package, where no such folder stands.
 
     Raises:
         UsageError: there is none at a local folder.
     """
     from softprompt.library.store import Library
 
-    if place.startswith(RELEASED) and must_exist and not Path(place).is_dir():
-        from softprompt.library.released import FOLDERS, released_library
+    if place == RELEASED and must_exist and not Path(place).is_dir():
+        from softprompt.library.released import released_library
 
-        backbone = place.removeprefix(RELEASED).removeprefix("-") or "builtin"
-        if backbone in FOLDERS:
-            return released_library(FOLDERS[backbone])
+        return released_library()
     if must_exist and "://" not in place and not Path(place).expanduser().is_dir():
         raise UsageError(
             f"there is no library at {place}: name another folder, or make one with `softprompt train --library {place}`."

@@ -51,7 +51,7 @@ def quickstart(
 ) -> Answer:
     """The main job end to end, with a report, in minutes."""
     from softprompt.artifacts import cache_folder
-    from softprompt.library.released import FOLDER, FOLDERS, find_released
+    from softprompt.library.released import find_released
     from softprompt.quickstart import QuickstartSettings
     from softprompt.quickstart import quickstart as run_quickstart
 
@@ -86,7 +86,7 @@ def quickstart(
     )
     o.open_tasks([*settings.sources, *settings.targets], data)
     model = o.open_backbone(backbone, dtype, device, revision)
-    store = find_released(FOLDERS.get(backbone, FOLDER))
+    store = find_released()
     with phases() as observe:
         result = run_quickstart(model, settings, released=store if data is None else None, phases=observe)
     return Answer(data=result.plain(), show=_shown(result))

@@ -38,6 +38,10 @@ def embed(
     prompt_length: o.PromptLength = None,
     embedding_step: Annotated[int | None, typer.Option("--embedding-step", help="The step it is taken at.")] = None,
     train_rows: o.TrainRows = None,
+    text_column: o.TextColumns = None,
+    label_column: o.LabelColumn = None,
+    kind: o.Kind = None,
+    wording: o.WordingForm = "auto",
     chat: o.ChatForm = False,
     system: o.System = None,
     backbone: o.BackboneName = "builtin",
@@ -56,9 +60,9 @@ def embed(
         recipe, set_, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
         embedding_step=embedding_step,
     )  # fmt: skip
-    tasks = o.open_tasks([task], data)
+    tasks = o.open_tasks([task], data, text_column=text_column, label_column=label_column, kind=kind)
     model = o.open_backbone(backbone, dtype, device, revision)
-    (encoded,) = o.encode(model, o.in_chat(tasks, chat, system, model), settings, train_rows)
+    (encoded,) = o.encode(model, o.in_chat(o.worded(tasks, wording, model), chat, system, model), settings, train_rows)
     with training("embedding") as observer:
         found = task_embeddings(model, encoded, settings, seeds=numbers, observer=observer)
     artifacts.write_tensors(out, {f"seed_{seed}": t for seed, t in zip(numbers, found, strict=True)})
@@ -94,6 +98,10 @@ def search(
     set_: o.Set = None,
     prompt_length: o.PromptLength = None,
     train_rows: o.TrainRows = None,
+    text_column: o.TextColumns = None,
+    label_column: o.LabelColumn = None,
+    kind: o.Kind = None,
+    wording: o.WordingForm = "auto",
     chat: o.ChatForm = False,
     system: o.System = None,
     backbone: o.BackboneName = "builtin",
@@ -118,11 +126,13 @@ def search(
         from softprompt.api import task_embeddings
 
         settings = o.train_settings(recipe, set_, prompt_length=prompt_length)
-        tasks = o.open_tasks([str(task)], data)
+        tasks = o.open_tasks([str(task)], data, text_column=text_column, label_column=label_column, kind=kind)
         own = (tasks[0].name,)
         model = o.open_backbone(backbone, dtype, device, revision)
         fingerprint = model.fingerprint
-        (encoded,) = o.encode(model, o.in_chat(tasks, chat, system, model), settings, train_rows)
+        (encoded,) = o.encode(
+            model, o.in_chat(o.worded(tasks, wording, model), chat, system, model), settings, train_rows
+        )
         with training("embedding") as observer:
             queries = task_embeddings(model, encoded, settings, seeds=o.numbers(seeds, "--seeds"), observer=observer)
         measured = _losses(store, model, encoded, own) if losses else None

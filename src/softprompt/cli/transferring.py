@@ -55,6 +55,10 @@ def transfer(
     set_: o.Set = None,
     train_rows: o.TrainRows = None,
     validation_rows: o.ValidationRows = None,
+    text_column: o.TextColumns = None,
+    label_column: o.LabelColumn = None,
+    kind: o.Kind = None,
+    wording: o.WordingForm = "auto",
     chat: o.ChatForm = False,
     system: o.System = None,
     backbone: o.BackboneName = "builtin",
@@ -78,17 +82,17 @@ def transfer(
         train=train, strategies=o.words(strategies, "--strategies"), k=k, average_k=average_k, mixture_k=mixture_k,
         metric=metric, scratch_runs=scratch_runs, embedding_runs=embedding_runs, seed=seed, generic=generic,
     )  # fmt: skip
-    tasks = o.open_tasks(o.words(task, "--task"), data)
+    tasks = o.open_tasks(o.words(task, "--task"), data, text_column=text_column, label_column=label_column, kind=kind)
     store = o.open_library(library)
     if keep:
         o.refuse_taken(store, [default_name(t.name, seed) for t in tasks], replace=replace)
     model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)
-    tasks = o.in_chat(tasks, chat, system, model)
+    tasks = o.in_chat(o.worded(tasks, wording, model), chat, system, model)
     targets = o.encode(model, tasks, train, train_rows, validation_rows)
     folder = out or Path("runs") / f"transfer-{'+'.join(t.name for t in tasks)}"
 
     def mixture_rows(names: Sequence[str]) -> dict[str, TaskData]:
-        opened = o.in_chat(o.open_tasks(names, data), chat, system, model)
+        opened = o.in_chat(o.worded(o.open_tasks(names, data), wording, model), chat, system, model)
         return dict(zip(names, o.encode(model, opened, train), strict=True))
 
     with phases() as observe:

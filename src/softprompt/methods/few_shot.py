@@ -146,6 +146,7 @@ class FewShotPrompt:
         self.words = words_of(task, backbone, settings)
         own_cue = task.wording is not None and task.wording.has_cue
         self.cue = "" if own_cue else settings.answer
+        self.most: int | None = None
         self.limit = settings.max_tokens or backbone.max_length
 
     def text(self, inputs: str, count: int | None = None) -> str:
@@ -156,15 +157,21 @@ class FewShotPrompt:
         parts += [f"{e.inputs}{self.cue} {self.words.get(e.targets, e.targets)}" for e in shown]
         return settings.separator.join([*parts, f"{inputs}{self.cue}"])
 
+    def room(self, answer_tokens: int) -> int | None:
+        """The most tokens of a prompt; None where the model has no limit."""
+        if self.limit is None:
+            return None
+        return self.limit - answer_tokens if self.backbone.kind == "causal" else self.limit
+
     def fitting(self, rows: Sequence[str], answer_tokens: int) -> int:
         """How many of the examples fit beside every row: the most for which the longest prompt keeps to the limit.
 
         Returns:
             0..k, or -1 where not even a row alone fits.
         """
-        if self.limit is None:
+        room = self.room(answer_tokens)
+        if room is None:
             return len(self.examples)
-        room = self.limit - answer_tokens if self.backbone.kind == "causal" else self.limit
         longest = max(rows, key=lambda text: len(self.backbone.tokenize_inputs([text])[0]), default="")
         low, high = -1, len(self.examples)
         while low < high:
@@ -178,9 +185,15 @@ class FewShotPrompt:
     def shorten(self, rows: Sequence[str], answer_tokens: int) -> None:
         """Keep to the model's length: with ``fit`` the examples that fit stay, without it too many are an error.
 
+        With ``fit`` a row that is too long by itself is cut, as it is everywhere else, and does not count here.
+
         Raises:
             UsageError: says how many examples fit.
         """
+        room = self.room(answer_tokens)
+        if self.settings.fit and room is not None:
+            self.most = room
+            rows = [row for row in rows if len(self.backbone.tokenize_inputs([self.text(row, 0)])[0]) <= room]
         count = self.fitting(rows, answer_tokens)
         if count == len(self.examples):
             return
@@ -197,7 +210,7 @@ class FewShotPrompt:
 
         The whole word with its end token where the model's targets have one; per token where ``normalised``.
         """
-        prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs])
+        prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs], self.most)
         words = self.backbone.tokenize_targets(list(self.words.values()))
         found_BC = torch.zeros(len(prompts), len(words))
         longest = sum(map(len, words))  # all label words stand behind one reading of the prompt
@@ -226,7 +239,7 @@ class FewShotPrompt:
         self, inputs: Sequence[str], answer_tokens: int, *, batch_tokens: int = DEFAULT_BATCH_TOKENS
     ) -> list[str]:
         """Greedy answers up to the first line end; a label word is turned back into its label."""
-        prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs])
+        prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs], self.most)
         answers = [""] * len(prompts)
         for part in length_batches(np.asarray([len(p) for p in prompts]), 0, batch_tokens):
             batch = TokenBatch.of([prompts[int(i)] for i in part], device=self.backbone.device)

@@ -13,7 +13,6 @@ from softprompt.training.settings import TrainSettings
 
 # What cannot change a training's result beyond float tolerance, or is no part of the training.
 _NOT_TRAINING = ("embedding_step", "micro_batch_tokens")
-_LATER: Mapping[str, Any] = {"scoring": "auto"}
 # What cannot change the prompt at an early step.
 _NOT_EMBEDDING = (*_NOT_TRAINING, "steps", "eval_every", "eval_rows", "patience")
 
@@ -121,9 +120,7 @@ def _predictions(grid: Grid) -> None:
 
 
 def _plain(settings: TrainSettings, without: Sequence[str]) -> dict[str, Any]:
-    # A setting that came later is left out at the value it had before it had a name: older ledgers keep their keys.
-    known = {name: value for name, value in asdict(settings).items() if name not in without}
-    return {name: value for name, value in known.items() if _LATER.get(name, ()) != value}
+    return {name: value for name, value in asdict(settings).items() if name not in without}
 
 
 def _data(grid: Grid, tasks: Sequence[str], validated: bool = True) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from softprompt.inference.evaluate import EvalJob, Scoring, evaluate, length_bat
 from softprompt.prompts.prompter import Prompter
 from softprompt.training.optim import gradient_norm_N, make_optimizer
 from softprompt.training.runs import Run, RunResult
-from softprompt.training.settings import Schedule, TrainSettings
+from softprompt.training.settings import TrainSettings
 from softprompt.training.stream import RowStream
 
 MASK_64 = (1 << 64) - 1
@@ -67,11 +67,6 @@ class Group:
         self.step_number = 0
         self.losses: list[list[float]] = [[] for _ in runs]
         self.micro_tokens = settings.micro_batch_tokens or default_micro_tokens(backbone)
-
-    @property
-    def schedule(self) -> Schedule:
-        """When what is due."""
-        return self.settings.schedule
 
     # -- one step ---------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
@@ -27,7 +26,7 @@ from softprompt.prompts.prompter import Prompter
 from softprompt.training.group import Group
 from softprompt.training.run_dir import RunDir, settings_plain
 from softprompt.training.runs import Run, RunResult
-from softprompt.training.settings import Schedule, TrainSettings
+from softprompt.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +123,7 @@ def train_prompts(
         group.load(*state)
     parallel.wait()
     with stop_requests() as stopped:
-        train_group(group, directory, observer, stopped, leave=leave, looks=looks)
+        _train(group, directory, observer, leave, looks, stopped)
     _final_scores(backbone, start, group)
     failed = [r for r in group.results if r.status == "non_finite"]
     if directory is not None:
@@ -144,74 +143,15 @@ def open_run_dir(folder: Path, identity: dict[str, Any], *, resume: bool) -> Run
     return RunDir(folder, identity, resume=True, writes=False)
 
 
-class Trainable(Protocol):
-    """Runs that train together, as the loop sees them; numbers name runs.
-
-    Attributes:
-        active: the runs still training.
-        step_number: steps done.
-    """
-
-    active: list[int]
-
-    @property
-    def step_number(self) -> int:
-        """Steps done."""
-        ...
-
-    @property
-    def schedule(self) -> Schedule:
-        """When what is due."""
-        ...
-
-    def step(self) -> object:
-        """One optimiser step of every active run."""
-        ...
-
-    def keep_embeddings(self) -> None:
-        """Keep the present tensors as task embeddings."""
-        ...
-
-    def validate(self, most: int | None = None) -> list[dict[str, Any]]:
-        """Score the active runs and keep the best checkpoints; one record a run."""
-        ...
-
-    def stale(self) -> list[int]:
-        """Active runs that have stopped improving."""
-        ...
-
-    def complete(self) -> list[int]:
-        """Active runs that have done their own steps."""
-        ...
-
-    def finish(self, runs: Sequence[int], status: str) -> None:
-        """Let runs leave."""
-        ...
-
-    def numbers(self, names: Sequence[str]) -> list[int]:
-        """The active runs of these names."""
-        ...
-
-    def active_results(self) -> Sequence[RunResult]:
-        """Of the active runs so far."""
-        ...
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint holds."""
-        ...
-
-
-def train_group(
-    group: Trainable,
+def _train(
+    group: Group,
     directory: RunDir | None,
     observer: Observer | None,
+    leave: Leave | None,
+    looks: Looks | None,
     stopped: threading.Event,
-    *,
-    leave: Leave | None = None,
-    looks: Looks | None = None,
 ) -> None:
-    """Step until every run has left: keep embeddings, validate, keep the best, checkpoint, let finished runs go."""
-    settings, memory = group.schedule, KeptMemory()
+    settings, memory = group.settings, KeptMemory()
     while group.active and group.step_number < settings.steps:
         group.step()
         memory.bound()
@@ -239,8 +179,8 @@ def train_group(
     group.finish(list(group.active), "done")
 
 
-def _stop(group: Trainable, directory: RunDir | None, *, saved: bool) -> None:
-    at = f"stopped at step {group.step_number} of {group.schedule.steps}"
+def _stop(group: Group, directory: RunDir | None, *, saved: bool) -> None:
+    at = f"stopped at step {group.step_number} of {group.settings.steps}"
     if directory is None:
         raise Interrupted(f"{at}; nothing was saved, because no run directory was given: add --out FOLDER.")
     if not saved:

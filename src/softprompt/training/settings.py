@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import SCORINGS, Scoring
@@ -17,59 +17,7 @@ DECODER_RATE = 0.037  # in deviations of the embedding table's entries: 0.005 wh
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """What the loop needs to know of a training.
-
-    Attributes:
-        steps: optimiser steps.
-        eval_every: steps between validations and checkpoints.
-        embedding_step: the step whose tensors are kept as task embeddings; 0 for none.
-    """
-
-    steps: int
-    eval_every: int
-    embedding_step: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What settings of prompts and of weights have in common: how they are changed by name, and checked."""
-
-    @classmethod
-    def names(cls) -> list[str]:
-        """The names of all settings."""
-        return [f.name for f in fields(cls)]
-
-    def having(self, **changes: Any) -> Self:
-        """The same settings with some changed; a name that does not exist is refused with the nearest one."""
-        for name in changes:
-            if name not in self.names():
-                raise UnknownNameError("setting", name, self.names())
-        return replace(self, **changes)
-
-    def check_least(self, **least: int) -> None:
-        """Raises UsageError unless each named setting is at least so much."""
-        for name, most in least.items():
-            if getattr(self, name) < most:
-                raise UsageError(f"{name} must be at least {most}, got {getattr(self, name)}: give a larger {name}.")
-
-    def check_not_negative(self, *names: str) -> None:
-        """Raises UsageError where one of these settings is below 0."""
-        for name in names:
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
-
-    @property
-    def schedule(self) -> Schedule:
-        """When what is due."""
-        known: Any = self
-        return Schedule(
-            steps=known.steps, eval_every=known.eval_every, embedding_step=getattr(self, "embedding_step", 0)
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings(Settings):
+class TrainSettings:
     """Settings of one training; shared by all runs that train together.
 
     Attributes:
@@ -119,11 +67,20 @@ class TrainSettings(Settings):
     scoring: Scoring = "auto"
 
     def __post_init__(self) -> None:
-        self.check_least(steps=1, batch_size=1, prompt_length=1, eval_every=1, max_target_tokens=1)
-        self.check_not_negative(
-            "warmup_steps", "weight_decay", "clip_norm", "z_loss", "eval_rows", "embedding_step", "patience",
-            "max_input_tokens", "micro_batch_tokens", "adafactor_step_offset",
-        )  # fmt: skip
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("prompt_length", 1),
+            ("eval_every", 1),
+            ("max_target_tokens", 1),
+        ):
+            value = getattr(self, name)
+            if value < least:
+                raise UsageError(f"{name} must be at least {least}, got {value}: give a larger {name}.")
+        for name in ("warmup_steps", "weight_decay", "clip_norm", "z_loss", "eval_rows", "embedding_step", "patience",
+                     "max_input_tokens", "micro_batch_tokens", "adafactor_step_offset"):  # fmt: skip
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.dropout != "auto":
             object.__setattr__(self, "dropout", _rate(self.dropout))
         if self.scoring not in SCORINGS:
@@ -154,6 +111,19 @@ class TrainSettings(Settings):
         if self.learning_rate == "auto":
             raise UsageError("learning_rate is auto, which a backbone resolves: give a number.")
         return self.learning_rate
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of all settings."""
+        return [f.name for f in fields(cls)]
+
+    def having(self, **changes: Any) -> TrainSettings:
+        """The same settings with some changed; a name that does not exist is refused with the nearest one."""
+        current = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in changes:
+            if name not in current:
+                raise UnknownNameError("setting", name, current)
+        return TrainSettings(**{**current, **changes})
 
 
 def dropout_for(kind: str) -> float:

@@ -91,3 +91,19 @@ def test_http(backbone, library):
         for bad in ({"inputs": []}, {"inputs": ["x"], "temperature": 1}, {"inputs": ["x"], "max_new_tokens": "3"}):
             assert client.post("/v1/predict", json=bad).status_code == 400
         assert "softprompt_answers_total 3" in client.get("/metrics").text
+
+
+def test_requests_are_texts_or_rows() -> None:
+    from softprompt.inference.http import requests_of
+
+    body = {"prompt": "p", "inputs": ["a text", {"premise": "x", "hypothesis": "y"}], "as_is": False}
+    assert [request.text for request in requests_of(body)] == body["inputs"]
+    assert requests_of({"inputs": ["worded"], "as_is": True})[0].as_is
+    for wrong in (
+        {"inputs": [1]},
+        {"inputs": []},
+        {"inputs": ["a"], "as_is": "yes"},
+        {"inputs": ["a"], "worded": True},
+    ):
+        with pytest.raises(UsageError):
+            requests_of(wrong)

@@ -32,7 +32,7 @@ def everything(backbone: Path) -> Study:
         backbone,
         name="arms",
         protocol="halves",
-        sources=["gen_sentiment_film", "gen_sentiment_restaurant"],
+        sources=["gen_sentiment_film", "gen_paraphrase_sentence"],
         seeds=[0],
         strategies={"best_of_top_k": [1], "weighted_average": [2], "multitask_mixture": [1]},
         methods=sorted(ARMS),

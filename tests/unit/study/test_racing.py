@@ -36,7 +36,7 @@ def raced(backbone: Path, **changes: object) -> Study:
         backbone,
         name="raced",
         protocol="halves",
-        sources=["gen_sentiment_film", "gen_sentiment_restaurant"],
+        sources=["gen_sentiment_film", "gen_paraphrase_sentence"],
         target=train,
         strategies={"best_of_top_k": [1], "race": True},
         **changes,
@@ -67,7 +67,7 @@ def test_a_race_records_all_its_runs(finished: Path) -> None:
     assert (told["rungs"], told["fields"]) == ([2], [5, 1])
     racers = {row["name"]: row for row in told["racers"]}
     assert set(racers) == {
-        "scratch", "gen_sentiment_film.0", "gen_sentiment_film.1", "gen_sentiment_restaurant.0", "gen_sentiment_restaurant.1",
+        "scratch", "gen_sentiment_film.0", "gen_sentiment_film.1", "gen_paraphrase_sentence.0", "gen_paraphrase_sentence.1",
     }  # fmt: skip
     assert sorted(row["steps"] for row in racers.values()) == [2, 2, 2, 2, STEPS]
     assert racers[told["survivor"]]["steps"] == STEPS

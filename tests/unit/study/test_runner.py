@@ -35,7 +35,7 @@ def made(backbone: Path, **changes: object) -> Study:
         "dtype": "float32",
         "sources": ["gen_sentiment_film", "pair"],
         "targets": ["gen_sentiment_hotel"],
-        "mixtures": {"pair": ["gen_sentiment_film", "gen_sentiment_restaurant"]},
+        "mixtures": {"pair": ["gen_sentiment_film", "gen_paraphrase_sentence"]},
         "seeds": [0, 1],
         "train_rows": 32,
         "validation_rows": 16,
@@ -137,7 +137,7 @@ def test_sharpt_and_model_tuning_beside_transfer(backbone: Path, tmp_path: Path)
     study = made(
         backbone,
         name="arms",
-        sources=["gen_sentiment_film", "gen_sentiment_restaurant"],
+        sources=["gen_sentiment_film", "gen_paraphrase_sentence"],
         seeds=[0],
         strategies={"best_of_top_k": [1]},
         methods=["sharpt", "model_tuning"],
@@ -160,7 +160,7 @@ def test_sharpt_and_model_tuning_beside_transfer(backbone: Path, tmp_path: Path)
     found = skill_relations(study, ledger, facts)
     assert found is not None
     names, matrix = found
-    assert names == ["gen_sentiment_film", "gen_sentiment_restaurant", "gen_sentiment_hotel"]
+    assert names == ["gen_sentiment_film", "gen_paraphrase_sentence", "gen_sentiment_hotel"]
     assert np.allclose(np.diag(matrix), 1.0)
     report = report_study(tmp_path / "ledger", tmp_path / "report")
     page = report.page.read_text()

@@ -123,16 +123,3 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
     assert same == few  # the regimes differ in rows and steps alone
     shared = [cell.key for cell in build_grid(few, unresolved_facts(few)).of_kind("source")]
     assert shared == [cell.key for cell in build_grid(full, unresolved_facts(full)).of_kind("source")]
-
-
-def test_cells_of_older_ledgers_keep_their_keys() -> None:
-    """A setting that came later has no part in a key while it says what was so before."""
-    study = study_of(BASE)
-    cell = build_grid(study, unresolved_facts(study)).of_kind("baseline")[0]
-    assert set(cell.identity["settings"]) == {
-        "steps", "batch_size", "prompt_length", "optimizer", "learning_rate", "warmup_steps", "adafactor_step_offset",
-        "weight_decay", "clip_norm", "dropout", "z_loss", "eval_every", "eval_rows", "patience", "max_input_tokens",
-        "max_target_tokens",
-    }  # fmt: skip
-    other = study_of({**BASE, "target": {**BASE.get("target", {}), "scoring": "generate"}})
-    assert build_grid(other, unresolved_facts(other)).of_kind("baseline")[0].key != cell.key

@@ -26,6 +26,7 @@ class WordTask:
     name = "word"
     labels = ("no", "yes")
     metrics = ("accuracy",)
+    description = None
 
     def groups(self, examples):
         return [e.key for e in examples]

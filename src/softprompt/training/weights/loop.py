@@ -1,4 +1,4 @@
-"""Model tuning and LoRA in the training loop: batches counted in tokens, gradients in float32, the same evaluator as prompts.
+"""The loop of model tuning and LoRA: batches counted in tokens, gradients in float32, the same evaluator as prompts.
 
 Letters: B rows of a step.
 """
@@ -19,11 +19,12 @@ from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.engine.host import peak_memory_bytes, start_peak_memory
 from softprompt.batch import TokenBatch
-from softprompt.errors import NonFiniteError, OutOfMemoryError, UsageError
+from softprompt.errors import Interrupted, NonFiniteError, OutOfMemoryError, UsageError
 from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate, seeded_rows
 from softprompt.training.group import default_micro_tokens, is_out_of_memory, micro_batches, row_key
-from softprompt.training.runs import Run, RunResult
-from softprompt.training.settings import Schedule
+from softprompt.training.loop import Observer, Progress
+from softprompt.training.run_dir import RunDir
+from softprompt.training.runs import Run
 from softprompt.training.stream import RowStream
 from softprompt.training.weights.adafactor import Adafactor, AdamW
 from softprompt.training.weights.live import LiveModel
@@ -89,7 +90,7 @@ class TokenStream:
 
 
 class Tuning:
-    """One tuning in work, a group of one run for `softprompt.training.loop.train_group`: model, optimiser, rows, result."""
+    """One tuning in work: model, optimiser, rows and results."""
 
     def __init__(
         self, backbone: Backbone, live: LiveModel, run: Run, settings: TuneSettings, folder: Path | None
@@ -102,7 +103,6 @@ class Tuning:
         # Of the whole tensors: in a sharded tuning the masters are this process's rows alone.
         self.result.tuned_parameters = sum(p.numel() for p in live.parameters.values())
         self.losses: list[float] = []
-        self.active = [0]
         start_peak_memory(backbone.device)
 
     def _make_optimizer(self, offset: int) -> Adafactor | AdamW:
@@ -118,43 +118,32 @@ class Tuning:
             self.optimizer = self._make_optimizer(self.settings.adafactor_step_offset + start.step)
             self.optimizer.load(self.live.own({name: t.to(device) for name, t in start.moments.items()}))
 
-    @property
-    def step_number(self) -> int:
-        """Steps done."""
-        return self.result.steps
+    def train(self, directory: RunDir | None, observer: Observer | None, stopped: Any) -> None:
+        settings, result = self.settings, self.result
+        while result.status == "running" and result.steps < settings.steps:
+            self._step()
+            validating = result.steps % settings.eval_every == 0 or result.steps == settings.steps
+            records = [self._validate()] if validating else []
+            if records and settings.patience and self._stale():
+                result.status = "stopped_early"
+            if directory is not None and records:
+                directory.log(records)
+                directory.save(*self.state())
+            if observer is not None:
+                observer(Progress(step=result.steps, steps=settings.steps, active=1, records=records))
+            if parallel.any_process(stopped.is_set()) and result.status == "running" and result.steps < settings.steps:
+                self._stop(directory)
+        if result.status == "running":
+            result.status = "done"
 
-    @property
-    def schedule(self) -> Schedule:
-        """When what is due."""
-        return self.settings.schedule
+    def _stop(self, directory: RunDir | None) -> None:
+        at = f"model tuning stopped at step {self.result.steps} of {self.settings.steps}"
+        if directory is None:
+            raise Interrupted(f"{at}; nothing was saved, because no run directory was given: add --out FOLDER.")
+        directory.save(*self.state())
+        raise Interrupted(f"{at}; saved in {directory.folder}: repeat the command with --resume to go on.")
 
-    def keep_embeddings(self) -> None:
-        """Weights have no task embedding."""
-
-    def complete(self) -> list[int]:
-        """None before the last step."""
-        return []
-
-    def numbers(self, names: Sequence[str]) -> list[int]:
-        """The run, where it is named."""
-        return [i for i in self.active if self.run.name in names]
-
-    def active_results(self) -> list[RunResult]:
-        """The result so far."""
-        return [self.result for _ in self.active]
-
-    def finish(self, runs: Sequence[int], status: str) -> None:
-        """End the run; its weights stay where they are."""
-        if runs:
-            self.result.status = status  # type: ignore[assignment]
-            self.active = []
-
-    def step(self) -> None:
-        """One optimiser step.
-
-        Raises:
-            NonFiniteError: the loss or a gradient is not finite.
-        """
+    def _step(self) -> None:
         started = time.perf_counter()
         picks = self.rows.take()
         while True:
@@ -223,12 +212,11 @@ class Tuning:
             )
         self.micro_tokens //= 2
 
-    def validate(self, most: int | None = None) -> list[dict[str, Any]]:
-        """Score the weights on the selecting rows and keep the best; at most ``most`` of the rows where that is not 0."""
+    def _validate(self) -> dict[str, Any]:
         started = time.perf_counter()
         rows = np.arange(len(self.run.validation)) if self.run.select_rows is None else np.asarray(self.run.select_rows)
         groups = self.run.task.groups([self.run.validation.examples[int(r)] for r in rows])
-        rows = rows[seeded_rows(len(rows), most or self.settings.eval_rows, 0, groups)]
+        rows = rows[seeded_rows(len(rows), self.settings.eval_rows, 0, groups)]
         found = self._evaluate(rows)
         score = found.scores["score"]
         record = {
@@ -246,7 +234,7 @@ class Tuning:
             self.result.evidence = {"select_rows": len(rows)}
             self._keep_best()
         self.result.seconds += time.perf_counter() - started
-        return [record]
+        return record
 
     def _evaluate(self, rows: np.ndarray | None) -> Evaluation:
         job = EvalJob(run=0, task=self.run.task, split=self.run.validation, rows=rows)
@@ -264,12 +252,11 @@ class Tuning:
         if parallel.is_main():
             artifacts.write_tensors(self.folder / "best.safetensors", weights)
 
-    def stale(self) -> list[int]:
-        """The run, where its last ``patience`` validations brought no improvement."""
+    def _stale(self) -> bool:
         since = [r for r in self.result.curve if r["step"] > self.result.best_step]
-        return list(self.active) if self.settings.patience and len(since) >= self.settings.patience else []
+        return len(since) >= self.settings.patience
 
-    def measured(self, keep_final: bool) -> TunedModel:
+    def finish(self, keep_final: bool) -> TunedModel:
         """Measure the best checkpoint on its reporting rows and write what there is to write."""
         result = self.result
         if keep_final:
@@ -318,7 +305,6 @@ class Tuning:
         self.losses = list(plain["losses"])
         self.micro_tokens = int(plain["micro_tokens"])
         self.result = TunedModel.of_plain(plain["result"])
-        self.active = [0] if self.result.status == "running" else []
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from softprompt.errors import UnknownNameError, UsageError
-from softprompt.training.settings import Settings
 
 RESTORED_STEP = 1_000_000
 """Steps T5 1.1 was pre-trained for: the counter that T5X's Adafactor restores with the checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneSettings(Settings):
+class TuneSettings:
     """Settings of one model tuning.
 
     Attributes:
@@ -55,10 +54,19 @@ class TuneSettings(Settings):
     sharded: bool = False
 
     def __post_init__(self) -> None:
-        self.check_least(steps=1, batch_tokens=1, eval_every=1, max_target_tokens=1)
-        self.check_not_negative(
-            "adafactor_step_offset", "z_loss", "eval_rows", "patience", "max_input_tokens", "micro_batch_tokens"
-        )
+        for name in ("steps", "batch_tokens", "eval_every", "max_target_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}: give a larger {name}.")
+        for name in (
+            "adafactor_step_offset",
+            "z_loss",
+            "eval_rows",
+            "patience",
+            "max_input_tokens",
+            "micro_batch_tokens",
+        ):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.optimizer not in ("adafactor", "adamw"):
             raise UnknownNameError("optimizer", self.optimizer, ("adafactor", "adamw"))
         if self.sharded and self.optimizer != "adafactor":
@@ -67,6 +75,14 @@ class TuneSettings(Settings):
             raise UsageError(f"dropout must be in [0, 1), got {self.dropout}.")
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be above 0, got {self.learning_rate}.")
+
+    def having(self, **changes: Any) -> TuneSettings:
+        """The same settings with some changed; a name that does not exist is refused with the nearest one."""
+        known = [f.name for f in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UnknownNameError("setting", name, known)
+        return replace(self, **changes)
 
     def plain(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -23,7 +23,7 @@ from softprompt import artifacts
 from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate
-from softprompt.training.loop import Observer, open_run_dir, stop_requests, train_group
+from softprompt.training.loop import Observer, open_run_dir, stop_requests
 from softprompt.training.runs import Run
 from softprompt.training.weights.live import LiveModel
 from softprompt.training.weights.loop import Tuning, check_budget
@@ -105,8 +105,8 @@ def tuned_with(
         tuning.load(*state)
     parallel.wait()
     with stop_requests() as stopped:
-        train_group(tuning, directory, observer, stopped)
-    return tuning.measured(keep_final)
+        tuning.train(directory, observer, stopped)
+    return tuning.finish(keep_final)
 
 
 def tune_multitask(
