@@ -68,14 +68,14 @@ def asked(python: Path, port: int, requests: Sequence[dict[str, str]], concurren
 
 
 @contextmanager
-def serving(folder: Path, environment: Path, port: int, log: Path) -> Iterator[None]:
-    """``serve.sh`` of an export, ready; stopped at the end."""
+def serving(folder: Path, environment: Path, port: int, log: Path, length: int = 1024) -> Iterator[None]:
+    """``serve.sh`` of an export, ready for texts and answers of ``length`` tokens; stopped at the end."""
     env = {
         **{key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         "PATH": f"{environment / 'bin'}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2",
         "VLLM_NO_USAGE_STATS": "1",
     }  # fmt: skip
-    options = ["--port", str(port), "--host", "127.0.0.1", "--dtype", "float32", "--max-model-len", "1024",
+    options = ["--port", str(port), "--host", "127.0.0.1", "--dtype", "float32", "--max-model-len", str(length),
                "--enforce-eager", "--max-num-seqs", "64"]  # fmt: skip
     with open(log, "w") as stream:
         process = subprocess.Popen(
