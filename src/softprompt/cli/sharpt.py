@@ -258,28 +258,23 @@ def evaluate(
     revision: o.Revision = None,
 ) -> Answer:
     """Score adapted prompts on tasks."""
-    from softprompt.inference.evaluate import EvalJob, evaluate
-    from softprompt.methods.sharpt.space import load_prompter
-    from softprompt.tasks.encoded import encode_split, input_room
+    from softprompt.cli.training import eval_jobs, worded_as_tuned
+    from softprompt.inference.evaluate import evaluate
+    from softprompt.methods.sharpt.space import load_prompter, load_space
 
     folders = [Path(name) for name in o.words(prompt, "--prompt")]
     tasks = o.open_tasks(o.words(task, "--task"), data)
+    spaces = [load_space(folder) for folder in folders]
     model = o.open_backbone(backbone, dtype, device, revision)
     prompter = load_prompter(folders, model)
-    encoded = [
-        encode_split(
-            t.split(split, max_rows=max_rows), model, max_input_tokens=input_room(model, prompter, t.labels),
-            max_target_tokens=None,
-        )
-        for t in tasks
-    ]  # fmt: skip
     pairs = [(i, j) for i in range(len(tasks)) for j in range(len(folders))]
-    jobs = [EvalJob(run=j, task=tasks[i], split=encoded[i]) for i, j in pairs]
+    worded = [worded_as_tuned(t, spaces, "auto", model) for t in tasks]
+    jobs = eval_jobs([worded[i][j] for i, j in pairs], [j for _, j in pairs], split, max_rows, model, prompter)
     with counting("evaluating") as progress:
         found = evaluate(model, prompter, jobs, max_target_tokens=max_new_tokens, progress=progress)
     rows = [
-        {"task": tasks[i].name, "prompt": folders[j], "rows": len(encoded[i]), **evaluation.scores}
-        for (i, j), evaluation in zip(pairs, found, strict=True)
+        {"task": tasks[i].name, "prompt": folders[j], "rows": len(job.split), **evaluation.scores}
+        for (i, j), job, evaluation in zip(pairs, jobs, found, strict=True)
     ]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     shown = table(columns, [[row.get(key) for key in columns] for row in rows])

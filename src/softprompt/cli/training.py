@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from softprompt.prompts.init import InitSettings, Role
     from softprompt.prompts.stack import PromptStack
     from softprompt.tasks.task import Task
+    from softprompt.tasks.tuned import Kept
 
-__all__ = ["evaluate", "kept_of", "stack_of", "texts_of", "train"]
+__all__ = ["eval_jobs", "evaluate", "kept_of", "stack_of", "texts_of", "train", "worded_as_tuned"]
 
 Init = Annotated[
     str | None,
@@ -230,13 +231,12 @@ def evaluate(
         o.words(task, "--task"), data, skip_bad=skip_bad, text_column=text_column, label_column=label_column, kind=kind
     )
     names = o.words(prompt, "--prompt") if prompt is not None else ()
-    splits = [t.split(split, max_rows=max_rows) for t in tasks]
     model = o.open_backbone(backbone, dtype, device, revision)
     prompter = stack_of(model, library, names)
     kept = kept_of(library, names)
     pairs = [(i, j) for i in range(len(tasks)) for j in range(len(kept))]
-    worded = [_as_tuned(t, kept, wording, model) for t in tasks]
-    jobs = _jobs([worded[i][j] for i, j in pairs], [j for _, j in pairs], split, max_rows, model, prompter)
+    worded = [worded_as_tuned(t, kept, wording, model) for t in tasks]
+    jobs = eval_jobs([worded[i][j] for i, j in pairs], [j for _, j in pairs], split, max_rows, model, prompter)
     with counting("evaluating") as progress:
         found = evaluate(model, prompter, jobs, max_target_tokens=max_new_tokens, progress=progress)
     rows = [
@@ -254,11 +254,11 @@ def evaluate(
     metrics = list(dict.fromkeys(key for row in rows for key in row))
     shown = table(metrics, [[row.get(key) for key in metrics] for row in rows])
     provenance = {"backbone": model.name, "fingerprint": model.fingerprint, "command": o.command_line()}
-    fingerprints = {t.name: s.fingerprint for t, s in zip(tasks, splits, strict=True)}
+    fingerprints = {tasks[i].name: job.split.fingerprint for (i, _), job in zip(pairs, jobs, strict=True)}
     return Answer(data={"results": rows, "data": fingerprints, **provenance}, show=shown)
 
 
-def _as_tuned(task: Task, kept: Sequence[Manifest | None], form: str, backbone: Backbone) -> list[Task]:
+def worded_as_tuned(task: Task, kept: Sequence[Kept | None], form: str, backbone: Backbone) -> list[Task]:
     """A task worded as each prompt was tuned; as ``form`` says where there is no prompt or that is not ``auto``."""
     from softprompt.tasks.tuned import as_tuned
 
@@ -269,7 +269,7 @@ def _as_tuned(task: Task, kept: Sequence[Manifest | None], form: str, backbone: 
     return [own if one is None else as_tuned(task, one, backbone.tokenizer) for one in kept]
 
 
-def _jobs(
+def eval_jobs(
     tasks: Sequence[Task], runs: Sequence[int], split: str, most: int | None, backbone: Backbone, prompter: Any
 ) -> list[EvalJob]:
     """One job a task and run; rows that are worded alike are tokenised once. Says how many texts were cut."""
