@@ -2,12 +2,14 @@
 
     python benchmarks/ledger_lines.py runs/small --command "softprompt study run small --out runs/small" > cells.jsonl
 
-Answers, tensors and what names a machine are left out.
+Answers, tensors and what names a machine are left out. With ``--answers`` the answer to every row is kept, and task embeddings as
+float16: then `softprompt.analysis.read.collect_lines` gives all that a report needs, comparisons row by row among it.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,30 @@ from typing import Any
 from softprompt import artifacts
 
 
-def line(cell: dict[str, Any], command: str) -> dict[str, Any]:
-    """What is kept of one cell."""
+def line(cell: dict[str, Any], command: str, folder: Path | None = None) -> dict[str, Any]:
+    """What is kept of one cell.
+
+    Args:
+        cell: as the ledger has it.
+        command: that makes it again.
+        folder: of the cell, where answers and task embeddings are kept too.
+    """
     told = cell["provenance"]
-    result = {name: value for name, value in cell["result"].items() if name not in ("predictions", "relations")}
+    dropped = ("relations",) if folder is not None else ("predictions", "relations")
+    result = {name: value for name, value in cell["result"].items() if name not in dropped}
     data = cell["identity"].get("data")
-    return {
+    kept = {
         "cell": told.get("cell"), "kind": cell["kind"], "key": cell["key"], "seed": cell["identity"].get("seed"),
         "backbone": cell["identity"].get("backbone"), "data": data, "result": result, "seconds": told.get("seconds"),
         "command": command,
     }  # fmt: skip
+    if folder is not None and cell["kind"] == "embedding":
+        from safetensors.numpy import load_file
+
+        prompt = load_file(folder / "tensors.safetensors")["prompt"]
+        text = base64.b64encode(prompt.astype("<f2").tobytes()).decode()
+        kept["embedding"] = {"step": cell["identity"]["step"], "shape": list(prompt.shape), "float16": text}
+    return kept
 
 
 def main() -> None:
@@ -33,12 +49,15 @@ def main() -> None:
     parser.add_argument("ledger", type=Path)
     parser.add_argument("--command", required=True, help="that makes these cells")
     parser.add_argument("--kinds", default="", help="commas between; all where not given")
+    parser.add_argument("--answers", action="store_true", help="keep the answers to every row, and task embeddings")
     args = parser.parse_args()
     kinds = args.kinds.split(",") if args.kinds else sorted(p.name for p in (args.ledger / "cells").iterdir())
     for kind in kinds:
-        cells = [artifacts.read_json(path) for path in (args.ledger / "cells" / kind).glob("*/cell.json")]
-        for cell in sorted(cells, key=lambda c: (str(c["provenance"].get("cell")), c["key"])):
-            print(json.dumps(line(cell, args.command)))
+        found = [
+            (artifacts.read_json(path), path.parent) for path in (args.ledger / "cells" / kind).glob("*/cell.json")
+        ]
+        for cell, folder in sorted(found, key=lambda c: (str(c[0]["provenance"].get("cell")), c[0]["key"])):
+            print(json.dumps(line(cell, args.command, folder if args.answers else None)))
 
 
 if __name__ == "__main__":

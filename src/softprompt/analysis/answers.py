@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from softprompt.analysis.read import evaluated_kind, name_parts, prompt_id, read_lines
 from softprompt.analysis.records import PromptId
 from softprompt.errors import SoftpromptError
 from softprompt.study.build import build_grid
@@ -60,31 +62,56 @@ class Answers:
         return lambda run, places: self.score(runs[run], [rows[p] for p in places])
 
 
+Given = Mapping[RunId, "tuple[Sequence[str], float]"]
+"""Answers and score of every finished run from scratch or a source prompt."""
+
+
 def answers_of(study: Study, ledger: Ledger, facts: Facts) -> tuple[dict[str, Answers], dict[str, str]]:
     """Gold answers by target, and for each target whose rows are not at hand the reason; unfinished ones are in neither."""
+    validation = {target: facts.data[target].validation for target in study.targets}
+    return _checked(study, _given(study, ledger, facts), validation)
+
+
+def answers_of_lines(path: str | Path, study: Study) -> tuple[dict[str, Answers], dict[str, str]]:
+    """The same from lines that were kept of a ledger with their answers; see `softprompt.analysis.read.collect_lines`."""
+    validation: dict[str, str] = {}
+    given: dict[RunId, tuple[Sequence[str], float]] = {}
+    for cell in read_lines(path):
+        start, target, seed = name_parts(cell["cell"])
+        if cell["kind"] == "baseline":
+            validation[target] = cell["data"][0]["validation"]
+        kind = evaluated_kind(cell) if cell["kind"] == "evaluation" else ""
+        if kind and "predictions" in cell["result"]:
+            run = target, prompt_id(start) if start else None, seed
+            given[run] = cell["result"]["predictions"], float(cell["result"]["score"])
+    return _checked(study, given, validation)
+
+
+def _checked(
+    study: Study, kept: Given, validation: Mapping[str, str]
+) -> tuple[dict[str, Answers], dict[str, str]]:  # fmt: skip
     found: dict[str, Answers] = {}
     why: dict[str, str] = {}
-    kept = _given(study, ledger, facts)
     for target in study.targets:
         answers = {run: given for run, (given, _) in kept.items() if run[0] == target}
         scores = {run: score for run, (_, score) in kept.items() if run[0] == target}
         if not answers:
             continue
         try:
-            found_ = _answers_of(study, facts, target, answers)
+            gold = _answers_of(study, validation.get(target, ""), target, answers)
         except SoftpromptError as error:
             why[target] = str(error)
             continue
-        if isinstance(found_, str):
-            why[target] = found_
-        elif any(abs(found_.score(run, range(len(found_.examples))) - score) > 1e-6 for run, score in scores.items()):
+        if isinstance(gold, str):
+            why[target] = gold
+        elif any(abs(gold.score(run, range(len(gold.examples))) - score) > 1e-6 for run, score in scores.items()):
             why[target] = "the scores in the ledger do not follow from its answers and this data"
         else:
-            found[target] = found_
+            found[target] = gold
     return found, why
 
 
-def _answers_of(study: Study, facts: Facts, target: str, answers: Mapping[RunId, Sequence[str]]) -> Answers | str:
+def _answers_of(study: Study, wanted: str, target: str, answers: Mapping[RunId, Sequence[str]]) -> Answers | str:
     from softprompt.tasks.catalog import load_task
 
     if target.startswith("hf:"):  # naming it is asking the network
@@ -92,7 +119,6 @@ def _answers_of(study: Study, facts: Facts, target: str, answers: Mapping[RunId,
     task = load_task(target, study.data or None)
     if task.source.describe().get("kind") in ("hub", "missing"):
         return "its data is not on this machine"
-    wanted = facts.data[target].validation
     for form in (None, *task.wordings):  # a decoder's study reads natural language
         worded = task if form is None else task.worded(form)
         split = worded.split("validation", max_rows=study.validation_rows or None)

@@ -214,7 +214,7 @@ TUNED = re.compile(r"(?P<strategy>weighted_average|multitask_mixture)(?P<k>\d+)$
 def collect_lines(path: str | Path, study: Study) -> Results:
     """A study's records from the JSON lines that `benchmarks/ledger_lines.py` keeps of a ledger, one a cell.
 
-    They hold no prompts: task embeddings, and what ranks by them, are absent.
+    Task embeddings, and what ranks by them, are there where the lines were made with ``--answers``.
 
     Args:
         path: the lines.
@@ -223,13 +223,18 @@ def collect_lines(path: str | Path, study: Study) -> Results:
     Raises:
         DataError: a line that is not JSON or not of a cell; names it.
     """
-    cells = list(_lines(Path(path)))
-    evaluated = {(_training_kind(cell), cell["cell"]): cell["result"] for cell in cells if cell["kind"] == "evaluation"}
+    cells = list(read_lines(path))
+    evaluated = {(evaluated_kind(cell), cell["cell"]): cell["result"] for cell in cells if cell["kind"] == "evaluation"}
     runs, strategies = [], []
     found: dict[str, dict[PromptId, dict[str, float]]] = {}
     prices: dict[str, dict[str, Cost]] = {}
     steps = sum(int(cell["result"]["steps"]) for cell in cells if cell["kind"] == "source")
     shared = _shared_of_lines(cells, steps)
+    mixtures = {
+        cell["cell"]: Record(kind="mixture", key="", identity={}, result=cell["result"], provenance={})
+        for cell in cells
+        if cell["kind"] == "mixture"
+    }
     for cell in cells:
         kind = cell["kind"]
         if kind == "prediction":
@@ -240,32 +245,31 @@ def collect_lines(path: str | Path, study: Study) -> Results:
         if evaluation is None or kind not in ("baseline", "transfer", *STRATEGY_OF):
             continue
         record = _record_of(cell, evaluation, study)
-        start, target, seed = _parts(cell["cell"])
+        start, target, seed = name_parts(cell["cell"])
         if kind in ("baseline", "transfer"):
-            source = _source_of(start) if start else None
+            source = prompt_id(start) if start else None
             runs.append(_run(study, target, seed, source, record, evaluation))
             continue
         tuned = TUNED.match(start)
         place = (
             (tuned["strategy"], study.strategies.tuned_similarity, int(tuned["k"]))
             if tuned
-            else (STRATEGY_OF[kind], "", 0)
+            else (_strategy_name(kind, start), "", 0)
         )
         spec = StudyCell(kind=kind, key="", name=cell["cell"], identity={}, spec={"target": target, "seed": seed})
-        train, validation = training_tokens(kind, record)
-        cost = Cost(steps=record.result["steps"], tokens=train + validation, seconds=record.result["seconds"])
+        cost = _cost_of(record) + (_cost_of(mixtures[cell["cell"]]) if cell["cell"] in mixtures else Cost())
         strategies.append(_strategy(study, place, spec, record, evaluation, cost, shared.get(kind, 0)))
     return Results(
         sources=study.sources, targets=study.targets, seeds=study.seeds, runs=tuple(runs), strategies=tuple(strategies),
-        predictors=found, report_half=1 if study.protocol == "halves" else None, embedding_costs=embedding_costs(study, runs),
+        embeddings=_embeddings_of_lines(cells, study.embedding.step), predictors=found, report_half=1 if study.protocol == "halves" else None, embedding_costs=embedding_costs(study, runs),
         predictor_costs=prices, source_steps=steps,
     )  # fmt: skip
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
     import json
 
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         try:
             cell = json.loads(line)
             kind, name = cell["kind"], cell["cell"]
@@ -278,15 +282,21 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             ) from error
 
 
-def _training_kind(cell: Mapping[str, Any]) -> str:
+def _strategy_name(kind: str, start: str) -> str:
+    """``sharpt:no-latent-space`` is a strategy of its own."""
+    ablation = start.partition(":")[2]
+    return f"{STRATEGY_OF[kind]}, {ablation}" if ablation else STRATEGY_OF[kind]
+
+
+def evaluated_kind(cell: Mapping[str, Any]) -> str:
     """Of an evaluation's name: a run from scratch, a transfer, or (empty) another method's."""
-    start, _, _ = _parts(cell["cell"])
+    start, _, _ = name_parts(cell["cell"])
     if not start:
         return "baseline"
     return "transfer" if re.fullmatch(r".+\.\d+", start) else ""
 
 
-def _parts(name: str) -> tuple[str, str, int]:
+def name_parts(name: str) -> tuple[str, str, int]:
     """(start, target, seed) of ``mnli.1>cb.1``; the start is empty from scratch."""
     found = NAME.match(name)
     if found is None:
@@ -294,7 +304,7 @@ def _parts(name: str) -> tuple[str, str, int]:
     return found["start"] or "", found["target"], int(found["seed"])
 
 
-def _source_of(start: str) -> PromptId:
+def prompt_id(start: str) -> PromptId:
     source, seed = start.rsplit(".", 1)
     return source, int(seed)
 
@@ -309,6 +319,11 @@ def _record_of(cell: Mapping[str, Any], evaluation: Mapping[str, Any], study: St
     )
 
 
+def _cost_of(record: Record) -> Cost:
+    train, validation = training_tokens(record.kind, record)
+    return Cost(steps=float(record.result["steps"]), tokens=train + validation, seconds=float(record.result["seconds"]))
+
+
 def _shared_of_lines(cells: Sequence[Mapping[str, Any]], source_steps: int) -> dict[str, int]:
     def steps(kind: str) -> int:
         return next((int(cell["result"]["steps"]) for cell in cells if cell["kind"] == kind), 0)
@@ -317,3 +332,17 @@ def _shared_of_lines(cells: Sequence[Mapping[str, Any]], source_steps: int) -> d
         "weighted_average": source_steps, "race": source_steps, "latent_transfer": steps("latent_space"),
         "multitask_model_tuning": steps("multitask_tuning"),
     }  # fmt: skip
+
+
+def _embeddings_of_lines(cells: Sequence[Mapping[str, Any]], step: int) -> dict[PromptId, Floats]:
+    """Task embeddings [P, H] at the study's step, from float16."""
+    import base64
+
+    found: dict[PromptId, Floats] = {}
+    for cell in cells:
+        kept = cell.get("embedding")
+        if kept is not None and kept["step"] == step:
+            numbers = np.frombuffer(base64.b64decode(kept["float16"]), dtype="<f2")
+            name = cell["cell"].rpartition(":")[2].partition("@")[0]  # of its own: target:cb.1@60
+            found[prompt_id(name)] = numbers.reshape(kept["shape"]).astype(np.float64)
+    return found

@@ -2,15 +2,23 @@
 
 import ast
 import csv
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
+from tests.unit.study.test_runner import backbone, finished
 
+from softprompt.analysis.answers import answers_of, answers_of_lines
 from softprompt.analysis.methods import Methods
-from softprompt.analysis.read import collect_lines
+from softprompt.analysis.read import collect, collect_lines
 from softprompt.analysis.searches import race_table
+from softprompt.analysis.similarity import target_similarities
 from softprompt.errors import DataError
+from softprompt.study.reading import facts_of, open_study
 from softprompt.study.settings import load_study
+
+__all__ = ["backbone", "finished"]  # fixtures
 
 
 def test_the_lines_of_an_old_ledger_give_its_tables(repo: Path) -> None:
@@ -54,11 +62,38 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
 
 
 def test_the_analysis_needs_numpy_and_scipy_only(repo: Path) -> None:
-    import sys
-
     for file in sorted((repo / "src" / "softprompt" / "analysis").glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             foreign = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
             assert foreign <= {"numpy", "scipy", "softprompt"}, (file.name, foreign)
+
+
+def test_lines_with_answers_hold_all_that_a_report_needs(
+    finished: Path, repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = repo / "benchmarks" / "ledger_lines.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(finished), "--command", "softprompt study run", "--answers"])
+    runpy.run_path(str(script), run_name="__main__")
+    lines = tmp_path / "cells.jsonl"
+    lines.write_text(capsys.readouterr().out)
+    study, ledger, noted = open_study(finished)
+    facts = facts_of(study, noted)
+    whole, back = collect(study, ledger, facts), collect_lines(lines, study)
+    assert sorted(map(str, back.runs)) == sorted(map(str, whole.runs))
+    by_name = [sorted(results.strategies, key=str) for results in (whole, back)]
+    for ours, kept in zip(*by_name, strict=True):
+        assert (ours.strategy, ours.k, ours.target, ours.seed, ours.score) == (
+            kept.strategy, kept.k, kept.target, kept.seed, kept.score,
+        )  # fmt: skip
+        assert kept.cost.tokens == pytest.approx(ours.cost.tokens)
+    for kind in ("average", "per_token"):
+        for target in study.targets:
+            similar = [target_similarities(results, target, kind) for results in (whole, back)]
+            assert similar[1] == pytest.approx(similar[0], abs=1e-3)
+    answers, why = answers_of_lines(lines, study)
+    assert why == {}
+    assert {target: set(gold.answers) for target, gold in answers.items()} == {
+        target: set(gold.answers) for target, gold in answers_of(study, ledger, facts)[0].items()
+    }
