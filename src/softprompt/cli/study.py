@@ -14,7 +14,7 @@ from softprompt.cli import options as o
 from softprompt.cli.app import command, group
 from softprompt.cli.output import Answer, console, lines
 from softprompt.cli.progress import QUIET_SECONDS, say
-from softprompt.errors import SoftpromptError
+from softprompt.errors import SoftpromptError, UsageError
 
 if TYPE_CHECKING:
     from softprompt.analysis.tables import Table
@@ -105,7 +105,9 @@ def resume(
 
 @command(study, "report")
 def report(
-    ledger: Ledger,
+    ledger: Annotated[
+        Path, typer.Argument(help="Ledger folder of a study, or lines kept of one (.jsonl).", show_default=False)
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Where it goes; LEDGER/report if not given.")] = None,
     which: Which = None,
     beside: Annotated[
@@ -115,9 +117,16 @@ def report(
     figures: o.Figures = True,
 ) -> Answer:
     """Write tables, figures and a page of what is finished."""
-    from softprompt.report.study import report_study
+    from softprompt.report.study import report_lines, report_study
 
-    made = report_study(ledger, out or ledger / "report", which, figures=figures, beside=beside or ())
+    if ledger.is_file():  # lines that were kept of a ledger
+        if which is None or beside:
+            raise UsageError(
+                f"{ledger} is a file of ledger lines: name the study they are of with --study, without --beside."
+            )
+        made = report_lines(ledger, _load(which), out or ledger.parent / "report", figures=figures)
+    else:
+        made = report_study(ledger, out or ledger / "report", which, figures=figures, beside=beside or ())
     told = [f"page     {made.page}", f"tables   {len(made.tables)} in {made.page.parent / 'tables'}"]
     told += [f"figures  {len(made.figures)} in {made.page.parent / 'figures'}"] if made.figures else []
     return Answer(data={"report": made}, show=lines(*told, *(f"left out: {why}" for why in made.left_out)))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from softprompt import artifacts
-from softprompt.analysis.answers import answers_of
+from softprompt.analysis.answers import answers_of, answers_of_lines
 from softprompt.analysis.benchmarks import benchmark_table
 from softprompt.analysis.comparison import (
     ablation_table,
@@ -24,7 +24,7 @@ from softprompt.analysis.gains import Gains, best_table, gain_table, positive_tr
 from softprompt.analysis.harm import ByRows, by_rows, harm_table, target_table
 from softprompt.analysis.methods import Methods, default_ks
 from softprompt.analysis.predictors import predictor_table
-from softprompt.analysis.read import collect, skill_relations
+from softprompt.analysis.read import collect, collect_lines, skill_relations
 from softprompt.analysis.records import Floats, Results
 from softprompt.analysis.searches import luck_table, paper_table, race_table, search_table
 from softprompt.analysis.similarity import (
@@ -127,7 +127,27 @@ def report_study(
         provenance={**provenance_of(study, noted), "ledger": str(folder)},
     )  # fmt: skip
     rows = by_rows(results, found.methods, *answers_of(study, ledger, facts))
-    return write_report(Findings(**{**found.__dict__, "rows": rows}), out, figures=figures)
+    return write_report(replace(found, rows=rows), out, figures=figures)
+
+
+def report_lines(lines: str | Path, study: Study, out: str | Path, *, figures: bool = True) -> StudyReport:
+    """Write the report of a study from the JSON lines that `benchmarks/ledger_lines.py` keeps of its ledger.
+
+    Lines without answers and task embeddings give a report without comparisons by rows and without similarities.
+
+    Args:
+        lines: one a cell.
+        study: that they are of.
+        out: as in `report_study`.
+        figures: likewise.
+
+    Raises:
+        DataError: a line that is no cell.
+    """
+    results = collect_lines(lines, study)
+    found = Findings.of(results, study, provenance={"study": study.name, "lines": str(lines)})
+    rows = by_rows(results, found.methods, *answers_of_lines(lines, study))
+    return write_report(replace(found, rows=rows), out, figures=figures)
 
 
 def write_report(found: Findings, out: str | Path, *, title: str = "", figures: bool = True) -> StudyReport:

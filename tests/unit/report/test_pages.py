@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.cli import call
 from tests.unit.analysis.examples import ladder, pair_study
 from tests.unit.study.test_run import made as small_study
 from tests.unit.study.test_run import run as run_small_study
@@ -198,6 +199,18 @@ def test_report_study_from_a_ledger(tmp_path: Path) -> None:
     for name in ("targets", "similarity_tasks_average"):
         inside = re.findall(r">([^<>]+)</text>", page[page.index(f'<figure id="{name}"') :].split("</figure>")[0])
         assert inside == re.findall(r">([^<>]+)</text>", (tmp_path / "out" / "figures" / f"{name}.svg").read_text())
+
+
+def test_report_of_kept_lines(repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = str(repo / "benchmarks" / "results" / "generic" / "cells.jsonl")
+    named = ("study", "report", lines, "--study", "generic-spot-small", "--out", str(tmp_path), "--no-figures")
+    code, told, _ = call(capsys, *named)
+    assert (code, "report.html" in told) == (0, True)
+    text = check((tmp_path / "report.html").read_text()).text
+    assert "GLUE (5 of 8 tasks)" in text
+    code, _, why = call(capsys, "study", "report", lines, "--out", str(tmp_path / "no"))
+    assert code == 2
+    assert "name the study they are of with --study" in why
 
 
 def test_the_panels_mark_what_retrieval_chooses_where_its_gain_stands() -> None:
