@@ -84,9 +84,11 @@ def _tuned(
 
     out, resume, given = run
     settings = o.changed_settings(_recorded(item), given)
-    opened = task_of(item.old.manifest, data, own)
+    (opened,) = o.worded([task_of(item.old.manifest, data, own)], "auto", model)
     wording = wording_of(item.old.manifest)
-    opened = reworded(opened, wording) if wording is not None else opened
+    # A decoder reads natural language and the others the papers' form; between two of a kind the wording stays.
+    if wording is not None and (item.old.manifest.backbone_kind == "causal") == (model.kind == "causal"):
+        opened = reworded(opened, wording)
     chat = item.old.manifest.chat
     if chat is not None:  # the new backbone's own template, with the old system turn
         (opened,) = o.in_chat([opened], True, _text(chat.get("system")), model)

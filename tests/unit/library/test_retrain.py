@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,25 @@ def test_the_command_refuses_a_task_that_is_a_file(tmp_path: Path, capsys: pytes
     assert status == 1
     assert "was not opened" in err
     assert not mark.exists()
+
+
+def test_the_wording_is_that_of_the_new_kind_of_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A prompt of a T5 made again on a decoder: the task in natural language, as `train` would word it there."""
+    save_tiny("llama", tmp_path / "model", width=32)
+    folder = tmp_path / "data" / "tasks" / "sst2"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation"):
+        rows = [{"sentence": f"film {i}", "label": i % 2, "idx": i} for i in range(8)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {"steps": 1, "batch_size": 2, "prompt_length": 2, "eval_every": 1, "embedding_step": 1}
+    Library(tmp_path / "old").add(record("sst2", recipe=recipe))
+    asked = ("library", "retrain", str(tmp_path / "old"), str(tmp_path / "new"), "--backbone", str(tmp_path / "model"),
+             "--data", str(tmp_path / "data"), "--dtype", "float32", "--out", str(tmp_path / "runs"))  # fmt: skip
+    status, _, err = call(capsys, *asked)
+    assert status == 0, err
+    wording = Library(tmp_path / "new").get("sst2@0").manifest.wording
+    assert wording is not None
+    assert wording["form"] == "natural"
 
 
 def test_a_recipe_with_wrong_types_is_refused_in_a_sentence(tmp_path: Path) -> None:
