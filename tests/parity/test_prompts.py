@@ -24,7 +24,7 @@ from softprompt.training.settings import TrainSettings
 
 FLOAT32, FLOAT64 = 1e-5, 1e-12  # norm of the difference over the norm of what training changed
 STEPS = 50
-KINDS = ("t5", "encdec", "llama")
+KINDS = ("t5", "encdec", "llama", "llama-shared")  # the last without dropout: its rows share their run's prompt
 ONE_ROW, ALL_ROWS = 1, 100_000  # micro_batch_tokens
 
 
@@ -41,10 +41,11 @@ class Stack(PromptStack):
 
 def tuned(kind: str, dtype: torch.dtype, optimizer: str, seeds: list[int], micro: int) -> dict[int, torch.Tensor]:
     """What 50 steps add to the prompts of some seeds that train together."""
-    backbone = tiny_backbone(kind, dtype=dtype)
+    shared = kind == "llama-shared"
+    backbone = tiny_backbone(kind.removesuffix("-shared"), dtype=dtype)
     split = encode_split(Split.of("train", examples(40, 1)), backbone, max_input_tokens=None, max_target_tokens=None)
     settings = TrainSettings(
-        steps=STEPS, batch_size=4, prompt_length=3, optimizer=optimizer, learning_rate=0.02, dropout=0.1, warmup_steps=5,
+        steps=STEPS, batch_size=4, prompt_length=3, optimizer=optimizer, learning_rate=0.02, dropout=0.0 if shared else 0.1, warmup_steps=5,
         micro_batch_tokens=micro,
     )  # fmt: skip
     start = torch.stack(
