@@ -27,7 +27,6 @@ from softprompt.training.loop import train_prompts
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
 
-
 # The natural wordings of generated tasks have none of their own.
 DESCRIPTIONS = {
     "gen_sentiment_film": "Say whether the sentiment of the sentence is positive or negative.",
