@@ -22,17 +22,10 @@ from softprompt.prompts.init import InitSettings, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task
 from softprompt.tasks.tuned import for_backbone
-from softprompt.training.data import TaskData, task_data
+from softprompt.training.data import TaskData, start_of, task_data
 from softprompt.training.loop import train_prompts
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
-
-# The natural wordings of generated tasks have none of their own.
-DESCRIPTIONS = {
-    "gen_sentiment_film": "Say whether the sentiment of the sentence is positive or negative.",
-    "gen_topic_review": "Say whether the sentence is about a film, hotel, product or restaurant.",
-    "gen_paraphrase_sentence": "Say whether the two sentences mean the same.",
-}
 
 
 def sweep_cell(
@@ -41,7 +34,7 @@ def sweep_cell(
     """One training of all tasks and seeds; gives final scores and curves by run."""
     runs = [data.run(f"{data.task.name}-{seed}", seed) for data in tasks for seed in seeds]
     starts = [
-        InitSettings(kind="text", text=DESCRIPTIONS[data.task.name]) if start == "description" else InitSettings()
+        start_of(backbone, data.task, "source") if start == "description" else InitSettings()
         for data in tasks
         for _ in seeds
     ]
