@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from softprompt.methods.sharpt.figures import relations_heatmap
 
 from softprompt import artifacts
 from softprompt.backbones.load import load_backbone
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.encoders import load_encoder
-from softprompt.methods.sharpt.figures import relations_heatmap
 from softprompt.methods.sharpt.recipes import UNTRAINED, SharPTRecipe, sharpt_recipe
 from softprompt.methods.sharpt.relations import Relations, relations, task_encodings
 from softprompt.methods.sharpt.space import Space

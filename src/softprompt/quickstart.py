@@ -151,24 +151,7 @@ def quickstart(
     lap("data")
     _train_sources(backbone, library, [data[name] for name in missing], settings, phases)
     lap("sources")
-    reports = transfer_targets(
-        backbone,
-        library,
-        [data[name] for name in settings.targets],
-        TransferSettings(
-            train=settings.target_train,
-            k=settings.k,
-            average_k=max(2, settings.k),
-            metric=settings.metric,
-            scratch_runs=settings.scratch_runs,
-            embedding_runs=settings.embedding_runs,
-            seed=settings.seed,
-        ),
-        source_tasks=settings.sources,
-        folder=settings.out / "runs" / "targets",
-        resume=settings.resume,
-        observe=phases,
-    )
+    reports = _transfer(backbone, library, data, settings, phases)
     for report in reports:
         record = delivered_record(
             backbone,
@@ -190,6 +173,20 @@ def quickstart(
     )
     write_report(result, settings, backbone)
     return result
+
+
+def _transfer(
+    backbone: Backbone, library: Library, data: Mapping[str, TaskData], settings: QuickstartSettings, phases: Phases
+) -> list[TargetReport]:
+    """Onto every target, from the library's prompts of the source tasks."""
+    asked = TransferSettings(
+        train=settings.target_train, k=settings.k, average_k=max(2, settings.k), metric=settings.metric,
+        scratch_runs=settings.scratch_runs, embedding_runs=settings.embedding_runs, seed=settings.seed,
+    )  # fmt: skip
+    return transfer_targets(
+        backbone, library, [data[name] for name in settings.targets], asked, source_tasks=settings.sources,
+        folder=settings.out / "runs" / "targets", resume=settings.resume, observe=phases,
+    )  # fmt: skip
 
 
 def _data(backbone: Backbone, tasks: Mapping[str, Task], settings: QuickstartSettings) -> dict[str, TaskData]:

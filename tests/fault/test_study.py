@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from tests.unit.study.test_run import RUNNER, contents, made, run
 
-from softprompt.study.executors import ProcessExecutor, make_executor
+from softprompt.study.executor_options import make_executor
+from softprompt.study.executors import ProcessExecutor
 from softprompt.study.ledger import Ledger
 from softprompt.study.run import RunProgress, run_study
 

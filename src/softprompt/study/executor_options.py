@@ -1,12 +1,16 @@
-"""Options of executors given as text, ``KEY=VALUE``, read and checked before anything starts."""
+"""Executors by name, and their options given as text, ``KEY=VALUE``, read and checked before anything starts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from softprompt.study.executors import Executor
 
 
 def _whole(text: str) -> int:
@@ -120,3 +124,34 @@ def executor_options(executor: str, given: Sequence[str], workers: int | None = 
     own = {key: value for key, value in made.items() if key in _TAKEN[executor]}
     parameters = {key: value for key, value in made.items() if key not in own}
     return {**own, "parameters": parameters} if parameters else own
+
+
+def make_executor(name: str, ledger: Path, **options: Any) -> Executor:
+    """An executor by name.
+
+    Args:
+        name: ``serial``, ``processes``, ``ray`` or ``slurm``.
+        ledger: the ledger's folder; Slurm's files go below it.
+        options: of the executor.
+
+    Raises:
+        UnknownNameError: another name.
+        UsageError: what it needs is not installed, or an option is wrong.
+    """
+    from softprompt.study.clusters import RayExecutor, SlurmExecutor
+    from softprompt.study.executors import ProcessExecutor, SerialExecutor
+
+    known: dict[str, Callable[..., Executor]] = {
+        "serial": SerialExecutor,
+        "processes": ProcessExecutor,
+        "ray": RayExecutor,
+        "slurm": SlurmExecutor,
+    }
+    if name not in known:
+        raise UnknownNameError("executor", name, known)
+    if name == "slurm":
+        options = {"folder": ledger / "slurm", **options}
+    try:
+        return known[name](**options)
+    except TypeError as error:
+        raise UsageError(f"executor '{name}' does not take these options ({sorted(options)}): {error}.") from error

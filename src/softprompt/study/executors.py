@@ -15,14 +15,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from softprompt import artifacts
-from softprompt.errors import Interrupted, SoftpromptError, UnknownNameError, UsageError
+from softprompt.errors import Interrupted, SoftpromptError, UsageError
 from softprompt.study.grid import Pack
 from softprompt.study.ledger import Ledger
 from softprompt.study.making import Tell
@@ -310,33 +310,3 @@ def _throttled(tell: Tell, every_s: float = 0.5) -> Tell:
             tell(done, total)
 
     return throttled
-
-
-def make_executor(name: str, ledger: Path, **options: Any) -> Executor:
-    """An executor by name.
-
-    Args:
-        name: ``serial``, ``processes``, ``ray`` or ``slurm``.
-        ledger: the ledger's folder; Slurm's files go below it.
-        options: of the executor.
-
-    Raises:
-        UnknownNameError: another name.
-        UsageError: what it needs is not installed, or an option is wrong.
-    """
-    from softprompt.study.clusters import RayExecutor, SlurmExecutor
-
-    known: dict[str, Callable[..., Executor]] = {
-        "serial": SerialExecutor,
-        "processes": ProcessExecutor,
-        "ray": RayExecutor,
-        "slurm": SlurmExecutor,
-    }
-    if name not in known:
-        raise UnknownNameError("executor", name, known)
-    if name == "slurm":
-        options = {"folder": ledger / "slurm", **options}
-    try:
-        return known[name](**options)
-    except TypeError as error:
-        raise UsageError(f"executor '{name}' does not take these options ({sorted(options)}): {error}.") from error

@@ -221,33 +221,12 @@ def plan_study(
     rows = _rows(grid, missing, facts is not None, mean_input_tokens)
     known = parameters or (facts.parameters if facts is not None else 0)
     shape = shape_of(study.backbone, known, width)
-    measured = rate or (_measured_rate(ledger) if ledger is not None else None)
-    basis = (
-        "given rate"
-        if rate
-        else "rate of this ledger's cells"
-        if measured
-        else "no rate known: run some cells, or give one"
-    )
-    here = Estimate(
-        machine="this machine",
-        seconds=_positions(rows) / measured if measured else None,
-        memory=_memory(study, shape) if shape else None,
-        storage=_storage(grid, study, shape) if shape else None,
-        basis=basis,
-    )
+    estimates = [_here(grid, shape, rows, rate, ledger)]
     notes = [_length_note(study, mean_input_tokens)]
-    estimates = [here]
     if papers:
-        full = load_study("paper")
-        full_grid = build_grid(full, unresolved_facts(full))
-        base = t5_shape("base")
-        estimates += [on_h200(full, full_grid, base, devices, utilisation) for devices in (1, 8)]
-        notes.append(
-            f"the paper's study assumes {utilisation:.0%} of an H200's {H200_PEAK / 1e12:.0f} TFLOP/s (data sheet, dense "
-            f"bfloat16) and {base.parameters / 1e6:.0f}M parameters a position, 4 FLOPs a parameter in training and 2 in "
-            "validation; replace it by a measured rate where you have one."
-        )
+        more, note = _papers_study(utilisation)
+        estimates += more
+        notes.append(note)
     return Plan(
         study=study,
         rows=tuple(rows),
@@ -255,6 +234,32 @@ def plan_study(
         contamination=facts.contamination if facts is not None else (),
         notes=tuple(notes),
         problems=() if facts is not None else ("data and backbone were not looked at: what is finished is not known.",),
+    )
+
+
+def _here(
+    grid: Grid, shape: Shape | None, rows: Sequence[PlanRow], rate: float | None, ledger: Ledger | None
+) -> Estimate:
+    """The study on this machine, at a rate that is given or measured."""
+    measured = rate or (_measured_rate(ledger) if ledger is not None else None)
+    basis = "rate of this ledger's cells" if measured else "no rate known: run some cells, or give one"
+    return Estimate(
+        machine="this machine",
+        seconds=_positions(rows) / measured if measured else None,
+        memory=_memory(grid.study, shape) if shape else None,
+        storage=_storage(grid, grid.study, shape) if shape else None,
+        basis="given rate" if rate else basis,
+    )
+
+
+def _papers_study(utilisation: float) -> tuple[list[Estimate], str]:
+    """The paper's full study on one H200 and on eight, and what that assumes."""
+    full, base = load_study("paper"), t5_shape("base")
+    grid = build_grid(full, unresolved_facts(full))
+    return [on_h200(full, grid, base, devices, utilisation) for devices in (1, 8)], (
+        f"the paper's study assumes {utilisation:.0%} of an H200's {H200_PEAK / 1e12:.0f} TFLOP/s (data sheet, dense "
+        f"bfloat16) and {base.parameters / 1e6:.0f}M parameters a position, 4 FLOPs a parameter in training and 2 in "
+        "validation; replace it by a measured rate where you have one."
     )
 
 

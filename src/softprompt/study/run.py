@@ -18,7 +18,8 @@ from typing import Any
 from softprompt import artifacts
 from softprompt.errors import Interrupted
 from softprompt.study.build import build_grid
-from softprompt.study.executors import Executor, Order, Outcome, make_executor
+from softprompt.study.executor_options import make_executor
+from softprompt.study.executors import Executor, Order, Outcome
 from softprompt.study.grid import CellId, Facts, Grid, Pack, StudyCell, packs
 from softprompt.study.ledger import Ledger
 from softprompt.study.reading import facts_of, open_study

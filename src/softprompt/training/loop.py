@@ -106,19 +106,12 @@ def train_prompts(
     _check(backbone, prompter, runs, settings)
     directory = None
     if folder is not None:
-        identity = {
-            "settings": settings_plain(settings),
-            "backbone": backbone.fingerprint,
-            "prompter": type(prompter).__name__,
-            "runs": [run.identity() for run in runs],
-            **({} if looks is None else {"looks": settings_plain(looks)}),
-            **(extra_identity or {}),
-        }
+        identity = {**_identity(backbone, prompter, runs, settings, looks), **(extra_identity or {})}
         directory = open_run_dir(folder, identity, resume=resume)
         if directory is not None and (done := directory.finished([run.name for run in runs])) is not None:
             return done
-    start = prompter.keep(range(prompter.run_count))
-    group = Group(backbone, prompter.keep(range(prompter.run_count)), runs, settings)
+    start, trained = (prompter.keep(range(prompter.run_count)) for _ in range(2))
+    group = Group(backbone, trained, runs, settings)
     if directory is not None and (state := directory.load()) is not None:
         group.load(*state)
     parallel.wait()
@@ -131,6 +124,19 @@ def train_prompts(
     if len(failed) == len(runs):
         raise NonFiniteError(failed[0].note[0].upper() + failed[0].note[1:])
     return group.results
+
+
+def _identity(
+    backbone: Backbone, prompter: Prompter, runs: Sequence[Run], settings: TrainSettings, looks: Looks | None
+) -> dict[str, Any]:
+    """Plain JSON of everything a training's results depend on."""
+    return {
+        "settings": settings_plain(settings),
+        "backbone": backbone.fingerprint,
+        "prompter": type(prompter).__name__,
+        "runs": [run.identity() for run in runs],
+        **({} if looks is None else {"looks": settings_plain(looks)}),
+    }
 
 
 def open_run_dir(folder: Path, identity: dict[str, Any], *, resume: bool) -> RunDir:

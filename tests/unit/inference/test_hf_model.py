@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ from softprompt.backbones.base import Backbone
 from softprompt.batch import TokenBatch
 from softprompt.errors import DataError, IncompatibleBackboneError, UsageError
 from softprompt.inference.hf_model import PromptedModel, attached
-from softprompt.inference.lm_eval import PromptScorer, lm_eval_model
 from softprompt.prompts.stack import PromptStack
 
 TEXTS = corpus(4, seed=3)
@@ -218,87 +214,3 @@ def test_misuse_is_one_sentence() -> None:
         pytest.raises(UsageError, match="name every"),
     ):
         model.generate(torch.ones(1, 2, dtype=torch.int64), None)
-
-
-@pytest.mark.parametrize("kind", ["t5", "encdec", "llama", "gpt2"])
-@pytest.mark.parametrize("with_prompt", [True, False])
-def test_harness_likelihoods_are_the_losses(kind: str, with_prompt: bool) -> None:
-    backbone = tiny_backbone(kind)
-    prompt = torch.randn(4, backbone.hidden_size) if with_prompt else None
-    pairs = [("the cat", " yes"), ("a dog runs near", " good film"), ("one", " no")]
-    found = PromptScorer(backbone, prompt, batch_size=2, score_end=True).loglikelihoods(pairs)
-    for (context, continuation), (value, greedy) in zip(pairs, found, strict=True):
-        batch = TokenBatch.of(backbone.tokenize_inputs([context]), backbone.tokenize_targets([continuation.strip()]))
-        stack = None if prompt is None else PromptStack(prompt[None])(torch.zeros(1, dtype=torch.int64))
-        assert value == pytest.approx(-float(backbone.example_losses(batch, stack).nll_B), rel=1e-4)
-        assert greedy == (
-            backbone.generate(batch, stack, 9)[0] == backbone.tokenize_targets([continuation.strip()])[0][:-1]
-        )
-
-
-def test_harness_greedy_flag_stops_and_limits() -> None:
-    backbone = tiny_backbone("t5")
-    prompt = torch.randn(4, backbone.hidden_size)
-    scorer = PromptScorer(backbone, prompt, batch_size=2)
-    whole = scorer.greedy_until([(text, {"until": [], "max_gen_toks": 12}) for text in TEXTS])
-    assert whole == backbone.decode(ours(backbone, prompt, TEXTS, 12))
-    (value, greedy), *_ = scorer.loglikelihoods([(TEXTS[0], " yes")])
-    assert value < 0
-    assert not greedy
-    long = max(whole, key=len)
-    i, stop = whole.index(long), long[len(long) // 2]
-    cut = scorer.greedy_until([(TEXTS[i], {"until": [stop], "max_gen_toks": 12})])
-    assert cut == [long[: long.find(stop)]]
-    with pytest.raises(UsageError, match="greedily"):
-        scorer.greedy_until([("x", {"do_sample": True})])
-    with pytest.raises(UsageError, match="encoder-decoder"):
-        scorer.rolling(["x"])
-
-
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-@pytest.mark.parametrize("with_prompt", [True, False])
-def test_rolling_likelihood_scores_each_token_once(
-    kind: str, with_prompt: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = tiny_backbone(kind)
-    prompt = torch.randn(4, backbone.hidden_size) if with_prompt else None
-    text = " ".join(corpus(3, seed=9))
-    whole = PromptScorer(backbone, prompt).rolling([text, "a"])
-    ids = backbone.tokenize_targets([text])[0][:-1]
-    begin = backbone.tokenize_inputs([""])[0] or ([] if with_prompt else [backbone.tokenizer.eos_token_id])
-    stack = None if prompt is None else PromptStack(prompt[None])(torch.zeros(1, dtype=torch.int64))
-    expected = -float(backbone.example_losses(TokenBatch.of([begin], [ids]), stack).nll_B)
-    assert whole[0] == pytest.approx(expected, rel=1e-4)
-    assert math.isfinite(whole[1])
-    monkeypatch.setattr(backbone, "max_length", 16)
-    windows = PromptScorer(backbone, prompt).rolling([text])[0]
-    assert windows != pytest.approx(expected, rel=1e-6), "the windows see less context"
-    assert math.isfinite(windows)
-
-
-def test_the_adapter_is_a_harness_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = tiny_backbone("t5")
-    with monkeypatch.context() as hidden:
-        hidden.setitem(sys.modules, "lm_eval", None)
-        hidden.setitem(sys.modules, "lm_eval.api.model", None)
-        with pytest.raises(UsageError, match="pip install lm_eval"):
-            lm_eval_model(backbone)
-
-    class LM:  # the harness's abstract base: three methods over requests that carry .args
-        def __init__(self) -> None:
-            self.based = True
-
-    module = types.ModuleType("lm_eval.api.model")
-    module.LM = LM  # type: ignore[attr-defined]
-    for name, value in (("lm_eval", types.ModuleType("lm_eval")), ("lm_eval.api", types.ModuleType("lm_eval.api"))):
-        monkeypatch.setitem(sys.modules, name, value)
-    monkeypatch.setitem(sys.modules, "lm_eval.api.model", module)
-    prompt = torch.randn(3, backbone.hidden_size)
-    model = lm_eval_model(backbone, prompt, batch_size=4)
-    assert isinstance(model, LM)
-    assert model.based
-    request = types.SimpleNamespace
-    scorer = PromptScorer(backbone, prompt, batch_size=4)
-    assert model.loglikelihood([request(args=("the cat", " yes"))]) == scorer.loglikelihoods([("the cat", " yes")])
-    stop = {"until": ["\n"], "max_gen_toks": 4}
-    assert model.generate_until([request(args=("the cat", stop))]) == scorer.greedy_until([("the cat", stop)])

@@ -7,25 +7,23 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
 
+import softprompt.tasks.generated.agreement as agreement
+import softprompt.tasks.generated.arguments as arguments
+import softprompt.tasks.generated.causes as causes
+import softprompt.tasks.generated.coreference as coreference
+import softprompt.tasks.generated.entailment as entailment
+import softprompt.tasks.generated.extraction as extraction
+import softprompt.tasks.generated.pairs as pairs
+import softprompt.tasks.generated.paraphrase as paraphrase
+import softprompt.tasks.generated.reports as reports
+import softprompt.tasks.generated.senses as senses
+import softprompt.tasks.generated.sentiment as sentiment
+import softprompt.tasks.generated.sentiment_words as sentiment_words
+import softprompt.tasks.generated.similarity as similarity
+import softprompt.tasks.generated.topics as topics
+import softprompt.tasks.generated.word_order as word_order
 from softprompt.errors import DataError
 from softprompt.tasks import preprocessors as form
-from softprompt.tasks.generated import (
-    agreement,
-    arguments,
-    causes,
-    coreference,
-    entailment,
-    extraction,
-    pairs,
-    paraphrase,
-    reports,
-    senses,
-    sentiment,
-    sentiment_words,
-    similarity,
-    topics,
-    word_order,
-)
 from softprompt.tasks.generated.draw import FreeRowMaker, GeneratedRow, RowMaker, rows
 from softprompt.tasks.natural import Natural, generic, natural_form
 from softprompt.tasks.rows import BadRows, Form, Row

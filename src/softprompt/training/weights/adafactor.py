@@ -1,4 +1,4 @@
-"""Optimisers of weights: Adafactor as T5 was pre-trained and is fine-tuned with it
+"""Optimisers of weights: FactoredAdafactor as T5 was pre-trained and is fine-tuned with it
 (Shazeer and Stern 2018; T5X's optimiser), and AdamW.
 
 Factored second moments, update clipping, no first moment, and parameter scaling: a step is the rate times the root mean
@@ -19,7 +19,7 @@ CLIP = 1.0
 DECAY = 0.8
 
 
-class Adafactor:
+class FactoredAdafactor:
     """Adafactor over named float32 tensors, changed in place.
 
     Args:
@@ -118,7 +118,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, step: int, gradients: Mapping[str, Tensor]) -> None:
-        """Update every tensor that has a gradient; see `Adafactor.step`."""
+        """Update every tensor that has a gradient; see `FactoredAdafactor.step`."""
         count = step + 1 + self.step_offset
         one, two = self.BETAS
         for name, gradient in gradients.items():

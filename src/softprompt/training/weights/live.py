@@ -17,7 +17,7 @@ from softprompt.backbones.base import Backbone, ExampleLosses
 from softprompt.backbones.load import wrap
 from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
-from softprompt.training.weights.adafactor import Adafactor
+from softprompt.training.weights.adafactor import FactoredAdafactor
 
 
 class LiveModel:
@@ -84,9 +84,9 @@ class LiveModel:
             master.copy_(values[name])
         self.publish()
 
-    def optimizer(self, rate: float, step_offset: int, parameter_scaling: bool) -> Adafactor:
+    def optimizer(self, rate: float, step_offset: int, parameter_scaling: bool) -> FactoredAdafactor:
         """Adafactor over the masters."""
-        return Adafactor(self.masters, rate=rate, step_offset=step_offset, parameter_scaling=parameter_scaling)
+        return FactoredAdafactor(self.masters, rate=rate, step_offset=step_offset, parameter_scaling=parameter_scaling)
 
     def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """The gradient's norm over all tensors."""

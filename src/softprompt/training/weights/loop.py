@@ -26,7 +26,7 @@ from softprompt.training.loop import Observer, Progress
 from softprompt.training.run_dir import RunDir
 from softprompt.training.runs import Run
 from softprompt.training.stream import RowStream
-from softprompt.training.weights.adafactor import Adafactor, AdamW
+from softprompt.training.weights.adafactor import AdamW, FactoredAdafactor
 from softprompt.training.weights.live import LiveModel
 from softprompt.training.weights.settings import TuneSettings
 from softprompt.training.weights.tuned import ModelState, TunedModel, state_of
@@ -96,7 +96,7 @@ class Tuning:
         self, backbone: Backbone, live: LiveModel, run: Run, settings: TuneSettings, folder: Path | None
     ) -> None:
         self.backbone, self.live, self.run, self.settings, self.folder = backbone, live, run, settings, folder
-        self.optimizer: Adafactor | AdamW = self._make_optimizer(settings.adafactor_step_offset)
+        self.optimizer: FactoredAdafactor | AdamW = self._make_optimizer(settings.adafactor_step_offset)
         self.rows = TokenStream(run, settings.batch_tokens)
         self.micro_tokens = settings.micro_batch_tokens or default_micro_tokens(backbone)
         self.result = TunedModel(name=run.name, seed=run.seed)
@@ -105,7 +105,7 @@ class Tuning:
         self.losses: list[float] = []
         start_peak_memory(backbone.device)
 
-    def _make_optimizer(self, offset: int) -> Adafactor | AdamW:
+    def _make_optimizer(self, offset: int) -> FactoredAdafactor | AdamW:
         settings = self.settings
         if settings.optimizer == "adamw":
             return AdamW(self.live.masters, rate=settings.learning_rate, step_offset=offset)

@@ -21,7 +21,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
 from softprompt.backbones.sharding import blocks
 from softprompt.errors import UsageError
-from softprompt.training.weights.adafactor import Adafactor
+from softprompt.training.weights.adafactor import FactoredAdafactor
 from softprompt.training.weights.live import LiveModel
 
 
@@ -74,7 +74,7 @@ class ShardedModel(LiveModel):
         parallel.sum_over_processes([total])
         return total.sqrt()
 
-    def optimizer(self, rate: float, step_offset: int, parameter_scaling: bool) -> Adafactor:
+    def optimizer(self, rate: float, step_offset: int, parameter_scaling: bool) -> FactoredAdafactor:
         shapes = {name: tuple(p.shape) for name, p in self.parameters.items()}
         return ShardedAdafactor(
             self.masters, shapes, rate=rate, step_offset=step_offset, parameter_scaling=parameter_scaling
@@ -108,7 +108,7 @@ class ShardedModel(LiveModel):
         yield wrap(plain, self.backbone.tokenizer, name=self.backbone.name, fingerprint=self.backbone.fingerprint)
 
 
-class ShardedAdafactor(Adafactor):
+class ShardedAdafactor(FactoredAdafactor):
     """Adafactor whose statistics are those of the whole tensors: sums over the first axis run over processes.
 
     Args:

@@ -17,7 +17,7 @@ from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob
 from softprompt.training.data import mixture_run
 from softprompt.training.loop import Progress
-from softprompt.training.weights.adafactor import Adafactor, factored
+from softprompt.training.weights.adafactor import FactoredAdafactor, factored
 from softprompt.training.weights.data import mixed_run, tuning_data
 from softprompt.training.weights.live import LiveModel
 from softprompt.training.weights.loop import TokenStream
@@ -116,7 +116,7 @@ def test_adafactor_matches_transformers() -> None:
     torch.manual_seed(0)
     ours = {"matrix": torch.randn(130, 140), "vector": torch.randn(150)}
     theirs = [torch.nn.Parameter(t.clone()) for t in ours.values()]
-    reference = optimization.Adafactor(
+    reference = optimization.FactoredAdafactor(
         theirs,
         lr=0.01,
         scale_parameter=True,
@@ -125,7 +125,7 @@ def test_adafactor_matches_transformers() -> None:
         clip_threshold=1.0,
         weight_decay=0.0,
     )
-    optimizer = Adafactor(ours, rate=0.01)
+    optimizer = FactoredAdafactor(ours, rate=0.01)
     assert [factored(t.shape) for t in ours.values()] == [True, False]
     for step in range(5):
         gradients = {name: torch.randn_like(t) * (step + 1) for name, t in ours.items()}
