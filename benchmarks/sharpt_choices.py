@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from softprompt.methods.sharpt.figures import relations_heatmap
 
 from softprompt import artifacts
 from softprompt.backbones.load import load_backbone
@@ -34,6 +33,7 @@ from softprompt.methods.sharpt.use import skill_use
 from softprompt.prompts.init import default_init, initial_prompts
 from softprompt.prompts.latent import PreparedRows
 from softprompt.prompts.stack import PromptStack
+from softprompt.report.skills import relations_heatmap
 from softprompt.tasks.catalog import load_task
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import train_prompts

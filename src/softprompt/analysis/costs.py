@@ -1,4 +1,4 @@
-"""What the cells of a study cost, as a transfer alone would have to pay it (`softprompt.methods.spot.cost`).
+"""What the cells of a study cost, as a transfer alone would have to pay it (`softprompt.methods.method`).
 
 Prompt tuning counts two forward tokens a training position (forward, and back to the prompt), model tuning three
 (gradients of the weights as well), validation one; so does a position of SharPT's instance encoder, which reads each row
@@ -17,7 +17,7 @@ from softprompt.study.ledger import Ledger, Record
 from softprompt.study.settings import FEW_STEPS, Study
 
 TRAINING_FACTOR = 2
-"""As `softprompt.methods.spot.cost.TRAINING_FACTOR`, which needs torch."""
+"""As `softprompt.methods.method.TRAINING_FACTOR`, which needs torch."""
 MODEL_TRAINING_FACTOR = 3
 
 

@@ -31,7 +31,7 @@ class Cost:
     Attributes:
         steps: tuning steps.
         tokens: forward-token equivalents of training and of the validation that choices were made on
-            (`softprompt.methods.spot.cost`); the final measurement is no part of the search and not counted.
+            (`softprompt.methods.method`); the final measurement is no part of the search and not counted.
         seconds: of training and validation, as measured.
     """
 

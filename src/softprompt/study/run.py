@@ -192,22 +192,8 @@ def run_study(
             if isinstance(executor, str)
             else executor
         )
-        provenance = {
-            "study": study.name,
-            "command": " ".join(sys.argv),
-            "executor": executor if isinstance(executor, str) else type(executor).__name__,
-        }
-
-        def order(pack: Pack) -> Order:
-            return Order(
-                ledger=str(ledger.folder.resolve()),
-                study=study.plain(),
-                pack=pack.plain(),
-                runner=runner,
-                options=dict(runner_options or {}),
-                provenance=provenance,
-            )
-
+        name = executor if isinstance(executor, str) else type(executor).__name__
+        order = _orders(study, ledger, runner, dict(runner_options or {}), name)
         state = _State(study=study, grid=grid, ledger=ledger, executor=made, observer=observer, order=order)
         try:
             with _terminable():
@@ -215,6 +201,21 @@ def run_study(
         finally:
             if isinstance(executor, str):
                 made.close()
+
+
+def _orders(
+    study: Study, ledger: Ledger, runner: str, options: dict[str, Any], executor: str
+) -> Callable[[Pack], Order]:
+    """What gives a pack to a worker, wherever it is."""
+    provenance = {"study": study.name, "command": " ".join(sys.argv), "executor": executor}
+
+    def order(pack: Pack) -> Order:
+        return Order(
+            ledger=str(ledger.folder.resolve()), study=study.plain(), pack=pack.plain(), runner=runner, options=options,
+            provenance=provenance,
+        )  # fmt: skip
+
+    return order
 
 
 def _note(ledger: Ledger, study: Study, facts: Facts) -> None:

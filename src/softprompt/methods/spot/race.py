@@ -24,7 +24,7 @@ KEEP = 0.3
 LOOK_ROWS = 100
 """Selecting rows that a rung ranks by, where nothing else is said: dropping needs a rough order only."""
 TRAINING_FACTOR = 2
-"""As `softprompt.methods.spot.cost.TRAINING_FACTOR`, which needs torch."""
+"""As `softprompt.methods.method.TRAINING_FACTOR`, which needs torch."""
 
 
 def check_keep(keep: float) -> None:

@@ -116,7 +116,7 @@ def test_adafactor_matches_transformers() -> None:
     torch.manual_seed(0)
     ours = {"matrix": torch.randn(130, 140), "vector": torch.randn(150)}
     theirs = [torch.nn.Parameter(t.clone()) for t in ours.values()]
-    reference = optimization.FactoredAdafactor(
+    reference = optimization.Adafactor(
         theirs,
         lr=0.01,
         scale_parameter=True,
