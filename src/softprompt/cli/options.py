@@ -60,7 +60,15 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the run 
 SkipBad = Annotated[int, typer.Option("--skip-bad", help="Bad rows a split may leave out.", min=0)]
 Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]
 MaxRows = Annotated[int | None, typer.Option("--max-rows", help="At most this many rows.", min=1)]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer in free text.", min=1)]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-new-tokens",
+        help="Longest answer in free text (default: 64, or a quarter of what a small decoder holds).",
+        min=1,
+        show_default=False,
+    ),
+]
 Texts = Annotated[
     list[str] | None, typer.Argument(help="Texts, as people write them: the prompt words them.", show_default=False)
 ]

@@ -34,7 +34,7 @@ def predict(
     as_is: o.AsIs = False,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the library.")] = None,
     library: Annotated[str | None, typer.Option("--library", help="Where the prompt is.")] = None,
-    max_new_tokens: o.MaxNewTokens = 64,
+    max_new_tokens: o.MaxNewTokens = None,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
@@ -170,7 +170,7 @@ def answered(
     kept: Kept | None,
     *,
     as_is: bool = False,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
 ) -> Predictions:
     """The answers, with a bar; says how many texts were cut."""
     from softprompt.inference.predict import predict as answer_rows

@@ -251,7 +251,7 @@ def evaluate(
     data: o.Data = None,
     split: o.Split = "validation",
     max_rows: o.MaxRows = None,
-    max_new_tokens: o.MaxNewTokens = 64,
+    max_new_tokens: o.MaxNewTokens = None,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
@@ -261,6 +261,7 @@ def evaluate(
     from softprompt.cli.training import eval_jobs, worded_as_tuned
     from softprompt.inference.evaluate import evaluate
     from softprompt.methods.sharpt.space import load_prompter, load_space
+    from softprompt.tasks.encoded import answer_room
 
     folders = [Path(name) for name in o.words(prompt, "--prompt")]
     tasks = o.open_tasks(o.words(task, "--task"), data)
@@ -269,9 +270,10 @@ def evaluate(
     prompter = load_prompter(folders, model)
     pairs = [(i, j) for i in range(len(tasks)) for j in range(len(folders))]
     worded = [worded_as_tuned(t, spaces, "auto", model) for t in tasks]
-    jobs = eval_jobs([worded[i][j] for i, j in pairs], [j for _, j in pairs], split, max_rows, model, prompter)
+    most = answer_room(model, max_new_tokens)
+    jobs = eval_jobs([worded[i][j] for i, j in pairs], [j for _, j in pairs], split, max_rows, model, prompter, most)
     with counting("evaluating") as progress:
-        found = evaluate(model, prompter, jobs, max_target_tokens=max_new_tokens, progress=progress)
+        found = evaluate(model, prompter, jobs, max_target_tokens=most, progress=progress)
     rows = [
         {"task": tasks[i].name, "prompt": folders[j], "rows": len(job.split), **evaluation.scores}
         for (i, j), job, evaluation in zip(pairs, jobs, found, strict=True)
@@ -290,7 +292,7 @@ def predict(
     text_column: o.TextColumns = None,
     answer_column: o.AnswerColumn = "prediction",
     as_is: o.AsIs = False,
-    max_new_tokens: o.MaxNewTokens = 64,
+    max_new_tokens: o.MaxNewTokens = None,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",

@@ -42,7 +42,7 @@ def write(
     data: o.Data = None,
     split: Annotated[str, typer.Option("--split", help="test, or validation for a rehearsal.")] = "test",
     partial: Annotated[bool, typer.Option("--partial", help="Allow other row counts than the official ones.")] = False,
-    max_new_tokens: o.MaxNewTokens = 64,
+    max_new_tokens: o.MaxNewTokens = None,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
@@ -51,7 +51,7 @@ def write(
     """Answer the test rows of every task and write a checked submission."""
     from softprompt.inference.evaluate import EvalJob, answers, canonical_text
     from softprompt.prompts.stack import PromptStack
-    from softprompt.tasks.encoded import encode_split, input_room
+    from softprompt.tasks.encoded import answer_room, encode_split, input_room
     from softprompt.tasks.submission import GLUE, SUPERGLUE, Answers, write_submission
     from softprompt.tasks.tuned import as_tuned
 
@@ -67,13 +67,12 @@ def write(
     prompts = {t.name: prompts[t.name] for t in tasks}
     tasks = [as_tuned(t, store.get(prompts[t.name]).manifest, model.tokenizer) for t in tasks]
     stack = PromptStack.of([store.load(p, model).float().to(model.device) for p in prompts.values()])
-    splits = [
-        encode_split(t.split(split), model, max_input_tokens=input_room(model, stack, t.labels), max_target_tokens=None)
-        for t in tasks
-    ]
+    most = answer_room(model, max_new_tokens)
+    room = {t.name: input_room(model, stack, t.labels, most) for t in tasks}
+    splits = [encode_split(t.split(split), model, max_input_tokens=room[t.name], max_target_tokens=None) for t in tasks]
     jobs = [EvalJob(run=i, task=t, split=s) for i, (t, s) in enumerate(zip(tasks, splits, strict=True))]
     with counting("answering") as progress:
-        found = answers(model, stack, jobs, max_target_tokens=max_new_tokens, progress=progress)
+        found = answers(model, stack, jobs, max_target_tokens=most, progress=progress)
     canonical = canonical_text(model)
     given = [
         Answers(

@@ -213,7 +213,7 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option("--predictions", help="Write every answer here, as jsonl.")
     ] = None,
-    max_new_tokens: o.MaxNewTokens = 64,
+    max_new_tokens: o.MaxNewTokens = None,
     text_column: o.TextColumns = None,
     label_column: o.LabelColumn = None,
     kind: o.Kind = None,
@@ -226,6 +226,7 @@ def evaluate(
 ) -> Answer:
     """Score prompts on tasks; without --prompt the bare backbone."""
     from softprompt.inference.evaluate import evaluate
+    from softprompt.tasks.encoded import answer_room
 
     tasks = o.open_tasks(
         o.words(task, "--task"), data, skip_bad=skip_bad, text_column=text_column, label_column=label_column, kind=kind
@@ -236,9 +237,10 @@ def evaluate(
     kept = kept_of(library, names)
     pairs = [(i, j) for i in range(len(tasks)) for j in range(len(kept))]
     worded = [worded_as_tuned(t, kept, wording, model) for t in tasks]
-    jobs = eval_jobs([worded[i][j] for i, j in pairs], [j for _, j in pairs], split, max_rows, model, prompter)
+    most = answer_room(model, max_new_tokens)
+    jobs = eval_jobs([worded[i][j] for i, j in pairs], [j for _, j in pairs], split, max_rows, model, prompter, most)
     with counting("evaluating") as progress:
-        found = evaluate(model, prompter, jobs, max_target_tokens=max_new_tokens, progress=progress)
+        found = evaluate(model, prompter, jobs, max_target_tokens=most, progress=progress)
     rows = [
         {
             "task": tasks[i].name,
@@ -270,7 +272,13 @@ def worded_as_tuned(task: Task, kept: Sequence[Kept | None], form: str, backbone
 
 
 def eval_jobs(
-    tasks: Sequence[Task], runs: Sequence[int], split: str, most: int | None, backbone: Backbone, prompter: Any
+    tasks: Sequence[Task],
+    runs: Sequence[int],
+    split: str,
+    most: int | None,
+    backbone: Backbone,
+    prompter: Any,
+    answer_tokens: int,
 ) -> list[EvalJob]:
     """One job a task and run; rows that are worded alike are tokenised once. Says how many texts were cut."""
     from softprompt.inference.evaluate import EvalJob
@@ -282,7 +290,7 @@ def eval_jobs(
         rows = task.split(split, max_rows=most)
         key = (task.name, rows.fingerprint)
         if key not in made:
-            room = input_room(backbone, prompter, task.labels)
+            room = input_room(backbone, prompter, task.labels, answer_tokens)
             made[key] = encode_split(rows, backbone, max_input_tokens=room, max_target_tokens=None)
             if made[key].cut_inputs:
                 say(f"task {task.name}: {made[key].cut_inputs} of {len(rows)} inputs cut to the {room} tokens that fit")

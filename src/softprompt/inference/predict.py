@@ -9,7 +9,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import EvalJob, answers, canonical_text
 from softprompt.prompts.prompter import Prompter
-from softprompt.tasks.encoded import encode_split, input_room
+from softprompt.tasks.encoded import answer_room, encode_split, input_room
 from softprompt.tasks.rows import UNKNOWN_TARGET
 from softprompt.tasks.sources import MemorySource
 from softprompt.tasks.task import Example, Split, Task
@@ -50,7 +50,7 @@ def predict(
     kept: Kept | None = None,
     *,
     as_is: bool = False,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Answer rows with a prompt; on the rows of a split the answers are those of `evaluate`.
@@ -61,7 +61,7 @@ def predict(
         rows: texts, or rows of columns, which the prompt's wording turns into texts.
         kept: what the prompt keeps: its manifest. None leaves texts as they are.
         as_is: the texts are worded already.
-        max_new_tokens: longest answer in free text; a task with labels answers with one of them.
+        max_new_tokens: longest answer in free text (`answer_room` where None); a task with labels answers with one of them.
         progress: called with (rows done, rows in all).
 
     Raises:
@@ -74,10 +74,11 @@ def predict(
     split = Split.of(
         "test", [Example(key=f"row/{i}", inputs=read(row), targets=UNKNOWN_TARGET) for i, row in enumerate(rows)]
     )
-    room = input_room(backbone, prompter, task.labels)
+    most = answer_room(backbone, max_new_tokens)
+    room = input_room(backbone, prompter, task.labels, most)
     encoded = encode_split(split, backbone, max_input_tokens=room, max_target_tokens=None)
     job = EvalJob(run=0, task=task, split=encoded)
-    (found,) = answers(backbone, prompter, [job], max_target_tokens=max_new_tokens, progress=progress)
+    (found,) = answers(backbone, prompter, [job], max_target_tokens=most, progress=progress)
     canonical = canonical_text(backbone)
     made = [Prediction(output=text, label=_label(wording, text, canonical)) for text, _ in found]
     return Predictions(rows=made, cut=encoded.cut_inputs)

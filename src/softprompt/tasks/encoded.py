@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 CHUNK = 1024
 """Examples tokenised at a time."""
 
+ANSWER_TOKENS = 64
+"""Longest answer in free text where none is asked for, tokens."""
+
 _FORMAT = "softprompt-encoded-2"
 _PROBES = ["A probe: 12.5% of the text, naïve or not?", "not_entailment", " 日本語 ", ""]
 
@@ -135,8 +138,17 @@ class Lengthy(Protocol):
         """P, of the longest prompt."""
 
 
+def answer_room(backbone: Backbone, asked: int | None = None) -> int:
+    """The most tokens of a free-text answer: what was asked for, else 64, or a quarter of what a small decoder holds."""
+    if asked is not None:
+        return asked
+    if backbone.kind != "causal" or backbone.max_length is None:
+        return ANSWER_TOKENS
+    return max(1, min(ANSWER_TOKENS, backbone.max_length // 4))
+
+
 def input_room(
-    backbone: Backbone, prompter: Lengthy | int | None, labels: Sequence[str] | None, answer_tokens: int = 64
+    backbone: Backbone, prompter: Lengthy | int | None, labels: Sequence[str] | None, answer_tokens: int = ANSWER_TOKENS
 ) -> int | None:
     """The most input tokens that fit beside prompt and answer; None where the backbone has no limit.
 

@@ -10,7 +10,8 @@ from tests.cli import call
 from tests.models import save_tiny, tiny_backbone
 
 from softprompt.errors import UsageError
-from softprompt.tasks.encoded import check_labels, encode_split, input_room
+from softprompt.inference.predict import predict
+from softprompt.tasks.encoded import ANSWER_TOKENS, answer_room, check_labels, encode_split, input_room
 from softprompt.tasks.task import Task
 from softprompt.training.data import task_data
 from softprompt.training.settings import TrainSettings
@@ -55,6 +56,23 @@ def test_a_prompt_that_leaves_no_room_is_refused() -> None:
     task = Task.from_rows(long_rows())
     with pytest.raises(UsageError, match=r"leave no room for the text.*--prompt-length"):
         task_data(backbone, task, TrainSettings(steps=1, prompt_length=256))
+
+
+@pytest.mark.parametrize(("positions", "most"), [(64, 16), (256, ANSWER_TOKENS), (2, 1), (None, ANSWER_TOKENS)])
+def test_a_small_decoder_leaves_room_for_the_text(positions: int | None, most: int) -> None:
+    backbone = tiny_backbone("gpt2")
+    backbone.max_length = positions
+    assert answer_room(backbone) == most
+    assert answer_room(backbone, 200) == 200
+
+
+def test_an_answer_that_was_asked_for_has_its_room() -> None:
+    backbone = tiny_backbone("gpt2")
+    backbone.max_length = 64
+    found = predict(backbone, None, [LONG], max_new_tokens=50)
+    assert found.cut == 1
+    with pytest.raises(UsageError, match=r"answers of up to 64 leave no room"):
+        predict(backbone, None, [LONG], max_new_tokens=64)
 
 
 @pytest.mark.parametrize("kind", ["llama", "encdec"])
