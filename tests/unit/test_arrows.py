@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "prompts": BASE | {"backbones"},
     "tasks": BASE | {"backbones"},
     "library": CORE,
+    "interop": {"library"},
     "inference": CORE | {"library"},
     "training": CORE | {"inference"},
     "methods": TRAINING | {"library"},
