@@ -24,6 +24,8 @@ from softprompt.tasks.task import Task
 DEFAULT_BATCH_TOKENS = 8192
 
 Scoring = Literal["auto", "labels", "generate"]
+Answer = tuple[str, int, float | None]
+"""Its text, the positions it took, and the loss of the gold label in nats where labels were scored."""
 SCORINGS: tuple[Scoring, ...] = ("auto", "labels", "generate")
 """How answers are found; ``auto``: by label for decoder-only backbones on tasks with labels, else generated."""
 
@@ -59,11 +61,14 @@ class Evaluation:
         scores: metric name to percent, and ``score``, their mean.
         predictions: one text a row, in the order of the job's rows; where labels were scored, one of the labels.
         tokens: input, prompt and generated positions that went through the backbone.
+        label_loss: where labels were scored, the mean over rows of the negative log-probability of the gold label among the
+            labels, nats; None where answers were generated or no gold is a label.
     """
 
     scores: dict[str, float]
     predictions: list[str]
     tokens: int = field(default=0, compare=False)
+    label_loss: float | None = None
 
 
 def canonical_text(backbone: Backbone) -> Callable[[str], str]:
@@ -136,21 +141,35 @@ def answers(
     Returns:
         For each job, (text, positions that went through the backbone) of its rows in order.
     """
+    found = _answered(backbone, prompter, jobs, max_target_tokens, batch_tokens, progress)
+    return [[(text, tokens) for text, tokens, _ in job] for job in found]
+
+
+def _answered(
+    backbone: Backbone,
+    prompter: Prompter | None,
+    jobs: Sequence[EvalJob],
+    max_target_tokens: int,
+    batch_tokens: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[list[Answer]]:
+    """As `answers`, with the loss of the gold label where labels were scored."""
     place = [(j, int(r)) for j, job in enumerate(jobs) for r in job.row_numbers()]
     lengths = np.asarray([len(jobs[j].split.inputs(r)) for j, r in place], dtype=np.int64)
-    ways = [_way(backbone, job, max_target_tokens) for job in jobs]
+    ways = _ways(backbone, jobs, place, max_target_tokens)
     prompt_length = prompter.prompt_length if prompter is not None else 0
-    found: dict[int, tuple[str, int]] = {}
+    found: dict[int, Answer] = {}
     batch_tokens = min(parallel.gather(batch_tokens))  # a process short of memory asks for less: all must cut alike
     for way in dict.fromkeys(ways):
-        group = np.asarray([i for i, (j, _) in enumerate(place) if ways[j] == way], dtype=np.int64)
+        group = np.asarray([i for i in range(len(place)) if ways[i] == way], dtype=np.int64)
         parts = length_batches(lengths[group] + way.behind, prompt_length, batch_tokens)
         for part in parallel.shares(parts, in_step=backbone.sharded):
             rows = [(jobs[place[i][0]], place[i][1]) for i in group[part]]
             batch = TokenBatch.of([job.split.inputs(r) for job, r in rows], device=backbone.device)
             answered = way.answer(backbone, batch, prompts_for(backbone, prompter, rows))
-            for i, (text, tokens) in zip(group[part], answered, strict=True):
-                found[int(i)] = (text, int(lengths[i]) + prompt_length + tokens)
+            for i, (job, row), (text, tokens, logs) in zip(group[part], rows, answered, strict=True):
+                loss = way.loss(job.split.examples[row].targets, logs)
+                found[int(i)] = (text, int(lengths[i]) + prompt_length + tokens, loss)
             if progress is not None:
                 progress(len(found), len(place))
     for other in parallel.gather(found):
@@ -176,16 +195,17 @@ def evaluate(
     Raises:
         UsageError: a job has no rows, or no row has a gold label.
     """
-    found = answers(
-        backbone, prompter, jobs, max_target_tokens=max_target_tokens, batch_tokens=batch_tokens, progress=progress
-    )
+    found = _answered(backbone, prompter, jobs, max_target_tokens, batch_tokens, progress)
     canonical = canonical_text(backbone)
     results: list[Evaluation] = []
     for job, answered in zip(jobs, found, strict=True):
-        texts = [text for text, _ in answered]
+        texts = [text for text, *_ in answered]
+        losses = [loss for *_, loss in answered if loss is not None]
         examples = [job.split.examples[int(r)] for r in job.row_numbers()]
         scores = job.task.score(texts, examples, canonical=canonical)
-        results.append(Evaluation(scores=scores, predictions=texts, tokens=sum(count for _, count in answered)))
+        tokens = sum(count for _, count, _ in answered)
+        mean = float(np.mean(losses)) if losses else None
+        results.append(Evaluation(scores=scores, predictions=texts, tokens=tokens, label_loss=mean))
     return results
 
 
@@ -203,21 +223,42 @@ class Way:
     depth: int
     behind: int = 0
 
-    def answer(self, backbone: Backbone, batch: TokenBatch, prompts: PromptBatch | None) -> list[tuple[str, int]]:
-        """By row, its answer and the positions that this took behind the row's text."""
+    def answer(
+        self, backbone: Backbone, batch: TokenBatch, prompts: PromptBatch | None
+    ) -> list[tuple[str, int, list[float]]]:
+        """By row, its answer, the positions that this took behind the row's text, and the labels' log-probabilities."""
         if self.labels is None:
             outputs = backbone.generate(batch, prompts, self.depth)
-            return [(text, len(ids)) for text, ids in zip(backbone.decode(outputs), outputs, strict=True)]
+            return [(text, len(ids), []) for text, ids in zip(backbone.decode(outputs), outputs, strict=True)]
         candidates = backbone.tokenize_targets(list(self.labels))
         texts = backbone.decode(candidates)
         scores = backbone.label_scores(batch, prompts, [candidates] * batch.size)
-        return [(texts[int(row.argmax())], self.behind) for row in scores]
+        return [(texts[int(row.argmax())], self.behind, row.log_softmax(-1).tolist()) for row in scores]
+
+    def loss(self, gold: str, logs: Sequence[float]) -> float | None:
+        """Nats of the gold label among the labels; None where it is none of them, or nothing was scored."""
+        return -logs[self.labels.index(gold)] if self.labels is not None and gold in self.labels else None
 
 
-def _way(backbone: Backbone, job: EvalJob, max_target_tokens: int) -> Way:
-    if scoring_of(backbone, job.task.labels, job.scoring) == "generate":
-        return Way(None, answer_budget(backbone, job.task, job.split, max_target_tokens))
-    return by_label(backbone, job.task.labels or ())
+def _ways(
+    backbone: Backbone, jobs: Sequence[EvalJob], place: Sequence[tuple[int, int]], max_target_tokens: int
+) -> list[Way]:
+    """How each (job, row) is answered: as the task that judges the row says, which in a union differs by row."""
+    known: dict[tuple[int, int], Way] = {}
+    ways = []
+    for j, row in place:
+        judge = jobs[j].task.judge_of(jobs[j].split.examples[row])
+        if (j, id(judge)) not in known:
+            known[j, id(judge)] = _way(backbone, jobs[j], judge, max_target_tokens)
+        ways.append(known[j, id(judge)])
+    return ways
+
+
+def _way(backbone: Backbone, job: EvalJob, judge: Task, max_target_tokens: int) -> Way:
+    free_part = judge is not job.task and not judge.labels
+    if free_part or scoring_of(backbone, judge.labels, job.scoring) == "generate":
+        return Way(None, answer_budget(backbone, judge, job.split, max_target_tokens))
+    return by_label(backbone, judge.labels or ())
 
 
 def by_label(backbone: Backbone, labels: Sequence[str]) -> Way:

@@ -231,8 +231,8 @@ class Method(Protocol):
 
 
 def forward_tokens(results: Iterable[RunResult]) -> int:
-    """Forward-token equivalents of some runs, validation included, so that methods can be compared honestly."""
-    return sum(TRAINING_FACTOR * r.tokens + r.eval_tokens for r in results)
+    """Forward-token equivalents of some runs, validation and instance encodings included, so that methods can be compared honestly."""
+    return sum(TRAINING_FACTOR * r.tokens + r.eval_tokens + r.encoder_tokens for r in results)
 
 
 def best_of(results: Sequence[RunResult]) -> RunResult:

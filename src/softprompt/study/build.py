@@ -230,7 +230,7 @@ def _races(grid: Grid) -> None:
     study = grid.study
     sources = [grid.named("source", f"{source}.{seed}") for source in study.sources for seed in study.seeds]
     keys = [cell.key for cell in sources]
-    rule = {"keep": KEEP, "look_rows": LOOK_ROWS}
+    rule = {"keep": KEEP, "look_rows": LOOK_ROWS, "ranked_by": "label-loss"}
     spec = {**rule, "sources": keys, "names": [[cell.spec["source"], cell.spec["seed"]] for cell in sources]}
     for target in study.targets if study.strategies.race else ():
         steps = race_steps(study.target.steps, len(sources) + 1)

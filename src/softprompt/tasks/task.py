@@ -352,6 +352,15 @@ class Task:
 
         return score(self.metrics, self.labels, predictions, examples, canonical)
 
+    def judge_of(self, example: Example) -> Task:
+        """The task whose labels and metrics an example is answered and judged by: this one, or a part of a union."""
+        return self
+
+    @property
+    def scored_by_label(self) -> bool:
+        """Whether any row can be answered by scoring labels instead of generating."""
+        return bool(self.labels)
+
     def with_skip_bad(self, count: int) -> Task:
         """This task, allowed to leave out ``count`` bad rows a split."""
         return replace(self, skip_bad=count)

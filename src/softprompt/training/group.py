@@ -261,6 +261,7 @@ class Group:
                 "loss": float(np.mean(losses)) if losses else None,
                 "score": score,
                 "metrics": evaluation.scores,
+                **({} if evaluation.label_loss is None else {"label_loss": evaluation.label_loss}),
                 **({} if most is None else {"rows": len(job.row_numbers())}),
             }
             self.losses[i] = []
@@ -274,8 +275,8 @@ class Group:
         return records
 
     def scoring(self, run: int) -> Scoring:
-        """How a run's answers are found; scoring by label only where its task has labels."""
-        return self.settings.scoring if self.runs[run].task.labels else "generate"
+        """How a run's answers are found; scoring by label only where its task, or a part of it, has labels."""
+        return self.settings.scoring if self.runs[run].task.scored_by_label else "generate"
 
     def stale(self) -> list[int]:
         """Active runs whose last ``patience`` validations brought no improvement."""

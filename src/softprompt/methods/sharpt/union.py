@@ -31,6 +31,15 @@ class UnionTask(Task):
 
     parts: Mapping[str, Task]
 
+    def judge_of(self, example: Example) -> Task:
+        """The task that the row comes from."""
+        return self.parts[example.key.split("/", 1)[0]]
+
+    @property
+    def scored_by_label(self) -> bool:
+        """Whether a part has labels; rows of the others are answered by generating."""
+        return any(part.labels for part in self.parts.values())
+
     def score(
         self,
         predictions: Sequence[str],
@@ -40,7 +49,7 @@ class UnionTask(Task):
         """Each task's score in percent by its name, and ``score``, their mean over the tasks that have rows here."""
         rows: dict[str, list[int]] = {}
         for i, example in enumerate(examples):
-            rows.setdefault(example.key.split("/", 1)[0], []).append(i)
+            rows.setdefault(self.judge_of(example).name, []).append(i)
         scores = {
             name: self.parts[name].score([predictions[i] for i in own], [examples[i] for i in own], canonical)["score"]
             for name, own in rows.items()
@@ -49,7 +58,7 @@ class UnionTask(Task):
 
     def groups(self, examples: Sequence[Example]) -> list[str]:
         """For each example what its own task judges it together with."""
-        parts = [self.parts[example.key.split("/", 1)[0]] for example in examples]
+        parts = [self.judge_of(example) for example in examples]
         return [f"{part.name} {part.groups([e])[0]}" for part, e in zip(parts, examples, strict=True)]
 
 

@@ -109,12 +109,15 @@ def halving(
 
 
 def standing(result: RunResult) -> tuple[float, float]:
-    """Higher is better: the best score so far, rough looks included, then the negative of the latest training loss.
+    """Higher is better: the negative mean label loss on the selecting rows at the latest look.
 
-    On few validation rows whole fields tie.
+    Where answers are generated there is none: then the best score so far, rough looks included, and the negative of the
+    latest training loss, since on few validation rows whole fields tie.
     """
     if not result.curve:
         return -math.inf, -math.inf
+    if (told := result.curve[-1].get("label_loss")) is not None:
+        return (-math.inf if math.isnan(told) else -float(told)), 0.0
     last = result.curve[-1]["loss"]
     return max(float(record["score"]) for record in result.curve), -math.inf if last is None else -last
 

@@ -33,8 +33,8 @@ class TransferSettings:
         generic: name of the one source prompt of the strategy ``generic``.
         race_keep: share of a race's field that survives each rung, in (0, 1); each rung is 1 / race_keep times as late as the
             one before (`softprompt.methods.spot.race`, with what it costs).
-        race_rows: at most this many selecting rows rank a race's field at a rung, a seeded subset, ties by training loss; 0
-            for all. Checkpoints are chosen on all of them, at ``eval_every``.
+        race_rows: at most this many selecting rows rank a race's field at a rung, a seeded subset, by their mean label loss (by
+            score, ties by training loss, where answers are generated); 0 for all. Checkpoints are chosen on all of them, at ``eval_every``.
         level: coverage of the guard's interval, in (0, 1).
     """
 

@@ -12,7 +12,7 @@ from tests.models import CAUSAL_KINDS, tiny_backbone
 from tests.unit.methods.sharpt.small_tasks import SETTINGS, ListSource, WordEncoder, small_data
 from tests.unit.methods.sharpt.test_encoders import save_bert
 
-from softprompt.batch import Rows
+from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import IncompatibleBackboneError, UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob, evaluate
 from softprompt.methods.method import forward_tokens
@@ -35,7 +35,7 @@ from softprompt.methods.sharpt.train import (
     tuned_share,
     untrained_space,
 )
-from softprompt.methods.sharpt.union import drawn_rows, names_of, reference_encodings
+from softprompt.methods.sharpt.union import drawn_rows, names_of, reference_encodings, union_of
 from softprompt.prompts.latent import GENERATOR, LatentSettings
 from softprompt.study import settings
 from softprompt.tasks.catalog import declared, make
@@ -342,3 +342,33 @@ def test_decoders_are_adapted_too(kind: str) -> None:
 
 def test_studies_name_the_same_untrained_ablations() -> None:
     assert settings.SHARPT_UNTRAINED == UNTRAINED
+
+
+@pytest.mark.parametrize("scoring", ["auto", "labels"])
+def test_on_decoders_rows_of_the_union_are_answered_by_their_own_tasks_labels(scoring: Any) -> None:
+    backbone = tiny_backbone("llama")
+    own = sources(backbone)
+    own[1] = dataclasses.replace(own[1], task=dataclasses.replace(own[1].task, labels=("no", "film")))
+    union, validation = union_of(backbone, own, SETTINGS)
+    assert union.scored_by_label
+    (together,) = evaluate(backbone, None, [EvalJob(run=0, task=union, split=validation, scoring=scoring)])
+    expected = []
+    for part in own:
+        (alone,) = evaluate(backbone, None, [EvalJob(run=0, task=part.task, split=part.validation, scoring="labels")])
+        assert set(alone.predictions) <= set(part.task.labels or ())
+        expected += alone.predictions
+        assert alone.label_loss is not None
+        ids = backbone.tokenize_targets(list(part.task.labels or ()))
+        batch = TokenBatch.of([part.validation.inputs(i).tolist() for i in range(len(part.validation))])
+        logs = torch.stack(backbone.label_scores(batch, None, [ids] * batch.size)).log_softmax(-1)
+        gold = [
+            (part.task.labels or ()).index(e.targets)
+            for e in part.validation.examples
+            if e.targets in (part.task.labels or ())
+        ]
+        if len(gold) == batch.size:
+            assert alone.label_loss == pytest.approx(-float(logs[range(batch.size), gold].mean()), abs=1e-4)
+    assert together.predictions == expected
+    assert together.label_loss is not None
+    (made,) = train_space(backbone, CachedEncoder(WordEncoder()), sources(backbone), RECIPE)
+    assert set(made.result.predictions) <= {"yes", "no"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompt.errors import UsageError
-from softprompt.methods.spot.race import KEEP, fields, halving, race_cost, race_rungs
+from softprompt.methods.spot.race import KEEP, fields, halving, losers, race_cost, race_rungs
 from softprompt.methods.spot.settings import TransferSettings
 from softprompt.training.recipes import recipe
 from softprompt.training.runs import RunResult
@@ -89,3 +89,16 @@ def test_the_cost_counts_every_row() -> None:
     assert found.steps == 4 * 3 + 7
     assert found.rows == 4 * (4 * 3 + 7) + 4 * 4 + 2 * 8  # looks of four runs at step 3, two validations of one
     assert found.oracle_rows == 3 * (4 * 10 + 2 * 8)
+
+
+def test_where_labels_are_scored_the_latest_label_loss_ranks() -> None:
+    def told(name: str, *looks: tuple[float, float]) -> RunResult:
+        result = racer(name, *(score for score, _ in looks))
+        for record, (_, loss) in zip(result.curve, looks, strict=True):
+            record["label_loss"] = loss
+        return result
+
+    lucky = told("lucky", (90.0, 0.2), (50.0, 0.9))  # the best score, and the least loss, were seen earlier
+    steady = told("steady", (60.0, 0.7), (60.0, 0.6))
+    lost = told("lost", (95.0, math.nan))
+    assert losers([lucky, steady, lost], 0.4) == ["lucky", "lost"]
