@@ -1,7 +1,13 @@
 """Soft prompts on one frozen language model: tune, keep, search, transfer, serve.
 
-The names below are imported when they are first used, so that ``import softprompt`` costs nothing. ``transfer`` is the
-subpackage; the function of that name is in ``softprompt.api``, beside ``tune`` and ``search``.
+    import softprompt as sp
+
+    backbone = sp.load_backbone("smollm2")
+    task = sp.Task.from_rows(frame, text="review", label="sentiment")
+    prompt = sp.tune(backbone, task)
+    prompt.predict(["Never again."])
+
+The names below are imported when they are first used, so that ``import softprompt`` costs nothing.
 """
 
 from __future__ import annotations
@@ -12,63 +18,43 @@ from typing import TYPE_CHECKING, Any
 from softprompt.backbones.engine.native import levels as _levels
 
 if TYPE_CHECKING:
-    from softprompt.api import search, tune
-    from softprompt.backbones.base import Backbone
+    from softprompt.api import adapt, search, transfer, tune
     from softprompt.backbones.load import load_backbone
-    from softprompt.batch import PromptBatch
     from softprompt.errors import SoftpromptError
-    from softprompt.library.manifest import PromptRecord
     from softprompt.library.store import Library
-    from softprompt.prompts.init import InitSettings
-    from softprompt.prompts.prompter import Prompter
-    from softprompt.prompts.stack import PromptStack
-    from softprompt.tasks.catalog import load_task, task_names
+    from softprompt.tasks.catalog import load_task
     from softprompt.tasks.task import Task
-    from softprompt.training.loop import train_prompts
-    from softprompt.training.recipes import recipe
-    from softprompt.training.settings import TrainSettings
+    from softprompt.tuned import evaluate, predict
 
 _levels.hold()  # PyTorch reads its limits when it is loaded
 
 __version__ = "0.1.0"
 __all__ = [
-    "Backbone",
-    "InitSettings",
     "Library",
-    "PromptBatch",
-    "PromptRecord",
-    "PromptStack",
-    "Prompter",
     "SoftpromptError",
     "Task",
-    "TrainSettings",
+    "adapt",
+    "evaluate",
     "load_backbone",
     "load_task",
-    "recipe",
+    "predict",
     "search",
-    "task_names",
-    "train_prompts",
+    "transfer",
     "tune",
 ]
 
 # public name -> the module that owns it
 _OWNERS = {
-    "Backbone": "softprompt.backbones.base",
-    "InitSettings": "softprompt.prompts.init",
     "Library": "softprompt.library.store",
-    "PromptBatch": "softprompt.batch",
-    "PromptRecord": "softprompt.library.manifest",
-    "PromptStack": "softprompt.prompts.stack",
-    "Prompter": "softprompt.prompts.prompter",
     "SoftpromptError": "softprompt.errors",
     "Task": "softprompt.tasks.task",
-    "TrainSettings": "softprompt.training.settings",
+    "adapt": "softprompt.api",
+    "evaluate": "softprompt.tuned",
     "load_backbone": "softprompt.backbones.load",
     "load_task": "softprompt.tasks.catalog",
-    "recipe": "softprompt.training.recipes",
+    "predict": "softprompt.tuned",
     "search": "softprompt.api",
-    "task_names": "softprompt.tasks.catalog",
-    "train_prompts": "softprompt.training.loop",
+    "transfer": "softprompt.api",
     "tune": "softprompt.api",
 }
 
@@ -84,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_OWNERS})
+    return [*__all__, "__version__"]

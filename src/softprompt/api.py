@@ -1,6 +1,6 @@
 """The short way in Python: tune prompts, search a library for a task, transfer onto it.
 
-Everything here is a thin layer over ``training``, ``library`` and ``transfer``; the command line uses it too.
+Everything here is a thin layer over ``training``, ``library`` and ``methods``; the command line uses it too.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from softprompt import bars
 from softprompt.backbones.base import Backbone
-from softprompt.errors import UsageError
+from softprompt.errors import NonFiniteError, UsageError
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
@@ -19,6 +20,10 @@ from softprompt.library.similarity import Metric
 from softprompt.library.store import Library
 from softprompt.methods.beside import beside
 from softprompt.methods.method import PhaseObserver, Work
+from softprompt.methods.sharpt.recipes import sharpt_recipe
+from softprompt.methods.sharpt.space import Space, load_space, space_encoder
+from softprompt.methods.sharpt.train import AdaptedPrompt
+from softprompt.methods.sharpt.train import adapt as adapt_space
 from softprompt.methods.spot.run import source_entries, transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.written import write_report
@@ -30,22 +35,42 @@ from softprompt.training.loop import Observer
 from softprompt.training.recipes import recipe as recipe_named
 from softprompt.training.runs import RunResult
 from softprompt.training.settings import TrainSettings
+from softprompt.tuned import TunedPrompt
 
 
-def tune(backbone: Backbone, task: Task, *, seed: int = 1, recipe: str = "quick", **changes: Any) -> PromptRecord:
-    """Tune one source prompt on a task and give the record a library takes.
+def tune(
+    backbone: Backbone, task: Task, *, seed: int = 1, recipe: str = "quick", progress: bool = True, **changes: Any
+) -> TunedPrompt:
+    """Tune one source prompt on a task; a library takes it as it is.
 
     Args:
         backbone: frozen.
         task: from ``load_task`` or your own.
         seed: keys the initial prompt, the data order and dropout.
         recipe: name of the settings, e.g. ``quick`` or ``spot``.
+        progress: show a bar.
         changes: settings to change by name, e.g. ``steps=500``.
+
+    Raises:
+        NonFiniteError: the loss was not finite before the first validation.
+
+    Example:
+        >>> prompt = sp.tune(backbone, task, steps=4, progress=False)
+        >>> prompt
+        <TunedPrompt films@1: ... tokens on ..., score ...>
+        >>> prompt.predict(["a lovely film", "dull"], progress=False)[0].label in ("bad", "good")
+        True
     """
     settings = recipe_named(recipe, **changes)
     data = task_data(backbone, task, settings)
-    (record,) = tune_tasks(backbone, [data], settings, seeds=[seed])
-    return record
+    with bars.training(f"tuning {task.name}", progress) as observer:
+        found = tune_tasks(backbone, [data], settings, seeds=[seed], observer=observer)
+    if not found:
+        raise NonFiniteError(
+            f"tuning task {task.name!r} gave no prompt: its loss was not finite before the first validation; lower "
+            "learning_rate."
+        )
+    return TunedPrompt.of(found[0], backbone)
 
 
 def tune_tasks(
@@ -81,12 +106,15 @@ def tune_tasks(
             record's recipe; not with a backbone in shards.
 
     Returns:
-        One record a task and seed (tasks outermost), ready for ``Library.add``. Runs that ended with a non-finite loss
+        One record a task and seed (tasks outermost), ready for ``Library.add``; runs shorter than ``embedding_step``
+        keep their last prompt as task embedding (``embedding_step`` of the record says which). Runs that ended with a non-finite loss
         before their first validation are left out.
     """
     if not tasks or not seeds:
         raise UsageError("tuning needs at least one task and one seed.")
     settings = settings.resolved(backbone)
+    if settings.embedding_step > settings.steps:  # a short run keeps its last prompt: without one nothing ranks it
+        settings = settings.having(embedding_step=settings.steps)
     runs = [data.run(f"{data.task.name}-{seed}", seed) for data in tasks for seed in seeds]
     inits = [init or start_of(backbone, data.task, role) for data in tasks for _ in seeds]
     owners = [data for data in tasks for _ in seeds]
@@ -232,15 +260,36 @@ def search(
     seeds: Sequence[int] = (1, 2, 3),
     metric: Metric = "per_token",
     top_k: int = 10,
+    progress: bool = True,
     **changes: Any,
 ) -> list[Match]:
     """Rank a library's source prompts for a task by task-embedding similarity (SPoT sections 3.2 and 3.3).
 
+    Args:
+        backbone: frozen.
+        library: source prompts.
+        task: the new one; its embedding is tuned here.
+        recipe: of that tuning.
+        seeds: one embedding each.
+        metric: similarity that ranks, ``per_token`` or ``average``.
+        top_k: how many prompts.
+        progress: show a bar.
+        changes: training settings by name.
+
     Returns:
         The most similar prompts of this backbone, best first; the task's own prompts are left out.
+
+    Example:
+        >>> library = sp.Library("prompts")
+        >>> library.add(prompt)
+        <StoredPrompt films@1 in ...>
+        >>> [match.name for match in sp.search(backbone, library, target, steps=4, progress=False)]
+        ['films@1']
     """
     settings = recipe_named(recipe, **changes)
-    embeddings = task_embeddings(backbone, task_data(backbone, task, settings), settings, seeds=seeds)
+    data = task_data(backbone, task, settings)
+    with bars.training(f"embedding {task.name}", progress) as observer:
+        embeddings = task_embeddings(backbone, data, settings, seeds=seeds, observer=observer)
     names = {entry.name for entry in source_entries(library, backbone)}
     return search_library(library, embeddings, metric=metric, top_k=top_k, names=names, exclude_tasks={task.name})
 
@@ -258,6 +307,7 @@ def transfer(
     resume: bool = False,
     observe: PhaseObserver | None = None,
     command: str = "",
+    progress: bool = True,
     **changes: Any,
 ) -> TargetReport:
     """Tune a prompt for a task starting from what the library knows, and say what that gained over scratch.
@@ -274,19 +324,69 @@ def transfer(
         resume: continue what it holds.
         observe: called before each phase with its name and number of runs; gives the observer of its steps.
         command: what to run to make it again, for the report.
+        progress: show bars, where there is no ``observe``.
         changes: training settings by name.
+
+    Returns:
+        The report; ``report.prompt`` is the delivered prompt, to predict with or to keep in a library.
+
+    Example:
+        >>> report = sp.transfer(backbone, library, target, k=1, steps=4, progress=False)
+        >>> report.delivered in ("scratch", "best_of_top_k", "weighted_average")
+        True
+        >>> report.prompt.predict("a fine hotel", progress=False)[0].label in ("bad", "good")
+        True
     """
     settings = TransferSettings(train=recipe_named(recipe, **changes), strategies=tuple(strategies), k=k, seed=seed)
     data = task_data(backbone, task, settings.train)
-    (report,) = transfer_targets(
-        backbone,
-        library,
-        [data],
-        settings,
-        folder=folder,
-        resume=resume,
-        observe=observe,
-    )
+    with bars.phases(progress and observe is None) as shown:
+        (report,) = transfer_targets(
+            backbone, library, [data], settings, folder=folder, resume=resume, observe=observe or shown
+        )
+    record = delivered_record(backbone, report, settings.train, seed=seed, command=command, task=task)
+    report.prompt = TunedPrompt.of(record, backbone)
     if folder is not None:
         write_report(folder, report, settings.train, command)
     return report
+
+
+def adapt(
+    backbone: Backbone,
+    space: Space | str | Path,
+    task: Task,
+    *,
+    seed: int = 0,
+    recipe: str = "quick",
+    cache: Path | None = None,
+    progress: bool = True,
+    **changes: Any,
+) -> AdaptedPrompt:
+    """Tune SharPT's prompt generator on a task, the space of skills frozen (SharPT equation 3).
+
+    Args:
+        backbone: frozen; the one the space was trained on.
+        space: a space of skills, or its folder (``softprompt sharpt train`` makes one).
+        task: the target.
+        seed: of the run.
+        recipe: of SharPT, e.g. ``quick`` or ``paper``.
+        cache: a folder that keeps the instance encodings; None keeps them in memory.
+        progress: show a bar.
+        changes: settings of target training by name.
+
+    Returns:
+        The adapted prompt, which `predict` and `evaluate` take.
+
+    Example:
+        >>> adapted = sp.adapt(backbone, "space", task, steps=2, progress=False)
+        >>> adapted
+        <AdaptedPrompt ...: task films, seed 0>
+        >>> sp.predict(backbone, adapted, ["a lovely film"], progress=False)[0].label in ("bad", "good")
+        True
+    """
+    loaded = space if isinstance(space, Space) else load_space(Path(space))
+    settings = sharpt_recipe(recipe).target.having(prompt_length=loaded.prompt_length).having(**changes)
+    data = task_data(backbone, task, settings)
+    encoder = space_encoder(loaded, backbone, cache)
+    with bars.training(f"adapting to {task.name}", progress) as observer:
+        (adapted,) = adapt_space(backbone, encoder, loaded, [data], settings, seeds=[seed], observer=observer)
+    return adapted

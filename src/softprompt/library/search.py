@@ -55,6 +55,9 @@ class Match:
     entry: Entry
     embedding_from: str
 
+    def __repr__(self) -> str:
+        return f"<Match {self.rank}: {self.name}, similarity {self.similarity:.4f}>"
+
 
 def search(
     library: Library,

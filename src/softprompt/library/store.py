@@ -62,6 +62,9 @@ class StoredPrompt:
         self._folders = folders
         self.manifest = manifest
 
+    def __repr__(self) -> str:
+        return f"<StoredPrompt {self.name} in {self._folders.location}>"
+
     @property
     def name(self) -> str:
         return self.manifest.name
@@ -187,6 +190,9 @@ class Library:
     def __init__(self, place: str | Path, *, filesystem: Any = None) -> None:
         self.folders = open_folders(place, filesystem)
         self.index = LibraryIndex(self.folders)
+
+    def __repr__(self) -> str:
+        return f"<Library {self.location}>"
 
     @property
     def location(self) -> str:

@@ -136,6 +136,10 @@ class Task:
     wordings: Mapping[str, Worded] = field(default_factory=dict)
     chosen: bool = False
 
+    def __repr__(self) -> str:
+        kind = f"{len(self.labels)} labels" if self.labels else "free text"
+        return f"<Task {self.name}: {kind}, {', '.join(self.metrics)}>"
+
     @property
     def description(self) -> str | None:
         """The task in one sentence, where it is known: the words a prompt may start from."""
@@ -191,9 +195,12 @@ class Task:
             UsageError: a column is not there, gives the label away, or what it holds must be said.
             DataError: a row cannot be used.
 
-        Example::
-
-            task = Task.from_rows([{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}], text="text")
+        Example:
+            >>> rows = [{"text": "a lovely film", "label": "good"}, {"text": "dull", "label": "bad"}] * 10
+            >>> task = sp.Task.from_rows(rows, validation=rows[:4], text="text", label="label", name="films")
+            >>> task
+            <Task films: 2 labels, accuracy>
+            >>> target = sp.Task.from_rows(rows, validation=rows[:4], text="text", label="label", name="hotels")
         """
         from softprompt.tasks.user import from_rows
 

@@ -65,6 +65,9 @@ class AdaptedPrompt:
     space: Space
     result: RunResult
 
+    def __repr__(self) -> str:
+        return f"<AdaptedPrompt {self.space.name}: task {self.task}, seed {self.seed}>"
+
 
 def train_space(
     backbone: Backbone,

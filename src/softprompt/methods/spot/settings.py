@@ -97,6 +97,7 @@ class TargetReport:
         embedding_PH: the target's task embedding of its first seed.
         facts: rows, fingerprints, seeds.
         refused: strategies that could not be tried, and why.
+        prompt: the delivered prompt as a record that a library takes; made by ``softprompt.transfer``.
     """
 
     target: str
@@ -108,6 +109,10 @@ class TargetReport:
     embedding_PH: Tensor | None
     facts: dict[str, Any]
     refused: dict[str, str] = field(default_factory=dict)
+    prompt: Any = None
+
+    def __repr__(self) -> str:
+        return f"<TargetReport {self.target}: {self.delivered} delivered>"
 
     def plain(self) -> dict[str, Any]:
         """Everything but tensors, as JSON."""
