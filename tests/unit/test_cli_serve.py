@@ -1,4 +1,4 @@
-"""``softprompt serve`` as a process: it answers, and Ctrl-C ends it."""
+"""``softprompt serve`` as a process: it answers, bad clients stop nobody, and it ends when it is told to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +27,7 @@ from softprompt.library.store import Library
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny backbone and a library of two prompts for it."""
+    """A tiny backbone, and a run folder whose library has two prompts for it."""
     root = tmp_path_factory.mktemp("serve")
     save_tiny("t5", root / "t5", width=16, layers=1)
     backbone = load_backbone(str(root / "t5"), dtype="float32")
@@ -32,47 +36,131 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             task="films", prompt=torch.randn(3, 16), backbone_name="t5", backbone_fingerprint=backbone.fingerprint,
             backbone_kind="t5", seed=seed,
         )  # fmt: skip
-        Library(root / "lib").add(record)
+        Library(root / "run" / "library").add(record)
+    (root / "run" / "run.json").write_text("{}")
+    (root / "run" / "results").mkdir()
+    curve = [{"step": 5, "score": 60.0, "loss": 1.0}, {"step": 9, "score": 71.5, "loss": 0.5}]
+    (root / "run" / "results" / "films-1.json").write_text(json.dumps({"name": "films-1", "curve": curve}))
     return root
 
 
-def test_it_answers_mixed_requests_and_stops_on_ctrl_c(place: Path) -> None:
+@contextmanager
+def server(place: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [
         sys.executable,
         "-m",
         "softprompt",
         "serve",
         "--library",
-        "lib",
+        "run",
         "--backbone",
         "t5",
         "--dtype",
         "float32",
     ]
     process = subprocess.Popen(
-        [*command, "--port", "0"], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--port", "0", *options], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stderr is not None
-        address = ""
+        address = line = ""
         for line in process.stderr:
-            if found := re.search(r"2 prompt\(s\) of lib at (http://\S+);", line):
+            if found := re.search(r"2 prompt\(s\) of run/library at (http://\S+);", line):
                 address = found[1]
+            if "prompt(s) of" in line:
                 break
-        assert address, process.communicate()
-        body = json.dumps({"prompt": "films@1", "inputs": ["good film", "bad film"], "max_new_tokens": 3}).encode()
-        request = urllib.request.Request(
-            f"{address}/v1/predict", data=body, headers={"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=240) as reply:
-            assert len(json.load(reply)["outputs"]) == 2
-        with urllib.request.urlopen(f"{address}/v1/prompts", timeout=240) as reply:
-            assert "films@2" in reply.read().decode()
+        assert address, line
+        yield process, address
     finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(address: str, path: str = "/v1/completions", **body: object) -> dict[str, object]:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(address + path, data=json.dumps(body).encode() if body else None, headers=headers)
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        return json.load(reply)  # type: ignore[no-any-return]
+
+
+def connected(address: str) -> socket.socket:
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def test_it_answers_and_prints_a_line_to_try_and_stops_on_ctrl_c(place: Path) -> None:
+    with server(place) as (process, address):
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert f"curl {address}/v1/completions" in line
+        assert '"model": "films@1"' in line
+        answers = ask(address, model="films@1", prompt=["good film", "bad film"], max_tokens=3)["choices"]
+        assert len(answers) == 2  # type: ignore[arg-type]
+        points = ask(address, "/v1/explorer")["prompts"]
+        assert points[0]["curve"] == [[5, 60.0], [9, 71.5]]  # type: ignore[index]
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=240)
-    assert process.returncode in (0, 130), err
-    assert "Traceback" not in err
+        _, err = process.communicate(timeout=120)
+        assert process.returncode in (0, 130), err
+        assert "Traceback" not in err
+
+
+def test_bad_clients_stop_nobody_and_not_the_end(place: Path) -> None:
+    with server(place, "--drain", "2", "--max-body-kb", "64") as (process, address):
+        half_body, half_head, silent = (connected(address) for _ in range(3))
+        half_body.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        )
+        half_head.sendall(b"GET /v1/models HT")
+        with connected(address) as huge:
+            huge.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 20000000\r\n\r\n"
+            )
+            assert huge.recv(100).startswith(b"HTTP/1.1 413")
+        with connected(address) as broken:
+            broken.sendall(b"\x00\x01nonsense\r\n\r\n")
+            assert broken.recv(100).startswith(b"HTTP/1.1 400")
+        assert ask(address, model="films@2", prompt="good film", max_tokens=3)["choices"]
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+        assert time.monotonic() - begun < 30  # two seconds to drain, and a crowded machine
+        assert process.returncode in (0, -signal.SIGTERM), err
+        assert "Traceback" not in err
+        for client in (half_body, half_head, silent):
+            client.close()
+
+
+def test_a_head_that_does_not_come_is_given_up(place: Path) -> None:
+    uvicorn = pytest.importorskip("uvicorn")
+    import asyncio
+
+    from softprompt.inference.guard import Limits, protocol
+
+    async def app(scope: object, receive: object, send: object) -> None: ...
+
+    async def tried() -> bytes:
+        config = uvicorn.Config(
+            app, port=0, lifespan="off", log_config=None, http=protocol(Limits(header_s=0.3, connections=2))
+        )
+        running = uvicorn.Server(config)
+        task = asyncio.create_task(running.serve())
+        while not running.started:
+            await asyncio.sleep(0.01)
+        port = running.servers[0].sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTT")
+        others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        refused = await asyncio.wait_for(others[1][0].read(), 20)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(reader.readexactly(1), 20)
+        for one in (writer, *(w for _, w in others)):
+            one.close()
+        running.should_exit = True
+        await task
+        return refused
+
+    assert asyncio.run(tried()).startswith(b"HTTP/1.1 503")
 
 
 def test_a_taken_port_is_one_sentence(
@@ -81,7 +169,17 @@ def test_a_taken_port_is_one_sentence(
     monkeypatch.chdir(place)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, _, err = call(capsys, "serve", "--library", "lib", "--backbone", "t5", "--port", port)
+        code, _, err = call(capsys, "serve", "--library", "run", "--backbone", "t5", "--port", port)
     assert code == 2
     assert port in err
     assert "--port" in err
+
+
+def test_an_empty_token_file_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "token").write_text("\n")
+    code, _, err = call(capsys, "serve", "--library", "run", "--backbone", "t5", "--token-file", "token")
+    assert code == 2
+    assert "holds no token" in err

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -52,6 +52,50 @@ class Dropout:
 
     def select(self, rows: Tensor) -> Dropout:
         return Dropout(rate=self.rate, key_B=self.key_B[rows])
+
+
+class Decoding(ABC):
+    """Greedy decoding of some rows: they leave, and rows of another decoding join, between two tokens.
+
+    Attributes:
+        tokens: by row, the newest token; None where the row's answer has ended (such rows must leave before `advance`).
+    """
+
+    tokens: list[int | None]
+
+    @abstractmethod
+    def advance(self) -> None:
+        """One more token of every row, into ``tokens``."""
+
+    @abstractmethod
+    def keep(self, rows: Sequence[int]) -> None:
+        """These rows alone, in this order; at least one."""
+
+    @abstractmethod
+    def join(self, other: Self) -> None:
+        """The other's rows behind these; both have rows. The other is not used any more."""
+
+
+class Written(Decoding):
+    """Answers that were generated whole: for backbones whose caches cannot be joined.
+
+    Args:
+        answers: token ids by row.
+    """
+
+    def __init__(self, answers: Sequence[Sequence[int]]) -> None:
+        self._left: list[list[int | None]] = [[*answer, None] for answer in answers]
+        self.tokens = []
+        self.advance()
+
+    def advance(self) -> None:
+        self.tokens = [left.pop(0) for left in self._left]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._left, self.tokens = [self._left[r] for r in rows], [self.tokens[r] for r in rows]
+
+    def join(self, other: Written) -> None:
+        self._left, self.tokens = self._left + other._left, self.tokens + other.tokens
 
 
 class Backbone(ABC):
@@ -120,6 +164,14 @@ class Backbone(ABC):
     @abstractmethod
     def generate(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations (ids, end token left out), at most ``max_new_tokens`` long. The encoder runs once."""
+
+    def decoding(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> Decoding:
+        """`generate`, a token at a time, so that rows join and leave; its first tokens are there at once.
+
+        Args:
+            max_new_tokens: the most that any of these rows will be asked for; the caller stops at each row's own.
+        """
+        return Written(self.generate(batch, prompts, max_new_tokens))
 
     @abstractmethod
     def label_scores(

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softprompt.backbones.base import Dropout, ExampleLosses
+from softprompt.backbones.base import Decoding, Dropout, ExampleLosses
 from softprompt.backbones.causal import CausalBackbone
 from softprompt.backbones.engine.decoder_layers import DecoderLayer, Form, form_of, layers_of, rotation_of
 from softprompt.backbones.engine.dropout import Masks
@@ -36,7 +36,8 @@ from softprompt.backbones.sharding import Root, local, shard_layers, through
 from softprompt.batch import PromptBatch, TokenBatch, TokenRow, on_device
 from softprompt.distributed import any_process
 
-_KEPT_PROMPTS = 256  # prompts whose keys and values are remembered
+_KEPT_BYTES = 1 << 30  # of the remembered keys and values of prompts
+_MORE_PLACES = 16  # by which a cache that is full grows
 _NO_MASKS = Masks(None, torch.device("cpu"))
 _TOKENS_AT_ONCE = 512  # float32 logits of more tokens than this are not held together
 
@@ -48,11 +49,13 @@ class DecoderBackbone(CausalBackbone):
 
     Attributes:
         checkpointing: recompute layers in the backward pass instead of keeping their activations.
+        prompt_cache_bytes: the most that remembered keys and values of prompts take, bytes.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, fingerprint: str) -> None:
         super().__init__(model, tokenizer, name=name, fingerprint=fingerprint)
         self.checkpointing = False
+        self.prompt_cache_bytes, self._prompt_kv_bytes = _KEPT_BYTES, 0
         self.form: Form = form_of(model)
         self._layers = layers_of(model)
         self._norm: Norm = self.form.norm(model.model.norm)
@@ -224,10 +227,12 @@ class DecoderBackbone(CausalBackbone):
     def _remember(self, key: str | None, found: KeyValues) -> None:
         if key is None:
             return
-        self._prompt_kv[key] = found
+        if key not in self._prompt_kv:
+            self._prompt_kv[key] = found
+            self._prompt_kv_bytes += _bytes(found)
         self._prompt_kv.move_to_end(key)
-        while len(self._prompt_kv) > _KEPT_PROMPTS:
-            self._prompt_kv.popitem(last=False)
+        while self._prompt_kv_bytes > self.prompt_cache_bytes and self._prompt_kv:
+            self._prompt_kv_bytes -= _bytes(self._prompt_kv.popitem(last=False)[1])
 
     def _exact(self, x_RH: Tensor, out_RH: Tensor) -> Tensor:
         """The last hidden states, summed and normed in float32 at least."""
@@ -283,6 +288,10 @@ class DecoderBackbone(CausalBackbone):
             alive = [alive[i] for i in rows.tolist()]
             hidden_BH = self._step(next_B[rows], state)
         return answers
+
+    @torch.no_grad()
+    def decoding(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> Decoding:
+        return _Stepping(self, batch, prompts)
 
     def _step(self, id_B: Tensor, state: _Decoding) -> Tensor:
         """One more token of every row: the hidden states that predict the next ones, [B, H]."""
@@ -356,6 +365,29 @@ class _Decoding:
         """One more position of every row."""
         self.position_B = self.position_B + 1
         self.made += 1
+        if self.width + self.made > self.caches[0][0].shape[2]:
+            grown = (0, 0, 0, _MORE_PLACES)
+            self.caches = [(F.pad(k, grown), F.pad(v, grown)) for k, v in self.caches]
+
+    def join(self, other: _Decoding) -> None:
+        """The other's rows behind these; what was written now counts as text."""
+        sides = (self, other)
+        width = max(int((side.length_B + side.made).max()) for side in sides)
+        places = [side._written(width) for side in sides]
+        caches = []
+        for mine, theirs in zip(self.caches, other.caches, strict=True):
+            k, v = (torch.cat([_moved(mine[i], places[0]), _moved(theirs[i], places[1])]) for i in (0, 1))
+            caches.append((k, v))
+        self.position_B = torch.cat([self.position_B, other.position_B])
+        self.length_B = torch.cat([side.length_B + side.made for side in sides])
+        self.caches, self.width, self.made = caches, width, 0
+
+    def _written(self, width: int) -> Tensor:
+        """int64 [B, width + some], where each position of a row stands in the caches, text and answer."""
+        column = torch.arange(width + _MORE_PLACES, device=self.length_B.device)
+        length = self.length_B[:, None]
+        place = torch.where(column < length, column, self.width + column - length)
+        return place.clamp(max=self.caches[0][0].shape[2] - 1)
 
     def keep(self, rows: Tensor) -> None:
         """Some rows alone."""
@@ -376,6 +408,46 @@ class _Decoding:
         mask = mask[:, None, None]
         q, keys, values = turned[:, : heads.queries, None], keys[:, :, :end], values[:, :, :end]
         return attend_masked(q, keys, values, mask, heads).flatten(1)
+
+
+def _moved(cache: Tensor, place_BL: Tensor) -> Tensor:
+    """[B, G, L, K] with the positions that stand at these places."""
+    return cache.gather(2, place_BL[:, None, :, None].expand(-1, cache.shape[1], -1, cache.shape[3]))
+
+
+def _bytes(tensors: KeyValues) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class _Stepping(Decoding):
+    """`DecoderBackbone.generate`, a token at a time."""
+
+    def __init__(self, backbone: DecoderBackbone, batch: TokenBatch, prompts: PromptBatch | None) -> None:
+        kept: KeyValues = []
+        laid, x_SH, out_SH, given = backbone._begin(batch, prompts, kept=kept)
+        self._backbone = backbone
+        self._state = _Decoding.of(backbone, laid, kept, given, _MORE_PLACES)
+        self._take(backbone._exact(x_SH[laid.last_B], out_SH[laid.last_B]))
+
+    def _take(self, hidden_BH: Tensor) -> None:
+        self._next_B = self._backbone._project(hidden_BH, exact=True).argmax(-1)
+        ends = self._backbone.end_ids
+        self.tokens = [None if token in ends else token for token in self._next_B.tolist()]
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        self._take(self._backbone._step(self._next_B, self._state))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        if len(rows) == len(self.tokens):
+            return
+        index = torch.tensor(list(rows), device=self._backbone.device)
+        self._state.keep(index)
+        self._next_B, self.tokens = self._next_B[index], [self.tokens[r] for r in rows]
+
+    def join(self, other: _Stepping) -> None:
+        self._state.join(other._state)
+        self._next_B, self.tokens = torch.cat([self._next_B, other._next_B]), self.tokens + other.tokens
 
 
 def image(linear: Linear, x_SH: Tensor) -> Tensor:

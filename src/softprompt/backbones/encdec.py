@@ -154,23 +154,27 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
             return self._head.exact(F.layer_norm(wide(hidden_RH), hidden_RH.shape[-1:], weight, bias, norm.eps))
         return self._head(F.layer_norm(hidden_RH, hidden_RH.shape[-1:], norm.weight, norm.bias, norm.eps))
 
-    def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:
-        self._check_target(position + 1)
+    def _step(self, id_B: Tensor, position: int | Tensor, state: DecodeState) -> Tensor:
         rows, tables = id_B.shape[0], self._decoder_embeddings
-        place = torch.full((rows,), position, dtype=torch.int64, device=self.device)
+        place = torch.as_tensor(position, dtype=torch.int64, device=self.device).expand(rows)
+        self._check_target(int(place.max()) + 1)
+        hidden = state.own_mask(self.dtype)
         layout = Layout((1,) * rows, self.device)
         y_BH = _embed(tables.word[id_B], place, tables)
         for i, layer in enumerate(self._decoder):
-            y_BH = through(layer, partial(self._step_layer, i=i, layout=layout, state=state), y_BH)
+            run = partial(self._step_layer, i=i, layout=layout, state=state, hidden=hidden)
+            y_BH = through(layer, run, y_BH)
         return y_BH
 
-    def _step_layer(self, layer: Layer, y_BH: Tensor, i: int, layout: Layout, state: DecodeState) -> Tensor:
+    def _step_layer(
+        self, layer: Layer, y_BH: Tensor, i: int, layout: Layout, state: DecodeState, hidden: Tensor | None
+    ) -> Tensor:
         assert layer.cross is not None
         assert layer.cross.kv is not None
         heads = self._decoder_heads
         width = self.hidden_size // heads
         q, k, v = layer.own.q(y_BH).view(layout.rows, 3, heads, 1, width).unbind(1)
-        out_BH = layer.own.out(attend_step(q, *state.append(i, k, v), None, width**-0.5))
+        out_BH = layer.own.out(attend_step(q, *state.append(i, k, v), hidden, width**-0.5))
         y_BH = self._residual(y_BH, out_BH, _NO_MASKS, 0, layout, layer.own.norm)
         q = layer.cross.q(y_BH)[:, None]
         mixed = attend_absorbed(q, layer.cross.kv, state.source_BLH, state.mask, None, heads, width**-0.5)

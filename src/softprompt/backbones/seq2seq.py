@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from softprompt.backbones.base import Backbone, Dropout, ExampleLosses, dtype_name
+from softprompt.backbones.base import Backbone, Decoding, Dropout, ExampleLosses, dtype_name
 from softprompt.backbones.engine.attention import DecodeState, Memory
 from softprompt.backbones.engine.dropout import Masks
 from softprompt.backbones.engine.losses import token_losses
@@ -86,8 +86,8 @@ class Seq2SeqBackbone(Backbone):
         """Decoder states to logits [R, V]; exact: in float32 at least, whatever the weights are in."""
 
     @abstractmethod
-    def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:
-        """One decoding step: [B, H]; extends the state in place."""
+    def _step(self, id_B: Tensor, position: int | Tensor, state: DecodeState) -> Tensor:
+        """One decoding step at a position of all rows or at each row's own, int64 [B]: [B, H]; extends the state in place."""
 
     # What follows from it.
 
@@ -201,6 +201,10 @@ class Seq2SeqBackbone(Backbone):
         return out
 
     @torch.no_grad()
+    def decoding(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> Decoding:
+        return _Stepping(self, batch, prompts)
+
+    @torch.no_grad()
     def label_scores(
         self, batch: TokenBatch, prompts: PromptBatch | None, labels: Sequence[Sequence[TokenRow]]
     ) -> list[Tensor]:
@@ -253,6 +257,40 @@ class Seq2SeqBackbone(Backbone):
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         return [str(self.tokenizer.decode(list(row), skip_special_tokens=True)).strip() for row in rows]
+
+
+class _Stepping(Decoding):
+    """`Seq2SeqBackbone.generate`, a token at a time."""
+
+    def __init__(self, backbone: Seq2SeqBackbone, batch: TokenBatch, prompts: PromptBatch | None) -> None:
+        x_SH, source = backbone._rows(batch, prompts)
+        memory = Memory(backbone._encode(x_SH, source, Masks(None, backbone.device)), source)
+        self._backbone, self._lengths = backbone, list(source.lengths)
+        self._state = DecodeState([None] * backbone._decoder_depth, memory.padded_BLH, memory.mask)
+        self._id_B = torch.full((batch.size,), backbone.start_id, dtype=torch.int64, device=backbone.device)
+        self._position_B = torch.zeros_like(self._id_B)
+        self.tokens = []
+        self.advance()
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        hidden_BH = self._backbone._step(self._id_B, self._position_B, self._state)
+        self._id_B = self._backbone._project(hidden_BH).argmax(-1)
+        self._position_B = self._position_B + 1
+        ends = self._backbone.end_ids
+        self.tokens = [None if token in ends else token for token in self._id_B.tolist()]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        index = torch.tensor(list(rows), device=self._id_B.device)
+        self._id_B, self._position_B = self._id_B[index], self._position_B[index]
+        self._lengths, self.tokens = [self._lengths[r] for r in rows], [self.tokens[r] for r in rows]
+        self._state = self._state.keep(index).cut(max(self._lengths))
+
+    def join(self, other: _Stepping) -> None:
+        self._id_B = torch.cat([self._id_B, other._id_B])
+        self._position_B = torch.cat([self._position_B, other._position_B])
+        self._lengths, self.tokens = self._lengths + other._lengths, self.tokens + other.tokens
+        self._state = self._state.joined(other._state)
 
 
 def candidate_parts(lengths: Sequence[int]) -> list[range]:

@@ -175,11 +175,15 @@ class T5Backbone(Seq2SeqBackbone):
         scaled = hidden_RH if self._output_scale == 1.0 else hidden_RH * self._output_scale
         return self._head.exact(scaled) if exact else self._head(scaled)
 
-    def _step(self, id_B: Tensor, position: int, state: DecodeState) -> Tensor:
-        rows = id_B.shape[0]
-        keys = torch.arange(position + 1, device=self.device)
-        found = self._biases(self._model.decoder, keys - position, bidirectional=False)
+    def _step(self, id_B: Tensor, position: int | Tensor, state: DecodeState) -> Tensor:
+        rows, past = id_B.shape[0], state.past
+        # Rows stand with their newest positions side by side, so that distances are the same in all of them.
+        keys = torch.arange(past + 1, device=self.device)
+        found = self._biases(self._model.decoder, keys - past, bidirectional=False)
         biases = [bias.to(self.dtype)[None, :, None, :] for bias in found]
+        hidden = state.own_mask(self.dtype)
+        if hidden is not None:
+            biases = [bias + hidden for bias in biases]
         layout = Layout((1,) * rows, self.device)
         x_BH, out_BH = self._word_embeddings()[id_B], None
         for i, layer in enumerate(self._decoder):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,14 +19,18 @@ from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
-    from softprompt.inference.engine import Resolve
+    from softprompt.inference.engine import Served
+    from softprompt.inference.guard import Limits
     from softprompt.library.store import Library
+
+TOKEN = "SOFTPROMPT_TOKEN"
 
 
 @command(app, "serve")
 def serve(
     library: Annotated[
-        str | None, typer.Option("--library", help="Prompt library: a folder, a URL (s3://, hf://), or `released`.")
+        str | None,
+        typer.Option("--library", help="Prompt library or run folder: a folder, a URL (s3://, hf://), or `released`."),
     ] = None,
     sharpt: Annotated[
         str | None,
@@ -33,51 +38,143 @@ def serve(
             "--sharpt", help="Folders of `sharpt adapt`, commas between; each asked for by its name, e.g. cb-seed0."
         ),
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; the default is this machine alone.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
-    wait_ms: Annotated[float, typer.Option("--wait-ms", help="How long a request waits for others.", min=0.0)] = 5.0,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help=f"File with the bearer token clients must send; or {TOKEN}.")
+    ] = None,
+    allow_host: Annotated[
+        str | None, typer.Option("--allow-host", help="Further names the server goes by, commas between.")
+    ] = None,
+    wait_ms: Annotated[float, typer.Option("--wait-ms", help="How long a request waits for others.", min=0.0)] = 1.0,
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", help="Padded positions in one pass.", min=1)] = 8192,
+    prompt_mb: Annotated[
+        int, typer.Option("--prompt-mb", help="Memory for prompts, and again for their keys and values, MB.", min=1)
+    ] = 1024,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", help="Most tokens of a row: prompt, text and answer.", min=1)
+    ] = 4096,
+    max_body_kb: Annotated[int, typer.Option("--max-body-kb", help="Largest body of a request, KB.", min=1)] = 1024,
+    queue: Annotated[int, typer.Option("--queue", help="Texts that may wait; further ones get 429.", min=1)] = 1024,
+    connections: Annotated[int, typer.Option("--connections", help="Connections open at once.", min=1)] = 512,
+    timeout: Annotated[float, typer.Option("--timeout", help="Longest time of a request, seconds.", min=0.1)] = 60.0,
+    drain: Annotated[
+        float, typer.Option("--drain", help="Time for requests under way when it is stopped, seconds.", min=0.0)
+    ] = 10.0,
     backbone: o.BackboneName = "builtin",
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
-    """Answer requests for different prompts in one batch (HTTP)."""
-    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    """Answer requests for different prompts in one batch (HTTP, OpenAI's shape)."""
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"serving needs {' and '.join(missing)}: pip install 'softprompt[serve]'.")
-    import uvicorn
-
-    from softprompt.inference.engine import Engine
-    from softprompt.inference.http import make_app
+    from softprompt.inference.guard import Limits
 
     if library is None and sharpt is None:
         raise UsageError("serve needs prompts: give --library, --sharpt with folders of `sharpt adapt`, or both.")
+    limits = Limits(
+        body_bytes=max_body_kb * 1024, tokens=max_tokens, waiting=queue, connections=connections, request_s=timeout, drain_s=drain,
+    )  # fmt: skip
     folders = [Path(word) for word in o.words(sharpt, "--sharpt")] if sharpt is not None else []
-    store = o.open_library(library) if library is not None else None
+    store, run = _library(library) if library is not None else (None, None)
+    token = _token(token_file)
+    names = o.words(allow_host, "--allow-host") if allow_host is not None else ()
     with _listen(host, port) as listener:
         model = o.open_backbone(backbone, dtype, device, revision)
-        names, resolve = _prompts(store, folders, model)
-        engine = Engine(model, resolve, batch_tokens=batch_tokens)
+        if hasattr(model, "prompt_cache_bytes"):
+            model.prompt_cache_bytes = prompt_mb << 20
+        site = _site(
+            model, (store, run, folders), (limits, token, host, names), wait_ms=wait_ms, batch_tokens=batch_tokens,
+            prompt_mb=prompt_mb,
+        )  # fmt: skip
         address = f"http://{host}:{listener.getsockname()[1]}"
         places = [*([store.location] if store is not None else []), *map(str, folders)]
-        say(f"{len(names())} prompt(s) of {', '.join(places)} at {address}; Ctrl-C stops")
-        # No logging set-up of the server's: it would close every handler of the process, with the streams other packages write to.
-        site = make_app(engine, names, wait_ms=wait_ms)
-        server = uvicorn.Server(uvicorn.Config(site, log_level="warning", log_config=None))
-        server.run(sockets=[listener])
+        known = site.state.site.catalogue.names()
+        say(f"{len(known)} prompt(s) of {', '.join(places)} at {address}; Ctrl-C stops")
+        _greet(address, known, token)
+        _run(site, listener, limits)
     return Answer(data={"address": address, "stopped": True}, show=lines("stopped"))
 
 
-def _prompts(
-    store: Library | None, folders: Sequence[Path], backbone: Backbone
-) -> tuple[Callable[[], list[str]], Resolve]:
-    """What can be asked for now, and what a name stands for: prompts of a library, and SharPT's from their folders.
+def _site(
+    model: Backbone, prompts: tuple[Library | None, Path | None, Sequence[Path]],
+    door: tuple[Limits, str | None, str, Sequence[str]], *, wait_ms: float, batch_tokens: int, prompt_mb: int,
+) -> Any:  # fmt: skip
+    """The application over what can be asked for."""
+    from softprompt.inference.catalogue import Catalogue
+    from softprompt.inference.engine import Engine
+    from softprompt.inference.guard import hosts_of
+    from softprompt.inference.http import make_app
+
+    (store, run, folders), (limits, token, host, names) = prompts, door
+    catalogue = Catalogue(model, store, _generated(store, folders, model), run)
+    engine = Engine(
+        model, catalogue.resolve, version=catalogue.version, batch_tokens=batch_tokens, prompt_bytes=prompt_mb << 20
+    )
+    hosts = hosts_of(host, tuple(names))
+    return make_app(engine, catalogue, limits=limits, wait_ms=wait_ms, token=token, hosts=hosts)
+
+
+def _run(site: Any, listener: socket.socket, limits: Limits) -> None:
+    import uvicorn
+
+    from softprompt.inference.guard import protocol
+
+    # No logging set-up of the server's: it would close every handler of the process, with the streams other packages write to.
+    config = uvicorn.Config(
+        site, log_level="critical", log_config=None, http=protocol(limits), ws="none", access_log=False, server_header=False,
+        timeout_graceful_shutdown=max(1, round(limits.drain_s)), h11_max_incomplete_event_size=64 * 1024,
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _greet(address: str, known: Sequence[str], token: str | None) -> None:
+    """A line to try it with."""
+    name = known[0] if known else "NAME"
+    bearer = f" -H 'Authorization: Bearer ${TOKEN}'" if token is not None else ""
+    say(
+        f"try: curl {address}/v1/completions -H 'Content-Type: application/json'{bearer} "
+        f'-d \'{{"model": "{name}", "prompt": "a text"}}\''
+    )
+    say(f"prompts to look at: {address}/   requests: {address}/docs")
+
+
+def _token(file: Path | None) -> str | None:
+    """The bearer token, from a file or the environment.
+
+    Raises:
+        UsageError: the file holds none.
+    """
+    if file is None:
+        return os.environ.get(TOKEN) or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the token cannot be read from {file} ({error}): name a text file.") from None
+    if not token or not token.isascii() or not token.isprintable():
+        raise UsageError(f"{file} holds no token: write one line of printable ASCII.")
+    return token
+
+
+def _library(place: str) -> tuple[Library, Path | None]:
+    """A library, and the folder of the training that made it where it lies in one; a run folder stands for its library."""
+    folder = Path(place).expanduser()
+    if (folder / "run.json").is_file():
+        return o.open_library(str(folder / "library")), folder
+    return o.open_library(place), folder.parent if (folder.parent / "run.json").is_file() else None
+
+
+def _generated(store: Library | None, folders: Sequence[Path], backbone: Backbone) -> dict[str, Served]:
+    """SharPT's prompts by name, from their folders.
 
     Raises:
         UsageError: a name stands for two prompts.
     """
-    from softprompt.inference.engine import Served, first_of, from_library, served
+    from softprompt.inference.engine import served
 
     generated: dict[str, Served] = {}
     if folders:
@@ -85,17 +182,11 @@ def _prompts(
 
         prompters = load_prompters(folders, backbone)
         for space in map(load_space, folders):
-            generated[space.name] = served(prompters[space.name], space, backbone)
-    if store is None:
-        return lambda: list(generated), first_of(generated)
-    taken = sorted(set(generated) & {entry.name for entry in store.list()})
-    if taken:
+            generated[space.name] = served(prompters[space.name], space, backbone, space.name)
+    taken = sorted(set(generated) & set(store.names())) if store is not None else []
+    if taken and store is not None:
         raise UsageError(f"{taken[0]} is a prompt of {store.location} and of --sharpt: leave one of them out.")
-
-    def names() -> list[str]:
-        return [*(entry.name for entry in store.list(backbone=backbone)), *generated]
-
-    return names, first_of(generated, from_library(store, backbone))
+    return generated
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,151 +1,256 @@
-"""A thin HTTP server over the engine: requests that arrive together are answered in one batch.
+"""The HTTP server over the engine: OpenAI's shape, a model a prompt. docs/http.md is the page for who asks it.
 
-POST /v1/predict   {"prompt": "sst2@1", "inputs": ["..."], "max_new_tokens": 16} -> {"outputs": [...], "labels": [...]}
-                   inputs are texts, or objects of the columns the prompt reads; "as_is": true for texts worded already
-GET  /v1/prompts   names of the prompts that can be asked for
-GET  /healthz      the backbone and its fingerprint
-GET  /metrics      Prometheus text
+A request's life: `guard.Guard` admits it and reads its body; pydantic reads the body; one thread looks its prompt up, words
+and tokenises its texts; the scheduler's thread answers; the answer goes back through the event loop, which itself does
+nothing that takes long.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+import json
+import math
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from softprompt.errors import SoftpromptError, UsageError
-from softprompt.inference.engine import Answer, Engine, Request
+from softprompt.errors import SoftpromptError, printable
+from softprompt.inference import schemas as s
+from softprompt.inference.catalogue import Catalogue
+from softprompt.inference.engine import Answer, Engine, Prepared
+from softprompt.inference.guard import Guard, Limits, Refused
+from softprompt.inference.site import Site, refused_of
 
-MOST_INPUTS = 1024
-
-
-class Batcher:
-    """Collects requests for a moment and answers them together, one batch at a time, off the event loop.
-
-    Args:
-        engine: answers.
-        wait_ms: how long the first request of a batch waits for others, milliseconds.
-        most: requests in one batch.
-    """
-
-    def __init__(self, engine: Engine, *, wait_ms: float = 5.0, most: int = 256) -> None:
-        self.engine = engine
-        self.wait_s = wait_ms / 1000.0
-        self.most = most
-        self.batches = 0
-        self.answered = 0
-        self._queue: asyncio.Queue[tuple[Request, asyncio.Future[Answer]]] = asyncio.Queue()
-
-    async def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answers in order; the same refusals as ``Engine.check``."""
-        futures = []
-        for request in requests:
-            self.engine.check(request)
-            future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            await self._queue.put((request, future))
-            futures.append(future)
-        return list(await asyncio.gather(*futures))
-
-    async def run(self) -> None:
-        """Answers for ever; one task of the server."""
-        while True:
-            waiting = [await self._queue.get()]
-            await asyncio.sleep(self.wait_s)
-            while len(waiting) < self.most and not self._queue.empty():
-                waiting.append(self._queue.get_nowait())
-            try:
-                answers = await asyncio.to_thread(self.engine.answer, [request for request, _ in waiting])
-            except Exception as error:
-                for _, future in waiting:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            self.batches += 1
-            self.answered += len(answers)
-            for (_, future), answer in zip(waiting, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+PAGE = Path(__file__).parent / "explorer.html"
 
 
-def make_app(engine: Engine, names: Callable[[], Sequence[str]], *, wait_ms: float = 5.0) -> Any:
-    """A FastAPI application.
+def used(rows: Sequence[Prepared], answers: Sequence[Answer]) -> s.Usage:
+    """Tokens of some answers; of scored labels the chosen one's."""
+    given = sum(row.positions for row in rows)
+    written = sum(_written(row, answer) for row, answer in zip(rows, answers, strict=True))
+    return s.Usage(prompt_tokens=given, completion_tokens=written, total_tokens=given + written)
+
+
+def _written(row: Prepared, answer: Answer) -> int:
+    if row.scored and row.served is not None:
+        return len(row.served.candidates[list(row.served.texts).index(answer.text)])
+    return answer.tokens - row.positions
+
+
+def _reason(row: Prepared, answer: Answer) -> Any:
+    closed = row.served is not None and bool(row.served.candidates)
+    return "stop" if closed or answer.tokens - row.positions < row.depth else "length"
+
+
+def _choice(row: Prepared, answer: Answer, index: int) -> s.CompletionChoice:
+    return s.CompletionChoice(index=index, text=answer.text, label=answer.label, finish_reason=_reason(row, answer))
+
+
+def make_app(
+    engine: Engine,
+    catalogue: Catalogue,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    wait_ms: float = 1.0,
+    token: str | None = None,
+    hosts: frozenset[str] | None = None,
+) -> Any:
+    """The ASGI application, guarded; `Site` stands in its ``state.site``.
 
     Args:
-        engine: answers.
-        names: lists the prompts that can be asked for.
-        wait_ms: see ``Batcher``.
+        engine: answers; its ``version`` should be the catalogue's.
+        catalogue: what can be asked for.
+        limits: what a client may ask for.
+        wait_ms: how long a request of an idle server waits for others.
+        token: see `Guard`.
+        hosts: see `Guard`.
     """
-    from fastapi import Body, FastAPI
-    from fastapi.responses import JSONResponse, PlainTextResponse
+    from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
 
-    batcher = Batcher(engine, wait_ms=wait_ms)
+    site = Site(engine, catalogue, limits=limits, wait_ms=wait_ms)
 
     @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncIterator[None]:
-        worker = asyncio.create_task(batcher.run())
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        site.start()
         yield
-        worker.cancel()
-        with suppress(asyncio.CancelledError):
-            await worker
+        site.stop()
 
-    app = FastAPI(title="softprompt", lifespan=lifespan)
+    app = FastAPI(title="softprompt", summary="Soft prompts of many tasks on one frozen model.", lifespan=lifespan)
+    app.state.site = site
 
-    @app.exception_handler(SoftpromptError)
-    async def refused(_: Any, error: SoftpromptError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status_code=400 if isinstance(error, UsageError) else 409)
+    async def failed(_: Any, error: Any) -> Any:
+        found = invalid(error) if isinstance(error, RequestValidationError) else refused_of(error)
+        site.metrics.refused(found.code)
+        return JSONResponse(found.body, status_code=found.status, headers=found.headers)
 
-    @app.post("/v1/predict")
-    async def predict(body: dict[str, Any] = Body(...)) -> dict[str, Any]:  # noqa: B008
-        answers = await batcher.answer(requests_of(body))
-        return {
-            "outputs": [a.text for a in answers],
-            "labels": [a.label for a in answers],
-            "prompt": body.get("prompt"),
-            "tokens": [a.tokens for a in answers],
-        }
-
-    @app.get("/v1/prompts")
-    async def prompts() -> dict[str, Any]:
-        return {"prompts": list(names())}
-
-    @app.get("/healthz")
-    async def health() -> dict[str, Any]:
-        return {"backbone": engine.backbone.name, "fingerprint": engine.backbone.fingerprint}
-
-    @app.get("/metrics")
-    async def metrics() -> PlainTextResponse:
-        return PlainTextResponse(
-            "# TYPE softprompt_answers_total counter\n"
-            f"softprompt_answers_total {batcher.answered}\n"
-            "# TYPE softprompt_batches_total counter\n"
-            f"softprompt_batches_total {batcher.batches}\n"
-        )
-
+    for kind in (SoftpromptError, Refused, RequestValidationError):
+        app.add_exception_handler(kind, failed)
+    _add_answers(app, site)
+    _add_rest(app, site)
+    app.add_middleware(Guard, limits=limits, token=token, hosts=hosts)
     return app
 
 
-def requests_of(body: dict[str, Any]) -> list[Request]:
-    """The requests of a JSON body.
+def invalid(error: Any) -> Refused:
+    """What pydantic found wrong with a body, in one sentence."""
+    told = []
+    for one in error.errors()[:3]:
+        place = ".".join(str(part) for part in one["loc"] if part != "body") or "the body"
+        told.append(f"{place!r}: {one['msg']}")
+    return Refused(400, "invalid", printable(f"the request cannot be read ({'; '.join(told)}): see /docs."))
 
-    Raises:
-        UsageError: a field is missing, unknown or of the wrong kind.
-    """
-    unknown = sorted(set(body) - {"prompt", "inputs", "max_new_tokens", "as_is"})
-    if unknown:
-        raise UsageError(f"unknown field {unknown[0]!r}: give prompt, inputs, max_new_tokens and as_is.")
-    inputs, prompt, most = body.get("inputs"), body.get("prompt"), body.get("max_new_tokens", 64)
-    if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str | dict) for text in inputs):
-        raise UsageError("inputs must be a list of at least one text, or of objects with the prompt's columns.")
-    if len(inputs) > MOST_INPUTS:
-        raise UsageError(
-            f"{len(inputs)} inputs were given, at most {MOST_INPUTS} are taken at once: split the request."
-        )
-    if prompt is not None and not isinstance(prompt, str):
-        raise UsageError("prompt must be the name of a prompt, or null for the bare backbone.")
-    if not isinstance(most, int) or isinstance(most, bool):
-        raise UsageError("max_new_tokens must be a whole number.")
-    as_is = body.get("as_is", False)
-    if not isinstance(as_is, bool):
-        raise UsageError("as_is must be true or false.")
-    return [Request(prompt=prompt, text=text, max_new_tokens=most, as_is=as_is) for text in inputs]
+
+def _add_answers(app: Any, site: Site) -> None:
+    """The paths that answer texts."""
+
+    async def completions(asked: s.CompletionRequest) -> Any:
+        rows = await site.beside(lambda: site.prepared(asked.model, asked.prompt, asked.raw, asked.max_tokens))
+        head: dict[str, Any] = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
+        if asked.stream:
+            return _events(site, asked.model, _streamed(site, rows, head))
+        with site.metrics.timed(asked.model, len(rows)) as record:
+            answers = record(await site.answers(rows))
+        choices = [_choice(row, a, i) for i, (row, a) in enumerate(zip(rows, answers, strict=True))]
+        return _json(s.Completion(**head, choices=choices, usage=used(rows, answers)))
+
+    async def chat(asked: s.ChatRequest) -> Any:
+        def prepare() -> list[Prepared]:
+            text, worded = site.chat_text(asked)
+            return site.prepared(asked.model, text, worded, asked.max_completion_tokens or asked.max_tokens)
+
+        rows = await site.beside(prepare)
+        head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
+        if asked.stream:
+            return _events(site, asked.model, _streamed(site, rows, head, chat=True))
+        with site.metrics.timed(asked.model, 1) as record:
+            (answer,) = record(await site.answers(rows))
+        message = s.Message(role="assistant", content=answer.text)
+        choice = s.ChatChoice(message=message, finish_reason=_reason(rows[0], answer), label=answer.label)
+        return _json(s.ChatCompletion(**head, choices=[choice], usage=used(rows, [answer])))
+
+    async def classify(asked: s.ClassifyRequest) -> Any:
+        def prepare() -> list[Prepared]:
+            rows = site.prepared(asked.model, asked.input, asked.raw, None)
+            if rows[0].served is None or not rows[0].served.candidates:
+                raise Refused(400, "no_labels", f"model {asked.model!r} has no labels: use /v1/completions.")
+            depth = sum(map(len, rows[0].served.candidates))
+            rows = [replace(row, depth=depth) for row in rows]
+            for row in rows:
+                site.engine.check_fits(row)
+            return rows
+
+        rows = await site.beside(prepare)
+        with site.metrics.timed(asked.model, len(rows)) as record:
+            found = await site.answers(rows, scores=True)
+            record([answer for answer, _ in found])
+        labels = rows[0].served.labels if rows[0].served is not None else ()
+        data = [_classified(i, labels or (), scores) for i, (_, scores) in enumerate(found)]
+        given = sum(row.positions for row in rows)
+        usage = s.Usage(prompt_tokens=given, completion_tokens=0, total_tokens=given)
+        return _json(s.Classification(model=asked.model, data=data, usage=usage))
+
+    async def search(asked: s.SearchRequest) -> Any:
+        return _json(await site.ranking(asked))
+
+    add = partial(app.add_api_route, methods=["POST"], responses=s.ERRORS)
+    add("/v1/completions", completions, response_model=s.Completion, summary="Answer texts")
+    add("/v1/chat/completions", chat, response_model=s.ChatCompletion, summary="Answer a conversation")
+    add("/v1/classify", classify, response_model=s.Classification, summary="How probable each label is")
+    add("/v1/search", search, response_model=s.Ranking, summary="Which prompt suits these labelled rows")
+
+
+def _classified(index: int, labels: Sequence[str], scores: Sequence[float]) -> s.Classified:
+    top = max(scores)
+    weights = [math.exp(score - top) for score in scores]
+    shares = {label: weight / sum(weights) for label, weight in zip(labels, weights, strict=True)}
+    return s.Classified(index=index, label=labels[list(scores).index(top)], probabilities=shares)
+
+
+def _add_rest(app: Any, site: Site) -> None:
+    """Listings, health, metrics and the page."""
+    from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+    async def models() -> Any:
+        return _json(await site.beside(site.catalogue.models))
+
+    async def explorer() -> Any:
+        return _json(await site.beside(site.catalogue.explorer))
+
+    def health(ready: bool) -> Any:
+        backbone = site.engine.backbone
+        status = "ok" if ready else "stopping"
+        found = s.Health(status=status, backbone=backbone.name, fingerprint=backbone.fingerprint)  # type: ignore[arg-type]
+        return JSONResponse(found.model_dump(), status_code=200 if ready else 503)
+
+    async def live() -> Any:
+        return health(True)
+
+    async def ready() -> Any:
+        return health(site.scheduler.alive)
+
+    async def metrics() -> Any:
+        text, kind = site.metrics.text()
+        return Response(text, media_type=kind)
+
+    async def page() -> Any:
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=PAGE_HEADERS)
+
+    add = partial(app.add_api_route, methods=["GET"])
+    add("/v1/models", models, response_model=s.Models, summary="Prompts that can be asked for now")
+    add("/v1/explorer", explorer, response_model=s.Explorer, summary="What the page at / draws")
+    add("/health/live", live, response_model=s.Health, summary="Whether the process lives")
+    add("/health/ready", ready, response_model=s.Health, summary="Whether it takes requests")
+    add("/metrics", metrics, response_class=Response, summary="Prometheus text")
+    add("/", page, include_in_schema=False)
+
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def _json(found: Any) -> Any:
+    from fastapi.responses import Response
+
+    return Response(found.model_dump_json(), media_type="application/json")
+
+
+def _events(site: Site, model: str, parts: AsyncIterator[dict[str, Any]]) -> Any:
+    """Server-sent events: what comes, an error where one comes, and [DONE]."""
+    from fastapi.responses import StreamingResponse
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            with site.metrics.timed(model, 1) as record:
+                async for part in parts:
+                    yield f"data: {json.dumps(part)}\n\n"
+                record([])
+        except (SoftpromptError, Refused) as error:
+            yield f"data: {json.dumps(refused_of(error).body)}\n\n"
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _streamed(
+    site: Site, rows: Sequence[Prepared], head: dict[str, Any], *, chat: bool = False
+) -> AsyncIterator[dict[str, Any]]:
+    """The answers of all rows as they are written."""
+    kind = "chat.completion.chunk" if chat else "text_completion"
+    for index, row in enumerate(rows):
+        async for found in site.pieces(row):
+            text, reason, label = (
+                (found, None, None) if isinstance(found, str) else ("", _reason(row, found), found.label)
+            )
+            choice: dict[str, Any] = {"index": index, "finish_reason": reason, "label": label}
+            choice |= {"delta": {"role": "assistant", "content": text} if text else {}} if chat else {"text": text}
+            yield {**head, "object": kind, "choices": [choice]}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
-from softprompt.inference.evaluate import EvalJob, answers, canonical_text, scoring_of
+from softprompt.inference.engine import kept_scoring
+from softprompt.inference.evaluate import EvalJob, Scoring, answers, canonical_text, scoring_of
 from softprompt.inference.probabilities import label_probabilities
 from softprompt.prompts.prompter import Prompter
 from softprompt.tasks.encoded import answer_room, encode_split, input_room
@@ -83,7 +84,7 @@ def predict(
     most = answer_room(backbone, max_new_tokens)
     room = input_room(backbone, prompter, task.labels, most)
     encoded = encode_split(split, backbone, max_input_tokens=room, max_target_tokens=None)
-    job = EvalJob(run=0, task=task, split=encoded)
+    job = EvalJob(run=0, task=task, split=encoded, scoring=_scoring(kept, task.labels))
     shares: list[Mapping[str, float] | None] = [None] * len(rows)
     scored = None
     if probabilities and wording is not None and wording.labels and task.labels:
@@ -101,6 +102,11 @@ def predict(
         for text, share in zip(found, shares, strict=True)
     ]
     return Predictions(rows=made, cut=encoded.cut_inputs)
+
+
+def _scoring(kept: Kept | None, labels: Sequence[str] | None) -> Scoring:
+    """As the prompt was validated; `engine.served` takes it the same way."""
+    return kept_scoring(kept) if labels else "auto"
 
 
 def _label(wording: Wording | None, text: str, canonical: Callable[[str], str]) -> str | None:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from tests.models import corpus, tiny_backbone
+from tests.models import corpus, random_prompts, tiny_backbone
 
+from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.engine import Engine, Request, from_library
 from softprompt.library.manifest import PromptRecord
@@ -63,47 +64,56 @@ def test_too_long_a_text_is_refused(library, backbone):
 
 
 def test_the_least_recently_used_prompt_leaves(backbone, library):
-    engine = Engine(backbone, from_library(library, backbone), kept=2)
+    prompt_bytes = 9 * 4 * backbone.hidden_size  # alpha and beta
+    engine = Engine(backbone, from_library(library, backbone), prompt_bytes=prompt_bytes)
     first = engine.prompter("alpha@0")
     engine.prompter("beta@0")
     assert engine.prompter("alpha@0") is first
     engine.prompter("gamma@0")
     assert engine.prompter("alpha@0") is first
+    engine.prompter("beta@0")  # beta has left and comes again: alpha or gamma goes
+    assert engine.prompter("beta@0") is not None
 
 
-def test_http(backbone, library):
-    pytest.importorskip("fastapi")
-    testclient = pytest.importorskip("fastapi.testclient")
-    from softprompt.inference.http import make_app
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["t5", "umt5", "encdec", "llama", "gpt2"])
+def test_rows_that_join_and_leave_are_answered_as_alone(kind, dtype):
+    backbone = tiny_backbone(kind, dtype=dtype)
+    prompts = random_prompts(backbone, (3, 6, 1), tuned=False)
+    texts = corpus(9, 7)
+    ids = backbone.tokenize_inputs(texts)
+    depths = [1 + (5 * i) % 11 for i in range(9)]
 
-    engine = Engine(backbone, from_library(library, backbone))
-    app = make_app(engine, lambda: [entry.name for entry in library.list()], wait_ms=1.0)
-    with testclient.TestClient(app) as client:
-        asked = {"prompt": "alpha@0", "inputs": corpus(3, 5), "max_new_tokens": 3}
-        found = client.post("/v1/predict", json=asked).json()
-        expected = engine.answer([Request(prompt="alpha@0", text=t, max_new_tokens=3) for t in corpus(3, 5)])
-        assert found["outputs"] == [answer.text for answer in expected]
-        assert client.get("/v1/prompts").json()["prompts"] == ["alpha@0", "beta@0", "gamma@0"]
-        assert client.get("/healthz").json()["fingerprint"] == backbone.fingerprint
-        refused = client.post("/v1/predict", json={"prompt": "alfa@0", "inputs": ["x"]})
-        assert refused.status_code == 400
-        assert "alpha@0" in refused.json()["error"]
-        for bad in ({"inputs": []}, {"inputs": ["x"], "temperature": 1}, {"inputs": ["x"], "max_new_tokens": "3"}):
-            assert client.post("/v1/predict", json=bad).status_code == 400
-        assert "softprompt_answers_total 3" in client.get("/metrics").text
+    def batch(rows):
+        return TokenBatch.of([ids[r] for r in rows]), prompts.prompts(Rows(run_B=torch.tensor([r % 3 for r in rows])))
 
+    alone = [backbone.generate(*batch([r]), depths[r])[0] for r in range(9)]
+    written, order, decoding = {r: [] for r in range(9)}, [], None
 
-def test_requests_are_texts_or_rows() -> None:
-    from softprompt.inference.http import requests_of
+    def take(rows, tokens):
+        for row, token in zip(rows, tokens, strict=True):
+            if token is not None:
+                written[row].append(token)
+        return [
+            i
+            for i, (r, t) in enumerate(zip(rows, tokens, strict=True))
+            if t is not None and len(written[r]) < depths[r]
+        ]
 
-    body = {"prompt": "p", "inputs": ["a text", {"premise": "x", "hypothesis": "y"}], "as_is": False}
-    assert [request.text for request in requests_of(body)] == body["inputs"]
-    assert requests_of({"inputs": ["worded"], "as_is": True})[0].as_is
-    for wrong in (
-        {"inputs": [1]},
-        {"inputs": []},
-        {"inputs": ["a"], "as_is": "yes"},
-        {"inputs": ["a"], "worded": True},
-    ):
-        with pytest.raises(UsageError):
-            requests_of(wrong)
+    for arriving in ([0, 1, 2], [], [3], [4, 5], [], [], [6, 7, 8], *[[]] * 12):
+        if decoding is not None:
+            decoding.advance()
+            stay = take(order, decoding.tokens)
+            order = [order[i] for i in stay]
+            decoding.keep(stay) if stay else None
+            decoding = decoding if stay else None
+        if arriving:
+            begun = backbone.decoding(*batch(arriving), max(depths[r] for r in arriving))
+            stay = take(arriving, begun.tokens)
+            if stay:
+                begun.keep(stay)
+                order += [arriving[i] for i in stay]
+                decoding.join(begun) if decoding is not None else None
+                decoding = decoding or begun
+    assert not order
+    assert [written[r] for r in range(9)] == alone

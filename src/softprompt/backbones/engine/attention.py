@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from softprompt.backbones.engine.formulas import attention
@@ -287,11 +288,27 @@ class DecodeState:
         own_kv: None before the first step.
         source_BLH: the encoder's output, padded.
         mask: additive [B, 1, 1, L], or None.
+        empty_B: int64 [B], how many of a row's first own positions hold nothing (rows that began later stand with their
+            newest position beside the others'); None for none.
     """
 
     own_kv: list[tuple[Tensor, Tensor] | None]
     source_BLH: Tensor
     mask: Tensor | None
+    empty_B: Tensor | None = None
+
+    @property
+    def past(self) -> int:
+        """t, the own positions that are held."""
+        return 0 if self.own_kv[0] is None else self.own_kv[0][0].shape[2]
+
+    def own_mask(self, dtype: torch.dtype) -> Tensor | None:
+        """Additive [B, 1, 1, t + 1] for the next position; None where nothing is hidden."""
+        if self.empty_B is None:
+            return None
+        hidden = torch.arange(self.past + 1, device=self.empty_B.device) < self.empty_B[:, None]
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+        return mask.masked_fill(hidden, torch.finfo(dtype).min / 2)[:, None, None]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values of a layer after one more position."""
@@ -307,4 +324,41 @@ class DecodeState:
             [None if kv is None else (kv[0][rows], kv[1][rows]) for kv in self.own_kv],
             self.source_BLH[rows],
             None if self.mask is None else self.mask[rows],
+            None if self.empty_B is None else self.empty_B[rows],
         )
+
+    def joined(self, other: DecodeState) -> DecodeState:
+        """The rows of both, all of which have begun."""
+        past, longest = max(self.past, other.past), max(self.source_BLH.shape[1], other.source_BLH.shape[1])
+        both = (self, other)
+        own_kv: list[tuple[Tensor, Tensor] | None] = []
+        for layer in range(len(self.own_kv)):
+            pairs = [state.own_kv[layer] for state in both]
+            assert pairs[0] is not None
+            assert pairs[1] is not None
+            k, v = (torch.cat([F.pad(p[i], (0, 0, past - p[i].shape[2], 0)) for p in pairs if p]) for i in (0, 1))
+            own_kv.append((k, v))
+        source = torch.cat([F.pad(s.source_BLH, (0, 0, 0, longest - s.source_BLH.shape[1])) for s in both])
+        mask = torch.cat([s._filled_mask(longest) for s in both])
+        empty = torch.cat([s._empty() + (past - s.past) for s in both])
+        return DecodeState(own_kv, source, mask, empty)
+
+    def cut(self, longest: int) -> DecodeState:
+        """The same without source positions from ``longest`` on and without own ones that are empty in every row."""
+        front = 0 if self.empty_B is None else int(self.empty_B.min())
+        own = [None if kv is None else (kv[0][:, :, front:], kv[1][:, :, front:]) for kv in self.own_kv]
+        mask = None if self.mask is None else self.mask[..., :longest]
+        empty = None if self.empty_B is None else self.empty_B - front
+        return DecodeState(own, self.source_BLH[:, :longest], mask, empty)
+
+    def _empty(self) -> Tensor:
+        rows, device = self.source_BLH.shape[0], self.source_BLH.device
+        return torch.zeros(rows, dtype=torch.int64, device=device) if self.empty_B is None else self.empty_B
+
+    def _filled_mask(self, longest: int) -> Tensor:
+        source = self.source_BLH
+        dtype = source.dtype if self.mask is None else self.mask.dtype
+        mask = self.mask
+        if mask is None:
+            mask = torch.zeros(source.shape[0], 1, 1, source.shape[1], dtype=dtype, device=source.device)
+        return F.pad(mask, (0, longest - mask.shape[-1]), value=torch.finfo(dtype).min / 2)

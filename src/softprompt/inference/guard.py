@@ -1,0 +1,275 @@
+"""What stands between the network and the application: sizes, times, hosts and the token, all before anything is parsed.
+
+One bad client costs one connection and no more: a head, a body or an answer that does not move on is given up after a
+stated time, a body is refused by its size before it is read whole, and whoever hangs up has the work on its request ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN_PATHS = ("/", "/health/live", "/health/ready")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one client may ask for.
+
+    Attributes:
+        body_bytes: of a request's body.
+        text_letters: of one text.
+        tokens: of one row: prompt, text and answer.
+        waiting: requests that may wait.
+        connections: open at once.
+        header_s: until a request's head has arrived, seconds.
+        body_s: until its body has, seconds.
+        request_s: until its answer is there, seconds.
+        drain_s: how long requests under way may take when the server is stopped, seconds.
+    """
+
+    body_bytes: int = 1 << 20
+    text_letters: int = 100_000
+    tokens: int = 4096
+    waiting: int = 1024
+    connections: int = 512
+    header_s: float = 10.0
+    body_s: float = 15.0
+    request_s: float = 60.0
+    drain_s: float = 10.0
+
+
+class Refused(Exception):
+    """A request that is answered with an error.
+
+    Args:
+        status: HTTP status.
+        code: what kind of refusal, for programs.
+        message: one or two sentences, for people.
+        headers: further ones.
+    """
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, headers or {}
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """As `schemas.Error`."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {"error": {"message": str(self), "type": kind, "code": self.code, "param": None}}
+
+
+class Guard:
+    """Middleware around an application.
+
+    Args:
+        app: what is guarded.
+        limits: see there.
+        token: asked for as ``Authorization: Bearer TOKEN``, but for the page and health; None for none.
+        hosts: names a request may call the server by; None for any.
+    """
+
+    def __init__(
+        self, app: App, *, limits: Limits, token: str | None = None, hosts: frozenset[str] | None = None
+    ) -> None:
+        self._app, self._limits, self._hosts = app, limits, hosts
+        self._token = token.encode() if token is not None else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def watched(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            self._admit(scope)
+            body = await self._body(scope, receive)
+            async with asyncio.timeout(self._limits.request_s + self._limits.body_s):
+                await self._watched(scope, body, receive, watched)
+        except Refused as refused:
+            await _send(send, refused)
+        except TimeoutError:
+            if begun:
+                raise ConnectionError("the client did not read its answer in time") from None
+            await _send(send, Refused(504, "timeout", "the answer was not there in time: try again, or ask for less."))
+
+    def _admit(self, scope: Scope) -> None:
+        headers = dict(scope["headers"])
+        if self._hosts is not None and host_name(headers.get(b"host", b"").decode("latin-1")) not in self._hosts:
+            raise Refused(
+                421,
+                "unknown_host",
+                "the request names a host this server does not go by: start it with --allow-host NAME.",
+            )
+        origin = headers.get(b"origin")
+        if origin is not None and origin.split(b"://")[-1] != headers.get(b"host", b""):
+            raise Refused(403, "foreign_origin", "pages of other sites may not ask this server.")
+        if self._token is not None and scope["path"] not in OPEN_PATHS:
+            given = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(given, b"Bearer " + self._token):
+                raise Refused(
+                    401, "unauthorized", "this server asks for a token: send the header 'Authorization: Bearer TOKEN'.",
+                    {"WWW-Authenticate": "Bearer"},
+                )  # fmt: skip
+        if scope["method"] == "POST" and not headers.get(b"content-type", b"").startswith(b"application/json"):
+            raise Refused(415, "not_json", "the body must be JSON: send the header 'Content-Type: application/json'.")
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body, refused as soon as it is known to be too large."""
+        most = self._limits.body_bytes
+        large = Refused(413, "body_too_large", f"the body has more than {most:,} bytes: send fewer or shorter texts.")
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > most:
+            raise large
+        parts, held = [], 0
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(408, "cut_off", "the client left before its request had arrived.")
+                    parts.append(message.get("body", b""))
+                    held += len(parts[-1])
+                    if held > most:
+                        raise large
+                    if not message.get("more_body"):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise Refused(
+                408, "body_timeout", f"the body had not arrived after {self._limits.body_s:g} s: send it again."
+            ) from None
+
+    async def _watched(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """The application, ended when the client hangs up."""
+        gone = asyncio.Event()
+        given = False
+
+        async def once() -> Any:
+            nonlocal given
+            if not given:
+                given = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        answering = asyncio.ensure_future(self._app(scope, once, send))
+        leaving = asyncio.ensure_future(_until_gone(receive))
+        try:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+        finally:
+            gone.set()
+            for task in (answering, leaving):
+                task.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(send: Send, refused: Refused) -> None:
+    body = json.dumps(refused.body).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **refused.headers,
+    }
+    await send(
+        {
+            "type": "http.response.start",
+            "status": refused.status,
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def host_name(host: str) -> str:
+    """A Host header without its port, in small letters."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[: host.find("]") + 1]
+    return host.rsplit(":", 1)[0] if ":" in host else host
+
+
+def hosts_of(address: str, allowed: tuple[str, ...] = ()) -> frozenset[str] | None:
+    """The names a server at this address may be called by; None for any (it listens to the network and names were not given)."""
+    if is_loopback(address):
+        return frozenset({"localhost", "127.0.0.1", "[::1]", host_name(address), *map(host_name, allowed)})
+    return frozenset(map(host_name, allowed)) or None
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach it."""
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def protocol(limits: Limits) -> Any:
+    """uvicorn's HTTP protocol with a time for a request's head and a number of connections."""
+    import h11
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    full = (
+        b'{"error": {"message": "too many connections are open: try again.", "type": "server_error", "code": "busy"}}'
+    )
+
+    class Guarded(H11Protocol):
+        _head: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                transport.write(
+                    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+                    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(full), full)
+                )
+                transport.close()
+                return
+            self._arm()
+
+        def data_received(self, data: bytes) -> None:
+            if self.transport.is_closing():
+                return
+            super().data_received(data)
+            if self.conn.their_state is h11.IDLE:
+                self._arm()
+            else:
+                self._disarm()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._disarm()
+            super().connection_lost(exc)
+
+        def _arm(self) -> None:
+            if self._head is None:
+                self._head = self.loop.call_later(limits.header_s, self.transport.abort)
+
+        def _disarm(self) -> None:
+            if self._head is not None:
+                self._head.cancel()
+                self._head = None
+
+    return Guarded

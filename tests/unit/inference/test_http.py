@@ -1,0 +1,275 @@
+"""The server's shape, limits and reloading, over its ASGI application."""
+
+import json
+import threading
+import time
+
+import pytest
+import torch
+from tests.models import corpus, tiny_backbone
+
+from softprompt.inference.catalogue import Catalogue
+from softprompt.inference.engine import Engine, Request
+from softprompt.inference.guard import Limits, hosts_of
+from softprompt.inference.predict import predict
+from softprompt.library.manifest import PromptRecord
+from softprompt.library.store import Library
+from softprompt.prompts.stack import PromptStack
+from softprompt.tasks.wording import Wording
+
+testclient = pytest.importorskip("fastapi.testclient")
+from softprompt.inference.http import make_app  # noqa: E402
+
+SENTIMENT = Wording(
+    task="films", form="template", template="review: {text}", columns=("text",), label_column="label",
+    labels=("neg", "pos"), answers=("bad film", "good"), metrics=("accuracy",),
+)  # fmt: skip
+
+
+def add(library, backbone, task, *, seed=0, length=4, wording=None, replace=False):
+    generator = torch.Generator().manual_seed(seed + 10 * length)
+    early = torch.randn(length, backbone.hidden_size, generator=generator)
+    library.add(
+        PromptRecord(
+            task=task, prompt=early + 0.1, task_embedding=early, backbone_name=backbone.name,
+            backbone_fingerprint=backbone.fingerprint, backbone_kind=backbone.kind, scores={"score": 50.0 + length},
+            wording=wording.record() if wording else None, steps=9, embedding_step=3, name=f"{task}@0",
+        ),
+        replace=replace,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["t5", "llama"])
+def backbone(request):
+    return tiny_backbone(request.param)
+
+
+@pytest.fixture
+def library(backbone, tmp_path):
+    library = Library(tmp_path / "library")
+    add(library, backbone, "films", wording=SENTIMENT)
+    add(library, backbone, "plain", length=6)
+    return library
+
+
+def app_of(library, backbone, **how):
+    catalogue = Catalogue(backbone, library)
+    engine = Engine(backbone, catalogue.resolve, version=catalogue.version)
+    return make_app(engine, catalogue, **how)
+
+
+@pytest.fixture
+def client(library, backbone):
+    with testclient.TestClient(app_of(library, backbone)) as client:
+        yield client
+
+
+def ask(client, path="/v1/completions", **body):
+    return client.post(path, json=body)
+
+
+def test_models_say_what_they_are(client, backbone):
+    films, plain, bare = client.get("/v1/models").json()["data"]
+    assert (films["id"], films["task"], films["labels"]) == ("films@0", "films", ["neg", "pos"])
+    assert films["scores"] == {"score": 54.0}
+    assert plain["labels"] is None
+    assert (bare["id"], bare["task"]) == (backbone.name, None)
+
+
+def test_answers_equal_those_of_predict(client, library, backbone):
+    texts = corpus(5, 3)
+    for name, most in (("films@0", 64), ("plain@0", 7)):
+        stored = library.get(name)
+        prompter = PromptStack.of([stored.prompt().float()], keys=[name])
+        wanted = predict(backbone, prompter, texts, stored.manifest, max_new_tokens=most).rows
+        found = ask(client, model=name, prompt=texts, max_tokens=most).json()["choices"]
+        assert [c["text"] for c in found] == [row.output for row in wanted]
+        assert [c["label"] for c in found] == [row.label for row in wanted]
+
+
+def test_rows_and_raw_texts_are_taken(client):
+    worded = ask(client, model="films@0", prompt="a good film").json()["choices"][0]
+    row = ask(client, model="films@0", prompt={"text": "a good film"}).json()["choices"][0]
+    raw = ask(client, model="films@0", prompt="review: a good film", raw=True).json()["choices"][0]
+    assert worded["text"] == row["text"] == raw["text"]
+    assert ask(client, model="films@0", prompt={"title": "x"}).json()["error"]["code"] == "unusable"
+    assert ask(client, model="plain@0", prompt={"text": "x"}).status_code == 400
+
+
+def test_a_stream_is_the_whole_answer_in_pieces(client):
+    body = {"model": "plain@0", "prompt": "three good films", "max_tokens": 9}
+    whole = client.post("/v1/completions", json=body).json()["choices"][0]
+    with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as reply:
+        lines = [line.removeprefix("data: ") for line in reply.iter_lines() if line]
+    assert lines.pop() == "[DONE]"
+    choices = [json.loads(line)["choices"][0] for line in lines]
+    assert "".join(c["text"] for c in choices) == whole["text"]
+    assert choices[-1]["finish_reason"] == whole["finish_reason"]
+
+
+def test_classify_gives_the_labels_probabilities(client, library, backbone):
+    found = ask(client, "/v1/classify", model="films@0", input=corpus(3, 4)).json()["data"]
+    engine = Engine(backbone, Catalogue(backbone, library).resolve)
+    rows = [engine.prepare(Request(prompt="films@0", text=text)) for text in corpus(3, 4)]
+    for one, scores in zip(found, engine.label_scores(rows), strict=True):
+        assert list(one["probabilities"].values()) == pytest.approx(scores.softmax(0).tolist(), abs=1e-5)
+        assert one["label"] == max(one["probabilities"], key=one["probabilities"].get)
+    assert ask(client, "/v1/classify", model="plain@0", input="x").json()["error"]["code"] == "no_labels"
+
+
+def test_search_ranks_by_loss_on_the_rows(client):
+    rows = [{"text": text, "label": label} for text, label in zip(corpus(6, 8), ("good", "poor") * 3, strict=True)]
+    found = ask(client, "/v1/search", rows=rows).json()
+    assert found["rows"] == 6
+    assert sorted(one["model"] for one in found["data"]) == ["films@0", "plain@0"]
+    assert found["data"][0]["loss"] <= found["data"][1]["loss"]
+    assert ask(client, "/v1/search", rows=[{"text": "a"}, {"text": "b"}]).status_code == 400
+
+
+def test_chat_is_one_turn_for_a_prompt(client):
+    turn = {"role": "user", "content": "a good film"}
+    chat = ask(client, "/v1/chat/completions", model="films@0", messages=[turn]).json()["choices"][0]
+    plain = ask(client, model="films@0", prompt="a good film").json()["choices"][0]
+    assert chat["message"] == {"role": "assistant", "content": plain["text"]}
+    for wrong, code in (
+        ({"messages": [turn, turn]}, "not_one_turn"),
+        ({"messages": [turn], "raw": True}, "no_chat_template"),
+    ):
+        assert ask(client, "/v1/chat/completions", model="films@0", **wrong).json()["error"]["code"] == code
+
+
+def test_changes_of_the_library_are_seen_at_once(client, library, backbone):
+    before = ask(client, "/v1/classify", model="films@0", input="a film").json()["data"]
+    add(library, backbone, "films", seed=77, length=5, wording=SENTIMENT, replace=True)
+    after = ask(client, "/v1/classify", model="films@0", input="a film").json()["data"]
+    assert before != after
+    assert ask(client, model="late@0", prompt="x").status_code == 404
+    add(library, backbone, "late")
+    assert ask(client, model="late@0", prompt="x").status_code == 200
+    library.remove("late@0")
+    assert ask(client, model="late@0", prompt="x").json()["error"]["code"] == "model_not_found"
+    assert "late@0" not in client.get("/v1/models").text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {}, {"model": "films@0"}, {"model": "films@0", "prompt": []}, {"model": "films@0", "prompt": 7},
+        {"model": "films@0", "prompt": "x", "temperature": 1}, {"model": "films@0", "prompt": "x", "max_tokens": "3"},
+        {"model": "films@0", "prompt": "x", "max_tokens": 0}, {"model": "films@0", "prompt": "x", "as_is": True},
+        {"model": "plain@0", "prompt": "\ud800"},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_400(client, wrong):
+    reply = client.post("/v1/completions", content=json.dumps(wrong), headers={"Content-Type": "application/json"})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_limits_have_their_codes(library, backbone):
+    app = app_of(library, backbone, limits=Limits(body_bytes=2000, text_letters=900, tokens=40))
+    with testclient.TestClient(app) as client:
+        assert ask(client, model="plain@0", prompt="x" * 3000).status_code == 413
+        assert ask(client, model="plain@0", prompt="x" * 1000).json()["error"]["code"] == "text_too_long"
+        assert (
+            ask(client, model="plain@0", prompt="film " * 30, max_tokens=20).json()["error"]["code"]
+            == "too_many_tokens"
+        )
+        assert ask(client, model="films@1", prompt="x").json()["error"]["message"].startswith("unknown model 'films@1'")
+        assert client.post("/v1/completions", content="{}").status_code == 415
+        assert (
+            client.post("/v1/completions", content="{", headers={"Content-Type": "application/json"}).status_code == 400
+        )
+        assert (
+            client.post("/v1/completions", headers={"Content-Type": "application/json"}, content="[" * 1900).status_code
+            == 400
+        )
+        assert ask(client, model="films@0", prompt="x").status_code == 200
+
+
+def test_a_full_queue_is_429_and_a_late_answer_504(library, backbone, monkeypatch):
+    app = app_of(library, backbone, limits=Limits(waiting=2, request_s=0.6))
+    engine = app.state.site.engine
+    slow = engine.begin
+
+    def begin(rows):
+        time.sleep(0.8)
+        return slow(rows)
+
+    monkeypatch.setattr(engine, "begin", begin)
+    found = []
+    with testclient.TestClient(app) as client:
+        threads = [
+            threading.Thread(target=lambda: found.append(ask(client, model="plain@0", prompt="x", max_tokens=3)))
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.02)
+        for thread in threads:
+            thread.join()
+        codes = sorted({reply.status_code for reply in found})
+        assert codes == [429, 504]
+        assert all(int(reply.headers["Retry-After"]) >= 1 for reply in found if reply.status_code == 429)
+        monkeypatch.setattr(engine, "begin", slow)
+        assert ask(client, model="plain@0", prompt="x", max_tokens=3).status_code == 200
+
+
+def test_one_that_fails_fails_alone(library, backbone, monkeypatch):
+    app = app_of(library, backbone, wait_ms=150.0)
+    engine = app.state.site.engine
+    whole = engine.begin
+
+    def begin(rows):
+        if any("poison" in row.worded for row in rows):
+            raise RuntimeError("broken")
+        return whole(rows)
+
+    monkeypatch.setattr(engine, "begin", begin)
+    found = {}
+    with testclient.TestClient(app, raise_server_exceptions=False) as client:
+        texts = ["a film", "poison", "two films"]
+        threads = [
+            threading.Thread(target=lambda t=t: found.update({t: ask(client, model="plain@0", prompt=t, max_tokens=3)}))
+            for t in texts
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [found[t].status_code for t in texts] == [200, 500, 200]
+
+
+def test_the_door(library, backbone):
+    app = app_of(library, backbone, token="secret", hosts=hosts_of("127.0.0.1", ("testserver",)))
+    with testclient.TestClient(app) as client:
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert client.get("/health/live").status_code == 200
+        assert client.get("/health/live", headers={"Host": "evil.example"}).status_code == 421
+        assert client.get("/health/live", headers={"Origin": "http://evil.example"}).status_code == 403
+    assert hosts_of("0.0.0.0") is None
+    assert hosts_of("0.0.0.0", ("a.example:80",)) == frozenset({"a.example"})
+
+
+def test_documents_health_and_metrics(client, backbone):
+    assert {"/v1/completions", "/v1/classify", "/v1/search"} <= set(client.get("/openapi.json").json()["paths"])
+    assert client.get("/docs").status_code == 200
+    assert client.get("/").status_code == 200
+    ask(client, model="films@0", prompt=["a", "b"])
+    ask(client, model="films@9", prompt="a")
+    text = client.get("/metrics").text
+    assert 'softprompt_answers_total{prompt="films@0"} 2.0' in text
+    assert 'softprompt_request_seconds_count{prompt="films@0"} 1.0' in text
+    assert 'softprompt_refused_total{code="model_not_found"} 1.0' in text
+    assert "softprompt_queue_waiting 0.0" in text
+    assert client.get("/health/ready").json() == {
+        "status": "ok", "backbone": backbone.name, "fingerprint": backbone.fingerprint,
+    }  # fmt: skip
+
+
+def test_the_explorer_has_a_place_for_each_prompt(client):
+    found = client.get("/v1/explorer").json()
+    assert found["mapped"] == ["films@0", "plain@0"]
+    assert found["similarity"][0][1] == found["similarity"][1][0]
+    assert {p["name"]: p["x"] is not None for p in found["prompts"]} == {"films@0": True, "plain@0": True}
