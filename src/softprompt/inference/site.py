@@ -92,7 +92,9 @@ class Site:
                     400, "text_too_long",
                     f"a text has {letters:,} letters; at most {self.limits.text_letters:,} are taken: shorten it.",
                 )  # fmt: skip
-            request = Request(prompt=name, text=given, max_new_tokens=answer_room(self.engine.backbone, most), as_is=raw)
+            request = Request(
+                prompt=name, text=given, max_new_tokens=answer_room(self.engine.backbone, most), as_is=raw
+            )
             row = self.engine.prepare(request)
             if row.positions + row.depth > self.limits.tokens:
                 raise Refused(
