@@ -9,7 +9,7 @@
 4. Throughput: the same texts once with all requests to one prompt, once to 16 prompts in turn, alternating, with vLLM's own
    prefix caching on; beside it our own engine in this process on the same requests.
 
-One line of JSON: versions, command, seed of the draw, labels equal, requests a second. The other environment needs vLLM and
+Lines of JSON, one a stage: versions, command, seed of the draw, labels equal, requests a second. The other environment needs vLLM and
 openai (``scripts/vllm_environment.sh`` makes one for CPUs). ``--client`` is how this script calls itself there.
 """
 
@@ -29,7 +29,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def our_answers(backbone: Any, requests: Sequence[dict[str, str]], prompts: dict
     return found, time.perf_counter() - start
 
 
-def copies(library: Any, prompts: Sequence[Any], folder: Path, count: int) -> Any:
+def copies(prompts: Sequence[Any], folder: Path, count: int) -> Any:
     """A library of ``count`` prompts: the given ones under further names, a little apart so that no two are one."""
     import torch
 
@@ -198,7 +198,8 @@ def versions(environment: Path) -> dict[str, str]:
     return found
 
 
-def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
+def measure(args: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
+    """The stages' records, each as soon as it is measured."""
     from softprompt.backbones.load import load_backbone
     from softprompt.library.store import Library
 
@@ -214,37 +215,37 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         for text in rows_of(prompt, args.data, per_prompt, args.seed)
     ][: args.rows]
     ours, our_seconds = our_answers(backbone, requests, tensors)
-    many = copies(library, prompts, work / "many", 16)
-    exported(args.library, work / "out", *names[:-1])
-    python = args.vllm / "bin" / "python"
-    record: dict[str, Any] = {
-        "rows": len(requests),
-        "prompts": names,
-        "prompt_tokens": len(next(iter(tensors.values()))),
-    }
-    with serving(work / "out", args.vllm, args.port, args.log):
-        exported(args.library, work / "out", names[-1])
-        record["loaded_without_restart"] = load_adapter(args.port, names[-1], work / "out" / "adapters" / names[-1])
+    many = copies(prompts, work / "many", 16)
+    out = args.running or work / "out"
+    if not args.running:
+        exported(args.library, out, *names[:-1])
+    with nullcontext() if args.running else serving(out, args.vllm, args.port, args.log):
+        if not args.running:  # these come in while it runs
+            exported(args.library, out, names[-1])
+            exported(work / "many", out)
+            for name in (names[-1], *many.names()):
+                load_adapter(args.port, name, out / "adapters" / name)
         theirs = asked(args.vllm / "bin" / "python", args.port, requests, 32)["answers"]
-        equal = [one.strip() == other.strip() for one, other in zip(theirs, ours, strict=True)]
-        first = [one.strip().split()[:1] == other.strip().split()[:1] for one, other in zip(theirs, ours, strict=True)]
-        record |= {
-            "answers_equal": sum(equal),
-            "first_words_equal": sum(first),
-            "our_requests_a_second": len(ours) / our_seconds,
-        }
-        record["differing"] = [
-            [r, a, b] for r, a, b, same in zip(requests, theirs, ours, equal, strict=True) if not same
-        ][:5]
-        # The other thirteen come in while it runs.
-        exported(work / "many", work / "out")
-        for name in many.names():
-            load_adapter(args.port, name, work / "out" / "adapters" / name)
-        record["throughput"] = throughput(python, args, requests, many.names())
-    return record
+        yield {"stage": "answers", "prompts": names, **compared(requests, theirs, ours), "our_seconds": our_seconds}
+        yield {"stage": "throughput", **throughput(args.vllm / "bin" / "python", args, requests, many.names())}
 
 
-def throughput(python: Path, args: argparse.Namespace, requests: Sequence[dict[str, str]], names: Sequence[str]) -> Any:
+def compared(requests: Sequence[dict[str, str]], theirs: Sequence[str], ours: Sequence[str]) -> dict[str, Any]:
+    """How many answers, and first words of answers (labels), are the same, and some that are not."""
+    pairs = list(zip(requests, theirs, ours, strict=True))
+    differing = [[request["model"], one, other] for request, one, other in pairs if one.strip() != other.strip()]
+    words = [one.split()[:1] == other.split()[:1] for _, one, other in pairs]
+    return {
+        "rows": len(pairs),
+        "answers_equal": len(pairs) - len(differing),
+        "labels_equal": sum(words),
+        "differing": differing[:5],
+    }
+
+
+def throughput(
+    python: Path, args: argparse.Namespace, requests: Sequence[dict[str, str]], names: Sequence[str]
+) -> dict[str, Any]:
     """Requests a second with one prompt and with all, alternating; texts are the same, and unlike in each turn."""
     found: dict[str, list[float]] = {"one": [], "mixed": []}
     for turn in range(args.turns + 1):
@@ -275,24 +276,26 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=8123)
     parser.add_argument("--log", type=Path, default=Path("vllm.log"))
+    parser.add_argument("--running", type=Path, help="export folder that a server at --port serves already")
+    parser.add_argument("--load", default="", help="what else ran on the machine, for the record")
     parser.add_argument("--json", type=Path, help="file that a line is appended to")
     args = parser.parse_args()
     if args.client:
         client(args.client)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        record = measure(args, Path(folder))
     import softprompt
 
-    line = {
-        "benchmark": "serve_vllm", "command": shlex.join(["python", *sys.argv]), "seed": args.seed, **record,
+    about = {
+        "benchmark": "serve_vllm", "command": shlex.join(["python", *sys.argv]), "seed": args.seed,
         "versions": {"softprompt": softprompt.__version__, **versions(args.vllm)}, "cpus": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(), "dtype": "float32",
+        "processor": platform.machine(), "dtype": "float32", "load": args.load,
     }  # fmt: skip
-    print(json.dumps(line, indent=1, ensure_ascii=False))
-    if args.json:
-        with open(args.json, "a") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for record in measure(args, Path(folder)):
+            print(json.dumps(record, indent=1, ensure_ascii=False), flush=True)
+            if args.json:
+                with open(args.json, "a") as stream:
+                    stream.write(json.dumps({**about, **record}, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
