@@ -24,7 +24,7 @@ from torch import Tensor
 
 from softprompt.backbones.load import load_backbone
 from softprompt.library.similarity import METRICS, task_similarity_matrix
-from softprompt.methods.spot.predictors import chosen_rows, prompt_losses
+from softprompt.methods.spot.measured import chosen_rows, prompt_losses
 from softprompt.prompts.init import InitSettings, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task

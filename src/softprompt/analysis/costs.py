@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softprompt.analysis.records import Cost, Point, PromptId, RunScore
+from softprompt.methods.spot.predictor_names import tuning_steps
 from softprompt.study.grid import MODEL_KINDS, Grid, StudyCell
 from softprompt.study.ledger import Ledger, Record
-from softprompt.study.settings import FEW_STEPS, Study
+from softprompt.study.settings import Study
 
 TRAINING_FACTOR = 2
 """As `softprompt.methods.method.TRAINING_FACTOR`, which needs torch."""
@@ -94,7 +95,7 @@ def predictor_costs(
         tokens = result["forward_tokens"]
         whole = float(sum(tokens.values()))
         for name, own in tokens.items():
-            steps = FEW_STEPS * len(cell.spec["names"]) if name == "few-step-loss" else 0
+            steps = tuning_steps([name]) * len(cell.spec["names"])
             seconds = float(result.get("seconds", 0.0)) * (float(own) / whole if whole else 0.0)
             found.setdefault(name, {})[str(cell.spec["target"])] = Cost(steps=steps, tokens=float(own), seconds=seconds)
     return found

@@ -17,10 +17,11 @@ import numpy as np
 
 from softprompt.analysis.answers import Answers, RunId
 from softprompt.analysis.methods import ORACLE, TOP_K, Methods
-from softprompt.analysis.predictors import rank, rankings
+from softprompt.analysis.predictors import rankings
 from softprompt.analysis.records import Results, RunScore
 from softprompt.analysis.statistics import Interval, holm, p_text, resampled
 from softprompt.analysis.tables import NOT_MEASURED, Row, Table
+from softprompt.methods.spot.predictors import order_of
 
 if TYPE_CHECKING:
     from softprompt.methods.spot.guard import Comparison
@@ -135,7 +136,7 @@ def _deliveries(results: Results, found: Methods) -> Iterator[tuple[str, str, Ru
             if run is not None:
                 yield BLIND, target, run
         for values_M in table.get(target, ()):
-            order = rank(values_M)
+            order = order_of(values_M)
             for k in ks:
                 chosen = [run for m in order[:k] if (run := moved[m]) is not None]
                 if len(chosen) == k:

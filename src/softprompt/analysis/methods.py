@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from softprompt.analysis.choice import Choices
-from softprompt.analysis.predictors import rank, rankings
+from softprompt.analysis.predictors import AVERAGED, all_rankings, rankings
 from softprompt.analysis.records import Cost, Floats, Results, RunScore
 from softprompt.analysis.similarity import SHORT_NAMES, SIMILARITIES
 from softprompt.analysis.tables import Cell, summary
+from softprompt.methods.spot.predictors import order_of
 
 Found = tuple[float, Cost | None]
 Value = Callable[[int, int], Found]
@@ -118,15 +119,18 @@ class Methods:
     choices: Choices
 
     @classmethod
-    def of(cls, results: Results, ks: Sequence[int] | None = None, *, apart: bool = True) -> Methods:
+    def of(
+        cls, results: Results, ks: Sequence[int] | None = None, *, apart: bool = True, averaged: bool = False
+    ) -> Methods:
         """Read off a study's records.
 
         Args:
             results: of the study.
             ks: tries of best_of_top_k; `default_ks` where None.
             apart: False to choose and report on the same rows, as the papers do.
+            averaged: whether similarities averaged over seeds rank too.
         """
-        made = _Maker(results, Choices.of(results, apart=apart))
+        made = _Maker(results, Choices.of(results, apart=apart), averaged)
         total = len(results.prompts)
         return cls(
             baseline=made.baseline(),
@@ -165,8 +169,9 @@ class Methods:
 class _Maker:
     """Makes the methods of one study."""
 
-    def __init__(self, results: Results, choices: Choices) -> None:
+    def __init__(self, results: Results, choices: Choices, averaged: bool = False) -> None:
         self.results = results
+        self.tables = all_rankings(results) if averaged else rankings(results)
         self.choices = choices
         self.shape = len(results.targets), len(results.seeds)
         self.moved: list[dict[int, RunScore]] = []  # by target: place among the source prompts -> run
@@ -233,7 +238,7 @@ class _Maker:
             self._filled(
                 self._ranked(name, table, k), strategy=TOP_K, ranking=name, k=k, tunings=k, source_steps=shared
             )
-            for name, table in rankings(self.results).items()
+            for name, table in self.tables.items()
             for k in ks
         ]
         return found + [self._filled(self._drawn(k), strategy=RANDOM, k=k, tunings=k, source_steps=shared) for k in ks]
@@ -244,7 +249,7 @@ class _Maker:
             values_RM = table[target]
             if len(values_RM) != self.shape[1]:
                 return float("nan"), None
-            chosen = rank(values_RM[r])[:k]
+            chosen = order_of(values_RM[r])[:k]
             if len(chosen) < k:
                 return float("nan"), None
             score, cost = self._tried(t, chosen)
@@ -255,7 +260,7 @@ class _Maker:
 
     def price(self, ranking: str, target: str, seed: int) -> Cost | None:
         """What a ranking costs on a target; None where that is not known."""
-        if ranking in SIMILARITIES:
+        if ranking.removesuffix(AVERAGED) in SIMILARITIES:
             return self.results.embedding_costs.get((target, seed))
         return self.results.predictor_costs.get(ranking, {}).get(target)
 

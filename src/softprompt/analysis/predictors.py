@@ -17,20 +17,11 @@ from softprompt.analysis.records import Floats, Results
 from softprompt.analysis.similarity import SIMILARITIES, target_similarities
 from softprompt.analysis.statistics import Difference, Interval, family, p_text, t_interval
 from softprompt.analysis.tables import PENDING, Row, Table
+from softprompt.methods.spot.predictors import order_of
 
 RANDOM = "random choice (expected)"
-
-
-def rank(values_M: Floats) -> list[int]:
-    """Source prompts from the highest predicted value down; ties by their order in the study; NaN is left out.
-
-    Empty where all values are alike: a predictor that cannot tell them apart ranks nothing.
-    """
-    known = values_M[~np.isnan(values_M)]
-    if len(known) > 1 and np.ptp(known) == 0:
-        return []
-    order = np.argsort(-values_M, kind="stable")
-    return [int(i) for i in order if not np.isnan(values_M[i])]
+AVERAGED = ", seeds averaged"
+"""Behind the name of a similarity of task embeddings averaged over seeds."""
 
 
 def rankings(results: Results) -> dict[str, dict[str, Floats]]:
@@ -80,11 +71,42 @@ class PredictorScores:
     spearman: Interval
 
 
+def all_rankings(results: Results) -> dict[str, dict[str, Floats]]:
+    """`rankings`, and both similarities averaged over the seeds of source and target."""
+    found = rankings(results)
+    return {
+        **found,
+        **{f"{kind}{AVERAGED}": seed_averaged(results, found[kind]) for kind in SIMILARITIES if kind in found},
+    }
+
+
+def seed_averaged(results: Results, table: dict[str, Floats]) -> dict[str, Floats]:
+    """Values averaged over a target's runs and the prompts of a source; within a source the order of the single values stays."""
+    out = {}
+    for target, values_RM in table.items():
+        if not values_RM.size:
+            out[target] = values_RM
+            continue
+        single_M = finished_mean(values_RM, axis=0)
+        by_source = finished_mean(single_M.reshape(len(results.sources), -1), axis=1)
+        # All prompts of a source have one average: what is left of their own values only breaks that tie.
+        mean_M = np.repeat(by_source, len(results.seeds)) + 1e-9 * single_M
+        out[target] = np.tile(mean_M, (len(values_RM), 1))
+    return out
+
+
+def regrets(results: Results, k: int) -> tuple[dict[str, Floats], list[int]]:
+    """By ranking, points lost by k tries, float [finished targets]; and the places of those targets."""
+    scores_TM = results.transfers_STR().transpose(1, 0, 2).reshape(len(results.targets), -1)
+    targets = [t for t in range(len(scores_TM)) if not np.isnan(scores_TM[t]).any()]
+    return {n: _regret(results, table, scores_TM, targets, k) for n, table in all_rankings(results).items()}, targets
+
+
 def judged(results: Results, ks: Sequence[int]) -> tuple[list[PredictorScores], dict[int, Interval], int]:
     """Every predictor, random choice's regret by k, and how many targets count."""
     scores_TM = results.transfers_STR().transpose(1, 0, 2).reshape(len(results.targets), -1)
     targets = [t for t in range(len(scores_TM)) if not np.isnan(scores_TM[t]).any()]
-    tables = rankings(results)
+    tables = all_rankings(results)
     regrets = {name: {k: _regret(results, table, scores_TM, targets, k) for k in ks} for name, table in tables.items()}
     random = {
         k: np.array([scores_TM[t].max() - expected_honest_best(scores_TM[t], scores_TM[t], k) for t in targets])
@@ -109,7 +131,7 @@ def _regret(
     """Float [T], points lost by k tries, mean over the target's runs; NaN where a run has no ranking of k prompts."""
     out = []
     for t in targets:
-        orders = [rank(values)[:k] for values in table[results.targets[t]]]
+        orders = [order_of(values)[:k] for values in table[results.targets[t]]]
         whole = bool(orders) and all(len(order) == k for order in orders)
         best = [scores_TM[t, order].max() for order in orders] if whole else [np.nan]
         out.append(scores_TM[t].max() - float(np.mean(best)))
@@ -144,7 +166,7 @@ def predictor_table(results: Results, ks: Sequence[int] = (1, 3, 9)) -> Table | 
     first = usable[0]
     rows: list[Row] = [
         (
-            SIMILARITIES.get(one.name, one.name),
+            _shown(one.name),
             *(one.regret[k].text() for k in usable),
             _beats(one.against_random[first]),
             p_text(one.against_random[first].p_holm),
@@ -169,6 +191,11 @@ def predictor_table(results: Results, ks: Sequence[int] = (1, 3, 9)) -> Table | 
         rows=tuple(rows),
         notes=tuple(notes),
     )
+
+
+def _shown(name: str) -> str:
+    kind = name.removesuffix(AVERAGED)
+    return SIMILARITIES.get(kind, kind) + name[len(kind) :]
 
 
 def _beats(saved: Difference) -> str:

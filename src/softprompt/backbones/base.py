@@ -188,6 +188,10 @@ class Backbone(ABC):
         """
 
     @abstractmethod
+    def answer_states(self, batch: TokenBatch, prompts: PromptBatch | None) -> Tensor:
+        """float32 [B, H'], the last hidden state that the first token of each row's answer is predicted from; targets are ignored."""
+
+    @abstractmethod
     def encode_mean(self, batch: TokenBatch) -> Tensor:
         """float32 [B, H'], the frozen backbone's own mean-pooled encoding of the inputs, without a prompt."""
 

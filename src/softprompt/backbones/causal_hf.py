@@ -332,6 +332,18 @@ class TransformersCausal(CausalBackbone):
             hook.remove()
 
     @torch.no_grad()
+    def answer_states(self, batch: TokenBatch, prompts: PromptBatch | None) -> Tensor:
+        whole = self._rows(batch, prompts, targets=False, side="left")
+        if bool((whole.target_start_B < 1).any()):
+            raise nothing_to_score()
+        out = self._run(
+            inputs_embeds=whole.embedded_BLH, attention_mask=whole.mask_BL, position_ids=whole.position_BL,
+            use_cache=False, keep=1, output_hidden_states=True,
+        )  # fmt: skip
+        found: Tensor = out.hidden_states[-1][:, -1].float()
+        return found
+
+    @torch.no_grad()
     def encode_mean(self, batch: TokenBatch) -> Tensor:
         real_BT = torch.arange(batch.input_BT.shape[1], device=self.device)[None, :] < batch.input_length_B[:, None]
         hidden = self._model.base_model(

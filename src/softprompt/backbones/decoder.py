@@ -323,6 +323,11 @@ class DecoderBackbone(CausalBackbone):
         return x_BH, self._feed(layer, h_BH, layout)
 
     @torch.no_grad()
+    def answer_states(self, batch: TokenBatch, prompts: PromptBatch | None) -> Tensor:
+        laid, x_SH, out_SH, _ = self._begin(batch, prompts)
+        return self._exact(x_SH[laid.last_B], out_SH[laid.last_B]).float()
+
+    @torch.no_grad()
     def encode_mean(self, batch: TokenBatch) -> Tensor:
         laid = self._laid(batch, None, targets=False)
         x_SH, out_SH = self._pass(laid.x_SH, laid.tree, _NO_MASKS)

@@ -235,6 +235,14 @@ class Seq2SeqBackbone(Backbone):
         return -torch.zeros(layout.rows, dtype=nll_R.dtype, device=self.device).index_add(0, layout.row_S, nll_R)
 
     @torch.no_grad()
+    def answer_states(self, batch: TokenBatch, prompts: PromptBatch | None) -> Tensor:
+        x_SH, source = self._rows(batch, prompts)
+        memory = Memory(self._pass(self._encode, x_SH, source, Masks(None, self.device)), source)
+        state = DecodeState([None] * self._decoder_depth, memory.padded_BLH, memory.mask)
+        id_B = torch.full((batch.size,), self.start_id, dtype=torch.int64, device=self.device)
+        return self._pass(self._step, id_B, 0, state).float()
+
+    @torch.no_grad()
     def encode_mean(self, batch: TokenBatch) -> Tensor:
         x_SH, layout = self._rows(batch, None)
         hidden_SH = self._pass(self._encode, x_SH, layout, Masks(None, self.device)).float()

@@ -103,6 +103,10 @@ Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it here (.pn
 Figures = Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures (needs the report extra).")]
 ChatForm = Annotated[bool, typer.Option("--chat", help="Put inputs into the backbone's chat template.")]
 System = Annotated[str | None, typer.Option("--system", help="System turn of --chat.")]
+Predictor = Annotated[
+    str,
+    typer.Option("--predictor", help="Rank by label-loss, loss-decrease-1, loss-decrease-5, logme or zero-shot-loss."),
+]
 Metric = Annotated[Literal["per_token", "average"], typer.Option("--metric", help="Similarity that ranks.")]
 
 RELEASED = "released"

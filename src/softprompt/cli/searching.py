@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,8 @@ from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import say, training
-from softprompt.errors import DataError, UsageError
+from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.methods.spot.predictor_names import MEASURED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from softprompt.library.search import Match
     from softprompt.library.store import Library
     from softprompt.training.data import TaskData
+    from softprompt.training.settings import TrainSettings
 
 
 @command(app, "embed")
@@ -90,9 +93,7 @@ def search(
     use_prompts: Annotated[
         bool, typer.Option("--use-prompts", help="Compare prompts without an embedding by themselves.")
     ] = False,
-    losses: Annotated[
-        bool, typer.Option("--losses", help="Show each prompt's untuned loss on the task too; needs --task.")
-    ] = False,
+    predictor: o.Predictor = "",
     seeds: o.Seeds = "1,2,3",
     recipe: o.Recipe = "quick",
     set_: o.Set = None,
@@ -114,8 +115,10 @@ def search(
 
     if (task is None) == (embedding is None):
         raise UsageError("search takes --task or --embedding, one of the two.")
-    if losses and task is None:
-        raise UsageError("--losses needs the target's rows: give --task instead of --embedding.")
+    if predictor and task is None:
+        raise UsageError("--predictor needs the target's rows: give --task instead of --embedding.")
+    if predictor and predictor not in MEASURED:
+        raise UnknownNameError("predictor", predictor, MEASURED)
     store = o.open_library(library)
     fingerprint: str | None = None
     own: tuple[str, ...] = ()
@@ -135,25 +138,29 @@ def search(
         )
         with training("embedding") as observer:
             queries = task_embeddings(model, encoded, settings, seeds=o.numbers(seeds, "--seeds"), observer=observer)
-        measured = _losses(store, model, encoded, own) if losses else None
+        measured = _predicted(predictor, store, model, encoded, own, settings) if predictor else None
     asked: dict[str, Any] = {
         "backbone_fingerprint": fingerprint, "exclude_tasks": own, "use_prompts": use_prompts,
     }  # fmt: skip
-    found = search_library(store, queries, metric=metric, top_k=top_k, **asked)
+    found = search_library(store, queries, metric=metric, top_k=len(measured or ()) or top_k, **asked)
+    if measured is not None:
+        ranked = sorted((m for m in found if m.name in measured), key=lambda m: -measured[m.name])[:top_k]
+        found = [replace(match, rank=i) for i, match in enumerate(ranked, 1)]
     left_out = dict(store.index.problems)
     notes = [f"left out: {problem}" for problem in left_out.values()]
     if found:
-        notes = [*_how_sure(found, metric), *notes]
+        notes = [*(_by_predictor(predictor, measured) if measured else _how_sure(found, metric)), *notes]
     else:
         notes.append(f"library {store.location} holds no prompt with a task embedding for this backbone.")
     data_ = {
         "library": store.location,
         "metric": metric,
         "matches": found,
-        "losses": measured,
+        "predictor": predictor,
+        "predicted": measured,
         "problems": left_out,
     }
-    shown = both(_ranking(found, measured), lines(*notes)) if found else lines(*notes)
+    shown = both(_ranking(found, predictor, measured), lines(*notes)) if found else lines(*notes)
     return Answer(data=data_, show=shown)
 
 
@@ -166,7 +173,7 @@ def _embeddings(path: Path) -> Sequence[Tensor]:
     return list(tensors.values())
 
 
-def _ranking(found: Sequence[Match], losses: dict[str, float] | None) -> Any:
+def _ranking(found: Sequence[Match], predictor: str, predicted: dict[str, float] | None) -> Any:
     whose = ["prompt (task@seed)"] if named_by_task(found) else ["prompt", "task"]
     columns = ["rank", *whose, "per_token", "average", "lead", "agreement", "score", "rows"]
     rows: list[list[object]] = [
@@ -182,9 +189,9 @@ def _ranking(found: Sequence[Match], losses: dict[str, float] | None) -> Any:
         ]
         for m in found
     ]
-    if losses is not None:
-        columns.append("untuned loss")
-        rows = [[*row, losses.get(match.name)] for row, match in zip(rows, found, strict=True)]
+    if predicted is not None:
+        columns.append(predictor)
+        rows = [[*row, f"{predicted[match.name]:.4f}"] for row, match in zip(rows, found, strict=True)]
     return table(columns, rows)
 
 
@@ -212,14 +219,31 @@ def _how_sure(found: Sequence[Match], metric: str) -> list[str]:
     return [*told, f"{first.name} is first by {first.lead:.4f}, {sure} two standard errors."]
 
 
-def _losses(store: Library, model: Backbone, data: TaskData, own: Sequence[str]) -> dict[str, float]:
-    """The untuned loss of every candidate on the target's rows."""
-    from softprompt.methods.spot.predictors import library_losses
+def _predicted(
+    name: str, store: Library, model: Backbone, data: TaskData, own: Sequence[str], settings: TrainSettings
+) -> dict[str, float]:
+    """What a predictor says of every candidate; one that says the same of all is refused."""
+    from softprompt.methods.spot.measured import library_predictions
+    from softprompt.methods.spot.predictors import check_distinct
     from softprompt.methods.spot.run import source_entries
 
     names = [e.name for e in source_entries(store, model) if e.task not in own]
-    say(f"untuned losses: {len(names)} prompt(s)")
-    return library_losses(model, store, names, data.train)
+    say(f"{name}: {len(names)} prompt(s)")
+    found = library_predictions(name, model, store, names, data, settings)
+    check_distinct(name, list(found.values()))
+    return found
+
+
+def _by_predictor(name: str, predicted: dict[str, float]) -> list[str]:
+    """How to read the order, and what chance would do with as many tries."""
+    count = len(predicted)
+    told = [f"ranked by {name}, higher is better; the similarities stand beside it."]
+    if count > 3:
+        told.append(
+            f"3 of the {count} prompts drawn at random hold the best one with probability {3 / count:.2f}: "
+            "`softprompt transfer --strategies best_of_top_k,random` tries both with as many runs."
+        )
+    return told
 
 
 def _share(value: float | None) -> str:

@@ -32,13 +32,16 @@ def transfer(
     data: o.Data = None,
     strategies: Annotated[
         str,
-        typer.Option("--strategies", help="best_of_top_k, weighted_average, multitask_mixture, generic, oracle, race."),
+        typer.Option(
+            "--strategies", help="best_of_top_k, weighted_average, multitask_mixture, generic, oracle, race, random."
+        ),
     ] = "best_of_top_k,weighted_average",
     k: Annotated[int, typer.Option("--k", help="Source prompts of best_of_top_k.")] = 3,
     average_k: Annotated[int, typer.Option("--average-k", help="Source prompts in weighted_average.")] = 3,
     mixture_k: Annotated[int, typer.Option("--mixture-k", help="Source prompts behind multitask_mixture.")] = 12,
     generic: Annotated[str, typer.Option("--generic", help="The source prompt of strategy generic.")] = "",
     metric: o.Metric = "per_token",
+    predictor: o.Predictor = "",
     scratch_runs: Annotated[int, typer.Option("--scratch-runs", help="Runs from scratch; 0: as many as k.")] = 0,
     embedding_runs: Annotated[int, typer.Option("--embedding-runs", help="Seeds of the task embedding.")] = 3,
     seed: o.Seed = 1,
@@ -80,7 +83,7 @@ def transfer(
     )  # fmt: skip
     settings = TransferSettings(
         train=train, strategies=o.words(strategies, "--strategies"), k=k, average_k=average_k, mixture_k=mixture_k,
-        metric=metric, scratch_runs=scratch_runs, embedding_runs=embedding_runs, seed=seed, generic=generic,
+        metric=metric, predictor=predictor, scratch_runs=scratch_runs, embedding_runs=embedding_runs, seed=seed, generic=generic,
     )  # fmt: skip
     tasks = o.open_tasks(o.words(task, "--task"), data, text_column=text_column, label_column=label_column, kind=kind)
     store = o.open_library(library)

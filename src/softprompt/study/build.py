@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from softprompt.methods.spot.predictor_names import tuning_steps
 from softprompt.methods.spot.race import KEEP, LOOK_ROWS, race_steps
 from softprompt.study.grid import Facts, Grid, StudyCell
-from softprompt.study.settings import FEW_STEPS, SHARPT_UNTRAINED, Study
+from softprompt.study.settings import SHARPT_UNTRAINED, Study
 from softprompt.training.settings import TrainSettings
 
 # What cannot change a training's result beyond float tolerance, or is no part of the training.
@@ -106,7 +107,6 @@ def _predictions(grid: Grid) -> None:
     study = grid.study
     sources = [grid.named("source", f"{source}.{seed}") for source in study.sources for seed in study.seeds]
     for target in study.targets if study.strategies.predictors else ():
-        few = "few-step-loss" in study.strategies.predictors
         identity = {
             "data": _data(grid, [target], validated=False),
             "sources": [cell.key for cell in sources],
@@ -115,7 +115,7 @@ def _predictions(grid: Grid) -> None:
         }
         names = [[cell.spec["source"], cell.spec["seed"]] for cell in sources]
         spec = {"target": target, "sources": identity["sources"], "names": names, "seed": 0}
-        steps = FEW_STEPS * len(sources) if few else 0
+        steps = tuning_steps(study.strategies.predictors) * len(sources)
         grid.add("prediction", target, identity, parents=sources, steps=steps, spec=spec)
 
 

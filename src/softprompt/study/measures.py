@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from softprompt.methods.spot.predictor_names import MEASURED
 from softprompt.study.grid import StudyCell
 from softprompt.study.making import Making
-from softprompt.study.settings import FEW_STEPS
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from softprompt.methods.spot.predictors import Tune
     from softprompt.tasks.encoded import EncodedSplit
-    from softprompt.training.data import TaskData
 
 TEXTS = 500
 """Inputs of each task that text predictors look at."""
@@ -24,58 +19,39 @@ TEXTS = 500
 
 def make_prediction(making: Making, cell: StudyCell) -> None:
     """What the study's predictors say of every source prompt on one target."""
-    import torch
+    from softprompt.methods.spot.measured import predict
 
-    from softprompt.methods.spot import predictors as known
-
-    backbone, study, target = making.backbone, making.study, str(cell.spec["target"])
-    data, wanted, started = making.data(target, study.target), study.strategies.predictors, time.perf_counter()
+    study, target, started = making.study, str(cell.spec["target"]), time.perf_counter()
+    wanted = study.strategies.predictors
     names = [f"{source}.{seed}" for source, seed in cell.spec["names"]]
-    prompts = [making.prompt_of("source", key, cell.name) for key in cell.spec["sources"]]
-    values: dict[str, Sequence[float]] = {}
-    cost = dict.fromkeys(wanted, 0)
-    if "zero-shot-loss" in wanted:
-        found = known.zero_shot_losses(backbone, prompts, data.train)
-        values["zero-shot-loss"], cost["zero-shot-loss"] = (-found.per_token_S()).tolist(), found.forward_tokens
-    if "few-step-loss" in wanted:
-        tune = _few_steps(making, data)
-        found, spent = known.few_step_losses(backbone, torch.stack(prompts).float(), data.train, tune)
-        values["few-step-loss"] = (-found.per_token_S()).tolist()
-        cost["few-step-loss"] = found.forward_tokens + spent
-    of_source = {
-        source: [making.data(task, study.source).train for task in study.tasks_of(source)]
-        for source in dict.fromkeys(source for source, _ in cell.spec["names"])
-    }
-    if "text-similarity" in wanted:
-        texts = {s: [e.inputs for part in parts for e in part.examples[:TEXTS]] for s, parts in of_source.items()}
-        alike = known.text_similarities([e.inputs for e in data.train.examples[:TEXTS]], texts)
-        values["text-similarity"] = [alike[source] for source, _ in cell.spec["names"]]
-    if "data-size" in wanted:
-        rows = {source: sum(len(part) for part in parts) for source, parts in of_source.items()}
-        values["data-size"] = [math.log(rows[source]) for source, _ in cell.spec["names"]]
+    prompts = [making.prompt_of("source", key, cell.name).float() for key in cell.spec["sources"]]
+    data = making.data(target, study.target)
+    found = predict([n for n in wanted if n in MEASURED], making.backbone, prompts, data, study.target)
+    values = {name: list(one.values) for name, one in found.items()}
+    values |= _from_data(making, cell, data.train)
     result = {
         "values": {name: dict(zip(names, values[name], strict=True)) for name in wanted},
-        "forward_tokens": cost,
+        "forward_tokens": {name: found[name].forward_tokens if name in found else 0 for name in wanted},
         "seconds": time.perf_counter() - started,
     }
     making.write(cell, result, {}, {**making.provenance, "cell": cell.name})
 
 
-def _few_steps(making: Making, data: TaskData) -> Tune:
-    import torch
+def _from_data(making: Making, cell: StudyCell, train: EncodedSplit) -> dict[str, list[float]]:
+    """Predictors that look at the tasks' rows alone."""
+    from softprompt.methods.spot.predictors import text_similarities
 
-    from softprompt.prompts.stack import PromptStack
-    from softprompt.training.data import TaskData
-    from softprompt.training.loop import train_prompts
-
-    backbone = making.backbone
-    settings = making.study.target.having(steps=FEW_STEPS, eval_every=FEW_STEPS, embedding_step=0, patience=0)
-
-    def tune(prompts_SPH: Tensor, split: EncodedSplit) -> tuple[Tensor, int]:
-        part = TaskData(task=data.task, train=split, validation=data.validation)
-        runs = [part.run(f"candidate-{i}", 0, validated=False) for i in range(len(prompts_SPH))]
-        results = train_prompts(backbone, PromptStack(prompts_SPH.to(backbone.device), tuned=True), runs, settings)
-        # A tuning step goes forward and back: twice the work of a position.
-        return torch.stack([r.final["prompt"] for r in results]), 2 * sum(r.tokens for r in results)
-
-    return tune
+    study, places = making.study, [source for source, _ in cell.spec["names"]]
+    parts = {
+        source: [making.data(task, study.source).train for task in study.tasks_of(source)]
+        for source in dict.fromkeys(places)
+    }
+    values = {}
+    if "text-similarity" in study.strategies.predictors:
+        texts = {s: [e.inputs for part in own for e in part.examples[:TEXTS]] for s, own in parts.items()}
+        alike = text_similarities([e.inputs for e in train.examples[:TEXTS]], texts)
+        values["text-similarity"] = [alike[source] for source in places]
+    if "data-size" in study.strategies.predictors:
+        rows = {source: sum(len(part) for part in own) for source, own in parts.items()}
+        values["data-size"] = [math.log(rows[source]) for source in places]
+    return values

@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 
 from softprompt.artifacts import check_name
 from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.methods.spot.predictor_names import PREDICTORS
 from softprompt.tasks.mixture import MIXTURES
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
@@ -39,10 +40,6 @@ SIMILARITIES = ("average", "per_token")
 """Of task embeddings, as `softprompt.library.similarity` has them."""
 KS = (1, 3, 6, 9, 12, 15)
 """How many source prompts best_of_top_k tries, as in SPoT's Table 3."""
-PREDICTORS = ("zero-shot-loss", "few-step-loss", "text-similarity", "data-size")
-"""Predictors of transfer beyond task similarity; see `softprompt.methods.spot.predictors`."""
-FEW_STEPS = 20
-"""Tuning steps of each source prompt for ``few-step-loss``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +72,7 @@ class StrategySettings:
         weighted_average: values of k; one tuning a target and seed each.
         multitask_mixture: values of k; one source tuning and one target tuning a target and seed each.
         tuned_similarity: the ranking that the last two use.
-        predictors: further predictors of `PREDICTORS`, measured for every source prompt and target.
+        predictors: further predictors of `softprompt.methods.spot.predictor_names.PREDICTORS`, measured for every source prompt and target.
         race: whether a race over all source prompts (`softprompt.methods.spot.race`) is run for every target and seed, for its
             measured score and cost.
     """

@@ -10,7 +10,7 @@ from tests.unit.analysis.examples import ladder
 from tests.unit.analysis.examples import pair_study as made
 
 from softprompt.analysis.gains import Gains, best_sources, best_table, gain_table, relative_error_reduction, score_table
-from softprompt.analysis.predictors import RANDOM, constant, predictor_table, rank, rankings
+from softprompt.analysis.predictors import RANDOM, constant, predictor_table, rankings
 from softprompt.analysis.records import Results, RunScore
 from softprompt.analysis.similarity import correlations, run_similarities, similarity_NN, task_similarities
 from softprompt.analysis.tables import show
@@ -105,12 +105,6 @@ def test_correlation_is_over_source_tasks() -> None:
     assert six.p is not None
     assert (six.sources, six.r > 0.95) == (6, True)
     assert 0 < six.p <= 4 / 720  # of 720 orders of six sources, those as good in either direction
-
-
-def test_rank_leaves_out_what_cannot_tell() -> None:
-    assert rank(np.array([0.1, 0.9, np.nan, 0.9])) == [1, 3, 0]
-    assert rank(np.array([2.0, 2.0, 2.0])) == []  # one value for all is no ranking
-    assert rank(np.array([2.0])) == [0]
 
 
 def test_a_constant_predictor_is_refused() -> None:

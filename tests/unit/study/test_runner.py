@@ -46,7 +46,7 @@ def made(backbone: Path, **changes: object) -> Study:
             "weighted_average": [2],
             "multitask_mixture": [1],
             "best_of_top_k": [1],
-            "predictors": ["zero-shot-loss", "few-step-loss", "text-similarity", "data-size"],
+            "predictors": ["zero-shot-loss", "loss-decrease-5", "text-similarity", "data-size"],
         },
         **changes,
     }
@@ -71,8 +71,8 @@ def test_every_kind_of_cell_is_made(backbone: Path, finished: Path, tmp_path: Pa
     assert len(results.embeddings) == 3 * 2
     assert all(e.shape == (4, 16) or e.shape[0] == 4 for e in results.embeddings.values())
     grid = build_grid(study, facts)
-    assert set(results.predictors) == {"zero-shot-loss", "few-step-loss", "text-similarity", "data-size"}
-    assert set(results.predictors["few-step-loss"]) == set(results.prompts)
+    assert set(results.predictors) == {"zero-shot-loss", "loss-decrease-5", "text-similarity", "data-size"}
+    assert set(results.predictors["loss-decrease-5"]) == set(results.prompts)
     record = ledger.read("transfer", grid.of_kind("transfer")[0].key)
     assert record.result["status"] == "done"
     assert record.provenance["study"] == "real"

@@ -71,6 +71,8 @@ def _check_rankable(
         UsageError: naming the strategies, and the target or the setting.
     """
     ranking = [strategy for strategy in settings.strategies if strategy in RANKING]
+    if settings.predictor:  # it ranks what a task embedding would
+        ranking = [strategy for strategy in ranking if strategy != "best_of_top_k"]
     if not ranking:
         return
     named = ", ".join(ranking)

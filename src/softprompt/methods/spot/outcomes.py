@@ -57,6 +57,7 @@ def target_report(
             "fingerprint": backbone.fingerprint,
             "library": library.location,
             "metric": settings.metric,
+            **({"predictor": settings.predictor, "predicted": target.predicted} if settings.predictor else {}),
         },
     )
 
@@ -76,7 +77,9 @@ def _result(
     cost = 0
     if strategy == "multitask_mixture" and target.mixture is not None:
         cost += forward_tokens([target.mixture])
-    if strategy in RANKING:
+    if strategy == "best_of_top_k" and target.predicted:
+        cost += target.prediction_cost
+    elif strategy in RANKING:
         cost += forward_tokens(target.embeddings)
     if strategy == "race":
         chosen = best_of(results)

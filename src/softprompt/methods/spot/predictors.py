@@ -1,146 +1,127 @@
 """Which source prompts will help a target, guessed before the money is spent; higher is better, within a target only.
 
-| name                    | predicts by                                                        | after                                        |
-|-------------------------|--------------------------------------------------------------------|----------------------------------------------|
-| `zero-shot-loss`        | loss of each source prompt on the target's training rows, untuned  | the start of the transfer itself             |
-| `few-step-loss`         | the same after a handful of tuning steps, on rows not tuned on     | early curves, as in successive halving       |
-| `text-similarity`       | cosine of TF-IDF vectors of the two tasks' inputs                  | a baseline: no model at all                  |
-| `data-size`             | log of the source's training rows                                  | a baseline: SPoT section 3.1 on big sources  |
+| name                 | predicts by                                                                        | cost a source prompt       |
+|----------------------|------------------------------------------------------------------------------------|----------------------------|
+| `label-loss`         | loss of the untuned prompt on training rows, over the labels alone and less the prompt's own label prior | a forward pass of 64 rows |
+| `loss-decrease-1`    | how much one step of tuning lowers the loss, on rows not tuned on                  | two forward passes, a step |
+| `loss-decrease-5`    | the same after five steps                                                          | two forward passes, 5 steps |
+| `logme`              | LogME of the state that the answer is predicted from (You et al. 2021)             | a forward pass of 64 rows  |
+| `zero-shot-loss`     | loss of the untuned prompt on training rows, over the whole vocabulary             | a forward pass of 64 rows  |
+| `text-similarity`    | cosine of TF-IDF vectors of the two tasks' inputs: the baseline to beat             | none                       |
+| `data-size`          | log of the source's training rows (SPoT section 3.1)                               | none                       |
 
-The similarities of task embeddings (SPoT section 3.2) are in `softprompt.library.similarity`.
+The similarities of task embeddings (SPoT section 3.2) are in `softprompt.library.similarity`; what passes through a backbone is in
+`softprompt.methods.spot.measured`, and the names are in `softprompt.methods.spot.predictor_names`. Here is arithmetic alone.
 
-Letters: S source prompts, P prompt tokens, H width, R rows.
+Letters: S source prompts, R rows, C labels, D width of a state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from softprompt.backbones.base import Backbone
-from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
-from softprompt.library.store import Library
-from softprompt.prompts.stack import PromptStack
-from softprompt.tasks.encoded import EncodedSplit
 
-ROWS = 128
-"""Training rows that a loss is estimated on."""
-Tune = Callable[[Tensor, EncodedSplit], tuple[Tensor, int]]
-"""Tunes S prompts [S, P, H] together on a split; gives them back with the forward-token equivalents it took."""
+Floats = NDArray[np.float64]
+_FLAT = 1e-9
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PromptLosses:
-    """Losses of S prompts on the same R rows.
-
-    Attributes:
-        nll_SR: float64 [S, R], nats, summed over a row's target tokens.
-        tokens_R: int64 [R], target tokens of each row.
-        forward_tokens: positions that went through the backbone.
-    """
-
-    nll_SR: Tensor
-    tokens_R: Tensor
-    forward_tokens: int
-
-    def per_token_S(self) -> Tensor:
-        """float64 [S], nats a target token."""
-        return self.nll_SR.sum(1) / self.tokens_R.sum()
-
-
-def chosen_rows(split: EncodedSplit, count: int, seed: int) -> list[int]:
-    """At most ``count`` rows of a split, drawn without replacement; the same for the same split content and seed."""
-    draw = np.random.default_rng([seed, int(split.fingerprint[:8], 16) if _is_hex(split.fingerprint[:8]) else 0])
-    return [int(i) for i in draw.permutation(len(split))[:count]]
-
-
-@torch.no_grad()
-def prompt_losses(
-    backbone: Backbone, prompts: Sequence[Tensor], split: EncodedSplit, rows: Sequence[int], *, rows_per_pass: int = 64
-) -> PromptLosses:
-    """Score many prompts on the same rows, prompts mixed within a pass and rows of like length together.
-
-    Args:
-        backbone: frozen.
-        prompts: S of them, each float [P_s, H], of any length.
-        split: the tokenised rows.
-        rows: R numbers into it.
-        rows_per_pass: rows of a forward pass; two prompts on one row are two rows.
+def check_distinct(name: str, values: Sequence[float]) -> None:
+    """Refuse a predictor that says the same of every source prompt: listing order would rank.
 
     Raises:
-        UsageError: no rows.
+        UsageError: all values are alike, and there is more than one.
     """
-    if not rows:
-        raise UsageError("prompts cannot be scored on no rows; give at least one.")
-    nll_SR = torch.zeros(len(prompts), len(rows), dtype=torch.float64)
-    tokens_R = torch.tensor([len(split.targets(i)) for i in rows], dtype=torch.int64)
-    if not prompts:
-        return PromptLosses(nll_SR=nll_SR, tokens_R=tokens_R, forward_tokens=0)
-    stack = PromptStack.of([prompt.to(backbone.device) for prompt in prompts])
-    order = sorted(range(len(rows)), key=lambda r: (len(split.inputs(rows[r])), r))
-    pairs = [(s, r) for r in order for s in range(len(prompts))]
-    forward_tokens = 0
-    for begin in range(0, len(pairs), rows_per_pass):
-        part = pairs[begin : begin + rows_per_pass]
-        inputs = [split.inputs(rows[r]).tolist() for _, r in part]
-        targets = [split.targets(rows[r]).tolist() for _, r in part]
-        batch = TokenBatch.of(inputs, targets, backbone.device)
-        run_B = torch.tensor([s for s, _ in part], dtype=torch.int64, device=backbone.device)
-        found = backbone.example_losses(batch, stack(run_B)).nll_B.to("cpu", torch.float64)
-        for (s, r), value in zip(part, found.tolist(), strict=True):
-            nll_SR[s, r] = value
-        forward_tokens += sum(map(len, inputs)) + sum(map(len, targets)) + sum(stack.lengths[s] for s, _ in part)
-    return PromptLosses(nll_SR=nll_SR, tokens_R=tokens_R, forward_tokens=forward_tokens)
+    known = np.asarray([value for value in values if not np.isnan(value)], dtype=np.float64)
+    if len(known) > 1 and float(np.ptp(known)) <= _FLAT * max(1.0, float(np.abs(known).max())):
+        raise UsageError(
+            f"predictor '{name}' gives all {len(known)} source prompts one value ({known[0]:g}): it ranks nothing; use another."
+        )
 
 
-def zero_shot_losses(
-    backbone: Backbone, prompts: Sequence[Tensor], train: EncodedSplit, *, rows: int = ROWS, seed: int = 0
-) -> PromptLosses:
-    """The loss of each source prompt [P_s, H], untuned, on the same training rows of a target.
+def order_of(values: Sequence[float] | Floats) -> list[int]:
+    """Places from the highest predicted value down; ties by their order, NaN left out; empty where all are alike."""
+    array = np.asarray(values, dtype=np.float64)
+    known = array[~np.isnan(array)]
+    if len(known) > 1 and np.ptp(known) == 0:
+        return []
+    return [int(i) for i in np.argsort(-array, kind="stable") if not np.isnan(array[i])]
+
+
+def calibrated_losses(logs_SRC: Floats, gold_R: Sequence[int]) -> Floats:
+    """Float [S], mean loss of the gold labels after each prompt's own label prior is taken out, nats.
+
+    A prompt that favours one label whatever the text is not thereby far from the target: one step mends that. The prior is
+    the prompt's mean label distribution over the rows; it is divided out and the rows are normalised again.
 
     Args:
-        backbone: frozen.
-        prompts: S of them.
-        train: the target's training rows.
-        rows: how many of them.
-        seed: chooses them.
+        logs_SRC: scores of the labels (log-probabilities up to a constant a row).
+        gold_R: index of each row's label.
     """
-    return prompt_losses(backbone, prompts, train, chosen_rows(train, rows, seed))
+    logs = _normalised(logs_SRC)
+    prior_SC = np.exp(logs).mean(axis=1)
+    freed = _normalised(logs - np.log(np.maximum(prior_SC, 1e-30))[:, None, :])
+    return np.asarray(-freed[:, np.arange(len(gold_R)), list(gold_R)].mean(axis=1))
 
 
-def library_losses(backbone: Backbone, library: Library, names: Sequence[str], train: EncodedSplit) -> dict[str, float]:
-    """`zero_shot_losses` of a library's prompts by name, nats a target token."""
-    prompts = [library.load(name, backbone).float() for name in names]
-    return dict(zip(names, zero_shot_losses(backbone, prompts, train).per_token_S().tolist(), strict=True))
+def label_losses(logs_SRC: Floats, gold_R: Sequence[int]) -> Floats:
+    """Float [S], mean loss of the gold labels over the labels alone, nats."""
+    return np.asarray(-_normalised(logs_SRC)[:, np.arange(len(gold_R)), list(gold_R)].mean(axis=1))
 
 
-def few_step_losses(
-    backbone: Backbone, prompts_SPH: Tensor, train: EncodedSplit, tune: Tune, *, rows: int = ROWS, seed: int = 0
-) -> tuple[PromptLosses, int]:
-    """The losses after a handful of tuning steps, on rows that were not tuned on, with the cost of the tuning.
+def _normalised(logs: Floats) -> Floats:
+    from scipy.special import log_softmax
+
+    return np.asarray(log_softmax(logs, axis=-1))
+
+
+def logme(states_RD: Floats, gold_R: Sequence[int], rounds: int = 100) -> float:
+    """Log of the maximised evidence of labels given states, a row, mean over the labels (You et al. 2021, algorithm 1).
+
+    A Bayesian linear model from states to each label against the rest; its two precisions are set by fixed-point steps.
 
     Args:
-        backbone: frozen.
-        prompts_SPH: the source prompts, of one length.
-        train: the target's training rows.
-        tune: does the steps.
-        rows: held-out training rows the loss is taken on; at most half of them.
-        seed: chooses them.
+        states_RD: states.
+        gold_R: index of each row's label.
+        rounds: most fixed-point steps.
 
     Raises:
-        UsageError: fewer than two rows.
+        UsageError: fewer than two labels among the rows.
     """
-    if len(train) < 2:
-        raise UsageError(f"few-step-loss tunes on some training rows and measures on others; there are {len(train)}.")
-    held = sorted(chosen_rows(train, min(rows, len(train) // 2), seed))
-    rest = train.select(sorted(set(range(len(train))) - set(held)))
-    tuned_SPH, cost = tune(prompts_SPH, rest)
-    return prompt_losses(backbone, list(tuned_SPH), train, held), cost
+    gold = np.asarray(gold_R)
+    labels = np.unique(gold)
+    if len(labels) < 2:
+        raise UsageError("logme needs rows of at least two labels; give more rows.")
+    states = np.asarray(states_RD, dtype=np.float64)
+    u, s, _ = np.linalg.svd(states, full_matrices=False)
+    square = s**2
+    found = [_evidence(u.T, square, (gold == label).astype(np.float64), states.shape, rounds) for label in labels]
+    return float(np.mean(found))
+
+
+def _evidence(u_KR: Floats, square_K: Floats, y_R: Floats, shape: tuple[int, int], rounds: int) -> float:
+    rows, width = shape
+    x_K = (u_KR @ y_R) ** 2
+    beyond = float(y_R @ y_R - x_K.sum())  # what no state can explain
+    alpha = beta = 1.0
+    for _ in range(rounds):
+        ratio = alpha / beta
+        gamma = float((square_K / (square_K + ratio)).sum())
+        m2 = float((square_K * x_K / (square_K + ratio) ** 2).sum())
+        res2 = float((x_K / (1 + square_K / ratio) ** 2).sum()) + max(beyond, 0.0)
+        alpha, beta = gamma / (m2 + 1e-9), (rows - gamma) / (res2 + 1e-9)
+        if abs(alpha / beta - ratio) <= 1e-5 * ratio:
+            break
+    ratio = alpha / beta
+    m2 = float((square_K * x_K / (square_K + ratio) ** 2).sum())
+    res2 = float((x_K / (1 + square_K / ratio) ** 2).sum()) + max(beyond, 0.0)
+    log_det = float(np.log(alpha + beta * square_K).sum()) + (width - len(square_K)) * np.log(alpha)
+    whole = width * np.log(alpha) + rows * np.log(beta) - log_det - beta * res2 - alpha * m2
+    return float(0.5 * (whole - rows * np.log(2 * np.pi)) / rows)
 
 
 def text_similarities(target: Sequence[str], sources: Mapping[str, Sequence[str]]) -> dict[str, float]:
@@ -154,10 +135,6 @@ def text_similarities(target: Sequence[str], sources: Mapping[str, Sequence[str]
     return {name: _cosine(means[0], mean) for name, mean in zip(sources, means[1:], strict=True)}
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+def _cosine(one: NDArray[Any], other: NDArray[Any]) -> float:
     scale = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / scale if scale else 0.0
-
-
-def _is_hex(text: str) -> bool:
-    return bool(text) and all(c in "0123456789abcdef" for c in text.lower())

@@ -25,11 +25,13 @@ from softprompt.library.store import Library
 from softprompt.methods.method import PhaseObserver, Start, Work
 from softprompt.methods.spot.checks import check_sources
 from softprompt.methods.spot.outcomes import target_report
+from softprompt.methods.spot.predictors import check_distinct, order_of
 from softprompt.methods.spot.race import halving, race_rungs
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.strategies import (
     Ranked,
     best_of_top_k,
+    drawn,
     mixture_tasks,
     weighted_average,
 )
@@ -167,8 +169,10 @@ class _Phases:
                 target.embeddings = [found[f"{target.name}-embed-{seed}"] for seed in self.settings.embedding_seeds]
 
     def rank(self, targets: Sequence[TransferTarget]) -> None:
-        """Rank the source prompts for every target by its task embeddings."""
+        """Rank the source prompts for every target by its task embeddings, and by the predictor where one is asked for."""
         for target in targets:
+            if self.settings.predictor:
+                self._predict(target)
             embeddings = [r.embedding["prompt"] for r in target.embeddings if r.embedding]
             if embeddings:
                 target.ranking = search_library(
@@ -179,6 +183,27 @@ class _Phases:
                     exclude_tasks={target.name},
                     names=self.task_of.keys(),
                 )
+
+    def _predict(self, target: TransferTarget) -> None:
+        """Source prompts by what the predictor says of them, best first.
+
+        Raises:
+            UsageError: it says the same of all.
+        """
+        from softprompt.methods.spot.measured import predict
+
+        name, names = self.settings.predictor, self._others(target)
+        prompts = [self._load(source) for source in names]
+        found = predict([name], self.backbone, prompts, target.data, self.settings.train)[name]
+        check_distinct(name, found.values)
+        target.predicted = {names[i]: found.values[i] for i in order_of(found.values)}
+        target.prediction_cost = found.forward_tokens
+
+    def _first_choices(self, target: TransferTarget) -> list[Ranked]:
+        """What best_of_top_k takes from the top of."""
+        if not target.predicted:
+            return self._ranked(target)
+        return [Ranked(name=n, task=self.task_of[n], similarity=value) for n, value in target.predicted.items()]
 
     def _ranked(self, target: TransferTarget) -> list[Ranked]:
         return [Ranked(name=m.name, task=m.task, similarity=m.similarity) for m in target.ranking]
@@ -226,7 +251,9 @@ class _Phases:
         for strategy in self.settings.strategies:
             starts: list[Start] = []
             if strategy == "best_of_top_k":
-                starts = best_of_top_k(ranking, self.settings.k, self._load)
+                starts = best_of_top_k(self._first_choices(target), self.settings.k, self._load)
+            elif strategy == "random":
+                starts = drawn(self._others(target), self.settings.k, self.settings.seed, self._load)
             elif strategy == "weighted_average":
                 try:
                     starts = [weighted_average(ranking, self.settings.average_k, self._load)]

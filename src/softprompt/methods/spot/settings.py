@@ -9,6 +9,7 @@ from torch import Tensor
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.methods.method import Result
+from softprompt.methods.spot.predictor_names import MEASURED
 from softprompt.methods.spot.race import KEEP, LOOK_ROWS, check_keep
 from softprompt.methods.spot.strategies import STRATEGIES
 from softprompt.training.settings import TrainSettings
@@ -27,6 +28,8 @@ class TransferSettings:
         average_k: source prompts in weighted_average (the paper's best: 3).
         mixture_k: source prompts whose tasks enter multitask_mixture (the paper's best: 12).
         metric: similarity that ranks.
+        predictor: what ranks for best_of_top_k instead, of `softprompt.methods.spot.predictor_names.MEASURED`; empty for the
+            similarity.
         scratch_runs: runs from scratch to compare with; 0 for as many as there are transferred runs a target.
         embedding_runs: runs (seeds) the target's task embedding is averaged over.
         seed: first seed; runs take seed, seed + 1, ...
@@ -44,6 +47,7 @@ class TransferSettings:
     average_k: int = 3
     mixture_k: int = 12
     metric: Metric = "per_token"
+    predictor: str = ""
     scratch_runs: int = 0
     embedding_runs: int = 3
     seed: int = 1
@@ -64,6 +68,8 @@ class TransferSettings:
             raise UsageError(f"race_rows must not be negative, got {self.race_rows}.")
         if self.metric not in ("per_token", "average"):
             raise UnknownNameError("similarity", self.metric, ("per_token", "average"))
+        if self.predictor and self.predictor not in MEASURED:
+            raise UnknownNameError("predictor", self.predictor, MEASURED)
         if "generic" in self.strategies and not self.generic:
             raise UsageError("strategy 'generic' needs the source prompt to start from: name one of the library.")
         if not 0.0 < self.level < 1.0:

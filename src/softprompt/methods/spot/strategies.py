@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from softprompt.errors import UsageError
 from softprompt.methods.method import Start
 
-Strategy = Literal["scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race"]
+Strategy = Literal[
+    "scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", "random"
+]
 STRATEGIES: tuple[Strategy, ...] = (
-    "scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race",
+    "scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", "random",
 )  # fmt: skip
 # Those that need the target's task embeddings and the library's.
 RANKING: tuple[Strategy, ...] = ("best_of_top_k", "weighted_average", "multitask_mixture")
@@ -46,6 +49,20 @@ def best_of_top_k(ranking: Sequence[Ranked], k: int, load: Callable[[str], Tenso
     return [
         Start(strategy="best_of_top_k", sources=(r.name,), weights=(1.0,), prompt_PH=load(r.name)) for r in ranking[:k]
     ]
+
+
+def drawn(names: Sequence[str], k: int, seed: int, load: Callable[[str], Tensor]) -> list[Start]:
+    """At most k source prompts drawn at random: what a ranking has to beat with as many tries.
+
+    Args:
+        names: of the source prompts.
+        k: how many, at least 1.
+        seed: of the draw.
+        load: gives a source prompt [P, H] by name.
+    """
+    picked = np.random.default_rng([seed, len(names)]).permutation(len(names))[:k]
+    ranking = [Ranked(name=names[int(i)], task="", similarity=0.0) for i in picked]
+    return [replace(start, strategy="random") for start in best_of_top_k(ranking, k, load)]
 
 
 def weighted_average(ranking: Sequence[Ranked], k: int, load: Callable[[str], Tensor]) -> Start:

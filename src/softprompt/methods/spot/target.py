@@ -19,6 +19,8 @@ class TransferTarget(Target):
         scratch: runs from scratch.
         embeddings: the short runs that made its task embeddings.
         ranking: source prompts by similarity.
+        predicted: what the predictor says of source prompts, by name, best first; empty without one.
+        prediction_cost: forward-token equivalents of that.
         starts: by run name.
         mixture: source tuning of its multitask mixture.
         transferred: by run name.
@@ -30,6 +32,8 @@ class TransferTarget(Target):
     scratch: list[RunResult] = field(default_factory=list)
     embeddings: list[RunResult] = field(default_factory=list)
     ranking: list[Match] = field(default_factory=list)
+    predicted: dict[str, float] = field(default_factory=dict)
+    prediction_cost: int = 0
     starts: dict[str, Start] = field(default_factory=dict)
     mixture: RunResult | None = None
     transferred: dict[str, RunResult] = field(default_factory=dict)

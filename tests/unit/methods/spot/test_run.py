@@ -235,3 +235,29 @@ def test_the_choice_is_made_on_the_selecting_half():
     better_there = outcome("race", 80.0, 50.0, 1.0, 2.0)
     better_here = outcome("oracle", 70.0, 90.0, 20.0, 30.0)
     assert verdict_of([outcome("scratch", 60.0, 60.0), better_there, better_here])[0] == "race"
+
+
+def test_a_predictor_ranks_and_random_choice_stands_beside_it(backbone, library, data):
+    chosen = settings("best_of_top_k", "random", predictor="label-loss")
+    (report,) = transfer_targets(backbone, library, [data], chosen)
+    predicted = report.facts["predicted"]
+    assert set(predicted) == {"alpha@0", "beta@0", "gamma@0"}
+    assert list(predicted.values()) == sorted(predicted.values(), reverse=True)
+    best, random = report.outcome("best_of_top_k"), report.outcome("random")
+    assert best.runs == random.runs == 2
+    tried = {r.name.removeprefix("word-best_of_top_k-") for r in best.results}
+    assert tried == set(list(predicted)[:2])
+    with pytest.raises(UnknownNameError, match="label-loss"):
+        settings("best_of_top_k", predictor="label-los")
+
+
+def test_a_predictor_that_cannot_tell_prompts_apart_is_refused(backbone, library, data, tmp_path):
+    same = Library(tmp_path / "same")
+    for task in ("alpha", "beta"):
+        record = PromptRecord(
+            task=task, prompt=torch.ones(3, backbone.hidden_size), task_embedding=None, backbone_name=backbone.name,
+            backbone_fingerprint=backbone.fingerprint, backbone_kind=backbone.kind, embedding_step=2,
+        )  # fmt: skip
+        same.add(record)
+    with pytest.raises(UsageError, match="gives all 2 source prompts one value"):
+        transfer_targets(backbone, same, [data], settings("best_of_top_k", predictor="label-loss"))
