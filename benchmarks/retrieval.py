@@ -28,7 +28,7 @@ from torch import Tensor
 
 from softprompt import artifacts
 from softprompt.library.formats.adapter import folder_files
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.search import search
 from softprompt.library.similarity import per_token_double_sum, task_vector
 from softprompt.library.store import Library

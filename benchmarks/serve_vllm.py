@@ -148,7 +148,7 @@ def copies(prompts: Sequence[Any], folder: Path, count: int) -> Any:
     """A library of ``count`` prompts: the given ones under further names, a little apart so that no two are one."""
     import torch
 
-    from softprompt.library.manifest import PromptRecord
+    from softprompt.library.record import PromptRecord
     from softprompt.library.store import Library
 
     made = Library(folder)

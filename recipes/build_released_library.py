@@ -26,7 +26,8 @@ from softprompt.api import tune_tasks
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import SoftpromptError, UsageError
-from softprompt.library.manifest import Manifest, PromptRecord, default_name
+from softprompt.library.manifest import Manifest
+from softprompt.library.record import PromptRecord, default_name
 from softprompt.library.released import FOLDER, FOLDERS
 from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task

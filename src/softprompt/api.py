@@ -13,7 +13,7 @@ from typing import Any
 from softprompt import bars
 from softprompt.backbones.base import Backbone
 from softprompt.errors import NonFiniteError, UsageError
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
 from softprompt.library.similarity import Metric

@@ -20,8 +20,8 @@ from softprompt.inference.evaluate import evaluate as evaluate_jobs
 from softprompt.inference.predict import Prediction
 from softprompt.inference.predict import predict as predict_rows
 from softprompt.library.formats.adapter import folder_files
-from softprompt.library.manifest import PromptRecord
 from softprompt.library.places import prompt_at
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library, StoredPrompt, check_backbone
 from softprompt.methods.sharpt.space import Space, space_encoder
 from softprompt.methods.sharpt.train import AdaptedPrompt

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from softprompt.library.manifest import MANIFEST
+from softprompt.library.record import MANIFEST
 from softprompt.library.store import Library
 
 # What a writer acknowledges it appends to its own log, after the call returned.
@@ -19,7 +19,7 @@ import os, sys
 from multiprocessing import current_process
 import torch
 from softprompt.errors import SoftpromptError
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 
 torch.set_num_threads(1)

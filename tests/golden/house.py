@@ -135,7 +135,7 @@ def study(folder: Path) -> Found:
 
 
 def _library(backbone: Any, folder: Path) -> Any:
-    from softprompt.library.manifest import PromptRecord
+    from softprompt.library.record import PromptRecord
     from softprompt.library.store import Library
 
     library = Library(folder / "library")

@@ -12,7 +12,7 @@ from tests.models import random_batch, tiny_backbone
 
 from softprompt.errors import CorruptArtifactError, DataError, NonFiniteError, UsageError
 from softprompt.library.formats.peft import import_peft, read_peft, write_peft
-from softprompt.library.manifest import ADAPTER_CONFIG, ADAPTER_MODEL, PromptRecord
+from softprompt.library.record import ADAPTER_CONFIG, ADAPTER_MODEL, PromptRecord
 from softprompt.library.store import Library
 from softprompt.prompts.stack import PromptStack
 

@@ -16,7 +16,7 @@ from tests.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
 from softprompt.library.formats.lora import export_lora
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 
 pytestmark = pytest.mark.slow

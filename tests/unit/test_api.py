@@ -10,7 +10,8 @@ from tests.models import corpus, tiny_backbone
 from softprompt.api import delivered_record, search, transfer, tune
 from softprompt.artifacts import json_bytes, sha256_bytes
 from softprompt.errors import CorruptArtifactError
-from softprompt.library.manifest import MANIFEST, Manifest
+from softprompt.library.manifest import Manifest
+from softprompt.library.record import MANIFEST
 from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task
 from softprompt.training.recipes import recipe

@@ -21,7 +21,7 @@ from tests.cli import call
 from tests.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 
 

@@ -14,7 +14,7 @@ from tests.unit.methods.sharpt.test_encoders import save_bert
 from transformers import AutoModel
 
 from softprompt.backbones.load import load_backbone
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 from softprompt.methods.sharpt.recipes import SharPTRecipe, sharpt_recipe
 

@@ -9,7 +9,7 @@ from tests.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
 from softprompt.cli.app import run
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 
 

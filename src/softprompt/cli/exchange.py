@@ -53,7 +53,7 @@ def _imported(
         return import_peft(store, source, task, replace=replace, **more)
     if source.suffix == ".safetensors":
         from softprompt.library.formats.vllm import read_prompt_embeds
-        from softprompt.library.manifest import PromptRecord
+        from softprompt.library.record import PromptRecord
 
         record = PromptRecord(
             task=task or source.stem, prompt=read_prompt_embeds(source), backbone_name="unknown",

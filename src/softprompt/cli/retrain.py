@@ -17,7 +17,7 @@ from softprompt.errors import SoftpromptError, UsageError
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
-    from softprompt.library.manifest import PromptRecord
+    from softprompt.library.record import PromptRecord
     from softprompt.library.retrain import RetrainItem
     from softprompt.tasks.task import Task
     from softprompt.training.settings import TrainSettings

@@ -93,7 +93,7 @@ def train(
     store = o.open_library(library or str(folder / "library"), must_exist=False)
 
     from softprompt.api import tune_tasks
-    from softprompt.library.manifest import default_name
+    from softprompt.library.record import default_name
 
     o.refuse_taken(store, [default_name(t.name, s) for t in tasks for s in seed_list], replace=replace or resume)
     model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)

@@ -72,7 +72,7 @@ def transfer(
     checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Tune a prompt from what the library knows, against scratch."""
-    from softprompt.library.manifest import default_name
+    from softprompt.library.record import default_name
     from softprompt.methods.spot.run import transfer_targets
     from softprompt.methods.spot.settings import TransferSettings
     from softprompt.methods.spot.written import write_report

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from softprompt.errors import IncompatibleBackboneError, UsageError
-from softprompt.library.manifest import check_prompt
+from softprompt.library.record import check_prompt
 
 _IGNORED = -100  # the label that Hugging Face losses leave out
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from softprompt import artifacts
 from softprompt.errors import CorruptArtifactError, DataError, UsageError
-from softprompt.library.manifest import MANIFEST
+from softprompt.library.record import MANIFEST
 
 INDEX_FOLDER = ".index"
 _SETTLED_NS = 2_000_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from softprompt.errors import UsageError
-from softprompt.library.manifest import MANIFEST
+from softprompt.library.record import MANIFEST
 from softprompt.library.store import Library, StoredPrompt
 
 RUN_LIBRARY = "library"

@@ -18,7 +18,8 @@ from torch import Tensor
 from softprompt import artifacts
 from softprompt.errors import CorruptArtifactError, DataError, SoftpromptError
 from softprompt.library.folders import Folders
-from softprompt.library.manifest import (
+from softprompt.library.manifest import Manifest
+from softprompt.library.record import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
     EMBEDDING_TENSOR,
@@ -26,7 +27,6 @@ from softprompt.library.manifest import (
     PROMPT_TENSOR,
     TASK_EMBEDDING,
     TASK_VECTORS,
-    Manifest,
     check_prompt,
 )
 from softprompt.library.similarity import METRICS, task_vector

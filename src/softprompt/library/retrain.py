@@ -14,7 +14,8 @@ from typing import Any
 
 from softprompt.artifacts import check_name
 from softprompt.errors import SoftpromptError, UsageError
-from softprompt.library.manifest import BackboneIdentity, Manifest, PromptRecord
+from softprompt.library.manifest import Manifest
+from softprompt.library.record import BackboneIdentity, PromptRecord
 from softprompt.library.store import Library, StoredPrompt
 from softprompt.tasks.catalog import load_task
 from softprompt.tasks.task import Task

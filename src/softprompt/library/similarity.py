@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from softprompt.errors import UnknownNameError, UsageError
-from softprompt.library.manifest import check_prompt
+from softprompt.library.record import check_prompt
 
 Metric = Literal["per_token", "average"]
 METRICS: tuple[Metric, ...] = get_args(Metric)

@@ -31,7 +31,7 @@ from softprompt.errors import (
 from softprompt.library.folders import Folders, LocalFolders, open_folders
 from softprompt.library.formats.adapter import folder_files
 from softprompt.library.index import Entry, LibraryIndex
-from softprompt.library.manifest import MANIFEST, BackboneIdentity, Manifest, PromptRecord
+from softprompt.library.manifest import Manifest
 from softprompt.library.reading import (
     problems_of,
     read_checked,
@@ -41,6 +41,7 @@ from softprompt.library.reading import (
     refuse_strange_files,
     steady,
 )
+from softprompt.library.record import MANIFEST, BackboneIdentity, PromptRecord
 
 T = TypeVar("T")
 

@@ -83,7 +83,7 @@ def with_chat(task: Task, chat: Chat, tokenizer: Any) -> Task:
     except Exception as error:
         raise UsageError(f"the chat template cannot be used so: {error}.") from error
     record = chat.record(tokenizer)
-    worded = task.wording.model_copy(update={"chat": record}) if task.wording is not None else None
+    worded = replace(task.wording, chat=record) if task.wording is not None else None
     return replace(task, render=lambda inputs: chat.render(inputs, tokenizer), chat=record, wording=worded)
 
 

@@ -163,7 +163,7 @@ class Task:
             form=chosen.form,
             labels=chosen.labels,
             metrics=chosen.metrics or self.metrics,
-            wording=chosen.wording.model_copy(update={"chat": self.chat}),
+            wording=replace(chosen.wording, chat=self.chat),
             chosen=True,
         )
 

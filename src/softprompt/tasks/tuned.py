@@ -46,7 +46,7 @@ def wording_of(kept: Kept) -> Wording | None:
     if kept.wording is not None:
         return Wording.of_record(kept.wording)
     found = known_wording(kept.task)
-    return found and found.model_copy(update={"chat": kept.chat})
+    return found and replace(found, chat=kept.chat)
 
 
 def reader(kept: Kept | None, tokenizer: Any) -> Callable[[Input], str]:
@@ -110,7 +110,7 @@ def reworded(task: Task, wording: Wording) -> Task:
     own = task.wording
     if own is None or own.form == "raw" or wording.form == "raw":
         return task
-    plain = wording.model_copy(update={"chat": None})
+    plain = replace(wording, chat=None)
     for name, other in task.wordings.items():
         if other.wording == plain:
             return task.worded(name)

@@ -7,18 +7,23 @@ task of the catalogue whose form is known here. It holds no code and runs none.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from softprompt.errors import CorruptArtifactError, UsageError
 from softprompt.tasks.rows import Row
 from softprompt.tasks.template import column_of, fill, parts, places, value_at
 
 FormName = Literal["t5", "natural", "template", "raw"]
+_LONGEST = {
+    "task": 300, "template": 100_000, "columns": 1_000, "labels": 10_000, "answers": 10_000, "metrics": 100,
+    "instruction": 10_000,
+}  # fmt: skip
 
 
-class Wording(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Wording:
     """How rows of a task are worded.
 
     Attributes:
@@ -36,22 +41,24 @@ class Wording(BaseModel):
         prefix: whether the ``t5`` form has the task's name in front.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by pydantic, which is imported only where records are)
 
-    task: str = Field(max_length=300)
+    task: str
     form: FormName
-    template: str | None = Field(default=None, max_length=100_000)
-    columns: tuple[str, ...] = Field(default=(), max_length=1_000)
+    template: str | None = None
+    columns: tuple[str, ...] = ()
     label_column: str | None = None
-    labels: tuple[str, ...] | None = Field(default=None, max_length=10_000)
-    answers: tuple[str, ...] | None = Field(default=None, max_length=10_000)
-    metrics: tuple[str, ...] = Field(default=(), max_length=100)
+    labels: tuple[str, ...] | None = None
+    answers: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] = ()
     chat: Mapping[str, Any] | None = None
-    instruction: str | None = Field(default=None, max_length=10_000)
+    instruction: str | None = None
     prefix: bool = True
 
-    @model_validator(mode="after")
-    def _agree(self) -> Wording:
+    def __post_init__(self) -> None:
+        for name, most in _LONGEST.items():
+            if len(getattr(self, name) or ()) > most:
+                raise ValueError(f"{name} is longer than {most}")
         if self.template is not None:
             try:
                 named = places(self.template)
@@ -64,7 +71,6 @@ class Wording(BaseModel):
             raise ValueError("form 'template' has no template")
         if self.answers is not None and len(self.answers) != len(self.labels or ()):
             raise ValueError(f"{len(self.answers)} answers for {len(self.labels or ())} labels")
-        return self
 
     @property
     def label_words(self) -> tuple[str, ...] | None:
@@ -141,7 +147,7 @@ class Wording(BaseModel):
 
     def record(self) -> dict[str, Any]:
         """Plain JSON values; `of_record` reads them."""
-        return self.model_dump(mode="json")
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Wording:
@@ -150,8 +156,10 @@ class Wording(BaseModel):
         Raises:
             CorruptArtifactError: it is not such a record; says what is wrong with it.
         """
+        from pydantic import ValidationError
+
         try:
-            return cls.model_validate(dict(record))
+            return _schema().validate_python(dict(record))  # type: ignore[no-any-return]
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -159,6 +167,14 @@ class Wording(BaseModel):
             raise CorruptArtifactError(
                 f"the wording of a prompt cannot be read ({what}): add the prompt again."
             ) from None
+
+
+@lru_cache(maxsize=1)
+def _schema() -> Any:
+    """The check of a record from elsewhere; training needs none, so pydantic is imported here."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Wording)
 
 
 def worded(template: str, row: Row) -> str:

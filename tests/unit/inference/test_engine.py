@@ -7,7 +7,7 @@ from tests.models import corpus, random_prompts, tiny_backbone
 from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.engine import Engine, Request, from_library
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 
 

@@ -12,7 +12,8 @@ import torch
 
 from softprompt.artifacts import json_bytes, sha256_bytes
 from softprompt.errors import CorruptArtifactError, UsageError
-from softprompt.library.manifest import Manifest, PromptRecord, make_manifest
+from softprompt.library.manifest import Manifest, make_manifest
+from softprompt.library.record import PromptRecord
 from softprompt.library.search import search
 from softprompt.library.store import Library
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from softprompt.artifacts import sha256_bytes
 from softprompt.errors import CorruptArtifactError, SoftpromptError
 from softprompt.library.formats.hub import pull, push
-from softprompt.library.manifest import TASK_EMBEDDING, TASK_VECTORS
+from softprompt.library.record import TASK_EMBEDDING, TASK_VECTORS
 from softprompt.library.search import search
 from softprompt.library.store import Library
 

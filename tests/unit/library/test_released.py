@@ -13,7 +13,7 @@ import torch
 from tests.models import tiny_backbone
 
 from softprompt.errors import UsageError
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.released import FOLDER, find_released, released_library
 from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task

@@ -13,7 +13,7 @@ from tests.cli import call
 from tests.models import save_tiny, tiny_backbone
 
 from softprompt.errors import IncompatibleBackboneError, Interrupted, NonFiniteError, UnknownNameError, UsageError
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.retrain import RetrainItem, retrain, retrain_plan, task_of
 from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task

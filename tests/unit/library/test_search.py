@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.library import index as index_module
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.search import search
 from softprompt.library.similarity import METRICS, similarity
 from softprompt.library.store import Library

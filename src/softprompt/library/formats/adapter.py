@@ -12,7 +12,8 @@ import torch
 
 from softprompt.artifacts import json_bytes, sha256_bytes, tensor_bytes
 from softprompt.library.formats.card import model_card
-from softprompt.library.manifest import (
+from softprompt.library.manifest import Manifest, make_manifest
+from softprompt.library.record import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
     CARD,
@@ -21,9 +22,7 @@ from softprompt.library.manifest import (
     PROMPT_TENSOR,
     TASK_EMBEDDING,
     TASK_VECTORS,
-    Manifest,
     PromptRecord,
-    make_manifest,
 )
 from softprompt.library.similarity import METRICS, task_vector
 

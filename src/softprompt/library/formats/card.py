@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from softprompt.library.manifest import UNSTATED_LICENCE, Manifest
+from softprompt.library.manifest import Manifest
+from softprompt.library.record import UNSTATED_LICENCE
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from softprompt import artifacts
 from softprompt.errors import CorruptArtifactError, SoftpromptError, UnknownNameError, UsageError
-from softprompt.library.manifest import MANIFEST, Manifest
+from softprompt.library.manifest import Manifest
+from softprompt.library.record import MANIFEST
 from softprompt.library.store import Library, StoredPrompt
 
 

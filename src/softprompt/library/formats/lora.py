@@ -30,7 +30,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.errors import CorruptArtifactError, IncompatibleBackboneError, UsageError, wrong_fields
 from softprompt.library.formats.reserved import Reserved, reserve, same_ids, with_prompt
 from softprompt.library.formats.serving import adapter_card, export_card, ray_config, serve_script
-from softprompt.library.manifest import ADAPTER_CONFIG, ADAPTER_MODEL, check_prompt
+from softprompt.library.record import ADAPTER_CONFIG, ADAPTER_MODEL, check_prompt
 from softprompt.library.store import StoredPrompt
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from softprompt import artifacts
 from softprompt.errors import CorruptArtifactError, DataError
-from softprompt.library.manifest import PromptRecord, check_prompt
+from softprompt.library.record import PromptRecord, check_prompt
 
 GOOGLE_FIRST_STEP = 1_100_000
 # The official prompts are for T5 1.1, LM-adapted; its sizes by width, as the hub names them.

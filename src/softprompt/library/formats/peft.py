@@ -19,15 +19,8 @@ from torch import Tensor
 from softprompt import artifacts
 from softprompt.errors import DataError, UsageError
 from softprompt.library.formats.adapter import adapter_config
-from softprompt.library.manifest import (
-    ADAPTER_CONFIG,
-    ADAPTER_MODEL,
-    MANIFEST,
-    PROMPT_TENSOR,
-    Manifest,
-    PromptRecord,
-    check_prompt,
-)
+from softprompt.library.manifest import Manifest
+from softprompt.library.record import ADAPTER_CONFIG, ADAPTER_MODEL, MANIFEST, PROMPT_TENSOR, PromptRecord, check_prompt
 from softprompt.library.store import Library, StoredPrompt
 
 # P-tuning trains an encoder of the prompt; what PEFT saves is the encoder's output, a prompt as any other.

@@ -22,7 +22,7 @@ from torch import Tensor
 from softprompt import artifacts
 from softprompt.backbones.base import Backbone
 from softprompt.errors import IncompatibleBackboneError, UsageError
-from softprompt.library.manifest import check_prompt
+from softprompt.library.record import check_prompt
 
 TENSOR = "prompt_embeds"
 

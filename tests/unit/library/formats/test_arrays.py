@@ -30,7 +30,7 @@ from softprompt.library.formats.vllm import (
     read_prompt_embeds,
     write_prompt_embeds,
 )
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 from softprompt.prompts.stack import PromptStack
 

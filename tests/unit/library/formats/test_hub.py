@@ -11,7 +11,7 @@ import torch
 
 from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
 from softprompt.library.formats.hub import HubError, pull, push
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 
 

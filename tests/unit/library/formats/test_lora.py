@@ -20,7 +20,7 @@ from softprompt.batch import TokenBatch
 from softprompt.errors import IncompatibleBackboneError, UsageError
 from softprompt.library.formats.lora import RANKS, Exported, export_lora, lora_tensors, rank_of
 from softprompt.library.formats.reserved import reserve, with_prompt
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 from softprompt.prompts.stack import PromptStack
 

@@ -8,7 +8,7 @@ from tests.models import tiny_backbone
 from tests.unit.training.test_loop import StopAt, WordTask, examples
 
 from softprompt.errors import Interrupted, UnknownNameError, UsageError
-from softprompt.library.manifest import PromptRecord
+from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 from softprompt.methods.deliver import verdict_of
 from softprompt.methods.method import Result
