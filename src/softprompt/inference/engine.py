@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,11 +22,13 @@ from softprompt.backbones.base import Backbone, Decoding
 from softprompt.batch import PromptBatch, Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import canonical_text, length_batches, scoring_of
-from softprompt.library.store import Library
 from softprompt.prompts.prompter import Prompter
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.tuned import Input, Kept, reader, wording_of
 from softprompt.tasks.wording import Wording
+
+if TYPE_CHECKING:
+    from softprompt.library.store import Library
 
 
 @dataclass(frozen=True, kw_only=True)
