@@ -137,14 +137,16 @@ def test_serve_answers_with_generated_prompts(
     def ask(self: Any, sockets: Any) -> None:
         for listener in sockets:
             listener.close()
-        with testclient.TestClient(self.config.app) as client:
-            seen["names"] = client.get("/v1/prompts").json()["prompts"]
+        with testclient.TestClient(self.config.app, base_url="http://127.0.0.1") as client:
+            seen["names"] = [model["id"] for model in client.get("/v1/models").json()["data"][:-1]]
             for name in ("films-seed0", "stories-seed1"):
-                body = {"prompt": name, "inputs": ["good film", "bad music"], "max_new_tokens": 2}  # as long as a label
-                seen[name] = client.post("/v1/predict", json=body).json()["outputs"]
-            mixed = {"prompt": "films@1", "inputs": ["good film"], "max_new_tokens": 4}
-            assert client.post("/v1/predict", json=mixed).status_code == 200
-            seen["missing"] = client.post("/v1/predict", json={"prompt": "films-sed0", "inputs": ["x"]}).json()["error"]
+                body = {"model": name, "prompt": ["good film", "bad music"]}
+                found = client.post("/v1/completions", json=body).json()["choices"]
+                seen[name] = [choice["text"] for choice in found]
+            mixed = {"model": "films@1", "prompt": ["good film"], "max_tokens": 4}
+            assert client.post("/v1/completions", json=mixed).status_code == 200
+            missing = client.post("/v1/completions", json={"model": "films-sed0", "prompt": "x"})
+            seen["missing"] = missing.json()["error"]["message"]
 
     monkeypatch.setattr(uvicorn.Server, "run", ask)
     backbone = load_backbone("t5", dtype="float32")
