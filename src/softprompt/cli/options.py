@@ -25,6 +25,9 @@ TaskName = Annotated[
     str, typer.Option("--task", help="Task: a name (`softprompt tasks ls`) or a path to your own.", show_default=False)
 ]
 TaskNames = Annotated[str, typer.Option("--task", help="Task, or several with commas between.", show_default=False)]
+TaskFlag = Annotated[
+    str | None, typer.Option("--task", help="Task, or several with commas between.", show_default=False)
+]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with tasks/NAME/{train,validation}.*.")]
 BackboneName = Annotated[str, typer.Option("--backbone", help="builtin, smollm2, a GGUF file, a folder, or a hub id.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, int8 or int4.")]
@@ -381,11 +384,12 @@ def told(data: TaskData) -> list[str]:
 
 
 def open_library(place: str, *, must_exist: bool = True) -> Library:
-    """A library by folder or URL; ``released`` is the one that ships in the package, where no such folder stands.
+    """A library by folder or URL, or the one in a run's folder; ``released`` is the one that ships in the package, where no such folder stands.
 
     Raises:
         UsageError: there is none at a local folder.
     """
+    from softprompt.library.places import split_place
     from softprompt.library.store import Library
 
     if place == RELEASED and must_exist and not Path(place).is_dir():
@@ -396,7 +400,8 @@ def open_library(place: str, *, must_exist: bool = True) -> Library:
         raise UsageError(
             f"there is no library at {place}: name another folder, or make one with `softprompt train --library {place}`."
         )
-    return Library(place)
+    where, name = split_place(place)
+    return Library(place if name is not None else where)
 
 
 def refuse_taken(library: Library, names: Sequence[str], *, replace: bool) -> None:

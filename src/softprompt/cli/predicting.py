@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprompt.cli import options as o
+from softprompt.cli import places
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, lines
 from softprompt.cli.progress import counting, say
@@ -40,16 +41,23 @@ def predict(
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
-    """Answer texts or a file of rows with a prompt."""
+    """Answer texts or a file of rows with a prompt.
+
+    The first word may be the folder of a run, a library or a prompt: softprompt predict runs/my < texts.
+    """
     from softprompt.cli.training import kept_of, stack_of
 
-    names = (prompt,) if prompt else ()
+    place = text[0] if text and library is None and places.is_place(text[0]) else None
+    text = text[1:] if text and place is not None else text
+    library, names = places.prompts_asked(place, library, (prompt,) if prompt else (), one=True)
+    if place is not None and not text and file is None:
+        file = Path("-")
     given = given_rows(text, file, text_column, answer_column)
     model = o.open_backbone(backbone, dtype, device, revision)
     prompter = stack_of(model, library, names)
     (kept,) = kept_of(library, names)
     found = answered(model, prompter, given, kept, as_is=as_is, max_new_tokens=max_new_tokens)
-    return given.answer(found, out, {"prompt": prompt, "backbone": model.name})
+    return given.answer(found, out, {"prompt": names[0] if names else None, "backbone": model.name})
 
 
 class GivenRows:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprompt.cli import options as o
+from softprompt.cli import places
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import say, training
@@ -85,6 +86,7 @@ def embed(
 @command(app, "search")
 def search(
     library: o.LibraryPlace,
+    tasks_: places.GivenTasks = None,
     task: Annotated[str | None, typer.Option("--task", help="The new task.")] = None,
     embedding: Annotated[Path | None, typer.Option("--embedding", help="A file of `softprompt embed` instead.")] = None,
     data: o.Data = None,
@@ -113,6 +115,8 @@ def search(
     """Rank a library's prompts for a new task."""
     from softprompt.library.search import search as search_library
 
+    if tasks_ is not None:
+        (task,) = places.tasks_asked(tasks_, task)[:1]
     if (task is None) == (embedding is None):
         raise UsageError("search takes --task or --embedding, one of the two.")
     if predictor and task is None:
@@ -161,6 +165,8 @@ def search(
         "problems": left_out,
     }
     shown = both(_ranking(found, predictor, measured), lines(*notes)) if found else lines(*notes)
+    if found and task is not None:
+        shown = both(shown, places.next_commands(("transfer", task, "--library", library, "--keep"), backbone=backbone))
     return Answer(data=data_, show=shown)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprompt.cli import options as o
+from softprompt.cli import places
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, lines
 from softprompt.cli.progress import say
@@ -28,6 +29,7 @@ TOKEN = "SOFTPROMPT_TOKEN"
 
 @command(app, "serve")
 def serve(
+    place: places.GivenPlace = None,
     library: Annotated[
         str | None,
         typer.Option("--library", help="Prompt library or run folder: a folder, a URL (s3://, hf://), or `released`."),
@@ -74,6 +76,7 @@ def serve(
         raise UsageError(f"serving needs {' and '.join(missing)}: pip install 'softprompt[serve]'.")
     from softprompt.inference.guard import Limits
 
+    library, _ = places.prompts_asked(place, library, ())
     if library is None and sharpt is None:
         raise UsageError("serve needs prompts: give --library, --sharpt with folders of `sharpt adapt`, or both.")
     limits = Limits(
@@ -92,9 +95,9 @@ def serve(
             prompt_mb=prompt_mb,
         )  # fmt: skip
         address = f"http://{host}:{listener.getsockname()[1]}"
-        places = [*([store.location] if store is not None else []), *map(str, folders)]
+        told = [*([store.location] if store is not None else []), *map(str, folders)]
         known = site.state.site.catalogue.names()
-        say(f"{len(known)} prompt(s) of {', '.join(places)} at {address}; Ctrl-C stops")
+        say(f"{len(known)} prompt(s) of {', '.join(told)} at {address}; Ctrl-C stops")
         _greet(address, known, token)
         _run(site, listener, limits)
     return Answer(data={"address": address, "stopped": True}, show=lines("stopped"))

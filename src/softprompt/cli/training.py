@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprompt.cli import options as o
+from softprompt.cli import places
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, first_process, lines, table
 from softprompt.cli.progress import counting, say, training
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
     from softprompt.inference.evaluate import EvalJob, Evaluation
     from softprompt.library.manifest import Manifest
+    from softprompt.library.store import Library, StoredPrompt
     from softprompt.prompts.init import InitSettings, Role
     from softprompt.prompts.stack import PromptStack
     from softprompt.tasks.task import Task
     from softprompt.tasks.tuned import Kept
+    from softprompt.training.data import TaskData
+    from softprompt.training.settings import TrainSettings
 
 __all__ = ["eval_jobs", "evaluate", "kept_of", "stack_of", "texts_of", "train", "worded_as_tuned"]
 
@@ -39,7 +43,8 @@ PromptNames = Annotated[
 
 @command(app, "train")
 def train(
-    task: o.TaskNames,
+    tasks_: places.GivenTasks = None,
+    task: o.TaskFlag = None,
     data: o.Data = None,
     backbone: o.BackboneName = "builtin",
     library: Annotated[
@@ -83,7 +88,7 @@ def train(
     checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Tune soft prompts, all tasks and seeds in one batch."""
-    names, seed_list = o.words(task, "--task"), o.numbers(seeds, "--seeds")
+    names, seed_list = places.tasks_asked(tasks_, task), o.numbers(seeds, "--seeds")
     settings = o.train_settings(
         recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
         max_input_tokens=max_input_tokens,
@@ -125,10 +130,47 @@ def train(
     missing = len(tasks) * len(seed_list) - len(kept)
     notes = [f"{missing} run(s) ended with a loss that is not finite; see {folder}"] if missing else []
     notes += [_idle(row) for row in rows if _idle(row)]
+    notes += _about(kept, encoded, settings)
     columns = ["name", "task", "seed", "score", "zero_step", "majority", "few_shot", "best_step", "steps"]
     shown = table(["prompt", *(c.replace("_", " ") for c in columns[1:])], [[row[c] for c in columns] for row in rows])
     where = lines(*notes, f"run directory: {folder}", f"library: {store.location}")
-    return Answer(data={"prompts": rows, "run": folder, "library": store.location}, show=both(shown, where))
+    return Answer(
+        data={"prompts": rows, "run": folder, "library": store.location},
+        show=both(shown, where, _next(folder, store, library, names, backbone)),
+    )
+
+
+def _next(folder: Path, store: Library, library: str | None, names: Sequence[str], backbone: str) -> Any:
+    """What a training is followed by: answers, the score on all rows, serving."""
+    place = library if library is not None else str(folder)
+    several = len(store.names()) > 1
+    prompt = ("--prompt", store.names()[0]) if several else ()
+    return places.next_commands(
+        ("predict", place, *prompt, "TEXT"),
+        ("eval", place, *prompt, "--task", names[0]),
+        ("serve", place),
+        backbone=backbone,
+    )
+
+
+def _about(kept: Sequence[StoredPrompt], encoded: Sequence[TaskData], settings: TrainSettings) -> list[str]:
+    """On how many rows the scores are, and where a short run's embedding is from."""
+    told = []
+    for data in encoded:
+        total = len(data.validation)
+        count = min(total, settings.eval_rows or total)
+        told.append(
+            f"scores of {data.task.name} are on {'all' if count == total else f'{count} of'} {total} validation rows"
+        )
+    steps = {one.manifest.embedding_step for one in kept if one.manifest.has_task_embedding}
+    if early := sorted(step for step in steps if step is not None and step < settings.embedding_step):
+        told.append(
+            f"the task embedding is the prompt at step {early[0]}, the last one; the recipe takes it at "
+            f"{settings.embedding_step}: compare it with embeddings of that step with care"
+        )
+    if kept and not steps:
+        told.append("no task embedding was asked for (embedding_step=0): search will not rank these prompts")
+    return told
 
 
 def _trained_row(manifest: Any) -> dict[str, Any]:
@@ -205,6 +247,7 @@ def kept_of(place: str | None, names: Sequence[str]) -> list[Manifest | None]:
 @command(app, "eval")
 def evaluate(
     task: o.TaskNames,
+    place: places.GivenPlace = None,
     prompt: PromptNames = None,
     library: Annotated[str | None, typer.Option("--library", help="Where the prompts are.")] = None,
     data: o.Data = None,
@@ -224,14 +267,15 @@ def evaluate(
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
-    """Score prompts on tasks; without --prompt the bare backbone."""
+    """Score prompts on tasks; without a place or --prompt the bare backbone."""
     from softprompt.inference.evaluate import evaluate
     from softprompt.tasks.encoded import answer_room
 
     tasks = o.open_tasks(
         o.words(task, "--task"), data, skip_bad=skip_bad, text_column=text_column, label_column=label_column, kind=kind
     )
-    names = o.words(prompt, "--prompt") if prompt is not None else ()
+    asked = o.words(prompt, "--prompt") if prompt is not None else ()
+    library, names = places.prompts_asked(place, library, asked)
     model = o.open_backbone(backbone, dtype, device, revision)
     prompter = stack_of(model, library, names)
     kept = kept_of(library, names)

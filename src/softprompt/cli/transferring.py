@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprompt.cli import options as o
+from softprompt.cli import places
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, first_process, lines, table
 from softprompt.cli.progress import phases
@@ -27,8 +28,9 @@ MOST_TOLD = 10
 
 @command(app, "transfer")
 def transfer(
-    task: o.TaskNames,
     library: o.LibraryPlace,
+    tasks_: places.GivenTasks = None,
+    task: o.TaskFlag = None,
     data: o.Data = None,
     strategies: Annotated[
         str,
@@ -85,7 +87,9 @@ def transfer(
         train=train, strategies=o.words(strategies, "--strategies"), k=k, average_k=average_k, mixture_k=mixture_k,
         metric=metric, predictor=predictor, scratch_runs=scratch_runs, embedding_runs=embedding_runs, seed=seed, generic=generic,
     )  # fmt: skip
-    tasks = o.open_tasks(o.words(task, "--task"), data, text_column=text_column, label_column=label_column, kind=kind)
+    tasks = o.open_tasks(
+        places.tasks_asked(tasks_, task), data, text_column=text_column, label_column=label_column, kind=kind
+    )
     store = o.open_library(library)
     if keep:
         o.refuse_taken(store, [default_name(t.name, seed) for t in tasks], replace=replace)
@@ -111,7 +115,11 @@ def transfer(
     where = [f"run directory: {folder}", *(f"report: {file}" for file in written.values())]
     where += [f"added to {store.location}: {', '.join(kept)}"] if kept else []
     data_ = {"targets": [r.plain() for r in reports], "run": folder, "reports": written, "kept": kept}
-    return Answer(data=data_, show=both(*parts, lines(*where)))
+    after = [("predict", library, "--prompt", kept[0], "TEXT"), ("serve", library)] if kept else []
+    if not keep:
+        after = [("transfer", *places.tasks_asked(tasks_, task)[:1], "--library", library, "--resume", "--keep",
+                  *(("--out", str(out)) if out is not None else ()))]  # fmt: skip
+    return Answer(data=data_, show=both(*parts, lines(*where), places.next_commands(*after, backbone=backbone)))
 
 
 def _told(report: TargetReport) -> list[Any]:

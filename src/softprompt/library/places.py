@@ -24,7 +24,7 @@ def split_place(place: str | Path) -> tuple[str, str | None]:
     path = Path(text).expanduser()
     if (path / MANIFEST).is_file():
         return str(path.parent), path.name
-    if (path / RUN_LIBRARY).is_dir():
+    if (path / RUN_LIBRARY).is_dir() and not (path / RUN_LIBRARY / MANIFEST).is_file():
         return str(path / RUN_LIBRARY), None
     return text, None
 

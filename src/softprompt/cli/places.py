@@ -1,0 +1,96 @@
+"""What commands take by position: tasks, and places of prompts; and the commands they end with."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from softprompt.cli import options as o
+from softprompt.cli.output import lines
+from softprompt.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+GivenTasks = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TASK]", help="What --task takes: a file, a folder, hf:NAME or a task.", show_default=False
+    ),
+]
+GivenPlace = Annotated[
+    str | None,
+    typer.Argument(metavar="[PLACE]", help="The folder of a run, of a library or of one prompt.", show_default=False),
+]
+
+
+def tasks_asked(given: str | None, flag: str | None) -> tuple[str, ...]:
+    """The tasks named by position or by ``--task``.
+
+    Raises:
+        UsageError: neither or both.
+    """
+    if (given is None) == (flag is None):
+        raise UsageError(
+            "name the task once, by position or as --task: a file (my.csv), a folder, hf:NAME, or one that "
+            "`softprompt tasks ls` lists."
+        )
+    return o.words(str(given if given is not None else flag), "--task")
+
+
+def is_place(text: str) -> bool:
+    """Whether a word is the folder of a run, of a library or of a prompt."""
+    from softprompt.library.places import split_place
+    from softprompt.library.store import Library
+
+    if "\n" in text or len(text) > 1000 or not Path(text).expanduser().is_dir():
+        return False
+    where, name = split_place(text)
+    return name is not None or where != text or bool(Library(where).names())
+
+
+def prompts_asked(
+    place: str | None, library: str | None, names: Sequence[str], *, one: bool = False
+) -> tuple[str | None, tuple[str, ...]]:
+    """The library and the prompts that a place, ``--library`` and ``--prompt`` name; of a place alone all of its prompts.
+
+    Args:
+        place: a word given by position.
+        library: of ``--library``.
+        names: of ``--prompt``.
+        one: one prompt is needed.
+
+    Raises:
+        UsageError: two places, a place without prompts, or several where one is needed.
+    """
+    if place is None:
+        return library, tuple(names)
+    if library is not None:
+        raise UsageError(f"the prompts are in {place} or in --library {library}: name one of the two.")
+    from softprompt.library.places import only_name, split_place
+
+    where, name = split_place(place)
+    store = o.open_library(where)
+    if names:
+        return where, tuple(names)
+    if name is not None:
+        return where, (name,)
+    if one or not store.names():
+        return where, (only_name(store),)
+    return where, tuple(store.names())
+
+
+def next_commands(*commands: Sequence[str], backbone: str = "builtin") -> Callable[[Console], None]:
+    """A function that prints what can be done next, ready to paste.
+
+    Args:
+        commands: words of each, without the program's name.
+        backbone: named in each where it is not the default.
+    """
+    more = ("--backbone", backbone) if backbone != "builtin" else ()
+    made = [shlex.join(["softprompt", *map(str, words), *more]) for words in commands]
+    return lines("", "next:", *(f"  {line}" for line in made), wrap=False)
