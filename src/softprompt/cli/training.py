@@ -267,7 +267,7 @@ def evaluate(
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
-    """Score prompts on tasks; without a place or --prompt the bare backbone."""
+    """Score prompts on tasks; without one the bare backbone."""
     from softprompt.inference.evaluate import evaluate
     from softprompt.tasks.encoded import answer_room
 
