@@ -70,7 +70,7 @@ def serve(
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
-    """Answer requests for different prompts in one batch (HTTP, OpenAI's shape)."""
+    """Answer requests for different prompts in one batch (HTTP)."""
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"serving needs {' and '.join(missing)}: pip install 'softprompt[serve]'.")
