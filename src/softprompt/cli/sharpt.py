@@ -298,7 +298,7 @@ def predict(
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
-    """Answer texts or rows, each with the prompt its skill generates, worded as those it was tuned on."""
+    """Answer texts or rows with a prompt of `sharpt adapt`."""
     from softprompt.cli.predicting import answered, given_rows
     from softprompt.methods.sharpt.space import load_prompter, load_space
 
