@@ -139,7 +139,7 @@ def test_the_card_s_command_parses(tmp_path: Path) -> None:
     settings = PretrainSettings(
         text=tmp_path / "text", folder=tmp_path / "run", names=("a", "b"), steps=7, compile=True
     )
-    parsed = vars(parser().parse_args(command(settings).split()[3:]))
+    parsed = vars(parser().parse_args(command(settings).split()[2:]))
     assert parsed["names"] == ["a", "b"]
     assert parsed["steps"] == 7
     assert parsed["compile"] is True

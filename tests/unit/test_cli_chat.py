@@ -106,9 +106,9 @@ def test_predict_and_serving_word_a_text_as_training_did(
         assert read.pop() == wanted
         assert call(capsys, "predict", wanted, "--as-is", *asked)[0] == 0
         assert read.pop() == wanted
-        assert engine.worded(Request(prompt=name, text="good film")) == wanted
-        assert engine.worded(Request(prompt=name, text={"text": "good film", "id": 3})) == wanted
-        assert engine.worded(Request(prompt=name, text="good film", as_is=True)) == "good film"
+        assert engine.prepare(Request(prompt=name, text="good film")).worded == wanted
+        assert engine.prepare(Request(prompt=name, text={"text": "good film", "id": 3})).worded == wanted
+        assert engine.prepare(Request(prompt=name, text="good film", as_is=True)).worded == "good film"
 
 
 def test_predict_answers_a_split_as_eval_does(

@@ -236,8 +236,8 @@ def test_skill_use_and_relations_are_drawn(place: Path, capsys: pytest.CaptureFi
     for folder in ("sharpt", "sharpt/space"):
         code, out, err = call(capsys, "sharpt", "skills", folder, "--figure", "use.svg", "--json")
         assert code == 0, err
-        (measured,) = json.loads(out)["history"]  # the recipe measures every 100 steps
-        assert (measured["step"], measured["used"] + measured["dead"]) == (100, 3)
+        measured = json.loads(out)["history"]  # the start, then every 100 steps
+        assert [(m["step"], m["used"] + m["dead"]) for m in measured] == [(0, 3), (100, 3)]
     assert "<svg" in Path("use.svg").read_text()
     asked = (
         "sharpt",

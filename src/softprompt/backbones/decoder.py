@@ -170,8 +170,9 @@ class DecoderBackbone(CausalBackbone):
         return self._residual(x_RH, out_RH, masks, last, goal, self._norm)[1], target_R, goal
 
     def _laid(self, batch: TokenBatch, prompts: PromptBatch | None, **how: Any) -> Laid:
+        self._check(prompts, 0)  # the width: laying them out needs it
         laid = laid_out(self._embed, self.dtype, batch, prompts, **how)
-        self._check(prompts, laid.tree.longest)
+        self._check(None, laid.tree.longest)
         return laid
 
     def example_losses(
@@ -266,7 +267,7 @@ class DecoderBackbone(CausalBackbone):
         kept: KeyValues = []
         laid, x_SH, out_SH, given = self._begin(batch, prompts, kept=kept)
         state = _Decoding.of(self, laid, kept, given, max_new_tokens)
-        self._check(prompts, laid.tree.longest + max_new_tokens)
+        self._check(None, laid.tree.longest + max_new_tokens)
         hidden_BH = self._exact(x_SH[laid.last_B], out_SH[laid.last_B])
         ends = torch.tensor(self.end_ids, device=self.device)
         answers: list[list[int]] = [[] for _ in range(batch.size)]
