@@ -160,6 +160,16 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert not result.stderr
 
 
+def test_commands_are_listed_in_one_order_whatever_was_imported_first() -> None:
+    show = "from softprompt.cli.app import load_commands; print([c.name for c in load_commands().registered_commands])"
+    orders = [
+        subprocess.run([sys.executable, "-c", first + show], capture_output=True, text=True, check=True).stdout
+        for first in ("", "import softprompt.cli.training; ")
+    ]
+    assert orders[0] == orders[1]
+    assert orders[0].startswith("['quickstart', 'train'")
+
+
 def test_the_reference_page_is_what_the_commands_say(repo: Path) -> None:
     """docs/cli.md is written by scripts/cli_reference.py; run it where this fails."""
     spec = importlib.util.spec_from_file_location("cli_reference", repo / "scripts" / "cli_reference.py")

@@ -104,7 +104,15 @@ def load_commands() -> typer.Typer:
     """The app with every group registered."""
     for name in GROUPS:
         importlib.import_module(f"softprompt.cli.{name}")
+    for where in (app, *(group.typer_instance for group in app.registered_groups)):
+        if where is not None:  # whoever was imported first, the help lists commands in one order
+            where.registered_commands.sort(key=_place)
     return app
+
+
+def _place(registered: Any) -> int:
+    """Where a command's module stands in `GROUPS`."""
+    return GROUPS.index(registered.callback.__module__.rpartition(".")[2])
 
 
 def run(arguments: Sequence[str]) -> int:
