@@ -47,7 +47,7 @@ def is_place(text: str) -> bool:
     from softprompt.library.places import split_place
     from softprompt.library.store import Library
 
-    if "\n" in text or len(text) > 1000 or not Path(text).expanduser().is_dir():
+    if "\n" in text or len(text) > 250 or not Path(text).expanduser().is_dir():
         return False
     where, name = split_place(text)
     return name is not None or where != text or bool(Library(where).names())
