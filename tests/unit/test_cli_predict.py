@@ -131,3 +131,10 @@ def test_what_could_steer_a_terminal_is_spelled_out(
     ):  # fmt: skip
         _, out, err = call(capsys, *asked)
         assert not set("\x1b\x9b\u202e\x07") & {*out, *err}, asked
+
+
+@pytest.mark.parametrize("text", ["good film " * 60, "a\0b", "good\nfilm", "~nobody/film"])
+def test_a_text_is_no_folder_however_long_or_strange(text: str) -> None:
+    from softprompt.cli.places import is_place
+
+    assert not is_place(text)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,7 +47,7 @@ def is_place(text: str) -> bool:
     from softprompt.library.places import split_place
     from softprompt.library.store import Library
 
-    if "\n" in text or len(text) > 250 or not Path(text).expanduser().is_dir():
+    if not os.path.isdir(os.path.expanduser(text)):  # says no to what is too long or strange for a path; Path raises
         return False
     where, name = split_place(text)
     return name is not None or where != text or bool(Library(where).names())
