@@ -4,7 +4,7 @@
 
 Every source and target of the demonstration gets a task embedding a seed and step, all with one recipe. A target's
 sources are ranked by each similarity, averaged over pairs of seeds, and a hit is a kin source in first place (kinship:
-``softprompt.tasks.generated.kinship``, committed before any of this was measured). `moved` variants compare what tuning
+``softprompt.tasks.generated.KINSHIP``, committed before any of this was measured). `moved` variants compare what tuning
 changed: each prompt less the prompt its seed started from. `zero-shot-loss` ranks by the loss of the sources' prompts at
 the last step on the target's training rows.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kin import kin_found, tfidf_ranking
 from torch import Tensor
 
 from softprompt.backbones.load import load_backbone
@@ -29,7 +30,6 @@ from softprompt.prompts.init import InitSettings, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task
 from softprompt.tasks.generated import DEMO_SOURCES, DEMO_TARGETS
-from softprompt.tasks.generated.ranking import kin_found, tfidf_ranking
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import train_prompts
 from softprompt.training.recipes import recipe

@@ -16,43 +16,48 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from kin import kin_found, tfidf_ranking
 
-from softprompt.tasks.generated import DEMO_SOURCES, DEMO_TARGETS, GENERATED, RECIPES_BY_NAME
-from softprompt.tasks.generated.draw import GeneratedRow
-from softprompt.tasks.generated.family import Recipe
-from softprompt.tasks.generated.ranking import kin_found, tfidf_ranking
+from softprompt.tasks.generated import DEMO_SOURCES, DEMO_TARGETS, GENERATED, TASKS, rows_of
+
+GeneratedRow = Mapping[str, str]
 
 
-def _texts(rows: list[GeneratedRow], by_field: bool) -> list[str]:
+def _fields(row: GeneratedRow) -> list[str]:
+    return sorted(set(row) - {"label"})
+
+
+def _texts(rows: Sequence[GeneratedRow], by_field: bool) -> list[str]:
     out = []
     for row in rows:
         words = [
             f"{field}{word}" if by_field else word
-            for field in sorted(row.fields)
-            for word in row.fields[field].lower().replace(".", " ").replace(",", " ").split()
+            for field in _fields(row)
+            for word in row[field].lower().replace(".", " ").replace(",", " ").split()
         ]
         out.append(" ".join(words))
     return out
 
 
-def _bag_score(recipe: Recipe, train: list[GeneratedRow], test: list[GeneratedRow], by_field: bool) -> float:
+def _bag_score(kind: str, train: Sequence[GeneratedRow], test: Sequence[GeneratedRow], by_field: bool) -> float:
     from scipy.stats import pearsonr, spearmanr
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
 
     features = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)
-    inputs, answers = _texts(train, by_field), [row.target for row in train]
-    if recipe.kind == "similarity":
+    inputs, answers = _texts(train, by_field), [row["label"] for row in train]
+    if kind == "similarity":
         model = make_pipeline(features, Ridge()).fit(inputs, [float(a) for a in answers])
-        gold, given = [float(row.target) for row in test], model.predict(_texts(test, by_field))
+        gold, given = [float(row["label"]) for row in test], model.predict(_texts(test, by_field))
         return 50.0 * float(pearsonr(gold, given)[0] + spearmanr(gold, given)[0])
     model = make_pipeline(features, LogisticRegression(max_iter=1000, C=10.0)).fit(inputs, answers)
     given = model.predict(_texts(test, by_field))
-    return 100.0 * float(np.mean([g == row.target for g, row in zip(given, test, strict=True)]))
+    return 100.0 * float(np.mean([g == row["label"] for g, row in zip(given, test, strict=True)]))
 
 
 def _encoded(backbone: Any, texts: list[str]) -> np.ndarray:
@@ -65,64 +70,65 @@ def _encoded(backbone: Any, texts: list[str]) -> np.ndarray:
     return np.concatenate([part.numpy() for part in out])
 
 
-def _probe_features(backbone: Any, rows: list[GeneratedRow]) -> np.ndarray:
+def _probe_features(backbone: Any, rows: Sequence[GeneratedRow]) -> np.ndarray:
     """Encodings of the fields side by side; with products and absolute differences of every two of them."""
-    fields = sorted(rows[0].fields)
-    encoded = [_encoded(backbone, [row.fields[field] for row in rows]) for field in fields]
+    fields = _fields(rows[0])
+    encoded = [_encoded(backbone, [row[field] for row in rows]) for field in fields]
     both = [(a, b) for i, a in enumerate(encoded) for b in encoded[i + 1 :]]
     return np.concatenate([*encoded, *(a * b for a, b in both), *(abs(a - b) for a, b in both)], axis=1)
 
 
-def probe_score(backbone: Any, recipe: Recipe, train_rows: int = 1000, test_rows: int = 500) -> float:
+def probe_score(backbone: Any, name: str, train_rows: int = 1000, test_rows: int = 500) -> float:
     """Accuracy (mean of the correlations for graded similarity) of a linear probe, percent."""
     from scipy.stats import pearsonr, spearmanr
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train, test = list(recipe.rows("train"))[:train_rows], list(recipe.rows("validation"))[:test_rows]
+    kind, rows = TASKS[name]["kind"], rows_of(name)
+    train, test = rows["train"][:train_rows], rows["validation"][:test_rows]
     seen, new = _probe_features(backbone, train), _probe_features(backbone, test)
-    if recipe.kind == "similarity":
-        model = make_pipeline(StandardScaler(), Ridge(alpha=1000.0)).fit(seen, [float(row.target) for row in train])
-        gold, given = [float(row.target) for row in test], model.predict(new)
+    if kind == "similarity":
+        model = make_pipeline(StandardScaler(), Ridge(alpha=1000.0)).fit(seen, [float(row["label"]) for row in train])
+        gold, given = [float(row["label"]) for row in test], model.predict(new)
         return 50.0 * float(pearsonr(gold, given)[0] + spearmanr(gold, given)[0])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=500)).fit(
-        seen, [r.target for r in train]
+        seen, [r["label"] for r in train]
     )
-    return 100.0 * float(np.mean(model.predict(new) == np.array([row.target for row in test])))
+    return 100.0 * float(np.mean(model.predict(new) == np.array([row["label"] for row in test])))
 
 
 def measure(name: str) -> dict[str, Any]:
     """The numbers of one task."""
-    recipe, started = RECIPES_BY_NAME[name], time.perf_counter()
+    kind, started = TASKS[name]["kind"], time.perf_counter()
     task = GENERATED[name]()
     splits = {split: task.split(split) for split in ("train", "validation")}
     seconds = time.perf_counter() - started
-    train, test = list(recipe.rows("train")), list(recipe.rows("validation"))
+    train, test = rows_of(name)["train"], rows_of(name)["validation"]
     line: dict[str, Any] = {
         "task": name,
         "train_rows": len(train),
         "validation_rows": len(test),
-        "seconds_to_make": round(seconds, 2),
+        "seconds_to_read": round(seconds, 2),
         "data_fingerprint": {split: made.fingerprint for split, made in splits.items()},
         "metrics": list(task.metrics),
     }
-    if recipe.kind == "answer":
-        words = [len(" ".join(row.fields.values()).split()) for row in test]
+    if kind == "answer":
+        words = [len(" ".join(row[field] for field in _fields(row)).split()) for row in test]
         line["mean_words"] = round(float(np.mean(words)), 1)
-        common = Counter(row.target for row in train).most_common(1)[0][0]
+        common = Counter(row["label"] for row in train).most_common(1)[0][0]
         line["majority"] = round(task.score([common] * len(test), splits["validation"].examples)["score"], 1)
         return line
-    if recipe.kind == "labels":
-        line["chance"] = round(100.0 / len(recipe.labels or ()), 1)
-        common = Counter(row.target for row in train).most_common(1)[0][0]
-        line["majority"] = round(100.0 * float(np.mean([row.target == common for row in test])), 1)
+    if kind == "labels":
+        line["chance"] = round(100.0 / len(TASKS[name]["labels"]), 1)
+        common = Counter(row["label"] for row in train).most_common(1)[0][0]
+        line["majority"] = round(100.0 * float(np.mean([row["label"] == common for row in test])), 1)
     else:
         line["chance"] = 0.0
-    line["bag"] = round(_bag_score(recipe, train, test, by_field=False), 1)
-    line["bag_by_field"] = round(_bag_score(recipe, train, test, by_field=True), 1)
+    line["bag"] = round(_bag_score(kind, train, test, by_field=False), 1)
+    line["bag_by_field"] = round(_bag_score(kind, train, test, by_field=True), 1)
     fifth = len(train) // 5
-    line["bag_seen"] = round(_bag_score(recipe, train[fifth:], train[:fifth], by_field=True), 1)
+    line["bag_seen"] = round(_bag_score(kind, train[fifth:], train[:fifth], by_field=True), 1)
     return line
 
 
@@ -136,8 +142,8 @@ def main() -> None:
         backbone = load_backbone(sys.argv[sys.argv.index("--probe") + 1])
     for name in GENERATED:
         line = measure(name)
-        if backbone is not None and RECIPES_BY_NAME[name].kind != "answer":
-            line["probe"] = round(probe_score(backbone, RECIPES_BY_NAME[name]), 1)
+        if backbone is not None and TASKS[name]["kind"] != "answer":
+            line["probe"] = round(probe_score(backbone, name), 1)
             line["probe_backbone"] = backbone.fingerprint
         print(json.dumps({**line, "command": command}), flush=True)
     rankings = {target: [name for name, _ in tfidf_ranking(target, DEMO_SOURCES)] for target in DEMO_TARGETS}

@@ -53,7 +53,7 @@ def test_the_recipe_trains_what_is_missing_and_nothing_twice(
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
     backbone = tiny_backbone("gpt2")
     library = Library(tmp_path / "library")
-    tasks = [load_task(name) for name in ("gen_topic_question", "gen_sentiment_product")]
+    tasks = [load_task(name) for name in ("gen_effect_choice", "gen_sentiment_product")]
 
     def go(**changes: object) -> list[str]:
         rest = {"seeds": [1, 2], "work": tmp_path / "work", "train_rows": 20, "validation_rows": 8, "together": 1}
@@ -107,7 +107,7 @@ def test_a_library_without_task_embeddings_is_refused(builder: ModuleType, tmp_p
 
 
 def test_tasks_whose_licences_forbid_it_are_refused(builder: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    assert builder.main(["--tasks", "gen_topic_question,wic"]) == 2
+    assert builder.main(["--tasks", "gen_effect_choice,wic"]) == 2
     assert "CC BY-NC" in capsys.readouterr().err
     with pytest.raises(UsageError, match="not looked into"):
         builder.licence_of("no_such_task")

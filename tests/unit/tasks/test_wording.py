@@ -87,7 +87,7 @@ def test_the_natural_answer_stands_for_the_label() -> None:
     assert task.worded("t5").split("validation").examples[0].targets == "neutral"
 
 
-@pytest.mark.parametrize("name", ["gen_sentiment_film", "gen_extraction_facts", "gen_similarity_scene"])
+@pytest.mark.parametrize("name", ["gen_sentiment_film", "gen_extraction_diary", "gen_similarity_scene"])
 def test_generated_tasks_have_both(name: str) -> None:
     for form in ("t5", "natural"):
         task = generated()[name]().worded(form)
