@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.study.test_run import RUNNER, contents, made, run
+from tests.support.small_study import RUNNER, contents, made, run
 
 from softprompt.study.executor_options import make_executor
 from softprompt.study.executors import ProcessExecutor
@@ -23,7 +23,7 @@ from softprompt.study.run import RunProgress, run_study
 
 COMMAND = """
 import sys
-from tests.unit.study.test_run import RUNNER, made
+from tests.support.small_study import RUNNER, made
 from softprompt.study.run import run_study
 if __name__ == "__main__":
     options = {"executor_options": {"workers": 2, "threads": 1}} if sys.argv[2] == "processes" else {}

@@ -82,7 +82,7 @@ def _split():
 
 def curve(kind: str, optimizer: str, dropout: float) -> list[float]:
     """Losses (nats a target token) of one run over a few steps."""
-    from tests.models import tiny_tokenizer
+    from tests.support.models import tiny_tokenizer
 
     from softprompt.backbones.load import wrap
     from softprompt.prompts.stack import PromptStack

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tests import models
-from tests.models import corpus, tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import SETTINGS, WordEncoder, small_data
+from tests.support import models
+from tests.support.models import corpus, tiny_backbone
+from tests.support.small_tasks import SETTINGS, WordEncoder, small_data
 
 STORED = Path(__file__).with_name("house_parity.json")
 TENSORS = Path(__file__).with_name("house_parity.safetensors")

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.decoders import DECODERS
-from tests.models import _spread, random_batch, random_prompts, tiny_model, tiny_tokenizer
-from tests.parity.reference import hf_greedy, reference
-from tests.parity.test_backbones import WHICH, _error, _ours
+from tests.support.decoders import DECODERS
+from tests.support.models import _spread, random_batch, random_prompts, tiny_model, tiny_tokenizer
+from tests.support.reference import WHICH, error_of, hf_greedy, ours_of, reference
 
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
@@ -79,11 +78,11 @@ def test_an_architecture_is_as_transformers_has_it(kind: str) -> None:
     backbone = backbone_of(kind)
     batch, stack = random_batch(backbone), random_prompts(backbone)
     truth = reference(backbone, batch, stack, WHICH, torch.float64)
-    losses, logits, grad = _ours(backbone, batch, stack)
+    losses, logits, grad = ours_of(backbone, batch, stack)
     rows = torch.cat([logits[b, : len(row)] for b, row in enumerate(truth.logits)])
-    assert _error(losses.nll_B.detach(), truth.nll_B) < 1e-5
-    assert _error(rows, torch.cat(truth.logits)) < 1e-5
-    assert _error(grad, truth.grad_NPH) < 1e-5
+    assert error_of(losses.nll_B.detach(), truth.nll_B) < 1e-5
+    assert error_of(rows, torch.cat(truth.logits)) < 1e-5
+    assert error_of(grad, truth.grad_NPH) < 1e-5
     still = random_prompts(backbone, tuned=False)
     prompts = still.prompts(Rows(run_B=torch.tensor(WHICH)))
     expected = hf_greedy(backbone, batch, still, WHICH, 8)

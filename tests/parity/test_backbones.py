@@ -9,25 +9,10 @@ import statistics
 
 import pytest
 import torch
-from tests.models import KINDS, random_batch, random_prompts, tiny_backbone
-from tests.parity.reference import hf_greedy, reference
+from tests.support.models import KINDS, random_batch, random_prompts, tiny_backbone
+from tests.support.reference import FACTOR, WHICH, error_of, hf_greedy, ours_of, reference
 
 from softprompt.batch import Rows
-
-WHICH = [0, 1, 2, 0, 1]
-FACTOR = 2.0  # our float32 error against the reference's, both against float64
-
-
-def _error(found: torch.Tensor, truth: torch.Tensor) -> float:
-    return float((found.double() - truth.double()).norm() / truth.double().norm())
-
-
-def _ours(backbone, batch, stack):
-    prompts = stack.prompts(Rows(run_B=torch.tensor(WHICH)))
-    losses = backbone.example_losses(batch, prompts)
-    stack.prompts_NPH.grad = None
-    losses.nll_B.sum().backward()
-    return losses, backbone.logits(batch, prompts).detach(), stack.prompts_NPH.grad
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,14 +23,14 @@ def test_loss_logits_and_prompt_gradient_are_as_exact_as_hugging_face(kind: str)
         batch, stack = random_batch(backbone, seed=seed), random_prompts(backbone, seed=seed)
         truth = reference(backbone, batch, stack, WHICH, torch.float64)
         plain = reference(backbone, batch, stack, WHICH, torch.float32)
-        losses, logits, grad = _ours(backbone, batch, stack)
+        losses, logits, grad = ours_of(backbone, batch, stack)
         rows = [logits[b, : len(row)] for b, row in enumerate(truth.logits)]
         found = {"loss": losses.nll_B.detach(), "logits": torch.cat(rows), "gradient": grad}
         base = {"loss": plain.nll_B, "logits": torch.cat(plain.logits), "gradient": plain.grad_NPH}
         true = {"loss": truth.nll_B, "logits": torch.cat(truth.logits), "gradient": truth.grad_NPH}
         for name in found:
-            ours[name] = ours.get(name, 0.0) + _error(found[name], true[name])
-            theirs[name] = theirs.get(name, 0.0) + _error(base[name], true[name])
+            ours[name] = ours.get(name, 0.0) + error_of(found[name], true[name])
+            theirs[name] = theirs.get(name, 0.0) + error_of(base[name], true[name])
     for name, error in ours.items():
         assert error <= FACTOR * theirs[name] + 1e-7, (name, error, theirs[name])
 
@@ -73,14 +58,14 @@ def _bfloat16_ratios(kind: str, seeds: range, **shape: int) -> dict[str, float]:
         batch, stack = random_batch(backbone, seed=seed), random_prompts(backbone, seed=seed)
         truth = reference(backbone, batch, stack, WHICH, torch.float32)
         plain = reference(backbone, batch, stack, WHICH, torch.bfloat16)
-        losses, logits, grad = _ours(backbone, batch, stack)
+        losses, logits, grad = ours_of(backbone, batch, stack)
         rows = torch.cat([logits[b, : len(row)] for b, row in enumerate(truth.logits)])
-        ours["logits"].append(_error(rows, torch.cat(truth.logits)))
-        theirs["logits"].append(_error(torch.cat(plain.logits), torch.cat(truth.logits)))
-        ours["loss"].append(_error(losses.nll_B.detach(), truth.nll_B))
-        theirs["loss"].append(_error(plain.nll_B, truth.nll_B))
-        ours["gradient"].append(_error(grad, truth.grad_NPH))
-        theirs["gradient"].append(_error(plain.grad_NPH, truth.grad_NPH))
+        ours["logits"].append(error_of(rows, torch.cat(truth.logits)))
+        theirs["logits"].append(error_of(torch.cat(plain.logits), torch.cat(truth.logits)))
+        ours["loss"].append(error_of(losses.nll_B.detach(), truth.nll_B))
+        theirs["loss"].append(error_of(plain.nll_B, truth.nll_B))
+        ours["gradient"].append(error_of(grad, truth.grad_NPH))
+        theirs["gradient"].append(error_of(plain.grad_NPH, truth.grad_NPH))
     return {name: statistics.median(ours[name]) / statistics.median(theirs[name]) for name in ours}
 
 
@@ -127,7 +112,7 @@ def test_left_and_right_padding_are_equal() -> None:
     found = {}
     for side in ("left", "right"):
         backbone.padding_side = side
-        losses, _, grad = _ours(backbone, batch, stack)
+        losses, _, grad = ours_of(backbone, batch, stack)
         found[side] = (losses.nll_B.detach(), grad.clone())
     torch.testing.assert_close(found["left"][0], found["right"][0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found["left"][1], found["right"][1], rtol=1e-4, atol=1e-5)
@@ -155,7 +140,7 @@ def test_the_backbone_is_bit_identical_after_backward(kind: str) -> None:
     backbone = tiny_backbone(kind)
     batch, stack = random_batch(backbone), random_prompts(backbone)
     before = backbone.weights_digest()
-    _ours(backbone, batch, stack)
+    ours_of(backbone, batch, stack)
     assert backbone.weights_digest() == before
     assert all(p.grad is None and not p.requires_grad for p in backbone.hf_model.parameters())
     assert bool(stack.prompts_NPH.grad.abs().sum() > 0)

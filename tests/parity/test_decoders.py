@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.decoders import DECODERS, tiny_decoder
-from tests.models import random_batch, random_prompts
-from tests.parity.reference import hf_greedy, reference
-from tests.parity.test_backbones import FACTOR, WHICH, _error, _ours
+from tests.support.decoders import DECODERS, tiny_decoder
+from tests.support.models import random_batch, random_prompts
+from tests.support.reference import FACTOR, WHICH, error_of, hf_greedy, ours_of, reference
 
 from softprompt.backbones.base import Dropout
 from softprompt.backbones.decoder import DecoderBackbone
@@ -31,15 +30,15 @@ def test_loss_logits_and_prompt_gradient_are_as_exact_as_transformers(name: str)
         batch, stack = random_batch(backbone, seed=seed), random_prompts(backbone, seed=seed)
         truth = reference(backbone, batch, stack, WHICH, torch.float64)
         plain = reference(backbone, batch, stack, WHICH, torch.float32)
-        losses, logits, grad = _ours(backbone, batch, stack)
+        losses, logits, grad = ours_of(backbone, batch, stack)
         rows = torch.cat([logits[b, : len(row)] for b, row in enumerate(truth.logits)])
         for what, found, other, true in (
             ("loss", losses.nll_B.detach(), plain.nll_B, truth.nll_B),
             ("logits", rows, torch.cat(plain.logits), torch.cat(truth.logits)),
             ("gradient", grad, plain.grad_NPH, truth.grad_NPH),
         ):
-            ours[what] = ours.get(what, 0.0) + _error(found, true)
-            theirs[what] = theirs.get(what, 0.0) + _error(other, true)
+            ours[what] = ours.get(what, 0.0) + error_of(found, true)
+            theirs[what] = theirs.get(what, 0.0) + error_of(other, true)
     for what, error in ours.items():
         assert error <= FACTOR * theirs[what] + 1e-7, (what, error, theirs[what])
 
@@ -117,7 +116,7 @@ def test_checkpointing_changes_nothing() -> None:
     for on in (False, True):
         backbone = tiny_decoder("gemma3")
         backbone.checkpointing = on
-        found.append(_ours(backbone, random_batch(backbone), stack := random_prompts(backbone))[2])
+        found.append(ours_of(backbone, random_batch(backbone), stack := random_prompts(backbone))[2])
         assert stack.prompts_NPH.grad is not None
     assert torch.equal(found[0], found[1])
 
@@ -158,8 +157,8 @@ def test_bfloat16_error_is_that_of_transformers(name: str) -> None:
         batch, stack = random_batch(backbone, seed=seed), random_prompts(backbone, seed=seed)
         truth = reference(backbone, batch, stack, WHICH, torch.float32)
         plain = reference(backbone, batch, stack, WHICH, torch.bfloat16)
-        losses, _, grad = _ours(backbone, batch, stack)
-        ours.append([_error(losses.nll_B.detach(), truth.nll_B), _error(grad, truth.grad_NPH)])
-        theirs.append([_error(plain.nll_B, truth.nll_B), _error(plain.grad_NPH, truth.grad_NPH)])
+        losses, _, grad = ours_of(backbone, batch, stack)
+        ours.append([error_of(losses.nll_B.detach(), truth.nll_B), error_of(grad, truth.grad_NPH)])
+        theirs.append([error_of(plain.nll_B, truth.nll_B), error_of(plain.grad_NPH, truth.grad_NPH)])
     ratio = torch.tensor(ours).median(0).values / torch.tensor(theirs).median(0).values
     assert float(ratio.max()) < 1.4, ratio

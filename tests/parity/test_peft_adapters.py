@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import random_batch, tiny_backbone
+from tests.support.models import random_batch, tiny_backbone
 
 from softprompt.errors import CorruptArtifactError, DataError, NonFiniteError, UsageError
 from softprompt.library.formats.peft import import_peft, read_peft, write_peft

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tests.models import tiny_backbone
-from tests.unit.training.test_loop import WordTask, examples
+from tests.support.models import tiny_backbone
+from tests.support.words import WordTask, examples
 
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tests.models import corpus, tiny_model
+from tests.support.models import corpus, tiny_model
 from torch import Tensor
 
 from softprompt.backbones.load import wrap

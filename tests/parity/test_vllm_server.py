@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import save_tiny
+from tests.support.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
 from softprompt.library.formats.lora import export_lora

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.models import corpus, tiny_backbone
+from tests.support.models import corpus, tiny_backbone
 
 from softprompt.api import delivered_record, search, transfer, tune
 from softprompt.artifacts import json_bytes, sha256_bytes

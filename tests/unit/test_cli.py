@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from tests.cli import call
+from tests.support.cli import call
 
 from softprompt.cli import app
 from softprompt.cli.output import Answer, plain, put

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli import call, make_tasks
-from tests.models import save_tiny
+from tests.support.cli import call, make_tasks
+from tests.support.models import save_tiny
 
 HERE = ("--task", "films", "--data", "data", "--dtype", "float32")
 T5 = (*HERE, "--backbone", "t5")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.cli import call, make_tasks
-from tests.models import tiny_model
+from tests.support.cli import call, make_tasks
+from tests.support.models import tiny_model
 
 from softprompt.backbones.load import load_backbone
 from softprompt.batch import Rows, TokenBatch

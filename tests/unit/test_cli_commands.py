@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli import call, make_tasks
-from tests.models import save_tiny
+from tests.support.cli import call, make_tasks
+from tests.support.models import save_tiny
 
 SMALL = ("--steps", "4", "--batch-size", "2", "--prompt-length", "2", "--set", "eval_every=2", "--set", "embedding_step=2",
          "--set", "eval_rows=4", "--dtype", "float32")  # fmt: skip

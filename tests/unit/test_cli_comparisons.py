@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli import call, make_tasks
-from tests.models import save_tiny
+from tests.support.cli import call, make_tasks
+from tests.support.models import save_tiny
 
 TUNE = ("--data", "data", "--backbone", "t5", "--dtype", "float32", "--steps", "2", "--set", "eval_every=2",
         "--set", "batch_tokens=64")  # fmt: skip

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.cli import call, make_tasks
-from tests.models import save_tiny
+from tests.support.cli import call, make_tasks
+from tests.support.models import save_tiny
 
 SMALL = ("--steps", "4", "--set", "eval_every=2", "--set", "eval_rows=4", "--dtype", "float32")
 HERE = ("--data", "data", "--backbone", "t5")

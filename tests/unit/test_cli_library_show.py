@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.models import save_tiny
+from tests.support.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
 from softprompt.cli.app import run

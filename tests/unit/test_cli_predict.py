@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli import call, make_tasks
-from tests.models import save_tiny
+from tests.support.cli import call, make_tasks
+from tests.support.models import save_tiny
 
 from softprompt.cli.predicting import texts_of
 from softprompt.errors import printable

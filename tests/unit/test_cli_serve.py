@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cli import call
-from tests.models import save_tiny
+from tests.support.cli import call
+from tests.support.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
 from softprompt.library.record import PromptRecord

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.cli import call, make_tasks
-from tests.models import save_tiny
-from tests.unit.methods.sharpt.test_encoders import save_bert
+from tests.support.cli import call, make_tasks
+from tests.support.models import save_bert, save_tiny
 from transformers import AutoModel
 
 from softprompt.backbones.load import load_backbone

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 import torch
-from tests.models import save_tiny
+from tests.support.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
 from softprompt.cli.app import run

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.models import corpus, tiny_backbone
+from tests.support.models import corpus, tiny_backbone
 
 from softprompt.errors import UsageError
 from softprompt.library.store import Library

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.models import tiny_backbone, tiny_t5, tiny_tokenizer
+from tests.support.models import tiny_backbone, tiny_t5, tiny_tokenizer
 
 import softprompt as sp
 from softprompt.errors import IncompatibleBackboneError, UsageError

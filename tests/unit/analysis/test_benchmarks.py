@@ -83,7 +83,7 @@ def test_a_seed_that_lacks_a_target_is_not_averaged_over_the_rest() -> None:
 
 
 def test_the_studies_of_a_ledger_side_by_side(tmp_path: Path) -> None:
-    from tests.unit.study.test_run import RUNNER, made
+    from tests.support.small_study import RUNNER, made
 
     targets = ["cola", "sst2", "rte", "boolq", "cb"]
     train = {"recipe": "spot", "steps": 8, "eval_every": 4}

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from tests.unit.analysis.examples import one
+from tests.support.results import one
 
 from softprompt.analysis.comparison import (
     ablation_table,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.analysis.examples import ladder
-from tests.unit.analysis.examples import pair_study as made
+from tests.support.results import ladder
+from tests.support.results import pair_study as made
 
 from softprompt.analysis.gains import Gains, best_sources, best_table, gain_table, relative_error_reduction, score_table
 from softprompt.analysis.predictors import RANDOM, constant, predictor_table, rankings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.study.test_runner import backbone, finished
+from tests.support.tuned_study import backbone, finished
 
 from softprompt.analysis.answers import Answers, RunId, answers_of, tokenised_form
 from softprompt.analysis.harm import BLIND, by_rows, harm_table, target_table

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.analysis.examples import STEPS, TARGETS, ladder, noise_study
+from tests.support.results import STEPS, TARGETS, ladder, noise_study
 
 from softprompt.analysis.comparison import against_scratch_table, by_target_table, cost_points, cost_table, sharpt_table
 from softprompt.analysis.methods import Methods, default_ks, paper_k

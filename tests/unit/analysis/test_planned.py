@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.analysis.examples import SEEDS, SOURCES, TARGETS, ladder
+from tests.support.results import SEEDS, SOURCES, TARGETS, ladder
 
 from softprompt.analysis.planned import default_predictors, default_score_T, kin_count
 from softprompt.analysis.records import Cost, PromptId, Results

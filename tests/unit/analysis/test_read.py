@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.study.test_runner import backbone, finished
+from tests.support.tuned_study import backbone, finished
 
 from softprompt.analysis.answers import answers_of, answers_of_lines
 from softprompt.analysis.methods import Methods

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.models import CAUSAL_KINDS, random_batch, random_prompts, tiny_backbone, tiny_model
+from tests.support.models import CAUSAL_KINDS, random_batch, random_prompts, tiny_backbone, tiny_model
 
 from softprompt.backbones.load import wrap
 from softprompt.batch import Rows, TokenBatch

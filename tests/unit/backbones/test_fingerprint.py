@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.models import save_tiny, tiny_backbone, tiny_model, tiny_tokenizer
+from tests.support.models import save_tiny, tiny_backbone, tiny_model, tiny_tokenizer
 
 from softprompt.backbones import fingerprint as module
 from softprompt.backbones.fingerprint import digest_stored, digest_tensors, digest_tokenizer

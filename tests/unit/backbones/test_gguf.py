@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import _tokenizer_text, random_batch
+from tests.support.models import _tokenizer_text, random_batch
 
 from softprompt.backbones import gguf
 from softprompt.backbones.converted import RECORD, converted_folder, is_whole

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.models import save_tiny
+from tests.support.models import save_tiny
 
 from softprompt.backbones.engine.host import KeptMemory, resident_bytes
 from softprompt.backbones.load import load_backbone

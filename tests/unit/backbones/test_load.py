@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import KINDS, random_batch, save_tiny
+from tests.support.models import KINDS, random_batch, save_tiny
 
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.models import KINDS, random_batch, random_prompts, tiny_backbone
+from tests.support.models import KINDS, random_batch, random_prompts, tiny_backbone
 
 from softprompt.batch import Rows
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cli import call
-from tests.models import random_batch, save_tiny
+from tests.support.cli import call
+from tests.support.models import random_batch, save_tiny
 
 from softprompt.backbones import load, pickled
 from softprompt.backbones.converted import RECORD

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cli import call, make_tasks
-from tests.models import KINDS, random_batch, random_prompts, save_tiny, tiny_backbone, tiny_model
+from tests.support.cli import call, make_tasks
+from tests.support.models import KINDS, random_batch, random_prompts, save_tiny, tiny_backbone, tiny_model
 
 from softprompt.backbones.base import Backbone, Dropout
 from softprompt.backbones.engine.quantized import (

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import tiny_backbone
+from tests.support.models import tiny_backbone
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import KINDS, random_batch, random_prompts, save_tiny, tiny_backbone, tiny_t5, tiny_tokenizer
+from tests.support.models import KINDS, random_batch, random_prompts, save_tiny, tiny_backbone, tiny_t5, tiny_tokenizer
 
 from softprompt.backbones.base import Dropout
 from softprompt.backbones.engine.layers import relative_buckets

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.models import corpus, random_prompts, tiny_backbone
+from tests.support.models import corpus, random_prompts, tiny_backbone
 
 from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.models import random_prompts, tiny_backbone
+from tests.support.models import random_prompts, tiny_backbone
 
 from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.browser import CHROMIUM, Browser
-from tests.models import tiny_backbone
+from tests.support.browser import CHROMIUM, Browser
+from tests.support.models import tiny_backbone
 
 from softprompt.inference.catalogue import Catalogue
 from softprompt.inference.engine import Engine

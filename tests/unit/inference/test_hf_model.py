@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import KINDS, SEQ2SEQ_KINDS, corpus, random_batch, tiny_backbone
+from tests.support.models import KINDS, SEQ2SEQ_KINDS, corpus, random_batch, tiny_backbone
 
 from softprompt.backbones.base import Backbone
 from softprompt.batch import TokenBatch

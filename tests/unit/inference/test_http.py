@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from tests.models import corpus, tiny_backbone
+from tests.support.models import corpus, tiny_backbone
 
 from softprompt.inference.catalogue import Catalogue
 from softprompt.inference.engine import Engine, Request

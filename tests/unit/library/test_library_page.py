@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import corpus, tiny_backbone
+from tests.support.models import corpus, tiny_backbone
 
 
 def test_every_block_runs(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save
-from tests.unit.library.formats.test_hub import FakeHub
-from tests.unit.library.test_manifest import record, signed
+from tests.support.hub import FakeHub
+from tests.support.manifests import record, signed
 from torch import Tensor
 
 from softprompt.artifacts import sha256_bytes

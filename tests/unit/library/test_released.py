@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from tests.models import tiny_backbone
+from tests.support.models import tiny_backbone
 
 from softprompt.errors import UsageError
 from softprompt.library.record import PromptRecord

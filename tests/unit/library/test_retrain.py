@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.cli import call
-from tests.models import save_tiny, tiny_backbone
+from tests.support.cli import call
+from tests.support.models import save_tiny, tiny_backbone
 
 from softprompt.errors import IncompatibleBackboneError, Interrupted, NonFiniteError, UnknownNameError, UsageError
 from softprompt.library.record import PromptRecord
@@ -128,7 +128,7 @@ def test_a_task_that_the_user_names_is_taken(tmp_path: Path) -> None:
     assert task_of(manifest, None, [own]) is own
     with pytest.raises(UnknownNameError, match="films"):
         task_of(manifest)
-    assert task_of(library.add(record("gen_effect_choice")).manifest).name == "gen_topic_question"
+    assert task_of(library.add(record("gen_entailment_question")).manifest).name == "gen_entailment_question"
 
 
 def test_the_command_refuses_a_task_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,7 +188,7 @@ def test_a_real_retraining_from_manifests_alone(tmp_path: Path) -> None:
     settings = recipe("quick", steps=4, batch_size=4, prompt_length=3, eval_every=2, eval_rows=6, embedding_step=2)
     library, into = Library(tmp_path / "old"), Library(tmp_path / "new")
     for made in tune_tasks(
-        old, [task_data(old, load_task("gen_effect_choice"), settings, **rows)], settings, seeds=[3]
+        old, [task_data(old, load_task("gen_entailment_question"), settings, **rows)], settings, seeds=[3]
     ):
         library.add(made)
     plan = retrain_plan(library, new)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cli import call, make_tasks
-from tests.models import save_tiny, tiny_backbone
+from tests.support.cli import call, make_tasks
+from tests.support.models import save_tiny, tiny_backbone
 
 from softprompt.cli.training import _idle
 from softprompt.inference.evaluate import EvalJob, evaluate

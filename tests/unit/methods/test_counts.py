@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from tests.models import tiny_backbone
+from tests.support.models import tiny_backbone
 
 from softprompt.backbones.engine.host import peak_memory_bytes, start_peak_memory
 from softprompt.errors import UsageError

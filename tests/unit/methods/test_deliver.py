@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import SETTINGS, WordEncoder, small_data, small_task
+from tests.support.models import tiny_backbone
+from tests.support.small_tasks import SETTINGS, WordEncoder, small_data, small_task
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError

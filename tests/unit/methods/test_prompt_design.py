@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import small_task
+from tests.support.models import tiny_backbone
+from tests.support.small_tasks import small_task
 
 from softprompt.errors import UsageError
 from softprompt.methods.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples, words_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.models import tiny_backbone
+from tests.support.models import tiny_backbone
 
 from softprompt.errors import IncompatibleBackboneError, NonFiniteError, UnknownNameError, UsageError
 from softprompt.prompts.init import InitSettings, default_init, initial_prompt, initial_prompts

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from tests.models import tiny_backbone
+from tests.support.models import tiny_backbone
 
 from softprompt.errors import IncompatibleBackboneError, UsageError
 from softprompt.prompts import inspect

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.cli import call
-from tests.unit.analysis.examples import ladder, pair_study
-from tests.unit.study.test_run import made as small_study
-from tests.unit.study.test_run import run as run_small_study
+from tests.support.cli import call
+from tests.support.results import ladder, pair_study
+from tests.support.small_study import made as small_study
+from tests.support.small_study import run as run_small_study
 
 from softprompt.analysis.records import Results, RunScore, read_table
 from softprompt.analysis.tables import Cell, Table
@@ -262,7 +262,7 @@ def test_one_colour_scale_with_white_at_zero() -> None:
 
 
 def test_sizes_on_the_page(tmp_path: Path) -> None:
-    from tests.unit.study.test_run import RUNNER
+    from tests.support.small_study import RUNNER
 
     from softprompt.analysis.sizes import sized_studies
     from softprompt.study.run import run_study

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.unit.study.test_runner import backbone, made, vars_of
+from tests.support.tuned_study import backbone, made, vars_of
 
 from softprompt.analysis.read import collect, skill_relations
 from softprompt.errors import UnknownNameError, UsageError

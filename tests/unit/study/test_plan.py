@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tests.unit.study.analytic import AnalyticRunner
-from tests.unit.study.test_run import made, run
+from tests.support.analytic import AnalyticRunner
+from tests.support.small_study import made, run
 
 from softprompt.errors import UsageError
 from softprompt.study.plan import plan_study, shape_of, t5_shape

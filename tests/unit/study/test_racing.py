@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.study.test_runner import backbone, made
+from tests.support.tuned_study import backbone, made
 
 from softprompt.analysis.methods import Methods
 from softprompt.analysis.read import collect

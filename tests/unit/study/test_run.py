@@ -1,12 +1,12 @@
 """A study from its file to its ledger, with an analytic trainer: what is made, what is not made again, who may."""
 
 import dataclasses
-import json
 import threading
 from pathlib import Path
 
 import pytest
-from tests.unit.study.analytic import AnalyticRunner
+from tests.support.analytic import AnalyticRunner
+from tests.support.small_study import RUNNER, contents, made, run
 
 from softprompt.analysis.read import collect
 from softprompt.artifacts import StorageError
@@ -15,44 +15,6 @@ from softprompt.study.build import build_grid
 from softprompt.study.executors import ProcessExecutor
 from softprompt.study.ledger import Ledger
 from softprompt.study.run import RunProgress, facts_of, open_study, run_study
-from softprompt.study.settings import Study, study_of
-
-RUNNER = "tests.unit.study.analytic:AnalyticRunner"
-
-
-def made(**changes: object) -> Study:
-    train = {"recipe": "spot", "steps": 12, "eval_every": 4}
-    values = {
-        "name": "tiny",
-        "sources": ["alpha", "beta"],
-        "targets": ["apple", "berry"],
-        "seeds": [0, 1],
-        "group": 3,
-        "source": train,
-        "target": {**train, "steps": 8},
-        "embedding": {"step": 5},
-        **changes,
-    }
-    return study_of(values)
-
-
-def run(study: Study, folder: Path, **options: object) -> tuple[int, int]:
-    """(cells made, steps taken)."""
-    log = folder / "steps.log"
-    folder.mkdir(exist_ok=True)
-    before = len(log.read_text().splitlines()) if log.exists() else 0
-    summary = run_study(study, folder, runner=RUNNER, runner_options={"log": str(log), **options})
-    assert summary.complete, summary
-    return summary.made, (len(log.read_text().splitlines()) if log.exists() else 0) - before
-
-
-def contents(folder: Path) -> dict[str, object]:
-    """Every cell's result, and the digest of its tensors, by kind and key."""
-    out: dict[str, object] = {}
-    for path in sorted((folder / "cells").glob("*/[!.]*/cell.json")):
-        record = json.loads(path.read_text())
-        out[f"{record['kind']}/{record['key']}"] = (record["result"], record["sha256"])
-    return out
 
 
 def test_every_cell_once(tmp_path: Path) -> None:

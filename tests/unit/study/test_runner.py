@@ -1,12 +1,11 @@
 """The real runner on a tiny random T5: cells come from the trainer and the evaluator, resumed and regrouped alike."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.models import save_tiny
+from tests.support.tuned_study import backbone, finished, made, vars_of
 
 from softprompt.analysis.read import collect, skill_relations
 from softprompt.errors import DataError
@@ -15,50 +14,10 @@ from softprompt.study.build import build_grid
 from softprompt.study.ledger import Ledger
 from softprompt.study.run import facts_of, open_study, run_study
 from softprompt.study.runner import PromptRunner, contamination
-from softprompt.study.settings import Study, study_of
+from softprompt.study.settings import study_of
 from softprompt.tasks.contamination import text_key
 
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny("t5", tmp_path_factory.mktemp("models") / "tiny")
-
-
-def made(backbone: Path, **changes: object) -> Study:
-    train = {
-        "recipe": "quick", "steps": 4, "batch_size": 4, "prompt_length": 4, "eval_every": 2, "max_input_tokens": 24,
-        "warmup_steps": 0, "eval_rows": 8,
-    }  # fmt: skip
-    values = {
-        "name": "real",
-        "backbone": str(backbone),
-        "dtype": "float32",
-        "sources": ["gen_sentiment_film", "pair"],
-        "targets": ["gen_sentiment_hotel"],
-        "mixtures": {"pair": ["gen_sentiment_film", "gen_paraphrase_sentence"]},
-        "seeds": [0, 1],
-        "train_rows": 32,
-        "validation_rows": 16,
-        "source": train,
-        "target": train,
-        "embedding": {"step": 2, "other_steps": [1]},
-        "strategies": {
-            "weighted_average": [2],
-            "multitask_mixture": [1],
-            "best_of_top_k": [1],
-            "predictors": ["zero-shot-loss", "loss-decrease-5", "text-similarity", "data-size"],
-        },
-        **changes,
-    }
-    return study_of({**values, "backbone": str(backbone)})
-
-
-@pytest.fixture(scope="module")
-def finished(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ledgers") / "together"
-    summary = run_study(made(backbone), folder)
-    assert summary.complete, summary.failed
-    return folder
+__all__ = ["backbone", "finished"]  # fixtures
 
 
 def test_every_kind_of_cell_is_made(backbone: Path, finished: Path, tmp_path: Path) -> None:
@@ -175,12 +134,6 @@ def test_sharpt_and_model_tuning_beside_transfer(backbone: Path, tmp_path: Path)
     # A changed SharPT recipe redoes SharPT alone.
     other = made(**{**vars_of(study), "sharpt": {**vars_of(study)["sharpt"], "target_steps": 3}})
     assert run_study(other, tmp_path / "ledger").made == 2
-
-
-def vars_of(study: Study) -> dict[str, Any]:
-    """The settings of a study as keyword arguments of `made`."""
-    plain = study.plain()
-    return {**plain, "backbone": Path(plain["backbone"])}
 
 
 def test_a_task_without_data_is_refused_before_anything_starts(backbone: Path, tmp_path: Path) -> None:

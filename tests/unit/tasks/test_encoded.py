@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.models import tiny_backbone
+from tests.support.models import tiny_backbone
 
 from softprompt.errors import UsageError
 from softprompt.tasks import encoded

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli import call
-from tests.models import save_tiny, tiny_backbone
+from tests.support.cli import call
+from tests.support.models import save_tiny, tiny_backbone
 
 from softprompt.errors import UsageError
 from softprompt.inference.predict import predict

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from tests.models import tiny_backbone
+from tests.support.models import tiny_backbone
 
 from softprompt.errors import UsageError
 from softprompt.prompts.init import default_init, initial_prompt

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.decoders import tiny_decoder
-from tests.models import tiny_backbone
-from tests.unit.training.test_loop import SETTINGS, examples, prompts, runs_of, train
+from tests.support.decoders import tiny_decoder
+from tests.support.models import tiny_backbone
+from tests.support.words import SETTINGS, examples, prompts, runs_of, train
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import Interrupted

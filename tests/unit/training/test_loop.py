@@ -6,46 +6,18 @@ import signal
 import numpy as np
 import pytest
 import torch
-from tests.models import corpus, tiny_backbone
+from tests.support.models import tiny_backbone
+from tests.support.words import SETTINGS, StopAt, WordTask, examples, prompts, runs_of, train
 
 from softprompt import artifacts
 from softprompt.errors import Interrupted, NonFiniteError, UsageError
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split
-from softprompt.tasks.task import Example, Split
+from softprompt.tasks.task import Split
 from softprompt.training import group, loop
 from softprompt.training.group import row_key
 from softprompt.training.loop import train_prompts
 from softprompt.training.runs import Run
-from softprompt.training.settings import TrainSettings
-
-
-class WordTask:
-    """Is a word in the sentence: a task small enough for a random backbone to be tuned on."""
-
-    name = "word"
-    labels = ("no", "yes")
-    metrics = ("accuracy",)
-    description = None
-    scored_by_label = True
-
-    def judge_of(self, example):
-        return self
-
-    def groups(self, examples):
-        return [e.key for e in examples]
-
-    def score(self, predictions, examples, canonical=None):
-        gold = [canonical(e.targets) if canonical else e.targets for e in examples]
-        right = [p == g for p, g in zip(predictions, gold, strict=True)]
-        return {"accuracy": 100.0 * sum(right) / max(1, len(right)), "score": 100.0 * sum(right) / max(1, len(right))}
-
-
-def examples(count, seed):
-    return [
-        Example(key=f"word/{seed}/{i}", inputs=text, targets="yes" if "film" in text else "no")
-        for i, text in enumerate(corpus(count, seed))
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,29 +32,6 @@ def splits(backbone):
         return encode_split(split, backbone, max_input_tokens=None, max_target_tokens=None)
 
     return encoded("train", 40, 1), encoded("validation", 24, 2)
-
-
-SETTINGS = TrainSettings(
-    steps=6, batch_size=4, prompt_length=3, optimizer="adam", learning_rate=0.05, eval_every=2, embedding_step=3,
-    micro_batch_tokens=60, max_target_tokens=4, dropout=0.1, clip_norm=1.0,
-)  # fmt: skip
-
-
-def runs_of(splits, seeds, **changes):
-    train, validation = splits
-    return [
-        Run(name=f"word-{seed}", seed=seed, train=(train,), task=WordTask(), validation=validation, **changes)
-        for seed in seeds
-    ]
-
-
-def prompts(backbone, count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, SETTINGS.prompt_length, backbone.hidden_size, generator=generator)
-
-
-def train(backbone, splits, seeds, start, settings=SETTINGS, folder=None, **options):
-    return train_prompts(backbone, PromptStack(start, tuned=True), runs_of(splits, seeds), settings, folder, **options)
 
 
 def test_only_prompts_change(backbone, splits):
@@ -124,17 +73,6 @@ def test_a_seed_reproduces_its_run(backbone, splits):
     (third,) = train(backbone, splits, [6], start)
     assert torch.equal(one.final["prompt"], other.final["prompt"])
     assert not torch.equal(one.final["prompt"], third.final["prompt"])
-
-
-class StopAt:
-    """An observer that asks for a stop as Ctrl-C does."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def __call__(self, progress):
-        if progress.step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4])

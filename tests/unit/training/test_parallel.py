@@ -6,8 +6,8 @@ The same with the backbone's layers in shards (FSDP2): the same sums, split over
 import pytest
 import torch
 import torch.multiprocessing as mp
-from tests.models import save_tiny
-from tests.unit.training.test_loop import SETTINGS, examples, prompts, runs_of
+from tests.support.models import save_tiny
+from tests.support.words import SETTINGS, examples, prompts, runs_of
 
 from softprompt import distributed as parallel
 from softprompt.backbones.load import load_backbone

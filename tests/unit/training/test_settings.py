@@ -1,7 +1,7 @@
 """Settings refuse what cannot be meant; recipes keep the papers' numbers."""
 
 import pytest
-from tests.models import tiny_backbone
+from tests.support.models import tiny_backbone
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.training.recipes import RECIPES, recipe

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli import make_tasks
-from tests.models import save_tiny
+from tests.support.cli import make_tasks
+from tests.support.models import save_tiny
 
 from softprompt.library.store import Library
 

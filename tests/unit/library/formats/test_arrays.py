@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models import CAUSAL_KINDS, tiny_backbone
+from tests.support.models import CAUSAL_KINDS, tiny_backbone
 
 from softprompt.errors import (
     CorruptArtifactError,

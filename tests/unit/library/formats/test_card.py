@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from tests.unit.library.test_manifest import WORDING, record
+from tests.support.manifests import WORDING, record
 
 from softprompt.library.store import Library
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cli import call
-from tests.models import save_tiny, tiny_backbone
+from tests.support.cli import call
+from tests.support.models import save_tiny, tiny_backbone
 
 from softprompt.backbones.load import load_backbone
 from softprompt.batch import TokenBatch

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import SETTINGS, WordEncoder, small_data
-from tests.unit.methods.sharpt.test_train import RECIPE, sources
+from tests.support.models import tiny_backbone
+from tests.support.small_tasks import RECIPE, SETTINGS, WordEncoder, small_data, sources
 
 from softprompt.batch import Rows, TokenBatch
 from softprompt.inference.predict import predict

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import KINDS, corpus, tiny_backbone, tiny_tokenizer
-from tests.unit.methods.sharpt.small_tasks import WordEncoder
+from tests.support.models import KINDS, corpus, save_bert, tiny_backbone
+from tests.support.small_tasks import WordEncoder
 
 from softprompt.errors import BackboneError, DataError, UnknownNameError, UsageError
 from softprompt.methods.sharpt.cache import LATEST, CachedEncoder
@@ -31,18 +31,6 @@ def test_the_backbone_encodes_without_a_second_model(kind: str) -> None:
     assert backbone.weights_digest() == before
     assert encoder.fingerprint == BackboneEncoder(backbone).fingerprint
     assert encoder.fingerprint != BackboneEncoder(tiny_backbone(kind, seed=1)).fingerprint
-
-
-def save_bert(folder: Path) -> Path:
-    from transformers import BertConfig, BertModel
-
-    tokenizer = tiny_tokenizer("bert")
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-    )
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import WordEncoder
+from tests.support.models import tiny_backbone
+from tests.support.small_tasks import WordEncoder
 
 from softprompt.batch import Rows
 from softprompt.errors import CorruptArtifactError, DataError, IncompatibleBackboneError, UsageError

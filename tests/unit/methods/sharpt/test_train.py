@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import CAUSAL_KINDS, tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import SETTINGS, ListSource, WordEncoder, small_data
-from tests.unit.methods.sharpt.test_encoders import save_bert
+from tests.support.models import CAUSAL_KINDS, save_bert, tiny_backbone
+from tests.support.small_tasks import RECIPE, SETTINGS, ListSource, WordEncoder, small_data, sources
 
 from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import IncompatibleBackboneError, UnknownNameError, UsageError
@@ -21,7 +20,6 @@ from softprompt.methods.sharpt.encoders import BackboneEncoder, HFEncoder, weigh
 from softprompt.methods.sharpt.recipes import (
     RECIPES,
     UNTRAINED,
-    SharPTRecipe,
     sharpt_recipe,
     transfer_setting,
 )
@@ -40,14 +38,6 @@ from softprompt.prompts.latent import GENERATOR, LatentSettings
 from softprompt.study import settings
 from softprompt.tasks.catalog import declared, make
 from softprompt.training.loop import Progress, train_prompts
-
-RECIPE = SharPTRecipe(
-    source=SETTINGS, target=SETTINGS, start=StartSettings(skill_count=4), watch_every=4, reference_rows=30
-)
-
-
-def sources(backbone: Any) -> list[Any]:
-    return [small_data(backbone, "animals"), small_data(backbone, "birds", train=10)]
 
 
 def trained(folder: Path | None = None, **changes: Any) -> tuple[Any, CachedEncoder, list[TrainedSpace]]:

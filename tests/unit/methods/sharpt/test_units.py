@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.models import tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import WordEncoder
+from tests.support.models import tiny_backbone
+from tests.support.small_tasks import WordEncoder
 from torch import Tensor
 
 from softprompt.errors import UsageError

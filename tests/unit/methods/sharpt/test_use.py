@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.methods.sharpt.small_tasks import WordEncoder
+from tests.support.small_tasks import WordEncoder
 
 from softprompt.errors import DataError, UsageError
 from softprompt.methods.sharpt.relations import relations, task_representation

@@ -1,7 +1,7 @@
 """The paired bootstrap of the guard."""
 
 import pytest
-from tests.unit.training.test_loop import WordTask, examples
+from tests.support.words import WordTask, examples
 
 from softprompt.methods.spot.guard import compare
 

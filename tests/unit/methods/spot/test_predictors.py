@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.models import corpus, tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import small_task
+from tests.support.models import corpus, tiny_backbone
+from tests.support.small_tasks import small_task
 
 from softprompt.backbones.base import Backbone
 from softprompt.batch import TokenBatch

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.models import tiny_backbone
-from tests.unit.training.test_loop import StopAt, WordTask, examples
+from tests.support.models import tiny_backbone
+from tests.support.words import StopAt, WordTask, examples
 
 from softprompt.errors import Interrupted, UnknownNameError, UsageError
 from softprompt.library.record import PromptRecord

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import random_batch, tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import small_data
+from tests.support.models import random_batch, tiny_backbone
+from tests.support.small_tasks import small_data
 
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import EvalJob

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from tests.models import save_tiny
-from tests.unit.methods.sharpt.small_tasks import small_data
+from tests.support.models import save_tiny
+from tests.support.small_tasks import small_data
 
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import OutOfMemoryError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models import KINDS, random_batch, tiny_backbone
-from tests.unit.methods.sharpt.small_tasks import small_data, small_task
+from tests.support.models import KINDS, random_batch, tiny_backbone
+from tests.support.small_tasks import small_data, small_task
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob
@@ -354,7 +354,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
 
 
 def test_resume_from_another_methods_run_is_refused(tmp_path: Path) -> None:
-    from tests.unit.methods.sharpt.small_tasks import SETTINGS as PROMPT_SETTINGS
+    from tests.support.small_tasks import SETTINGS as PROMPT_SETTINGS
 
     from softprompt.prompts.stack import PromptStack
     from softprompt.training.loop import train_prompts

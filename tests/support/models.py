@@ -310,3 +310,15 @@ def random_prompts(
     scale = float(backbone.embedding_table().std())
     prompts = [torch.randn(n, backbone.hidden_size, generator=generator) * scale for n in lengths]
     return PromptStack.of(prompts, keys=[f"prompt-{seed}-{i}" for i in range(len(lengths))], tuned=tuned)
+
+
+def save_bert(folder: Path) -> Path:
+    from transformers import BertConfig, BertModel
+
+    tokenizer = tiny_tokenizer("bert")
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

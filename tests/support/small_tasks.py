@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
+from softprompt.methods.sharpt.recipes import (
+    SharPTRecipe,
+)
+from softprompt.methods.sharpt.start import StartSettings
 from softprompt.tasks.rows import BadRows, Formed, Row
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData, task_data
@@ -94,3 +98,12 @@ class WordEncoder:
     def _word(self, word: str) -> Tensor:
         digest = hashlib.sha256(f"{self.seed}/{word}".encode()).digest()
         return torch.randn(self.width, generator=torch.Generator().manual_seed(int.from_bytes(digest[:6], "big")))
+
+
+RECIPE = SharPTRecipe(
+    source=SETTINGS, target=SETTINGS, start=StartSettings(skill_count=4), watch_every=4, reference_rows=30
+)
+
+
+def sources(backbone: Any) -> list[Any]:
+    return [small_data(backbone, "animals"), small_data(backbone, "birds", train=10)]

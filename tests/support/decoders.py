@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tests.models import _spread, tiny_tokenizer
+from tests.support.models import _spread, tiny_tokenizer
 
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
-from softprompt.batch import TokenBatch
+from softprompt.batch import Rows, TokenBatch
 from softprompt.prompts.stack import PromptStack
 
 
@@ -80,3 +80,21 @@ def hf_greedy(
             row = row[1:]
         out.append(row[: row.index(backbone.end_id)] if backbone.end_id in row else row)
     return out
+
+
+WHICH = [0, 1, 2, 0, 1]
+
+
+FACTOR = 2.0  # our float32 error against the reference's, both against float64
+
+
+def error_of(found: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((found.double() - truth.double()).norm() / truth.double().norm())
+
+
+def ours_of(backbone, batch, stack):
+    prompts = stack.prompts(Rows(run_B=torch.tensor(WHICH)))
+    losses = backbone.example_losses(batch, prompts)
+    stack.prompts_NPH.grad = None
+    losses.nll_B.sum().backward()
+    return losses, backbone.logits(batch, prompts).detach(), stack.prompts_NPH.grad
