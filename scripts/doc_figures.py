@@ -29,7 +29,9 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/evidence.md", "docs/evidence-plan.md", "docs/sharpt.md")
+PAGES = (
+    "README.md", "docs/evidence.md", "docs/evidence-plan.md", "docs/sharpt.md", "docs/soft-prompts.md", "docs/ranking.md",
+)  # fmt: skip
 FIGURE = re.compile(r"(?<![\w.,])[+−-]?\d[\d,]*\.\d+(?![\w.]*\w)|(?<![\w\d.,])[+−-]\d+(?![\w.])|(?<![\w.,])\d+(?= ?%)")
 MARK = re.compile(r"<!-- figures:\s(.*?)\s-->", re.DOTALL)
 SKIPPED = re.compile(
@@ -98,6 +100,7 @@ def records() -> dict[str, Any]:
     generic = Evidence(RESULTS / "generic", load_study("generic-spot-small"))
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
+        "promptability": promptability, "kin": kin,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
 
@@ -237,6 +240,23 @@ def stability(rows: int, name: str, digits: int = 1) -> str:
     mean, low, high = line[name]
     form = one if name.startswith("spread") else signed
     return f"{form(mean, digits)} [{form(low, digits)}, {form(high, digits)}]"
+
+
+def promptability(task: str, what: str) -> str:
+    """A score of `benchmarks/results/promptability.jsonl`, percent: ``prompt``, ``full``, ``majority``, ...; ``share`` of full's gain."""
+    line = _line("promptability.jsonl", task=task)
+    return f"{one(100 * line[what], 0)} %" if what == "share" else one(line[what])
+
+
+def kin(ranking: str, step: int, what: str = "kin_first") -> str:
+    """A share of `benchmarks/results/builtin_retrieval.jsonl`: of targets whose kin is ranked first."""
+    return f"{one(_line('builtin_retrieval.jsonl', ranking=ranking, step=step)[what])} %"
+
+
+def _line(name: str, **keys: object) -> dict[str, Any]:
+    """The first line of a file of records with these values."""
+    lines = (json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines())
+    return next(line for line in lines if all(line.get(key) == value for key, value in keys.items()))
 
 
 class Choices:

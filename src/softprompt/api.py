@@ -13,10 +13,10 @@ from typing import Any
 from softprompt import bars
 from softprompt.backbones.base import Backbone
 from softprompt.errors import NonFiniteError, UsageError
+from softprompt.library.metric import DEFAULT_METRIC, Metric
 from softprompt.library.record import PromptRecord
 from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
-from softprompt.library.similarity import Metric
 from softprompt.library.store import Library
 from softprompt.methods.beside import beside
 from softprompt.methods.method import PhaseObserver, Work
@@ -31,7 +31,7 @@ from softprompt.prompts.init import InitSettings, Role, initial_prompt
 from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import for_backbone
 from softprompt.training.data import TaskData, start_of, task_data
-from softprompt.training.loop import Observer
+from softprompt.training.loop import Observer, scoring
 from softprompt.training.recipes import recipe as recipe_named
 from softprompt.training.runs import RunResult
 from softprompt.training.settings import TrainSettings
@@ -128,7 +128,9 @@ def tune_tasks(
     if compared and not backbone.sharded:
         for number, data in enumerate(tasks):
             mine = slice(number * len(seeds), (number + 1) * len(seeds))
-            measured = beside(backbone, data, prompts[mine], settings)
+            measured = beside(
+                backbone, data, prompts[mine], settings, scoring(observer, settings.steps, settings.steps)
+            )
             for n, result in enumerate(results[mine]):
                 result.evidence["beside"] = measured.of_run(n)
     return [
@@ -258,7 +260,7 @@ def search(
     *,
     recipe: str = "quick",
     seeds: Sequence[int] = (1, 2, 3),
-    metric: Metric = "per_token",
+    metric: Metric = DEFAULT_METRIC,
     top_k: int = 10,
     progress: bool = True,
     **changes: Any,
@@ -271,7 +273,7 @@ def search(
         task: the new one; its embedding is tuned here.
         recipe: of that tuning.
         seeds: one embedding each.
-        metric: similarity that ranks, ``per_token`` or ``average``.
+        metric: similarity that ranks, ``average`` or ``per_token``.
         top_k: how many prompts.
         progress: show a bar.
         changes: training settings by name.

@@ -38,6 +38,9 @@ def training(title: str, shown: bool = True) -> Iterator[Callable[[Progress], No
     with tqdm(total=0, desc=title, leave=False, unit="step") as bar:
 
         def observe(progress: Progress) -> None:
+            if progress.rows is not None:
+                bar.set_postfix_str(f"scoring row {progress.rows[0]} of {progress.rows[1]}")
+                return
             bar.total = progress.steps
             bar.update(progress.step - bar.n)
             if progress.records:

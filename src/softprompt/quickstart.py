@@ -6,9 +6,10 @@ is trained here.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from softprompt import artifacts
 from softprompt.api import delivered_record, tune_tasks
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
-from softprompt.library.similarity import Metric
+from softprompt.library.metric import DEFAULT_METRIC, Metric
 from softprompt.library.store import Library
 from softprompt.methods.spot.run import transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
@@ -51,8 +52,7 @@ class QuickstartSettings:
         source_train: training of source prompts.
         target_train: training of target prompts; its prompt_length and embedding_step must equal the sources'.
         k: source prompts of best_of_top_k.
-        metric: similarity that ranks. Kin are found first more often by ``average`` than by the paper's ``per_token`` with the
-            embedded backbone's short prompts (docs/builtin-tasks.md).
+        metric: similarity that ranks.
         scratch_runs: runs from scratch a target.
         embedding_runs: seeds the target's task embedding is averaged over.
         target_rows: at most this many training rows of a target; 0 for all.
@@ -70,7 +70,7 @@ class QuickstartSettings:
     source_train: TrainSettings = field(default_factory=lambda: recipe("quick"))
     target_train: TrainSettings = field(default_factory=lambda: recipe("quick"))
     k: int = 2
-    metric: Metric = "average"
+    metric: Metric = DEFAULT_METRIC
     scratch_runs: int = 2
     embedding_runs: int = 2
     target_rows: int = 0
@@ -144,7 +144,14 @@ def quickstart(
     def lap(name: str) -> None:
         seconds[name] = time.perf_counter() - started - sum(seconds.values())
 
-    tasks = {name: load_task(name, settings.data) for name in (*settings.sources, *settings.targets)}
+    opened = {given: load_task(given, settings.data) for given in (*settings.sources, *settings.targets)}
+    tasks = {task.name: task for task in opened.values()}  # a task given by its path has a name of its own
+    following = _next(settings, backbone.name)
+    settings = replace(
+        settings,
+        sources=tuple(opened[given].name for given in settings.sources),
+        targets=tuple(opened[given].name for given in settings.targets),
+    )
     library = Library(settings.out / "library")
     missing = _take_released(backbone, library, settings, released)
     data = _data(backbone, {name: tasks[name] for name in (*missing, *settings.targets)}, settings)
@@ -168,7 +175,7 @@ def quickstart(
         table=[table_row(report) for report in reports],
         files=_files(settings.out),
         seconds=seconds,
-        next=_next(settings, backbone.name),
+        next=following,
         trained_sources=missing,
     )
     write_report(result, settings, backbone)
@@ -247,19 +254,20 @@ def _files(out: Path) -> dict[str, str]:
 
 def _next(settings: QuickstartSettings, backbone: str) -> list[str]:
     """Commands that go on from here, with the settings that were used here."""
-    place = f"--library {settings.out / 'library'} --task {settings.targets[0]}"
-    place += f" --data {settings.data}" if settings.data else ""
+    library, target = shlex.quote(str(settings.out / "library")), shlex.quote(settings.targets[0])
+    place = f"{target} --library {library}"
+    place += f" --data {shlex.quote(str(settings.data))}" if settings.data else ""
     place += f" --backbone {backbone}" if backbone != "builtin" else ""
-    place += f" --metric {settings.metric}" if settings.metric != "per_token" else ""
+    place += f" --metric {settings.metric}" if settings.metric != DEFAULT_METRIC else ""
     usual, train = settings_plain(recipe("quick")), settings_plain(settings.target_train)
     changed = {name: value for name, value in train.items() if value != usual[name]}
     steps = f" --steps {changed.pop('steps')}" if "steps" in changed else ""
     same = "".join(f" --set {name}={value}" for name, value in changed.items())
     return [
-        f"softprompt library ls {settings.out / 'library'}",
+        f"softprompt library ls {library}",
         f"softprompt search {place}{same}",
         f"softprompt transfer {place} --strategies race{steps}{same}",
-        "softprompt quickstart --data DIR --sources sst2,mnli,qqp --targets cr,rte,mrpc",
+        "softprompt quickstart --data DIR --targets mine",
     ]
 
 

@@ -73,5 +73,5 @@ class StopAt:
         self.step = step
 
     def __call__(self, progress):
-        if progress.step == self.step:
+        if progress.step == self.step and progress.rows is None:
             os.kill(os.getpid(), signal.SIGINT)

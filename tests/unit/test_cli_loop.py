@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from tests.support.cli import call, make_tasks
 from tests.support.models import save_tiny
 
@@ -34,12 +37,26 @@ def test_a_csv_is_trained_on_and_its_run_is_a_place_of_prompts(
     assert code == 0, err
     assert "validation rows" in out
     assert "the task embedding is the prompt at step 2, the last one" in out
-    after = [shlex.split(line) for line in out.splitlines() if line.startswith("  softprompt ")]
-    assert [words[1] for words in after] == ["predict", "eval", "serve"]
-    for words in after[:2]:  # as printed, ready to paste
-        assert words[2] == "runs/films"
-        code, out, err = call(capsys, *words[1:], "--dtype", "float32")
+    after = next_of(err)
+    assert [words[0] for words in after] == ["predict", "eval", "serve"]
+    for words in after[:2]:  # as printed, ready to paste: the run's folder says which backbone, the flags are repeated
+        assert words[1] == "runs/films"
+        assert words[-2:] == ["--dtype", "float32"]
+        code, out, err = call(capsys, *words)
         assert code == 0, err
+        assert "backbone t5" in err
+        assert next_of(err)[-1] == ["serve", "runs/films", "--dtype", "float32"]
+    # the snippets of the prompt's card
+    card = ModelCard.load("runs/films/library/films@1/README.md").text
+    monkeypatch.chdir(place / "runs" / "films")
+    (place / "runs" / "films" / "prompts").symlink_to("library")
+    (place / "runs" / "films" / "t5").symlink_to(place / "t5")
+    (shell,) = re.findall(r"```bash\n(.*?)```", card, flags=re.S)
+    code, out, err = call(capsys, *shlex.split(shell)[1:], "--dtype", "float32")
+    assert code == 0, err
+    python = re.findall(r"```python\n(.*?)```", card, flags=re.S)[0]
+    exec(compile(python, "README.md", "exec"), {})
+    monkeypatch.chdir(place)
     # texts on standard input
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"good film\nbad film\n")))
     code, out, err = call(capsys, "predict", "runs/films", *HERE, "--json")
@@ -55,12 +72,87 @@ def test_a_csv_is_trained_on_and_its_run_is_a_place_of_prompts(
                           "--set", "steps=4", "--set", "embedding_step=2", "--set", "batch_size=2", *HERE)  # fmt: skip
     assert code == 0, err
     assert "films@1" in out
-    assert "softprompt transfer books.csv --library runs/films --keep --backbone t5" in out
+    assert next_of(err) == [
+        shlex.split("transfer books.csv --library runs/films --keep --prompt-length 2 --backbone t5 --dtype float32 "
+                    "--set steps=4 --set embedding_step=2 --set batch_size=2"),
+        shlex.split("library show runs/films films@1"),
+    ]  # fmt: skip
     code, out, err = call(
         capsys, "transfer", "books.csv", "--library", "runs/films", "--k", "1", "--set", "embedding_step=2", *SMALL
     )
     assert code == 0, err
-    assert "softprompt transfer books.csv --library runs/films --resume --keep" in out
+    after = next_of(err)
+    assert [words[:2] for words in after] == [
+        ["predict", "runs/transfer-books"], ["serve", "runs/transfer-books"], ["transfer", "books.csv"],
+    ]  # fmt: skip
+    assert after[2][-2:] == ["--resume", "--keep"]
+    for words in (after[0], after[2]):  # the delivered prompt answers; nothing is trained again
+        code, out, err = call(capsys, *words)
+        assert code == 0, err
+    assert "added to" in out
+    assert [words[0] for words in next_of(err)] == ["predict", "serve"]
+
+
+def next_of(err: str) -> list[list[str]]:
+    """The commands that a command ended with, without the program's name."""
+    return [shlex.split(line)[1:] for line in err.splitlines() if line.startswith("  softprompt ")]
+
+
+def test_predictions_have_the_rows_own_columns_and_confusion_the_figures_of_each_label(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(capsys, "train", "films.csv", *SMALL)[0] == 0
+    asked = ("eval", "runs/films", "--task", "films.csv", "--dtype", "float32")
+    code, out, err = call(capsys, *asked, "--predictions", "answers.csv", "--confusion")
+    assert code == 0, err
+    assert "label \\ answer" in out
+    assert "precision" in out
+    with open("answers.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open("films.csv", newline="") as file:
+        own = {(row["text"], row["label"]) for row in csv.DictReader(file)}
+    assert list(rows[0]) == ["text", "label", "key", "prompt", "prediction", "target"]
+    assert {(row["text"], row["label"]) for row in rows} <= own
+    code, out, err = call(capsys, *asked, "--confusion", "--json")
+    assert code == 0, err
+    (found,) = json.loads(out)["confusion"]
+    made = found["confusion"]
+    (result,) = json.loads(out)["results"]
+    right = sum(made["matrix"][i][i] for i in range(2))
+    assert sum(map(sum, made["matrix"])) == result["rows"]
+    assert result["accuracy"] == pytest.approx(100 * right / result["rows"])
+    assert sum(label["rows"] for label in made["per_label"]) == result["rows"]
+    again = ("eval", "runs/films", "--task", "answers.csv", "--text-column", "text", "--label-column", "label")
+    for words, said in (
+        ((*asked, "--predictions", "answers.txt"), "rows are written as .csv, .tsv, .jsonl, .parquet"),
+        (
+            (*again, "--predictions", "answers.csv"),
+            "have key, prediction, prompt, target already: rename it in the file",
+        ),
+    ):
+        code, _, err = call(capsys, *words, "--backbone", "gone")
+        assert (code, said in err) == (2, True), err
+
+
+def test_own_targets_alone_take_the_released_library(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from softprompt.library import released
+    from softprompt.library.store import Library
+    from softprompt.tasks import generated
+
+    source = "gen_sentiment_film"
+    rows = ("--train-rows", "8", "--validation-rows", "4", "--set", "embedding_step=2")
+    code, _, err = call(capsys, "train", source, "--library", "released-here", *rows, *SMALL)
+    assert code == 0, err
+    monkeypatch.setattr(generated, "DEMO_SOURCES", (source,))
+    monkeypatch.setattr(released, "find_released", lambda: Library("released-here"))
+    code, out, err = call(capsys, "quickstart", "--data", "data", "--targets", "films", "--out", "out",
+                          "--k", "1", *rows[-2:], *SMALL, "--json")  # fmt: skip
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["trained_sources"] == []
+    assert [row["target"] for row in found["table"]] == ["films"]
 
 
 def test_what_was_named_twice_or_not_at_all_is_said_before_anything_is_loaded(

@@ -39,6 +39,13 @@ def test_a_long_silence_is_broken(capsys: pytest.CaptureFixture[str], monkeypatc
     assert capsys.readouterr().err == "evaluating: 3 of 9\n"
 
 
+def test_scoring_has_a_count_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    with progress.training("training") as observe:
+        observe(Progress(step=4, steps=9, active=1, rows=(30, 400)))
+    assert capsys.readouterr().err == "training: scoring rows: 30 of 400\n"
+
+
 def test_a_phase_says_how_many_runs_it_has(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.phases() as begin:
         observe = begin("first", 6)
@@ -54,5 +61,7 @@ def test_a_phase_says_how_many_runs_it_has(capsys: pytest.CaptureFixture[str]) -
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with progress.training("training") as observe:
+        observe(Progress(step=2, steps=4, active=1))
+        observe(Progress(step=2, steps=4, active=1, rows=(3, 8)))
         observe(Progress(step=4, steps=4, active=1))
-    assert "training" in capsys.readouterr().err
+    assert "training: scoring rows" in capsys.readouterr().err

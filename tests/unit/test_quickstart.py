@@ -88,6 +88,17 @@ def test_released_prompts_are_used(backbone, data, released, tmp_path):
     assert result.trained_sources == []
 
 
+def test_a_target_may_be_a_file(backbone, data, released, tmp_path):
+    """Tasks by their paths have names of their own, which prompts, rows and reports go by."""
+    sources, targets = (str(data / "about_film"),), (str(data / "about_actor"),)
+    result = quickstart(
+        backbone, settings(tmp_path / "three", None, sources=sources, targets=targets), released=released
+    )
+    assert result.trained_sources == []
+    assert [row["target"] for row in result.table] == ["about_actor"]
+    assert f"softprompt search {targets[0]} --library" in result.next[1]
+
+
 def test_resuming_a_finished_quickstart_trains_nothing(backbone, data, tmp_path):
     one = quickstart(backbone, settings(tmp_path / "out", data))
     again = quickstart(backbone, settings(tmp_path / "out", data, resume=True))

@@ -39,7 +39,7 @@ SIGNATURES = {
     "load_backbone": "(name: 'str | Path | tuple[Any, Any]' = 'builtin', *, dtype: 'str' = 'auto', device: 'str' = 'auto', revision: 'str | None' = None, sharded: 'bool' = False) -> 'Backbone'",
     "load_task": "(name: 'str', data: 'str | Path | None' = None, *, prefix: 'bool' = True, skip_bad: 'int' = 0, text: 'str | Sequence[str] | None' = None, label: 'str | None' = None, kind: 'str | None' = None) -> 'Task'",
     "predict": "(backbone: 'Backbone', prompt: 'Promptlike', texts: 'str | Sequence[Input]', *, progress: 'bool' = True) -> 'list[Prediction]'",
-    "search": "(backbone: 'Backbone', library: 'Library', task: 'Task', *, recipe: 'str' = 'quick', seeds: 'Sequence[int]' = (1, 2, 3), metric: 'Metric' = 'per_token', top_k: 'int' = 10, progress: 'bool' = True, **changes: 'Any') -> 'list[Match]'",
+    "search": "(backbone: 'Backbone', library: 'Library', task: 'Task', *, recipe: 'str' = 'quick', seeds: 'Sequence[int]' = (1, 2, 3), metric: 'Metric' = 'average', top_k: 'int' = 10, progress: 'bool' = True, **changes: 'Any') -> 'list[Match]'",
     "transfer": "(backbone: 'Backbone', library: 'Library', task: 'Task', *, recipe: 'str' = 'quick', strategies: 'Sequence[str]' = ('best_of_top_k', 'weighted_average'), k: 'int' = 3, seed: 'int' = 1, folder: 'Path | None' = None, resume: 'bool' = False, observe: 'PhaseObserver | None' = None, command: 'str' = '', progress: 'bool' = True, **changes: 'Any') -> 'TargetReport'",
     "tune": "(backbone: 'Backbone', task: 'Task', *, seed: 'int' = 1, recipe: 'str' = 'quick', progress: 'bool' = True, **changes: 'Any') -> 'TunedPrompt'",
 }

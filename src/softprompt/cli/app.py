@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from softprompt.cli.output import Answer, put
+from softprompt.cli.output import Answer, asked, put
 from softprompt.errors import SoftpromptError, printable
 
 # Where each group of commands lives, in the order of `softprompt --help`.
@@ -122,6 +122,7 @@ def run(arguments: Sequence[str]) -> int:
     75 stopped but resumable, 130 stopped with nothing to resume.
     """
     _prepare_process()
+    asked[:] = arguments
     debug = "--debug" in arguments
     program = typer.main.get_command(load_commands())
     try:

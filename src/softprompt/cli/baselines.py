@@ -125,9 +125,7 @@ def _check_stages(
             raise UsageError("model-tune needs --task, or --mixture with --targets.")
         return
     if task is not None:
-        raise UsageError(
-            "model-tune takes --task or --mixture, one of the two: name the tasks after it with --targets."
-        )
+        raise UsageError("model-tune takes --task, or --mixture with --targets, not both: leave one out.")
     if targets is None:
         raise UsageError("--mixture is tuned first and its targets after it: name them with --targets.")
     if lora:

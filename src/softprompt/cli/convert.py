@@ -46,7 +46,7 @@ def convert(
         "safetensors": f"{size / 1e6:,.0f} MB, sha256 of the tensors {record['weights']}",
         "made from": ", ".join(f"{n} {d}" for n, d in _sources(record).items()),
     }
-    return Answer(data=data, show=named(shown))
+    return Answer(data=data, show=named(shown), next=[("train", "TASK", "--backbone", out or source)])
 
 
 def _sources(record: dict[str, str | dict[str, str]]) -> dict[str, str]:

@@ -22,7 +22,7 @@ def doctor() -> Answer:
     findings = examine()
     problems = sum(f.level == "problem" for f in findings)
     data = {"version": softprompt.__version__, "problems": problems, "findings": findings}
-    return Answer(data=data, show=lambda out: _show(findings, problems, out))
+    return Answer(data=data, show=lambda out: _show(findings, problems, out), next=[("quickstart",)])
 
 
 def _show(findings: list[Finding], problems: int, out: Console) -> None:

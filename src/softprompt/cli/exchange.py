@@ -40,7 +40,10 @@ def import_(
     known = "" if stored.manifest.verified else ", unverified: it carries no fingerprint of its backbone"
     facts = stored.manifest
     told = f"added {stored.name} ({facts.prompt_length} x {facts.width}, {facts.backbone_name}{known})"
-    return Answer(data={"library": place, "name": stored.name, "verified": facts.verified}, show=lines(told))
+    after = [("library", "show", place, stored.name), ("predict", place, "--prompt", stored.name, "TEXT")]
+    return Answer(
+        data={"library": place, "name": stored.name, "verified": facts.verified}, show=lines(told), next=after
+    )
 
 
 def _imported(
@@ -170,7 +173,9 @@ def push(
     store = o.open_library(place)
     commit = push_to(store, repo, list(names) if names else None, private=not public, replace=replace, message=message)
     told = f"{repo} holds the prompts at commit {commit[:12]}"
-    return Answer(data={"repository": repo, "commit": commit}, show=lines(told))
+    return Answer(
+        data={"repository": repo, "commit": commit}, show=lines(told), next=[("library", "pull", "LIBRARY", repo)]
+    )
 
 
 @command(library, "pull")
@@ -189,4 +194,4 @@ def pull(
     made = [prompt.name for prompt in found.added]
     told = f"added {', '.join(made) or 'nothing new'} from {repo} at commit {found.commit[:12]}"
     data = {"library": store.location, "commit": found.commit, "added": made}
-    return Answer(data=data, show=lines(told))
+    return Answer(data=data, show=lines(told), next=[("library", "ls", place), ("serve", place)])

@@ -42,7 +42,9 @@ def ls(
     notes = [f"left out: {problem}" for problem in problems.values()]
     end = lines(f"{len(entries)} prompt(s) in {store.location}", *notes)
     data = {"library": store.location, "prompts": entries, "problems": problems}
-    return Answer(data=data, show=both(shown, end) if entries else end)
+    after = [("library", "show", place, entries[0].name), ("predict", place, "--prompt", entries[0].name, "TEXT"),
+             ("serve", place)] if entries else [("train", "TASK", "--library", place)]  # fmt: skip
+    return Answer(data=data, show=both(shown, end) if entries else end, next=after)
 
 
 def _headline(entry: Entry) -> list[object]:
@@ -68,8 +70,9 @@ def show(
     stored = o.open_library(place).get(name)
     facts = {**plain(stored.manifest), "place": stored.place, "verified": stored.manifest.verified}
     shown = named(_facts(stored.manifest, stored.place))
+    after = [("predict", place, "--prompt", name, "TEXT"), ("library", "export", place, name, f"{name}-peft")]
     if not read:
-        return Answer(data=facts, show=shown)
+        return Answer(data=facts, show=shown, next=after)
     from softprompt.prompts.inspect import read_prompt, start_again
 
     manifest = stored.manifest
@@ -90,7 +93,7 @@ def show(
     columns = ["token", "norm", "from vocabulary", "from start", "nearest words (cosine)"]
     facts["reading"] = plain(reading)
     end = lines(f"mean norm {reading.mean_norm:.2f}, the vocabulary's {reading.vocabulary_norm:.2f}")
-    return Answer(data=facts, show=both(shown, table(columns, rows), end))
+    return Answer(data=facts, show=both(shown, table(columns, rows), end), next=after)
 
 
 def _facts(manifest: Manifest, place: str) -> dict[str, object]:
@@ -140,7 +143,8 @@ def add(
     o.refuse_taken(target, chosen, replace=replace)
     copied = [target.copy_from(prompt, replace=replace).name for prompt in prompts]
     data = {"library": target.location, "added": copied}
-    return Answer(data=data, show=lines(f"added {', '.join(copied)} to {target.location}"))
+    told = lines(f"added {', '.join(copied)} to {target.location}")
+    return Answer(data=data, show=told, next=[("library", "ls", place), ("search", "TASK", "--library", place)])
 
 
 @command(library, "rm")

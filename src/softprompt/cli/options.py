@@ -6,12 +6,14 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 import typer
 
+from softprompt.cli.output import asked
 from softprompt.cli.progress import say
 from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.library import metric as library_metric
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
@@ -30,6 +32,10 @@ TaskFlag = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with tasks/NAME/{train,validation}.*.")]
 BackboneName = Annotated[str, typer.Option("--backbone", help="builtin, smollm2, a GGUF file, a folder, or a hub id.")]
+BackboneOf = Annotated[
+    str | None,
+    typer.Option("--backbone", help="As for `train`; that of the prompts if not given.", show_default=False),
+]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, int8 or int4.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
 Sharded = Annotated[
@@ -110,7 +116,7 @@ Predictor = Annotated[
     str,
     typer.Option("--predictor", help="Rank by label-loss, loss-decrease-1, loss-decrease-5, logme or zero-shot-loss."),
 ]
-Metric = Annotated[Literal["per_token", "average"], typer.Option("--metric", help="Similarity that ranks.")]
+Metric = Annotated[library_metric.Metric, typer.Option("--metric", help="Similarity that ranks.")]
 
 RELEASED = "released"
 
@@ -231,6 +237,32 @@ def open_backbone(
         backbone.checkpointing = True
     say(f"backbone {backbone.name}: {backbone.parameter_count:,} parameters, {backbone.precision}, {backbone.device}")
     return backbone
+
+
+def backbone_of(given: str | None, library: str | None, names: Sequence[str] = ()) -> str:
+    """The backbone that was named, else the one the prompts were tuned on, else the embedded one.
+
+    Args:
+        given: of ``--backbone``.
+        library: where the prompts are; None where there are none.
+        names: the prompts; all of the library where there are none.
+
+    Raises:
+        UsageError: the prompts are of several backbones, or it is not known of which one.
+        UnknownNameError: a prompt that is not in the library.
+    """
+    if given is not None or library is None:
+        return given or "builtin"
+    store = open_library(library)
+    prompts = [store.get(name).manifest for name in names] if names else store.list()
+    found = sorted({prompt.backbone_name for prompt in prompts})
+    if not found:
+        return "builtin"
+    if len(found) > 1:
+        raise UsageError(f"the prompts of {library} are of the backbones {', '.join(found)}: name one with --backbone.")
+    if found[0] == "unknown":
+        raise UsageError(f"the prompts of {library} do not say which backbone they are of: name it with --backbone.")
+    return str(found[0])
 
 
 def quiet_transformers() -> None:
@@ -417,4 +449,4 @@ def command_line() -> str:
     """The command as it was typed, for the record."""
     import shlex
 
-    return shlex.join(["softprompt", *sys.argv[1:]])
+    return shlex.join(["softprompt", *(asked or sys.argv[1:])])

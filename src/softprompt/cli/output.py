@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +31,17 @@ class Answer:
     Attributes:
         data: what ``--json`` prints; plain values, dataclasses, paths and numbers of numpy or torch.
         show: prints the same for people; None prints nothing (the command has already said it).
+        next: what can be done next, each the words of a command without the program's name; printed on standard error, ready
+            to paste, so that standard output holds results alone.
     """
 
     data: Mapping[str, Any]
     show: Callable[[Console], None] | None = None
+    next: Sequence[Sequence[object]] = ()
+
+
+asked: list[str] = []
+"""The words of the command that runs, without the program's name."""
 
 
 def first_process() -> bool:
@@ -51,6 +59,9 @@ def put(answer: Answer, *, as_json: bool) -> None:
     elif answer.show is not None:
         answer.show(console())
     sys.stdout.flush()
+    if answer.next and not as_json:
+        made = (shlex.join(["softprompt", *map(str, words)]) for words in answer.next)
+        lines("", "next:", *(f"  {line}" for line in made), wrap=False)(console(stderr=True))
 
 
 def console(stderr: bool = False) -> Console:

@@ -1,20 +1,15 @@
-"""What commands take by position: tasks, and places of prompts; and the commands they end with."""
+"""What commands take by position: tasks, and places of prompts; and the flags that their next commands repeat."""
 
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from softprompt.cli import options as o
-from softprompt.cli.output import lines
 from softprompt.errors import UsageError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 GivenTasks = Annotated[
     str | None,
@@ -84,13 +79,14 @@ def prompts_asked(
     return where, tuple(store.names())
 
 
-def next_commands(*commands: Sequence[str], backbone: str = "builtin") -> Callable[[Console], None]:
-    """A function that prints what can be done next, ready to paste.
+def flags(**given: object) -> tuple[str, ...]:
+    """The flags of the next commands: those that were given here, spelled out again.
 
     Args:
-        commands: words of each, without the program's name.
-        backbone: named in each where it is not the default.
+        given: flag by parameter name and its value; None, False, ``auto`` and the empty text were not given.
     """
-    more = ("--backbone", backbone) if backbone != "builtin" else ()
-    made = [shlex.join(["softprompt", *map(str, words), *more]) for words in commands]
-    return lines("", "next:", *(f"  {line}" for line in made), wrap=False)
+    made: list[str] = []
+    for name, value in given.items():
+        if value not in (None, False, "", "auto"):
+            made += [f"--{name.strip('_').replace('_', '-')}", *([] if value is True else [str(value)])]
+    return tuple(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +37,7 @@ def predict(
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the library.")] = None,
     library: Annotated[str | None, typer.Option("--library", help="Where the prompt is.")] = None,
     max_new_tokens: o.MaxNewTokens = None,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -53,11 +54,17 @@ def predict(
     if place is not None and not text and file is None:
         file = Path("-")
     given = given_rows(text, file, text_column, answer_column)
-    model = o.open_backbone(backbone, dtype, device, revision)
+    model = o.open_backbone(o.backbone_of(backbone, library, names), dtype, device, revision)
     prompter = stack_of(model, library, names)
     (kept,) = kept_of(library, names)
     found = answered(model, prompter, given, kept, as_is=as_is, max_new_tokens=max_new_tokens)
-    return given.answer(found, out, {"prompt": names[0] if names else None, "backbone": model.name})
+    answer = given.answer(found, out, {"prompt": names[0] if names else None, "backbone": model.name})
+    same = places.flags(backbone=backbone, dtype=dtype, device=device, revision=revision)
+    where = place if place is not None else library
+    if where is None:
+        return changed(answer, next=[("train", "TASK", *same)])
+    rows = ("predict", where, *places.flags(prompt=prompt), "--file", "ROWS.csv", "--out", "answers.csv", *same)
+    return changed(answer, next=[*([] if out is not None else [rows]), ("serve", where, *same)])
 
 
 class GivenRows:

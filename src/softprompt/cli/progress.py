@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from softprompt.cli.output import console, first_process
@@ -36,20 +37,26 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def counting(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to be called with (done, total), shown as a bar or as a line now and then."""
+def counts() -> Iterator[Callable[[str, int, int], None]]:
+    """A function to be called with (title, done, total): a bar a title, or a line now and then."""
     if sys.stderr.isatty() and first_process():
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bar(*columns, console=console(stderr=True), transient=True) as bar:
-            line = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(line, completed=done, total=total)
+            shown: dict[str, Any] = {}
+
+            def show(title: str, done: int, total: int) -> None:
+                if title not in shown:
+                    shown[title] = bar.add_task(title, total=total)
+                bar.update(shown[title], completed=done, total=total, visible=done < total)
+
+            yield show
         return
     last = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
+    def tell(title: str, done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last >= QUIET_SECONDS:
             last = time.monotonic()
@@ -59,12 +66,22 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def counting(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to be called with (done, total), shown as a bar or as a line now and then."""
+    with counts() as count:
+        yield partial(count, title)
+
+
+@contextmanager
 def training(title: str) -> Iterator[Callable[[Progress], None]]:
-    """An observer for `train_prompts`: the step as a bar, each validation as a line."""
-    with counting(title) as count:
+    """An observer for `train_prompts`: the step as a bar, a second one while answers are scored, each validation as a line."""
+    with counts() as count:
 
         def observe(progress: Progress) -> None:
-            count(progress.step, progress.steps)
+            if progress.rows is not None:
+                count(f"{title}: scoring rows", *progress.rows)
+                return
+            count(title, progress.step, progress.steps)
             if progress.records:
                 say(f"{title}: step {progress.step} of {progress.steps}, {validation_line(progress.records)}")
 

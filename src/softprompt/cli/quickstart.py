@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, cell, lines, table
 from softprompt.cli.progress import phases
+from softprompt.library.metric import DEFAULT_METRIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,13 +30,15 @@ QUICK_TARGETS = ("gen_sentiment_hotel", "gen_effect_choice", "gen_paraphrase_que
 @command(app, "quickstart")
 def quickstart(
     data: o.Data = None,
-    sources: Annotated[str | None, typer.Option("--sources", help="Source tasks; built-in ones if not given.")] = None,
+    sources: Annotated[
+        str | None, typer.Option("--sources", help="Source tasks; the released library's if not given.")
+    ] = None,
     targets: Annotated[str | None, typer.Option("--targets", help="Target tasks; built-in ones if not given.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Library, runs and report.")] = Path("softprompt-quickstart"),
     resume: o.Resume = False,
     seed: o.Seed = 1,
     k: Annotated[int, typer.Option("--k", help="Source prompts of best_of_top_k.")] = 2,
-    metric: o.Metric = "average",
+    metric: o.Metric = DEFAULT_METRIC,
     recipe: o.Recipe = "quick",
     steps: o.Steps = None,
     batch_size: o.BatchSize = None,
@@ -88,8 +92,10 @@ def quickstart(
     model = o.open_backbone(backbone, dtype, device, revision)
     store = find_released()
     with phases() as observe:
-        result = run_quickstart(model, settings, released=store if data is None else None, phases=observe)
-    return Answer(data=result.plain(), show=_shown(result))
+        result = run_quickstart(
+            model, settings, released=store if data is None or sources is None else None, phases=observe
+        )
+    return Answer(data=result.plain(), show=_shown(result), next=[shlex.split(line)[1:] for line in result.next])
 
 
 def _shown(result: QuickstartResult) -> Any:
@@ -100,8 +106,7 @@ def _shown(result: QuickstartResult) -> Any:
     parts = [_rows(scores, "scores on held-out validation rows, percent"), lines(*verdicts, "")]
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
     places = [f"{name:<9} {place}" for name, place in result.files.items()]
-    after = [f"  {line}" for line in result.next]
-    return both(*parts, lines(f"time: {seconds}", ""), lines(*places, "", "next:", *after, wrap=False))
+    return both(*parts, lines(f"time: {seconds}", ""), lines(*places, wrap=False))
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], title: str) -> Any:

@@ -14,6 +14,7 @@ from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import say, training
 from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.library.metric import DEFAULT_METRIC
 from softprompt.methods.spot.predictor_names import MEASURED
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def embed(
         "data": encoded.train.fingerprint,
     }
     told = f"{len(found)} embedding(s) of {tasks[0].name} at step {settings.embedding_step}, {facts['shape']}, in {out}"
-    return Answer(data=facts, show=lines(told))
+    return Answer(data=facts, show=lines(told), next=[("search", "--embedding", out, "--library", "LIBRARY")])
 
 
 @command(app, "search")
@@ -90,7 +91,7 @@ def search(
     task: Annotated[str | None, typer.Option("--task", help="The new task.")] = None,
     embedding: Annotated[Path | None, typer.Option("--embedding", help="A file of `softprompt embed` instead.")] = None,
     data: o.Data = None,
-    metric: o.Metric = "per_token",
+    metric: o.Metric = DEFAULT_METRIC,
     top_k: Annotated[int, typer.Option("--top-k", help="How many prompts.", min=1)] = 10,
     use_prompts: Annotated[
         bool, typer.Option("--use-prompts", help="Compare prompts without an embedding by themselves.")
@@ -107,7 +108,7 @@ def search(
     wording: o.WordingForm = "auto",
     chat: o.ChatForm = False,
     system: o.System = None,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -135,7 +136,7 @@ def search(
         settings = o.train_settings(recipe, set_, prompt_length=prompt_length)
         tasks = o.open_tasks([str(task)], data, text_column=text_column, label_column=label_column, kind=kind)
         own = (tasks[0].name,)
-        model = o.open_backbone(backbone, dtype, device, revision)
+        model = o.open_backbone(o.backbone_of(backbone, library), dtype, device, revision)
         fingerprint = model.fingerprint
         (encoded,) = o.encode(
             model, o.in_chat(o.worded(tasks, wording, model), chat, system, model), settings, train_rows
@@ -165,9 +166,20 @@ def search(
         "problems": left_out,
     }
     shown = both(_ranking(found, predictor, measured), lines(*notes)) if found else lines(*notes)
+    after: list[tuple[object, ...]] = []
     if found and task is not None:
-        shown = both(shown, places.next_commands(("transfer", task, "--library", library, "--keep"), backbone=backbone))
-    return Answer(data=data_, show=shown)
+        same = places.flags(
+            data=data, text_column=text_column, label_column=label_column, kind=kind, prompt_length=prompt_length,
+            wording=wording, chat=chat, system=system, train_rows=train_rows, predictor=predictor,
+            metric=None if metric == DEFAULT_METRIC else metric, recipe=None if recipe == "quick" else recipe,
+            backbone=backbone, dtype=dtype, device=device, revision=revision,
+        )  # fmt: skip
+        settings_ = [word for item in set_ or () for word in ("--set", item)]
+        keep = () if library == o.RELEASED else ("--keep",)
+        after = [("transfer", task, "--library", library, *keep, *same, *settings_)]
+    if found:
+        after.append(("library", "show", library, found[0].name))
+    return Answer(data=data_, show=shown, next=after)
 
 
 def _embeddings(path: Path) -> Sequence[Tensor]:

@@ -14,7 +14,7 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli import places
 from softprompt.cli.app import app, command
-from softprompt.cli.output import Answer, lines
+from softprompt.cli.output import Answer, asked, lines
 from softprompt.cli.progress import say
 from softprompt.errors import UsageError
 
@@ -65,7 +65,7 @@ def serve(
     drain: Annotated[
         float, typer.Option("--drain", help="Time for requests under way when it is stopped, seconds.", min=0.0)
     ] = 10.0,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -87,7 +87,7 @@ def serve(
     token = _token(token_file)
     names = o.words(allow_host, "--allow-host") if allow_host is not None else ()
     with _listen(host, port) as listener:
-        model = o.open_backbone(backbone, dtype, device, revision)
+        model = o.open_backbone(o.backbone_of(backbone, library), dtype, device, revision)
         if hasattr(model, "prompt_cache_bytes"):
             model.prompt_cache_bytes = prompt_mb << 20
         site = _site(
@@ -100,7 +100,10 @@ def serve(
         say(f"{len(known)} prompt(s) of {', '.join(told)} at {address}; Ctrl-C stops")
         _greet(address, known, token)
         _run(site, listener, limits)
-    return Answer(data={"address": address, "stopped": True}, show=lines("stopped"))
+    after = [("serve", *asked[1:])]
+    if library is not None and known:
+        after.insert(0, ("predict", library, "--prompt", known[0], "TEXT"))
+    return Answer(data={"address": address, "stopped": True}, show=lines("stopped"), next=after)
 
 
 def _site(

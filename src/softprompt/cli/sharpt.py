@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from softprompt.cli import options as o
+from softprompt.cli import places
 from softprompt.cli.app import command, group
 from softprompt.cli.output import Answer, both, first_process, lines, table
 from softprompt.cli.progress import counting, training
@@ -115,9 +116,12 @@ def train(
     run = out / "run" if ablation not in UNTRAINED else None
     where = [] if run is None else [f"run directory: {run}"]
     notes = _failures([result for _, result, _ in made if result is not None])
+    space_ = rows[0]["space"]
     return Answer(
-        data={"spaces": rows, "run": run, "parameters": counts}, show=both(shown, lines(*notes, told, *where))
-    )
+        data={"spaces": rows, "run": run, "parameters": counts}, show=both(shown, lines(*notes, told, *where)),
+        next=[("sharpt", "adapt", "--space", space_, "--task", "TASK", *places.flags(data=data, dtype=dtype, device=device)),
+              *([("sharpt", "skills", out)] if run is not None else [])],
+    )  # fmt: skip
 
 
 def _outcome(result: RunResult | None) -> dict[str, Any]:
@@ -199,7 +203,7 @@ def adapt(
     train_rows: o.TrainRows = None,
     validation_rows: o.ValidationRows = None,
     cache: Cache = None,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -218,7 +222,9 @@ def adapt(
     )  # fmt: skip
     numbers = o.numbers(seeds, "--seeds")
     tasks = o.open_tasks(o.words(task, "--task"), data)
-    model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)
+    model = o.open_backbone(
+        backbone or str(loaded.backbone["name"]), dtype, device, revision, sharded=sharded, checkpointing=checkpointing
+    )
     encoder = space_encoder(loaded, model, kept_in(cache))
     encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
     with training("adapting") as observer:
@@ -238,10 +244,14 @@ def adapt(
     shown = table(columns, [[row[name] for name in columns] for row in rows])
     counts, told = _tuned(loaded, model, "target")
     notes = _failures([prompt.result for prompt in found])
+    folder, same = rows[0]["prompt"], places.flags(backbone=backbone, dtype=dtype, device=device)
     return Answer(
         data={"prompts": rows, "run": out / "run", "parameters": counts},
         show=both(shown, lines(*notes, told, f"run directory: {out / 'run'}")),
-    )
+        next=[("sharpt", "predict", "--prompt", folder, "TEXT", *same),
+              ("sharpt", "eval", "--prompt", folder, "--task", o.words(task, "--task")[0], *places.flags(data=data), *same),
+              ("serve", "--sharpt", folder, *same)],
+    )  # fmt: skip
 
 
 @command(sharpt, "eval")
@@ -252,7 +262,7 @@ def evaluate(
     split: o.Split = "validation",
     max_rows: o.MaxRows = None,
     max_new_tokens: o.MaxNewTokens = None,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -266,7 +276,7 @@ def evaluate(
     folders = [Path(name) for name in o.words(prompt, "--prompt")]
     tasks = o.open_tasks(o.words(task, "--task"), data)
     spaces = [load_space(folder) for folder in folders]
-    model = o.open_backbone(backbone, dtype, device, revision)
+    model = o.open_backbone(backbone or str(spaces[0].backbone["name"]), dtype, device, revision)
     prompter = load_prompter(folders, model)
     pairs = [(i, j) for i in range(len(tasks)) for j in range(len(folders))]
     worded = [worded_as_tuned(t, spaces, "auto", model) for t in tasks]
@@ -280,7 +290,11 @@ def evaluate(
     ]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     shown = table(columns, [[row.get(key) for key in columns] for row in rows])
-    return Answer(data={"results": rows, "fingerprint": model.fingerprint}, show=shown)
+    same = places.flags(backbone=backbone, dtype=dtype, device=device)
+    return Answer(
+        data={"results": rows, "fingerprint": model.fingerprint}, show=shown,
+        next=[("sharpt", "predict", "--prompt", folders[0], "TEXT", *same), ("serve", "--sharpt", prompt, *same)],
+    )  # fmt: skip
 
 
 @command(sharpt, "predict")
@@ -293,7 +307,7 @@ def predict(
     answer_column: o.AnswerColumn = "prediction",
     as_is: o.AsIs = False,
     max_new_tokens: o.MaxNewTokens = None,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -304,7 +318,8 @@ def predict(
 
     given = given_rows(text, file, text_column, answer_column)
     space = load_space(prompt)
-    model = o.open_backbone(backbone, dtype, device, revision)
+    model = o.open_backbone(backbone or str(space.backbone["name"]), dtype, device, revision)
     prompter = load_prompter([prompt], model)
     found = answered(model, prompter, given, space, as_is=as_is, max_new_tokens=max_new_tokens)
-    return given.answer(found, out, {"prompt": prompt})
+    same = places.flags(backbone=backbone, dtype=dtype, device=device)
+    return changed(given.answer(found, out, {"prompt": prompt}), next=[("serve", "--sharpt", prompt, *same)])

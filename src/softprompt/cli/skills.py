@@ -25,7 +25,7 @@ def relations(
     data: o.Data = None,
     train_rows: o.TrainRows = None,
     cache: Cache = None,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -39,7 +39,7 @@ def relations(
     _drawable(figure)
     loaded = load_space(space)
     left, right = (o.open_mixture(given, data)[1] for given in (sources, targets))
-    model = o.open_backbone(backbone, dtype, device, revision)
+    model = o.open_backbone(backbone or str(loaded.backbone["name"]), dtype, device, revision)
     encoder = space_encoder(loaded, model, kept_in(cache))
     by_name = {t.name: t for t in (*left, *right)}
     encoded = {
@@ -56,7 +56,8 @@ def relations(
     cosine = found.cosine_AB.tolist()
     rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(found.sources, cosine, strict=True)]
     shown = both(table(["source", *found.targets], rows), lines(*(f"figure: {path}" for path in drawn)))
-    return Answer(data={**found.plain(), "figure": figure}, show=shown)
+    after = [("sharpt", "adapt", "--space", space, "--task", o.words(targets, "--targets")[0])]
+    return Answer(data={**found.plain(), "figure": figure}, show=shown, next=after)
 
 
 def _drawable(figure: Path | None) -> None:

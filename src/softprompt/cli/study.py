@@ -66,7 +66,7 @@ def plan(
         "notes": made.notes,
         "problems": made.problems,
     }
-    return Answer(data=data, show=lines(made.to_text()))
+    return Answer(data=data, show=lines(made.to_text()), next=[("study", "run", name, "--out", f"runs/{loaded.name}")])
 
 
 @command(study, "run")
@@ -207,7 +207,11 @@ def _conduct(
     if summary.failed:
         raise SoftpromptError(_failures(summary, ledger))
     told = f"{summary.done} of {summary.cells} cells finished, {summary.made} now, {summary.seconds:.0f} s; ledger {ledger}"
-    return Answer(data={"study": loaded.name, "ledger": ledger, **_plain(summary)}, show=lines(told))
+    return Answer(
+        data={"study": loaded.name, "ledger": ledger, **_plain(summary)},
+        show=lines(told),
+        next=[("study", "report", ledger)],
+    )
 
 
 def _plain(summary: RunSummary) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def write(
     split: Annotated[str, typer.Option("--split", help="test, or validation for a rehearsal.")] = "test",
     partial: Annotated[bool, typer.Option("--partial", help="Allow other row counts than the official ones.")] = False,
     max_new_tokens: o.MaxNewTokens = None,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -58,7 +58,7 @@ def write(
     chosen = _benchmark(benchmark)
     known = GLUE if chosen == "glue" else SUPERGLUE
     store = o.open_library(library)
-    model = o.open_backbone(backbone, dtype, device, revision)
+    model = o.open_backbone(o.backbone_of(backbone, library), dtype, device, revision)
     prompts = _best(store, model, o.words(task, "--task") if task is not None else tuple(known), asked=task is not None)
     for name in prompts:
         if name not in known:
@@ -84,7 +84,9 @@ def write(
     rows = [[name, facts["rows"], facts["invalid"]] for name, facts in written.items()]
     where = lines(*skipped, f"folder: {out}", f"zip: {out.with_name(out.name + '.zip')}")
     shown = both(table(["file", "rows", "invalid answers"], rows), where)
-    return Answer(data={"files": written, "prompts": prompts, "folder": out}, show=shown)
+    return Answer(
+        data={"files": written, "prompts": prompts, "folder": out}, show=shown, next=[("submission", "check", out)]
+    )
 
 
 def _best(library: Library, backbone: Backbone, tasks: tuple[str, ...], *, asked: bool) -> dict[str, str]:

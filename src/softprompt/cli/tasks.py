@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from softprompt.cli import options as o
+from softprompt.cli import places
 from softprompt.cli.app import command, group
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.errors import DataError
@@ -38,7 +39,8 @@ def ls(data: o.Data = None) -> Answer:
         [[r["task"], r.get("category"), ", ".join(r.get("metrics", ())), r.get("train"), r["source"]] for r in rows],
     )
     end = lines(f"{len(rows)} tasks; mixtures: {', '.join(m['mixture'] for m in mixtures)}")
-    return Answer(data={"tasks": rows, "mixtures": mixtures}, show=both(shown, end))
+    after = [("tasks", "show", rows[0]["task"], *places.flags(data=data))] if rows else []
+    return Answer(data={"tasks": rows, "mixtures": mixtures}, show=both(shown, end), next=after)
 
 
 @command(tasks, "show")
@@ -55,7 +57,10 @@ def show(
 
     (task,) = o.open_tasks([name], data, text_column=text_column, label_column=label_column, kind=kind)
     facts = describe(task, split)
-    return Answer(data=facts, show=lines(*_described(facts)))
+    same = places.flags(data=data, text_column=text_column, label_column=label_column, kind=kind)
+    return Answer(
+        data=facts, show=lines(*_described(facts)), next=[("tasks", "check", name, *same), ("train", name, *same)]
+    )
 
 
 def _described(facts: Mapping[str, Any]) -> list[str]:
@@ -114,7 +119,9 @@ def check(
     rows = [_checked(report, split) for report in reports for split in report["splits"]]
     notes = [f"{report['task']}: {note}" for report in reports for note in report["notes"]]
     shown = table(["task", "split", "rows", "labels", "gold score", "fingerprint"], rows)
-    return Answer(data={"tasks": reports}, show=both(shown, lines(*notes, "every row is usable")))
+    same = places.flags(data=data, text_column=text_column, label_column=label_column, kind=kind, backbone=backbone)
+    after = [("train", names[0], *same)]
+    return Answer(data={"tasks": reports}, show=both(shown, lines(*notes, "every row is usable")), next=after)
 
 
 def _checked(report: Mapping[str, Any], split: str) -> Sequence[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +11,15 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli import places
 from softprompt.cli.app import app, command
-from softprompt.cli.output import Answer, both, first_process, lines, table
+from softprompt.cli.output import Answer, asked, both, first_process, lines, table
 from softprompt.cli.progress import counting, say, training
 from softprompt.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
-    from softprompt.inference.evaluate import EvalJob, Evaluation
+    from softprompt.inference.evaluate import EvalJob
     from softprompt.library.manifest import Manifest
-    from softprompt.library.store import Library, StoredPrompt
+    from softprompt.library.store import StoredPrompt
     from softprompt.prompts.init import InitSettings, Role
     from softprompt.prompts.stack import PromptStack
     from softprompt.tasks.task import Task
@@ -96,6 +95,8 @@ def train(
     tasks = o.open_tasks(names, data, skip_bad=skip_bad, text_column=text_column, label_column=label_column, kind=kind)
     folder = out or Path("runs") / "+".join(t.name for t in tasks)
     store = o.open_library(library or str(folder / "library"), must_exist=False)
+    if not settings.embedding_step:
+        say("no task embedding will be kept (embedding_step=0): search cannot rank these prompts later")
 
     from softprompt.api import tune_tasks
     from softprompt.library.record import default_name
@@ -134,42 +135,48 @@ def train(
     columns = ["name", "task", "seed", "score", "zero_step", "majority", "few_shot", "best_step", "steps"]
     shown = table(["prompt", *(c.replace("_", " ") for c in columns[1:])], [[row[c] for c in columns] for row in rows])
     where = lines(*notes, f"run directory: {folder}", f"library: {store.location}")
-    return Answer(
-        data={"prompts": rows, "run": folder, "library": store.location},
-        show=both(shown, where, _next(folder, store, library, names, backbone)),
-    )
+    after = _next(
+        library if library is not None else str(folder), kept, places.flags(dtype=dtype, device=device, revision=revision),
+        ("--task", names[0], *places.flags(data=data, text_column=text_column, label_column=label_column, kind=kind,
+                                           skip_bad=skip_bad or None)),
+    )  # fmt: skip
+    return Answer(data={"prompts": rows, "run": folder, "library": store.location}, show=both(shown, where), next=after)
 
 
-def _next(folder: Path, store: Library, library: str | None, names: Sequence[str], backbone: str) -> Any:
-    """What a training is followed by: answers, the score on all rows, serving."""
-    place = library if library is not None else str(folder)
-    several = len(store.names()) > 1
-    prompt = ("--prompt", store.names()[0]) if several else ()
-    return places.next_commands(
-        ("predict", place, *prompt, "TEXT"),
-        ("eval", place, *prompt, "--task", names[0]),
-        ("serve", place),
-        backbone=backbone,
-    )
+def _next(
+    place: str, kept: Sequence[StoredPrompt], model: Sequence[str], rows: Sequence[str]
+) -> list[tuple[object, ...]]:
+    """What a training is followed by: answers, the score with what was confused, serving."""
+    if not kept:
+        return []
+    store = o.open_library(place)
+    if len({entry.backbone_name for entry in store.list()}) > 1:
+        model = ("--backbone", kept[0].manifest.backbone_name, *model)
+    prompt = ("--prompt", kept[0].name) if len(store.names()) > 1 else ()
+    wording = kept[0].manifest.wording or {}
+    columns = wording.get("columns")
+    several = isinstance(columns, list | tuple) and len(columns) > 1
+    return [
+        ("predict", place, *prompt, *(("--file", "ROWS.csv") if several else ("TEXT",)), *model),
+        ("eval", place, *prompt, *rows, *(("--confusion",) if wording.get("labels") else ()), *model),
+        ("serve", place, *model),
+    ]
 
 
 def _about(kept: Sequence[StoredPrompt], encoded: Sequence[TaskData], settings: TrainSettings) -> list[str]:
-    """On how many rows the scores are, and where a short run's embedding is from."""
+    """On how many rows the scores are, and which step the embedding of a short run is of."""
     told = []
     for data in encoded:
         total = len(data.validation)
         count = min(total, settings.eval_rows or total)
-        told.append(
-            f"scores of {data.task.name} are on {'all' if count == total else f'{count} of'} {total} validation rows"
-        )
+        beside = "" if count == total else f"; zero step and few-shot on {count} of them"
+        told.append(f"score and majority of {data.task.name} are on all {total} validation rows{beside}")
     steps = {one.manifest.embedding_step for one in kept if one.manifest.has_task_embedding}
     if early := sorted(step for step in steps if step is not None and step < settings.embedding_step):
         told.append(
             f"the task embedding is the prompt at step {early[0]}, the last one; the recipe takes it at "
-            f"{settings.embedding_step}: compare it with embeddings of that step with care"
+            f"{settings.embedding_step}: it compares well only with embeddings of step {early[0]}"
         )
-    if kept and not steps:
-        told.append("no task embedding was asked for (embedding_step=0): search will not rank these prompts")
     return told
 
 
@@ -254,29 +261,35 @@ def evaluate(
     split: o.Split = "validation",
     max_rows: o.MaxRows = None,
     predictions: Annotated[
-        Path | None, typer.Option("--predictions", help="Write every answer here, as jsonl.")
+        Path | None,
+        typer.Option("--predictions", help="Write rows and answers here (.csv, .tsv, .jsonl or .parquet)."),
     ] = None,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", help="Also what was taken for what, and the figures of each label.")
+    ] = False,
     max_new_tokens: o.MaxNewTokens = None,
     text_column: o.TextColumns = None,
     label_column: o.LabelColumn = None,
     kind: o.Kind = None,
     wording: o.WordingForm = "auto",
     skip_bad: o.SkipBad = 0,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
     """Score prompts on tasks; without one the bare backbone."""
+    from softprompt.cli import answers
     from softprompt.inference.evaluate import evaluate
     from softprompt.tasks.encoded import answer_room
 
     tasks = o.open_tasks(
         o.words(task, "--task"), data, skip_bad=skip_bad, text_column=text_column, label_column=label_column, kind=kind
     )
-    asked = o.words(prompt, "--prompt") if prompt is not None else ()
-    library, names = places.prompts_asked(place, library, asked)
-    model = o.open_backbone(backbone, dtype, device, revision)
+    wanted = o.words(prompt, "--prompt") if prompt is not None else ()
+    library, names = places.prompts_asked(place, library, wanted)
+    answers.check(tasks, split, predictions, confusion)
+    model = o.open_backbone(o.backbone_of(backbone, library, names), dtype, device, revision)
     prompter = stack_of(model, library, names)
     kept = kept_of(library, names)
     pairs = [(i, j) for i in range(len(tasks)) for j in range(len(kept))]
@@ -296,12 +309,21 @@ def evaluate(
         for (i, j), job, evaluation in zip(pairs, jobs, found, strict=True)
     ]
     if predictions is not None:
-        _write_predictions(predictions, rows, jobs, found)
+        answers.write(predictions, rows, jobs, found)
+    confused = answers.confusions(rows, jobs, found, model) if confusion else []
     metrics = list(dict.fromkeys(key for row in rows for key in row))
-    shown = table(metrics, [[row.get(key) for key in metrics] for row in rows])
+    shown = both(table(metrics, [[row.get(key) for key in metrics] for row in rows]), *answers.shown(confused))
+    where, named = place or library, names[0] if names and (place is None or len(names) > 1) else None
+    after = [] if where is None else [
+        ("predict", where, *places.flags(prompt=named), "TEXT", *places.flags(backbone=backbone, dtype=dtype, device=device)),
+        ("serve", where, *places.flags(backbone=backbone, dtype=dtype, device=device)),
+    ]  # fmt: skip
+    if predictions is None:
+        after.insert(0, (*asked, "--predictions", "answers.jsonl"))
     provenance = {"backbone": model.name, "fingerprint": model.fingerprint, "command": o.command_line()}
     fingerprints = {tasks[i].name: job.split.fingerprint for (i, _), job in zip(pairs, jobs, strict=True)}
-    return Answer(data={"results": rows, "data": fingerprints, **provenance}, show=shown)
+    told = {"confusion": confused} if confusion else {}
+    return Answer(data={"results": rows, "data": fingerprints, **told, **provenance}, show=shown, next=after)
 
 
 def worded_as_tuned(task: Task, kept: Sequence[Kept | None], form: str, backbone: Backbone) -> list[Task]:
@@ -340,20 +362,6 @@ def eval_jobs(
                 say(f"task {task.name}: {made[key].cut_inputs} of {len(rows)} inputs cut to the {room} tokens that fit")
         jobs.append(EvalJob(run=run, task=task, split=made[key]))
     return jobs
-
-
-def _write_predictions(
-    path: Path, rows: Sequence[dict[str, Any]], jobs: Sequence[Any], found: Sequence[Evaluation]
-) -> None:
-    from softprompt import artifacts
-
-    answers = [
-        {"key": example.key, "prompt": row["prompt"], "prediction": prediction, "target": example.targets}
-        for row, job, evaluation in zip(rows, jobs, found, strict=True)
-        for example, prediction in zip(job.split.examples, evaluation.predictions, strict=True)
-    ]
-    text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    artifacts.write_bytes(path, text.encode("utf-8", "surrogatepass"))
 
 
 # Behind the commands above, so that the help lists predict after them.

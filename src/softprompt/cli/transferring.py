@@ -10,8 +10,10 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli import places
 from softprompt.cli.app import app, command
-from softprompt.cli.output import Answer, both, first_process, lines, table
+from softprompt.cli.output import Answer, asked, both, first_process, lines, table
 from softprompt.cli.progress import phases
+from softprompt.errors import UsageError
+from softprompt.library.metric import DEFAULT_METRIC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +44,7 @@ def transfer(
     average_k: Annotated[int, typer.Option("--average-k", help="Source prompts in weighted_average.")] = 3,
     mixture_k: Annotated[int, typer.Option("--mixture-k", help="Source prompts behind multitask_mixture.")] = 12,
     generic: Annotated[str, typer.Option("--generic", help="The source prompt of strategy generic.")] = "",
-    metric: o.Metric = "per_token",
+    metric: o.Metric = DEFAULT_METRIC,
     predictor: o.Predictor = "",
     scratch_runs: Annotated[int, typer.Option("--scratch-runs", help="Runs from scratch; 0: as many as k.")] = 0,
     embedding_runs: Annotated[int, typer.Option("--embedding-runs", help="Seeds of the task embedding.")] = 3,
@@ -66,7 +68,7 @@ def transfer(
     wording: o.WordingForm = "auto",
     chat: o.ChatForm = False,
     system: o.System = None,
-    backbone: o.BackboneName = "builtin",
+    backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
@@ -91,9 +93,16 @@ def transfer(
         places.tasks_asked(tasks_, task), data, text_column=text_column, label_column=label_column, kind=kind
     )
     store = o.open_library(library)
+    if keep and library == o.RELEASED:
+        raise UsageError(
+            "nothing is added to the released library: leave --keep out, the prompt is kept in the run directory, or copy the "
+            "library first (softprompt library add prompts released)."
+        )
     if keep:
         o.refuse_taken(store, [default_name(t.name, seed) for t in tasks], replace=replace)
-    model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)
+    model = o.open_backbone(
+        o.backbone_of(backbone, library), dtype, device, revision, sharded=sharded, checkpointing=checkpointing
+    )
     tasks = o.in_chat(o.worded(tasks, wording, model), chat, system, model)
     targets = o.encode(model, tasks, train, train_rows, validation_rows)
     folder = out or Path("runs") / f"transfer-{'+'.join(t.name for t in tasks)}"
@@ -110,16 +119,24 @@ def transfer(
         return Answer(data={})  # the first one writes, keeps and shows what all of them made
     again = o.command_line()
     written = {r.target: write_report(folder, r, train, again) for r in reports}
+    own = o.open_library(str(folder / "library"), must_exist=False)
+    _keep(model, own, reports, tasks, settings, True)
     kept = _keep(model, store, reports, tasks, settings, replace) if keep else []
     parts = [part for report in reports for part in _told(report)]
-    where = [f"run directory: {folder}", *(f"report: {file}" for file in written.values())]
+    where = [f"run directory: {folder}", f"library: {own.location}", *(f"report: {file}" for file in written.values())]
     where += [f"added to {store.location}: {', '.join(kept)}"] if kept else []
     data_ = {"targets": [r.plain() for r in reports], "run": folder, "reports": written, "kept": kept}
-    after = [("predict", library, "--prompt", kept[0], "TEXT"), ("serve", library)] if kept else []
-    if not keep:
-        after = [("transfer", *places.tasks_asked(tasks_, task)[:1], "--library", library, "--resume", "--keep",
-                  *(("--out", str(out)) if out is not None else ()))]  # fmt: skip
-    return Answer(data=data_, show=both(*parts, lines(*where), places.next_commands(*after, backbone=backbone)))
+    same = places.flags(backbone=backbone, dtype=dtype, device=device, revision=revision)
+    after: list[tuple[object, ...]] = [("predict", folder, *_of_several(own), "TEXT", *same), ("serve", folder, *same)]
+    if not keep and library != o.RELEASED:
+        after.append((*asked, *(() if resume else ("--resume",)), "--keep"))
+    return Answer(data=data_, show=both(*parts, lines(*where)), next=after)
+
+
+def _of_several(library: Library) -> tuple[str, ...]:
+    """The flag that names a prompt where a library has several."""
+    names = library.names()
+    return ("--prompt", names[0]) if len(names) > 1 else ()
 
 
 def _told(report: TargetReport) -> list[Any]:

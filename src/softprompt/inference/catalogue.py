@@ -18,6 +18,7 @@ from softprompt.errors import SoftpromptError
 from softprompt.inference.engine import Resolve, Served, first_of, from_library
 from softprompt.inference.schemas import Explorer, Model, Models, Point
 from softprompt.library.manifest import Manifest
+from softprompt.library.metric import DEFAULT_METRIC
 from softprompt.library.reading import read_manifest, read_steadily, read_task_vectors
 from softprompt.library.store import Library, fits
 from softprompt.tasks.tuned import wording_of
@@ -136,7 +137,7 @@ class Catalogue:
             except SoftpromptError:
                 continue
             names.append(name)
-            vectors.append(found["per_token"].double().numpy())
+            vectors.append(found[DEFAULT_METRIC].double().numpy())
         if not names:
             return [], np.zeros((0, 0)), np.zeros((0, 2)), None
         vector_NH = np.stack(vectors)

@@ -229,7 +229,7 @@ class Point(BaseModel):
 
 
 class Explorer(BaseModel):
-    """What the page at `/` draws. ``similarity``: of ``mapped``, per-token average cosine."""
+    """What the page at `/` draws. ``similarity``: of ``mapped``, cosine of their average tokens."""
 
     backbone: str
     prompts: list[Point]

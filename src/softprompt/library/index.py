@@ -23,8 +23,8 @@ from softprompt import artifacts
 from softprompt.errors import SoftpromptError
 from softprompt.library.folders import Folders
 from softprompt.library.manifest import Manifest
+from softprompt.library.metric import METRICS, Metric
 from softprompt.library.reading import read_manifest, read_steadily, read_task_vectors
-from softprompt.library.similarity import METRICS, Metric
 from softprompt.library.vectors import VectorTable, try_open
 
 _FORMAT = "softprompt-facts/1"

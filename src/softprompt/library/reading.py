@@ -19,6 +19,7 @@ from softprompt import artifacts
 from softprompt.errors import CorruptArtifactError, DataError, SoftpromptError
 from softprompt.library.folders import Folders
 from softprompt.library.manifest import Manifest
+from softprompt.library.metric import METRICS
 from softprompt.library.record import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
@@ -29,7 +30,7 @@ from softprompt.library.record import (
     TASK_VECTORS,
     check_prompt,
 )
-from softprompt.library.similarity import METRICS, task_vector
+from softprompt.library.similarity import task_vector
 
 T = TypeVar("T")
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from softprompt.errors import SoftpromptError, UsageError
 from softprompt.library.index import Entry
 from softprompt.library.manifest import Manifest
+from softprompt.library.metric import DEFAULT_METRIC, METRICS, Metric
 from softprompt.library.reading import check_vectors, read_steadily, read_task_vectors
-from softprompt.library.similarity import METRICS, Metric, check_metric, task_vector
+from softprompt.library.similarity import check_metric, task_vector
 from softprompt.library.store import Library
 
 
@@ -63,7 +64,7 @@ def search(
     library: Library,
     target_embeddings: Sequence[Tensor],
     *,
-    metric: Metric = "per_token",
+    metric: Metric = DEFAULT_METRIC,
     top_k: int = 10,
     backbone_fingerprint: str | None = None,
     exclude_tasks: Collection[str] = (),
@@ -78,7 +79,7 @@ def search(
     Args:
         library: where to look. Prompts of another width are never compared.
         target_embeddings: the target's task embeddings, one a seed, each float [P, H].
-        metric: ``per_token`` (the paper's choice for retrieval) or ``average``.
+        metric: ``average``, or ``per_token`` (the paper's choice for retrieval).
         top_k: how many; all where more.
         backbone_fingerprint: only prompts of this backbone, and unverified ones; all of the width where None.
         exclude_tasks: tasks left out (the target's own).

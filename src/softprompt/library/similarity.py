@@ -16,16 +16,13 @@ A token of length zero has no direction and counts as similarity 0 with everythi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.library.metric import METRICS, Metric
 from softprompt.library.record import check_prompt
-
-Metric = Literal["per_token", "average"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 def check_metric(metric: str) -> None:

@@ -7,7 +7,7 @@ less than examples in the context says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,7 +50,13 @@ class Beside:
         return {**asdict(self), "zero_step": self.zero_step[number]}
 
 
-def beside(backbone: Backbone, data: TaskData, starts: Sequence[Tensor], settings: TrainSettings) -> Beside:
+def beside(
+    backbone: Backbone,
+    data: TaskData,
+    starts: Sequence[Tensor],
+    settings: TrainSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> Beside:
     """Measure them on a task's validation rows.
 
     Args:
@@ -58,6 +64,7 @@ def beside(backbone: Backbone, data: TaskData, starts: Sequence[Tensor], setting
         data: the task.
         starts: float [P, H] each, what the task's runs started from.
         settings: of the runs; ``eval_rows`` and ``scoring`` count here.
+        progress: called with (rows done, rows in all) as the starts are scored.
     """
     total = len(data.validation)
     count = min(total, settings.eval_rows or total)
@@ -72,6 +79,7 @@ def beside(backbone: Backbone, data: TaskData, starts: Sequence[Tensor], setting
             for n in range(len(starts))
         ],
         max_target_tokens=settings.max_target_tokens,
+        progress=progress,
     )  # fmt: skip
     few_shot, shots = _few_shot(backbone, data, [data.validation.examples[int(r)] for r in rows], settings)
     return Beside(

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -87,8 +88,8 @@ def load_task(
     """A task by name, or the user's own by path.
 
     Args:
-        name: a name of `task_names`, of a folder in ``data``, ``hf:owner/name``, or a path to a user's task (folder,
-            .toml, .py, .csv, .tsv).
+        name: a name of `task_names`, of a folder in ``data``, a path to a user's task (a file of rows, a folder, .toml, .py),
+            or a data set of the hub: ``owner/name`` where no such path is there, ``owner/name:config``, ``hf:owner/name``.
         data: a folder with ``tasks/<name>/{train,validation}.*`` or ``<name>/{train,validation}.*``; where None, a
             generated task, the folder that $SOFTPROMPT_DATA names, or the Hugging Face hub.
         prefix: keep the task's name in front of the inputs where the form has one.
@@ -107,6 +108,8 @@ def load_task(
         from softprompt.tasks.user import load_hub_task
 
         return load_hub_task(name.removeprefix("hf:"), asked).with_skip_bad(skip_bad)
+    if _names_a_data_set(name):
+        return _of_hub(name, asked).with_skip_bad(skip_bad)
     if _is_path(name):
         from softprompt.tasks.user import load_user_task
 
@@ -236,6 +239,22 @@ def _canonical_name(name: str) -> str:
     if folded in known:
         return folded
     return ALIASES.get(folded, name)
+
+
+def _names_a_data_set(name: str) -> bool:
+    """Whether a name reads ``owner/name``, with or without ``:config``, and no file or folder of that name is here."""
+    named = re.fullmatch(r"\w[\w-]*/\w[\w.-]*(:\w[\w.-]*)?", name) is not None
+    return named and format_of(Path(name)) is None and not name.endswith((".py", ".toml")) and not os.path.exists(name)
+
+
+def _of_hub(name: str, asked: Asked) -> Task:
+    """A data set of the hub that was named as a folder could be: where it cannot be read, both are said."""
+    from softprompt.tasks.user import load_hub_task
+
+    try:
+        return load_hub_task(name, asked)
+    except DataError as error:
+        raise DataError(f"{name} is no file or folder here, and as a data set of the hub: {error}") from error
 
 
 def _is_path(name: str) -> bool:

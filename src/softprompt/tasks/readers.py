@@ -260,7 +260,7 @@ def _sheet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         openpyxl, pandas = import_module("openpyxl"), import_module("pandas")
     except ImportError:
         raise DataError(
-            f"{path}: reading Excel needs the packages pandas and openpyxl; install them, or save the sheet as CSV UTF-8."
+            f"{path}: reading Excel needs the packages pandas and openpyxl: install softprompt[excel], or save the sheet as CSV UTF-8."
         ) from None
     try:
         with zipfile.ZipFile(path) as packed:

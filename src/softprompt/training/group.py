@@ -6,7 +6,7 @@ Letters as in ``backbones/base.py``; N is the number of active runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -227,12 +227,15 @@ class Group:
             rows = rows[seeded_rows(len(rows), limit, 0, groups)]
         return rows
 
-    def validate(self, most: int | None = None) -> list[dict[str, Any]]:
+    def validate(
+        self, most: int | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> list[dict[str, Any]]:
         """Score every active run, keep the best checkpoints, and give one record a run.
 
         Args:
             most: for a look on the way: at most this many of the selecting rows (all where 0). A look says ``rows`` in its
                 record; it chooses no checkpoint and has no part in early stopping. None for a validation.
+            progress: called with (rows done, rows in all).
         """
         started = time.perf_counter()
         scored = [i for i in self.active if self.runs[i].validated]
@@ -249,7 +252,7 @@ class Group:
         ]
         found = evaluate(
             self.backbone, self.prompter, jobs, max_target_tokens=self.settings.max_target_tokens,
-            batch_tokens=2 * self.micro_tokens,
+            batch_tokens=2 * self.micro_tokens, progress=progress,
         )  # fmt: skip
         seconds = (time.perf_counter() - started) / max(1, len(scored))
         records = []

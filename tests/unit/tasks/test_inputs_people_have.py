@@ -83,15 +83,13 @@ def test_names_in_front_of_the_split(tmp_path: Path) -> None:
     assert "holds the training files of other, reviews; name one" in refused(tmp_path)
 
 
-def test_an_excel_sheet_is_read_where_its_reader_is_there(tmp_path: Path) -> None:
+def test_an_excel_sheet_is_read_where_its_reader_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.xlsx"
     path.write_bytes(b"PK nothing")
-    pytest.importorskip("pandas")
-    try:
-        import openpyxl
-    except ImportError:
-        assert "reading Excel needs the packages pandas and openpyxl" in refused(path)
-        return
+    openpyxl = pytest.importorskip("openpyxl")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "openpyxl", None)
+        assert "reading Excel needs the packages pandas and openpyxl: install softprompt[excel]" in refused(path)
     assert "is not a whole Excel workbook" in refused(path)
     book = openpyxl.Workbook()
     for row in [("text", "label"), *(tuple(row.format(";").split(";")) for row in ROWS)]:

@@ -236,6 +236,13 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     task = load_task("hf:owner/moods:small")
     assert (task.name, task.labels) == ("owner_moods", ("0", "1"))
     assert asked[-1] == (("owner/moods", "small"), "train", None)
+    assert load_task("owner/moods:small").name == "owner_moods"
+    assert load_task("owner/moods").labels == ("0", "1")
+    assert asked[-1] == (("owner/moods", None), "train", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "moods").mkdir(parents=True)  # a folder of that name comes first
+    (tmp_path / "owner" / "moods" / "train.csv").write_text("text,label\na,x\nb,y\n")
+    assert load_task("owner/moods").labels == ("x", "y")
     toml = 'name = "mood"\nhub = "owner/moods"\nrevision = "abc"\nlabels = ["bad", "good"]\nvalidation = "test"\n'
     (tmp_path / "task.toml").write_text(toml)
     made = load_task(str(tmp_path / "task.toml"))
@@ -243,3 +250,17 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert asked[-1] == (("owner/moods", None), "test", "abc")
     with pytest.raises(UsageError, match="should be owner/name"):
         load_task("hf:../x")
+
+
+def test_what_is_neither_here_nor_on_the_hub_says_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load_dataset(*args: object, **settings: object) -> None:
+        raise FileNotFoundError("no such data set")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="data/my_task is no file or folder here, and as a data set of the hub: "):
+        load_task("data/my_task")
+    with pytest.raises(DataError, match="no such file"):
+        load_task("data/my_task.csv")

@@ -31,7 +31,7 @@ class StopAt:
         self.step = step
 
     def __call__(self, progress) -> None:
-        if progress.step == self.step:
+        if progress.step == self.step and progress.rows is None:
             import os
             import signal
 

@@ -13,6 +13,7 @@ import torch
 from softprompt.artifacts import json_bytes, sha256_bytes, tensor_bytes
 from softprompt.library.formats.card import model_card
 from softprompt.library.manifest import Manifest, make_manifest
+from softprompt.library.metric import METRICS
 from softprompt.library.record import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
@@ -24,7 +25,7 @@ from softprompt.library.record import (
     TASK_VECTORS,
     PromptRecord,
 )
-from softprompt.library.similarity import METRICS, task_vector
+from softprompt.library.similarity import task_vector
 
 
 def folder_files(record: PromptRecord) -> tuple[Manifest, dict[str, bytes]]:

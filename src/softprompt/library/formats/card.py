@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from softprompt.library.manifest import Manifest
@@ -78,11 +77,20 @@ def _usage(manifest: Manifest) -> list[str]:
     return [
         "## Use it",
         "",
-        "With softprompt, where `prompts` is the folder (or repository) that holds this prompt's folder:",
+        "With softprompt, where `prompts` is the folder that holds this prompt's folder (`softprompt library pull prompts "
+        "OWNER/NAME` fetches it from the Hub). Texts go in as people write them:",
         "",
         f"{FENCE}bash",
-        f"softprompt predict --backbone {shlex.quote(backbone)} --library prompts --prompt {name} "
-        f"--text {shlex.quote(example_input(manifest))}",
+        f"softprompt predict prompts/{name} {_given(manifest)}",
+        FENCE,
+        "",
+        "The same in Python:",
+        "",
+        f"{FENCE}python",
+        "import softprompt as sp",
+        "",
+        f"backbone = sp.load_backbone({json.dumps(backbone)})",
+        f"sp.predict(backbone, {json.dumps('prompts/' + name)}, [{_row(manifest)}])",
         FENCE,
         "",
         "With PEFT:",
@@ -98,13 +106,21 @@ def _usage(manifest: Manifest) -> list[str]:
     ]
 
 
-def example_input(manifest: Manifest) -> str:
-    """A made-up input: one text where the task reads one column, else what the columns are."""
+def _columns(manifest: Manifest) -> list[str]:
+    """The columns that the task reads; empty where they are not known."""
     columns = (manifest.wording or {}).get("columns")
-    named = (
-        [str(column) for column in columns] if isinstance(columns, Sequence) and not isinstance(columns, str) else []
-    )
-    return "your text" if len(named) < 2 else " and ".join(f"your {column}" for column in named)
+    return [str(column) for column in columns] if isinstance(columns, list | tuple) else []
+
+
+def _given(manifest: Manifest) -> str:
+    """What stands for the input on a command line: a text, or a file where the task reads several columns."""
+    return "'your text'" if len(_columns(manifest)) < 2 else "--file rows.csv"
+
+
+def _row(manifest: Manifest) -> str:
+    """The same in Python: a text, or a dict of the columns."""
+    columns = _columns(manifest)
+    return json.dumps({name: f"your {name}" for name in columns}) if len(columns) > 1 else '"your text"'
 
 
 def wording_lines(manifest: Manifest) -> list[str]:

@@ -1,4 +1,4 @@
-"""Transfer onto one or many targets: embed, rank, start from the known, compare with scratch (SPoT section 3.3).
+"""Transfer onto one or many targets: embed, rank, start from source prompts, compare with scratch (SPoT section 3.3).
 
 Phases, each one training of all its runs in one batch:
     first     scratch runs of every target, and the short runs that make the task embeddings (a phase ``embeddings`` of

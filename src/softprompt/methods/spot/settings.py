@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.library.metric import DEFAULT_METRIC, METRICS, Metric
 from softprompt.methods.method import Result
 from softprompt.methods.spot.predictor_names import MEASURED
 from softprompt.methods.spot.race import KEEP, LOOK_ROWS, check_keep
 from softprompt.methods.spot.strategies import STRATEGIES
 from softprompt.training.settings import TrainSettings
-
-Metric = Literal["per_token", "average"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ class TransferSettings:
     k: int = 3
     average_k: int = 3
     mixture_k: int = 12
-    metric: Metric = "per_token"
+    metric: Metric = DEFAULT_METRIC
     predictor: str = ""
     scratch_runs: int = 0
     embedding_runs: int = 3
@@ -66,8 +65,8 @@ class TransferSettings:
         check_keep(self.race_keep)
         if self.race_rows < 0:
             raise UsageError(f"race_rows must not be negative, got {self.race_rows}.")
-        if self.metric not in ("per_token", "average"):
-            raise UnknownNameError("similarity", self.metric, ("per_token", "average"))
+        if self.metric not in METRICS:
+            raise UnknownNameError("similarity", self.metric, METRICS)
         if self.predictor and self.predictor not in MEASURED:
             raise UnknownNameError("predictor", self.predictor, MEASURED)
         if "generic" in self.strategies and not self.generic:

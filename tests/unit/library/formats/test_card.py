@@ -36,7 +36,8 @@ def test_the_hubs_parser_reads_it(tmp_path: Path) -> None:
     assert results["f1"].dataset_type == "stanfordnlp/sst2"
     text = card.text
     for words in (
-        "softprompt predict --backbone google/t5-base-lm-adapt --library prompts --prompt films@0 --text 'your text'",
+        "softprompt predict prompts/films@0 'your text'",
+        'sp.load_backbone("google/t5-base-lm-adapt")', 'sp.predict(backbone, "prompts/films@0", ["your text"])',
         'AutoModelForSeq2SeqLM.from_pretrained("google/t5-base-lm-adapt")',
         '`"text: {text}"`', "| good | good |", "the probability of each label", "| f1 | 3.00 |", "| licence | Apache-2.0 |",
     ):  # fmt: skip
@@ -66,10 +67,16 @@ def test_what_a_manifest_says_cannot_change_the_cards_shape(tmp_path: Path) -> N
     )  # fmt: skip
     assert card.data.to_dict()["tags"][-1] == nasty
     assert "base_model" not in card.data.to_dict()
-    assert "--backbone 'x'\"'\"'; rm -rf ~ #| ---\"'" in card.text
-    assert card.text.count("```") == 6
+    assert 'sp.load_backbone("x\'; rm -rf ~ #| ---\\"")' in card.text
+    assert card.text.count("```") == 8
     assert "| a\\|b | a\\|b |" in card.text
     assert "| c d | c d |" in card.text
+
+
+def test_a_task_of_two_columns_is_used_with_rows(tmp_path: Path) -> None:
+    card = card_of(tmp_path, wording={**WORDING, "template": "{a} {b}", "columns": ["a", "b"]})
+    assert "softprompt predict prompts/films@0 --file rows.csv" in card.text
+    assert '[{"a": "your a", "b": "your b"}]' in card.text
 
 
 def test_a_prompt_without_wording_or_scores_has_a_card(tmp_path: Path) -> None:
