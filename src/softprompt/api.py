@@ -24,6 +24,7 @@ from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.methods.sharpt.space import Space, load_space, space_encoder
 from softprompt.methods.sharpt.train import AdaptedPrompt
 from softprompt.methods.sharpt.train import adapt as adapt_space
+from softprompt.methods.spot.checks import check_searchable
 from softprompt.methods.spot.run import source_entries, transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.written import write_report
@@ -281,6 +282,9 @@ def search(
     Returns:
         The most similar prompts of this backbone, best first; the task's own prompts are left out.
 
+    Raises:
+        UsageError: no prompt of another task has a task embedding; said before anything is trained.
+
     Example:
         >>> library = sp.Library("prompts")
         >>> library.add(prompt)
@@ -289,10 +293,12 @@ def search(
         ['films@1']
     """
     settings = recipe_named(recipe, **changes)
+    entries = source_entries(library, backbone)
+    check_searchable(library, entries, task.name, settings.embedding_step)
     data = task_data(backbone, task, settings)
     with bars.training(f"embedding {task.name}", progress) as observer:
         embeddings = task_embeddings(backbone, data, settings, seeds=seeds, observer=observer)
-    names = {entry.name for entry in source_entries(library, backbone)}
+    names = {entry.name for entry in entries}
     return search_library(library, embeddings, metric=metric, top_k=top_k, names=names, exclude_tasks={task.name})
 
 

@@ -64,6 +64,10 @@ class TunedPrompt(PromptRecord):
 
         Raises:
             UsageError: the folder exists and ``replace`` is False.
+
+        Example:
+            >>> prompt.to_peft("films-peft").name
+            'films-peft'
         """
         with tempfile.TemporaryDirectory() as place:
             return Library(place).add(self).to_peft(folder, replace=replace)

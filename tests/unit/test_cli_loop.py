@@ -155,6 +155,20 @@ def test_own_targets_alone_take_the_released_library(
     assert [row["target"] for row in found["table"]] == ["films"]
 
 
+def test_what_cannot_be_ranked_is_said_before_anything_is_trained(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(capsys, "train", "films.csv", *SMALL, "--set", "embedding_step=0")
+    assert code == 0, err
+    assert err.index("no task embedding will be kept") < err.index("backbone t5")
+    code, _, err = call(capsys, "search", "books.csv", "--library", "runs/films")
+    assert code == 2
+    assert "nothing in runs/films/library can be ranked for books: it holds 1 prompts of other tasks" in err
+    assert "embedding:" not in err
+    code, _, err = call(capsys, "transfer", "books.csv", "--library", "runs/films", *SMALL)
+    assert (code, "ranks by task embeddings" in err) == (2, True)
+
+
 def test_what_was_named_twice_or_not_at_all_is_said_before_anything_is_loaded(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import json
+import runpy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -101,6 +102,16 @@ def test_every_verb_has_types_and_says_what_its_parameters_are():
             assert f"{parameter.name}: " in verb.__doc__, f"{name} does not say what {parameter.name} is"
 
 
+def test_the_reference_page_is_what_the_docstrings_say(repo):
+    """docs/python.md is written by scripts/python_reference.py; run it where this fails."""
+    script = runpy.run_path(str(repo / "scripts" / "python_reference.py"), run_name="script")
+    assert (repo / "docs" / "python.md").read_text(encoding="utf-8") == script["page"](), (
+        "run: python scripts/python_reference.py"
+    )
+    named = {name for _, things in script["objects"]() for name, _ in things}
+    assert {f"sp.{name}" for name in sp.__all__ if name != "Task"} <= named
+
+
 def test_docstring_examples_run(decoder, tmp_path, monkeypatch):
     """In one namespace, in the order a user meets them; on a tiny backbone with a short recipe."""
     from softprompt.methods.sharpt import recipes as sharpt
@@ -117,8 +128,13 @@ def test_docstring_examples_run(decoder, tmp_path, monkeypatch):
     make_space(decoder, found, tmp_path / "space")
     names = {"sp": sp}
     from softprompt.backbones.load import load_backbone
+    from softprompt.tasks.catalog import load_task
+    from softprompt.tuned import TunedPrompt
 
-    documented = [load_backbone, sp.Task.from_rows, sp.tune, sp.predict, sp.evaluate, sp.search, sp.transfer, sp.adapt]
+    documented = [
+        load_backbone, load_task, sp.Task.from_rows, sp.tune, sp.predict, TunedPrompt.to_peft, sp.Library, sp.evaluate,
+        sp.search, sp.transfer, sp.adapt,
+    ]  # fmt: skip
     for verb in documented:
         test = doctest.DocTestParser().get_doctest(inspect.getdoc(verb), names, verb.__qualname__, None, 0)
         assert test.examples, f"{verb.__qualname__} has no example"

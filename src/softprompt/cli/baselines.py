@@ -12,7 +12,7 @@ import typer
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, both, lines, table
-from softprompt.cli.progress import say, training
+from softprompt.cli.progress import counting, say, training
 from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -273,7 +273,11 @@ def prompt_design(
     tasks = o.open_tasks(o.words(task, "--task"), data)
     model = o.open_backbone(backbone, dtype, device, revision)
     tasks = o.worded(tasks, "auto", model)
-    found = [prompt_design(model, t, settings, validation=t.split("validation", max_rows=max_rows)) for t in tasks]
+    with counting("answering") as progress:
+        found = [
+            prompt_design(model, t, settings, validation=t.split("validation", max_rows=max_rows), progress=progress)
+            for t in tasks
+        ]
     rows = [
         [r.task, len(r.examples), r.rows, r.likelihood.get("score") if r.likelihood else None, r.generation["score"]]
         for r in found

@@ -132,12 +132,18 @@ def search(
         queries = _embeddings(embedding)
     else:
         from softprompt.api import task_embeddings
+        from softprompt.methods.spot.checks import check_searchable
+        from softprompt.methods.spot.run import source_entries
 
         settings = o.train_settings(recipe, set_, prompt_length=prompt_length)
         tasks = o.open_tasks([str(task)], data, text_column=text_column, label_column=label_column, kind=kind)
         own = (tasks[0].name,)
         model = o.open_backbone(o.backbone_of(backbone, library), dtype, device, revision)
         fingerprint = model.fingerprint
+        if note := check_searchable(
+            store, source_entries(store, model), own[0], settings.embedding_step, use_prompts=use_prompts
+        ):
+            say(note)
         (encoded,) = o.encode(
             model, o.in_chat(o.worded(tasks, wording, model), chat, system, model), settings, train_rows
         )

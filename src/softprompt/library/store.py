@@ -186,6 +186,15 @@ class Library:
     Args:
         place: a directory (made when the first prompt is added) or an fsspec URL (``hf://``, ``s3://``, ``memory://``).
         filesystem: an fsspec file system to use for a URL instead of the one it names.
+
+    Example:
+        >>> kept = sp.Library("kept")
+        >>> kept.add(prompt)
+        <StoredPrompt films@1 in ...>
+        >>> kept.names(), kept.verify()
+        (['films@1'], {})
+        >>> sp.predict(backbone, kept.get("films@1"), "a lovely film", progress=False)[0].label in ("bad", "good")
+        True
     """
 
     def __init__(self, place: str | Path, *, filesystem: Any = None) -> None:

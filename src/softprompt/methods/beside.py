@@ -7,7 +7,7 @@ less than examples in the context says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import EvalJob, canonical_text, evaluate
-from softprompt.methods.few_shot import DesignSettings, FewShotPrompt, draw_examples
+from softprompt.methods.few_shot import Count, DesignSettings, FewShotPrompt, draw_examples
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.task import Example
 from softprompt.training.data import TaskData
@@ -55,7 +55,7 @@ def beside(
     data: TaskData,
     starts: Sequence[Tensor],
     settings: TrainSettings,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Count | None = None,
 ) -> Beside:
     """Measure them on a task's validation rows.
 
@@ -64,7 +64,7 @@ def beside(
         data: the task.
         starts: float [P, H] each, what the task's runs started from.
         settings: of the runs; ``eval_rows`` and ``scoring`` count here.
-        progress: called with (rows done, rows in all) as the starts are scored.
+        progress: called with (rows done, rows in all).
     """
     total = len(data.validation)
     count = min(total, settings.eval_rows or total)
@@ -81,7 +81,8 @@ def beside(
         max_target_tokens=settings.max_target_tokens,
         progress=progress,
     )  # fmt: skip
-    few_shot, shots = _few_shot(backbone, data, [data.validation.examples[int(r)] for r in rows], settings)
+    shown = [data.validation.examples[int(r)] for r in rows]
+    few_shot, shots = _few_shot(backbone, data, shown, settings, progress)
     return Beside(
         zero_step=tuple(e.scores["score"] for e in found),
         few_shot=few_shot,
@@ -99,7 +100,7 @@ def _majority(data: TaskData) -> float | None:
 
 
 def _few_shot(
-    backbone: Backbone, data: TaskData, examples: Sequence[Example], settings: TrainSettings
+    backbone: Backbone, data: TaskData, examples: Sequence[Example], settings: TrainSettings, progress: Count | None
 ) -> tuple[float, int]:
     design = DesignSettings(
         shots=min(SHOTS, len(data.train)),
@@ -113,7 +114,7 @@ def _few_shot(
     depth = prompt.answer_tokens()
     prompt.shorten(inputs, depth)
     if prompt.words:
-        scores = data.task.score(prompt.choose(prompt.likelihoods(inputs)), examples)
+        scores = data.task.score(prompt.choose(prompt.likelihoods(inputs, progress=progress)), examples)
     else:
-        scores = data.task.score(prompt.generate(inputs, depth), examples, canonical_text(backbone))
+        scores = data.task.score(prompt.generate(inputs, depth, progress=progress), examples, canonical_text(backbone))
     return scores["score"], len(prompt.examples)

@@ -16,7 +16,7 @@ Letters: B rows, C label words, k examples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -130,6 +130,18 @@ def words_of(task: Task, backbone: Backbone, settings: DesignSettings) -> dict[s
     return words
 
 
+Count = Callable[[int, int], None]
+"""Called with (rows done, rows in all)."""
+
+
+def _count(done: int, part: Sized, rows: Sized, progress: Count | None) -> int:
+    """The rows done after a part of them, told."""
+    done += len(part)
+    if progress is not None:
+        progress(done, len(rows))
+    return done
+
+
 class FewShotPrompt:
     """A context of examples, and the prompts it makes.
 
@@ -205,20 +217,25 @@ class FewShotPrompt:
             )
         self.examples = self.examples[:count]
 
-    def likelihoods(self, inputs: Sequence[str], *, batch_tokens: int = DEFAULT_BATCH_TOKENS) -> Tensor:
+    def likelihoods(
+        self, inputs: Sequence[str], *, batch_tokens: int = DEFAULT_BATCH_TOKENS, progress: Count | None = None
+    ) -> Tensor:
         """Log-likelihood of every label word after every row's prompt, float32 [B, C], in nats.
 
-        The whole word with its end token where the model's targets have one; per token where ``normalised``.
+        The whole word with its end token where the model's targets have one; per token where ``normalised``. ``progress`` is
+        called with (rows done, rows in all).
         """
         prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs], self.most)
         words = self.backbone.tokenize_targets(list(self.words.values()))
         found_BC = torch.zeros(len(prompts), len(words))
         longest = sum(map(len, words))  # all label words stand behind one reading of the prompt
+        done = 0
         with torch.no_grad():
             for part in length_batches(np.asarray([len(p) + longest for p in prompts]), 0, batch_tokens):
                 batch = TokenBatch.of([prompts[int(b)] for b in part], device=self.backbone.device)
                 scores = self.backbone.label_scores(batch, None, [words] * len(part))
                 found_BC[torch.as_tensor(part)] = torch.stack([row_C.float().cpu() for row_C in scores])
+                done = _count(done, part, prompts, progress)
         if self.settings.normalised:
             found_BC /= torch.tensor([float(len(word)) for word in words])
         return found_BC
@@ -236,16 +253,23 @@ class FewShotPrompt:
         return [labels[int(c)] for c in score_BC.argmax(1)]
 
     def generate(
-        self, inputs: Sequence[str], answer_tokens: int, *, batch_tokens: int = DEFAULT_BATCH_TOKENS
+        self,
+        inputs: Sequence[str],
+        answer_tokens: int,
+        *,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        progress: Count | None = None,
     ) -> list[str]:
-        """Greedy answers up to the first line end; a label word is turned back into its label."""
+        """Greedy answers up to the first line end; a label word is turned back into its label. ``progress`` as above."""
         prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs], self.most)
         answers = [""] * len(prompts)
+        done = 0
         for part in length_batches(np.asarray([len(p) for p in prompts]), 0, batch_tokens):
             batch = TokenBatch.of([prompts[int(i)] for i in part], device=self.backbone.device)
             found = self.backbone.decode(self.backbone.generate(batch, None, answer_tokens))
             for i, text in zip(part, found, strict=True):
                 answers[int(i)] = self._answer(text)
+            done = _count(done, part, prompts, progress)
         return answers
 
     def _answer(self, text: str) -> str:

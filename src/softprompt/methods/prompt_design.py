@@ -12,7 +12,7 @@ from typing import Any
 
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, canonical_text
-from softprompt.methods.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples
+from softprompt.methods.few_shot import CONTENT_FREE, Count, DesignSettings, FewShotPrompt, draw_examples
 from softprompt.methods.method import Result, Target, Work, result_of
 from softprompt.tasks.encoded import EncodedSplit, encode_split
 from softprompt.tasks.task import Split, Task
@@ -57,6 +57,7 @@ def prompt_design(
     train: Split | None = None,
     validation: Split | None = None,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    progress: Count | None = None,
 ) -> DesignResult:
     """Answer a task's validation rows from a few-shot text prompt.
 
@@ -67,6 +68,7 @@ def prompt_design(
         train: where examples are drawn from; the task's training split where not given.
         validation: the rows to answer; the task's validation split where not given.
         batch_tokens: most padded positions in one pass.
+        progress: called with (rows done, rows in all), once for each way of answering.
 
     Raises:
         UsageError: a context too long for the model, too few training rows, or a label word that is missing.
@@ -83,10 +85,10 @@ def prompt_design(
     likely: list[str] = []
     scores: Mapping[str, float] | None = None
     if prompt.words:
-        likely = prompt.choose(prompt.likelihoods(rows, batch_tokens=batch_tokens))
+        likely = prompt.choose(prompt.likelihoods(rows, batch_tokens=batch_tokens, progress=progress))
         # Labels, not words of the model: compared as they are.
         scores = task.score(likely, validation.examples)
-    generated = prompt.generate(rows, depth, batch_tokens=batch_tokens)
+    generated = prompt.generate(rows, depth, batch_tokens=batch_tokens, progress=progress)
     plain = [canonical(text) if text in prompt.words else text for text in generated]
     passes = len(prompt.words) + 1
     tokens = sum(len(ids) for ids in backbone.tokenize_inputs([prompt.text(text) for text in rows])) * passes

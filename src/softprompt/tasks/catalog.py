@@ -1,7 +1,8 @@
 """Tasks by name: built-in generated ones, those of the papers, and the user's own.
 
->>> load_task("rte", "data")                     # doctest: +SKIP
->>> load_task("path/to/my_task")                 # doctest: +SKIP
+load_task("rte", "data")
+load_task("path/to/my_task")
+load_task("owner/name")
 """
 
 from __future__ import annotations
@@ -102,6 +103,10 @@ def load_task(
         UnknownNameError: with the nearest names.
         DataError: where ``data`` does not hold the task.
         UsageError: columns were named for a task that has its own.
+
+    Example:
+        >>> sp.load_task("gen_sentiment_film")
+        <Task gen_sentiment_film: 2 labels, accuracy>
     """
     asked = Asked(text=as_names(text), label=label, kind=kind)
     if name.startswith("hf:"):

@@ -62,6 +62,40 @@ def _check_generic(sources: Sequence[Entry], targets: Sequence[str], name: str) 
         )
 
 
+def check_searchable(
+    library: Library, sources: Sequence[Entry], task: str, embedding_step: int, *, use_prompts: bool = False
+) -> str:
+    """Refuse, before a task embedding is trained, a search that has nothing to rank.
+
+    Args:
+        library: that is searched.
+        sources: its prompts for the backbone.
+        task: the target; its own prompts are not ranked.
+        embedding_step: of the target's task embedding.
+        use_prompts: prompts without a task embedding are compared by themselves.
+
+    Returns:
+        What a user should know of embeddings that were taken at other steps; empty where there is nothing.
+
+    Raises:
+        UsageError: no prompt of another task has a task embedding.
+    """
+    others = [entry for entry in sources if entry.task != task]
+    keyed = [entry for entry in others if entry.has_task_embedding]
+    if not keyed and not (use_prompts and others):
+        raise UsageError(
+            f"nothing in {library.location} can be ranked for {task}: it holds {len(others)} prompts of other tasks for this "
+            "backbone, none with a task embedding; train some with 'softprompt train --library'."
+        )
+    steps = sorted({entry.embedding_step for entry in keyed if entry.embedding_step not in (None, embedding_step)})
+    if not steps:
+        return ""
+    return (
+        f"some prompts have the task embedding of step {', '.join(map(str, steps))} and the target's is of step "
+        f"{embedding_step}: embeddings of one step compare best (--set embedding_step={steps[-1]})"
+    )
+
+
 def _check_rankable(
     library: Library, sources: Sequence[Entry], targets: Sequence[str], settings: TransferSettings
 ) -> None:
