@@ -63,7 +63,8 @@ def tune(
         True
     """
     settings = recipe_named(recipe, **changes)
-    data = task_data(backbone, task, settings)
+    with bars.counting(f"tokenising {task.name}", progress) as count:
+        data = task_data(backbone, task, settings, progress=count)
     with bars.training(f"tuning {task.name}", progress) as observer:
         found = tune_tasks(backbone, [data], settings, seeds=[seed], observer=observer)
     if not found:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 import typer
 
 from softprompt.cli.output import asked
-from softprompt.cli.progress import say
+from softprompt.cli.progress import counting, say
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.library import metric as library_metric
 
@@ -375,14 +375,16 @@ def encode(
 
     made = []
     for task in tasks:
-        data = task_data(
-            backbone,
-            task,
-            settings,
-            train_rows=train_rows,
-            validation_rows=validation_rows,
-            cache=cache_folder("encoded"),
-        )
+        with counting(f"tokenising {task.name}") as progress:
+            data = task_data(
+                backbone,
+                task,
+                settings,
+                train_rows=train_rows,
+                validation_rows=validation_rows,
+                cache=cache_folder("encoded"),
+                progress=progress,
+            )
         for line in told(data):
             say(line)
         made.append(data)

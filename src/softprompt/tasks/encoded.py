@@ -183,6 +183,7 @@ def encode_split(
     max_input_tokens: int | None,
     max_target_tokens: int | None,
     cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> EncodedSplit:
     """Tokenise a split, or map it from the cache where it was tokenised before.
 
@@ -192,6 +193,7 @@ def encode_split(
         max_input_tokens: inputs are cut to this many ids, special tokens included; None for no limit.
         max_target_tokens: likewise for targets.
         cache: a folder for the ids; None keeps them in memory.
+        progress: called with (texts done, texts in all), inputs first and then targets.
 
     Raises:
         UsageError: where a limit is below 1.
@@ -199,8 +201,12 @@ def encode_split(
     for name, limit in (("max_input_tokens", max_input_tokens), ("max_target_tokens", max_target_tokens)):
         if limit is not None and limit < 1:
             raise UsageError(f"{name} is {limit}; it must be at least 1.")
+    total = 2 * len(split.examples)
     inputs = _Side([e.inputs for e in split.examples], backbone.tokenize_inputs, max_input_tokens)
     targets = _Side([e.targets for e in split.examples], backbone.tokenize_targets, max_target_tokens)
+    if progress is not None:
+        inputs.told = lambda done: progress(done, total)
+        targets.told = lambda done: progress(total // 2 + done, total)
     if cache is None:
         sides = {"inputs": inputs.in_memory(), "targets": targets.in_memory()}
         cut = {"inputs": inputs.cut, "targets": targets.cut}
@@ -230,6 +236,7 @@ class _Side:
         self.tokenize = tokenize
         self.limit = limit
         self.cut = 0
+        self.told: Callable[[int], None] = lambda done: None
 
     def chunks(self) -> Iterator[tuple[NDArray[np.int32], list[int]]]:
         """(ids of a chunk in one array, length of each row)."""
@@ -237,6 +244,7 @@ class _Side:
             rows = self._rows(self.texts[start : start + CHUNK])
             flat = np.fromiter((i for row in rows for i in row), dtype=np.int32)
             yield flat, [len(row) for row in rows]
+            self.told(min(start + CHUNK, len(self.texts)))
 
     def _rows(self, texts: Sequence[str]) -> list[list[int]]:
         if self.limit is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,7 @@ def task_data(
     validation_rows: int | None = None,
     seed: int = 0,
     cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> TaskData:
     """Tokenise a task's training and validation rows.
 
@@ -75,6 +76,7 @@ def task_data(
         validation_rows: the same for validation.
         seed: of those subsets.
         cache: folder of the on-disk cache of tokenised rows; None for memory only.
+        progress: called with (texts done, texts in all) as training rows are tokenised.
     """
     task = for_backbone(task, backbone.kind)
     check_labels(backbone, task.labels)
@@ -84,7 +86,7 @@ def task_data(
         task=task,
         train=encode_split(
             task.split("train", max_rows=train_rows, seed=seed), backbone, max_input_tokens=train_limit,
-            max_target_tokens=settings.max_target_tokens, cache=cache,
+            max_target_tokens=settings.max_target_tokens, cache=cache, progress=progress,
         ),
         validation=encode_split(
             task.split("validation", max_rows=validation_rows, seed=seed), backbone, max_input_tokens=room,
