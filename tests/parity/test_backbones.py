@@ -12,6 +12,7 @@ import torch
 from tests.support.models import KINDS, random_batch, random_prompts, tiny_backbone
 from tests.support.reference import FACTOR, WHICH, error_of, hf_greedy, ours_of, reference
 
+from softprompt.backbones.engine.native import library as engine
 from softprompt.batch import Rows
 
 
@@ -69,17 +70,25 @@ def _bfloat16_ratios(kind: str, seeds: range, **shape: int) -> dict[str, float]:
     return {name: statistics.median(ours[name]) / statistics.median(theirs[name]) for name in ours}
 
 
-@pytest.mark.parametrize("kind", ["t5-gated-untied", "encdec"])
+@pytest.mark.parametrize("kind", ["t5-gated-untied", "t5-plain-untied", "encdec", "llama", "gemma3"])
 def test_a_mixed_bfloat16_batch_answers_as_single_requests_do(kind: str) -> None:
+    """With compiled kernels to float32's rounding of the scores (Gemma 3's norms, which PyTorch computes, round the other way
+    now and then); with PyTorch alone to bfloat16's."""
     backbone = tiny_backbone(kind, dtype=torch.bfloat16, width=64)
-    batch, stack = random_batch(backbone), random_prompts(backbone, tuned=False)
+    batch, stack = random_batch(backbone, targets=False), random_prompts(backbone, tuned=False)
     prompts = stack.prompts(Rows(run_B=torch.tensor(WHICH)))
-    together = backbone.logits(batch, prompts)
+    labels = [[[3], [4, 5], [6, 7, 8, backbone.end_id]]] * batch.size
+    scores, states = backbone.label_scores(batch, prompts, labels), backbone.answer_states(batch, prompts)
+    steady = engine.library() is not None and engine.library().attention
     for b in range(batch.size):
         row = torch.tensor([b])
-        alone = backbone.logits(batch.select(row), prompts.select(row))[0]
-        spread = float(together[b].std())
-        torch.testing.assert_close(alone, together[b, : len(alone)], rtol=0, atol=0.1 * spread)
+        alone = backbone.label_scores(batch.select(row), prompts.select(row), labels[:1])[0]
+        most = (5e-3 if kind == "gemma3" else 1e-4) if steady else 0.4
+        torch.testing.assert_close(alone, scores[b], rtol=0, atol=most)
+        found = backbone.answer_states(batch.select(row), prompts.select(row))[0]
+        if steady and kind != "gemma3":
+            assert float((found != states[b]).float().mean()) < 0.01, "but for what float32 rounds the other way"
+        torch.testing.assert_close(found, states[b], rtol=0, atol=0.1 * float(states[b].std()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -117,14 +117,14 @@ class DecoderBackbone(CausalBackbone):
             kept.append(qkv[:, layer.heads.queries * layer.heads.width :].contiguous())
         if given is not None:
             qkv = torch.cat([F.pad(given, (qkv.shape[1] - given.shape[1], 0)), qkv])
-        out_SH = image(layer.out, attend_tree(qkv, tree, rotations[layer.rope], layer.heads))
+        out_SH = layer.out(attend_tree(qkv, tree, rotations[layer.rope], layer.heads))
         out_SH = self._normed(out_SH, layer.after_attention, layout)
         x_SH, h_SH = self._residual(x_SH, out_SH, masks, site + 1, layout, layer.before_feed)
         return x_SH, self._feed(layer, h_SH, layout)
 
     def _qkv(self, layer: DecoderLayer, h_SH: Tensor, layout: Layout) -> Tensor:
         """Queries, keys and values side by side, [S, (A + 2 G) K]; Qwen 3 and Gemma 3 norm their heads."""
-        qkv = image(layer.qkv, h_SH)
+        qkv = layer.qkv(h_SH)
         if layer.q_norm is None or layer.k_norm is None:
             return qkv
         heads, width = layer.heads, layer.heads.width
@@ -134,8 +134,8 @@ class DecoderBackbone(CausalBackbone):
         return torch.cat([q, k, v], 1)
 
     def _feed(self, layer: DecoderLayer, h_SH: Tensor, layout: Layout) -> Tensor:
-        up_SF = image(layer.up, h_SH)
-        out_SH = image(layer.down, activate(up_SF, None, layout, self.form.activation, gated=True))
+        up_SF = layer.up(h_SH)
+        out_SH = layer.down(activate(up_SF, None, layout, self.form.activation, gated=True))
         return self._normed(out_SH, layer.after_feed, layout)
 
     def _residual(
@@ -319,7 +319,7 @@ class DecoderBackbone(CausalBackbone):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.before_attention)
         mixed = state.attend(i, layer, self._qkv(layer, h_BH, layout), rotations[layer.rope])
-        out_BH = self._normed(image(layer.out, mixed), layer.after_attention, layout)
+        out_BH = self._normed(layer.out(mixed), layer.after_attention, layout)
         x_BH, h_BH = self._residual(x_BH, out_BH, _NO_MASKS, 0, layout, layer.before_feed)
         return x_BH, self._feed(layer, h_BH, layout)
 
@@ -454,8 +454,3 @@ class _Stepping(Decoding):
     def join(self, other: _Stepping) -> None:
         self._state.join(other._state)
         self._next_B, self.tokens = torch.cat([self._next_B, other._next_B]), self.tokens + other.tokens
-
-
-def image(linear: Linear, x_SH: Tensor) -> Tensor:
-    """A linear layer's image; where nothing is trained, one in which no row depends on the rows beside it."""
-    return linear(x_SH) if x_SH.requires_grad else linear.steady(x_SH)

@@ -19,9 +19,9 @@ from softprompt.backbones.engine.attention import (
     DecodeState,
     Memory,
     attend_absorbed,
-    attend_causal,
     attend_memory,
     attend_step,
+    hide_later,
 )
 from softprompt.backbones.engine.dropout import Masks
 from softprompt.backbones.engine.formulas import ACTIVATIONS, wide
@@ -114,15 +114,16 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
     def _decode(self, id_R: Tensor, layout: Layout, memory: Memory, masks: Masks) -> Tensor:
         self._check_target(layout.longest)
         tables = self._decoder_embeddings
+        reach_AR = hide_later(torch.zeros(self._decoder_heads, max(2 * layout.longest - 1, 1), device=self.device))
         y_RH = masks.drop(_embed(tables.word[id_R], layout.position_S, tables), _DECODER_SITES, layout)
         for i, layer in enumerate(self._decoder):
             site = _DECODER_SITES + 10 * i + 10
-            run = partial(self._decoder_layer, layout=layout, memory=memory, masks=masks, site=site)
+            run = partial(self._decoder_layer, layout=layout, reach_AR=reach_AR, memory=memory, masks=masks, site=site)
             y_RH = through(layer, run, y_RH)
         return y_RH
 
     def _decoder_layer(
-        self, layer: Layer, y_RH: Tensor, layout: Layout, memory: Memory, masks: Masks, site: int
+        self, layer: Layer, y_RH: Tensor, layout: Layout, reach_AR: Tensor, memory: Memory, masks: Masks, site: int
     ) -> Tensor:
         assert layer.cross is not None
         assert layer.cross.kv is not None
@@ -130,7 +131,7 @@ class EncoderDecoderBackbone(Seq2SeqBackbone):
         scale = (self.hidden_size // heads) ** -0.5
         y_RH, qkv = layer.own.q.branch(y_RH)
         keep = masks.keys(site, layout, heads)
-        out_RH = layer.own.out(attend_causal(qkv, keep, None, layout, heads, scale))
+        out_RH = layer.own.out(attend_self(qkv, keep, reach_AR, layout, heads, scale))
         y_RH = self._residual(y_RH, out_RH, masks, site + 1, layout, layer.own.norm)
         y_RH, q_RD = layer.cross.q.branch(y_RH)
         keep = masks.keys(site + 2, memory.layout, heads)

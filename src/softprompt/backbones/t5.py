@@ -17,9 +17,9 @@ from softprompt.backbones.engine.attention import (
     DecodeState,
     Memory,
     attend_absorbed,
-    attend_causal,
     attend_memory,
     attend_step,
+    hide_later,
 )
 from softprompt.backbones.engine.dropout import Masks
 from softprompt.backbones.engine.formulas import ACTIVATIONS, wide
@@ -134,13 +134,14 @@ class T5Backbone(Seq2SeqBackbone):
         return part.down(activate(part.up(h_SH), keep, layout, part.activation, gated=part.gated))
 
     def _decode(self, id_R: Tensor, layout: Layout, memory: Memory, masks: Masks) -> Tensor:
-        place = torch.arange(layout.longest, device=self.device)
-        biases = self._biases(self._model.decoder, place[None, :] - place[:, None], bidirectional=False)
+        distance_R = torch.arange(1 - layout.longest, max(layout.longest, 1), device=self.device)
+        found = self._biases(self._model.decoder, distance_R, bidirectional=False)
+        reach = [hide_later(found[0])] * len(found) if found[0] is found[-1] else [hide_later(bias) for bias in found]
         x_RH = masks.drop(self._word_embeddings()[id_R], _DECODER_SITES, layout)
         out_RH: Tensor | None = None
         for i, layer in enumerate(self._decoder):
             site = _DECODER_SITES + 10 * i + 10
-            run = partial(self._decoder_layer, layout=layout, bias_ADD=biases[i], memory=memory, masks=masks, site=site)
+            run = partial(self._decoder_layer, layout=layout, reach_AR=reach[i], memory=memory, masks=masks, site=site)
             x_RH, out_RH = through(layer, run, x_RH, out_RH)
         last = _DECODER_SITES + 10 * len(self._decoder) + 5
         hidden_RH = self._residual(x_RH, out_RH, masks, last, layout, self._decoder_norm)[1]
@@ -152,7 +153,7 @@ class T5Backbone(Seq2SeqBackbone):
         x_RH: Tensor,
         out_RH: Tensor | None,
         layout: Layout,
-        bias_ADD: Tensor,
+        reach_AR: Tensor,
         memory: Memory,
         masks: Masks,
         site: int,
@@ -162,7 +163,7 @@ class T5Backbone(Seq2SeqBackbone):
         assert layer.cross.kv is not None
         x_RH, h_RH = self._residual(x_RH, out_RH, masks, site - 5, layout, layer.own.norm)
         keep = masks.keys(site, layout, self.heads)
-        out_RH = layer.own.out(attend_causal(layer.own.q(h_RH), keep, bias_ADD, layout, self.heads, 1.0))
+        out_RH = layer.own.out(attend_self(layer.own.q(h_RH), keep, reach_AR, layout, self.heads, 1.0))
         x_RH, h_RH = self._residual(x_RH, out_RH, masks, site + 1, layout, layer.cross.norm)
         keep = masks.keys(site + 2, memory.layout, self.heads)
         q_RD = layer.cross.q(h_RH)

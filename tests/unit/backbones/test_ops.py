@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.engine import ops
-from softprompt.backbones.engine.attention import Memory, attend_causal, attend_memory
+from softprompt.backbones.engine.attention import Memory, attend_memory, hide_later
 from softprompt.backbones.engine.layers import Linear
 from softprompt.backbones.engine.packing import Layout
 
@@ -156,7 +156,10 @@ NOT_FINITE = {
         lambda qkv: ops.attend_self(qkv, None, torch.ones(2, 2 * 64 - 1), LAYOUT, 2, 0.3),
         [(S, 3 * 64)],
     ),
-    "attend_causal": (lambda qkv: attend_causal(qkv, None, None, LAYOUT, 2, 0.3), [(S, 3 * 64)]),
+    "attend_self-causal": (
+        lambda qkv: ops.attend_self(qkv, None, hide_later(torch.zeros(2, 2 * 64 - 1)), LAYOUT, 2, 0.3),
+        [(S, 3 * 64)],
+    ),
     "attend_memory-few": (lambda q, m: _cross(q, m, SHORT), [(SHORT.total, 64), (S, 64)]),
     "attend_memory-many": (lambda q, m: _cross(q, m, LONG), [(LONG.total, 64), (S, 64)]),
 }

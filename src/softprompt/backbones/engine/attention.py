@@ -16,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softprompt.backbones.engine.formulas import attention
+from softprompt.backbones.engine.formulas import attention, wide
 from softprompt.backbones.engine.layers import Linear
 from softprompt.backbones.engine.native.library import library
 from softprompt.backbones.engine.ops import kernels_for
 from softprompt.backbones.engine.packing import Layout
+
+_HIDDEN = -1e9  # a score so low has no weight, and can still be added to
 
 
 class Memory:
@@ -149,28 +151,9 @@ class _AttendSource(torch.autograd.Function):
         return d_queries, d_memory, None, None, None, None, None
 
 
-def attend_causal(
-    qkv: Tensor, keep_RA: Tensor | None, bias_ADD: Tensor | None, layout: Layout, heads: int, scale: float
-) -> Tensor:
-    """Causal attention within decoder rows, [R, A * K].
-
-    Args:
-        qkv: [R, 3 * A * K].
-        keep_RA: float32 dropout scales of attention weights by key position and head; None for none.
-        bias_ADD: added to the scores; None for none.
-    """
-    q, k, v = qkv.view(layout.total, 3, heads, qkv.shape[1] // 3 // heads).unbind(1)
-    if keep_RA is not None:
-        v = (v * keep_RA[:, :, None]).to(v.dtype)
-    q, k, v = (layout.pad(t).transpose(1, 2) for t in (q, k, v))
-    if bias_ADD is None:
-        out = attention(q, k, v, None, scale, causal=True)
-    else:
-        depth = layout.longest
-        later = torch.ones(depth, depth, dtype=torch.bool, device=qkv.device).triu(1)
-        mask = bias_ADD.to(qkv.dtype).masked_fill(later, torch.finfo(qkv.dtype).min / 2)
-        out = attention(q, k, v, mask[None], scale)
-    return layout.unpad(out.transpose(1, 2).flatten(2))
+def hide_later(reach_R: Tensor) -> Tensor:
+    """Biases by distance (key - query), [..., 2 D - 1] and the smallest first, that hide the keys after a query."""
+    return reach_R.masked_fill(torch.arange(reach_R.shape[-1], device=reach_R.device) > reach_R.shape[-1] // 2, _HIDDEN)
 
 
 def attend_memory(
@@ -263,21 +246,29 @@ def attend_absorbed(
     """
     rows, depth, _ = q_BDX.shape
     carried = _carry(q_BDX, kv, heads)
-    scores = torch.bmm(carried, source_BLH.transpose(1, 2)).view(rows, depth, heads, source_BLH.shape[1])
-    scores = (scores if scores.dtype == torch.float64 else scores.float()) * scale
+    if not torch.is_grad_enabled():
+        source_BLH = _steady(source_BLH)
+    scores = torch.bmm(carried.to(source_BLH.dtype), source_BLH.transpose(1, 2))
+    scores = wide(scores.view(rows, depth, heads, source_BLH.shape[1])) * scale
     if mask is not None:
         scores = scores + mask
     weights = scores.softmax(-1)
     if keep_BAL is not None:
         weights = weights * keep_BAL[:, None]
-    weights_BQL = weights.to(q_BDX.dtype).view(rows, depth * heads, source_BLH.shape[1])
+    weights_BQL = weights.to(source_BLH.dtype).view(rows, depth * heads, source_BLH.shape[1])
     share_BQ = None if keep_BAL is None else weights.sum(-1).view(rows, depth * heads)
-    return _values(torch.bmm(weights_BQL, source_BLH), share_BQ, kv, rows, depth, heads)
+    return _values(torch.bmm(weights_BQL, source_BLH).to(q_BDX.dtype), share_BQ, kv, rows, depth, heads)
 
 
 def attend_step(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """Attention of one query position per row, [B, A, 1, K] with keys [B, A, T, K]: [B, A * K]."""
-    return attention(q, k, v, mask, scale).flatten(1)
+    mask = None if mask is None else mask.to(_steady(q).dtype)
+    return attention(_steady(q), _steady(k), _steady(v), mask, scale).to(q.dtype).flatten(1)
+
+
+def _steady(x: Tensor) -> Tensor:
+    """float32 where bfloat16 products of padded rows would depend, in their last bits, on how long the other rows are."""
+    return x if kernels_for(x) is None else x.float()
 
 
 @dataclass(eq=False)

@@ -83,7 +83,7 @@ def activated(up_SF: Tensor, keep_BF: Tensor | None, row_S: Tensor, name: str, g
     return drop(ACTIVATIONS[name](up_SF), keep_BF, row_S)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, *, causal: bool = False) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """softmax(q k^T * scale + mask) v, by PyTorch's fused kernel where that tells the truth.
 
     On a CPU that kernel turns NaN and infinity into finite numbers at many lengths, in bfloat16 and in float32: its running
@@ -96,16 +96,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
         v: [B, A, L, K].
         mask: additive, shape that broadcasts to [B, A, D, L]; None for none.
         scale: factor on the products before the mask.
-        causal: whether position d sees keys up to d alone.
 
     Returns:
         [B, A, D, K].
     """
     if q.device.type != "cpu" or _tame(q, k, v, scale):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, is_causal=causal)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     scores = wide(q) @ wide(k).transpose(-1, -2) * scale
-    if causal:
-        scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
     if mask is not None:
         scores = scores + mask
     return (scores.softmax(-1) @ wide(v)).to(q.dtype)

@@ -29,40 +29,65 @@ class Linear:
     bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
+        """The image of x [..., in], [..., out]. Without gradients no row of it depends on how many others there are."""
+        if not torch.is_grad_enabled() and unsteady(x):
+            return self._steady(x)
         if isinstance(self.weight, Quantized):
             return self.weight.linear(x, self.bias)
         return F.linear(x, self.weight, self.bias)
 
-    def steady(self, x: Tensor) -> Tensor:
-        """The image of x [M, in] without a gradient, in which no row depends on how many others there are.
-
-        PyTorch's own kernels on matrix tiles add up in another order for another number of rows, which moves answers in
-        bfloat16; elsewhere they do not.
-        """
-        lib = kernels_for(x)
-        whole = self.weight.dense() if isinstance(self.weight, Quantized) else self.weight
-        outputs, inputs = whole.shape
-        if lib is None or not lib.tiles or outputs % 32 or inputs % 32 or whole.dtype != x.dtype:
-            return F.linear(x, whole, self.bias)
-        x, whole = x.contiguous(), whole.contiguous()
-        out = x.new_empty(x.shape[0], outputs)
-        lib.call("linear", x, whole, out, x.shape[0], outputs, inputs)
+    def _steady(self, x: Tensor) -> Tensor:
+        whole = self.whole
+        out = steady_product(x.reshape(-1, x.shape[-1]), whole).view(*x.shape[:-1], whole.shape[0])
         return out if self.bias is None else out.add_(self.bias)
+
+    @property
+    def whole(self) -> Tensor:
+        """The weight [out, in] as a plain tensor."""
+        return _whole(self.weight)
 
     def exact(self, x: Tensor) -> Tensor:
         """The image of x computed in float32 at least, whatever the weight is held in."""
-        whole = self.weight.dense() if isinstance(self.weight, Quantized) else self.weight
-        return F.linear(wide(x), wide(whole), None if self.bias is None else wide(self.bias))
+        return F.linear(wide(x), wide(self.whole), None if self.bias is None else wide(self.bias))
 
     def product(self, x: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
-        """The batched product of x and a view [batch, ...] of the weight."""
+        """The batched product of x [batch, M, in] and a view [batch, in, out] of the weight."""
+        if not torch.is_grad_enabled() and unsteady(x):
+            parts = view(self.whole).transpose(1, 2)
+            return torch.stack([steady_product(rows, part) for rows, part in zip(x, parts, strict=True)])
         if isinstance(self.weight, Quantized):
             return self.weight.product(x, view)
         return torch.bmm(x, view(self.weight))
 
     def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x itself and its image, where both are used further on: their gradients meet in one product."""
-        return _Branch.apply(x, self.weight, self.bias)
+        return _Branch.apply(x, self.weight, self.bias) if torch.is_grad_enabled() else (x, self(x))
+
+
+def unsteady(x: Tensor) -> bool:
+    """Whether a row of PyTorch's own products with this tensor depends on how many rows there are.
+
+    Its kernels on matrix tiles add up in another order for another number of rows, which moves answers in bfloat16; elsewhere
+    they do not.
+    """
+    lib = kernels_for(x)
+    return lib is not None and lib.tiles
+
+
+def steady_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x [M, in] times weight [out, in] transposed, [M, out], in which no row depends on how many others there are; for an x that
+    is ``unsteady``."""
+    outputs, inputs = weight.shape
+    if inputs % 32 or weight.dtype != x.dtype:
+        return F.linear(x.float(), weight.float()).to(x.dtype)
+    if outputs % 32:
+        return steady_product(x, F.pad(weight, (0, 0, 0, -outputs % 32)))[:, :outputs].contiguous()
+    lib = kernels_for(x)
+    assert lib is not None
+    x, weight = x.contiguous(), weight.contiguous()
+    out = x.new_empty(x.shape[0], outputs)
+    lib.call("linear", x, weight, out, x.shape[0], outputs, inputs)
+    return out
 
 
 class _Branch(torch.autograd.Function):
