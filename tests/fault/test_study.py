@@ -67,6 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("executor", ["serial", "processes"])
+@pytest.mark.slow
 def test_kill_9_and_resume(tmp_path: Path, repo: Path, whole: dict[str, object], executor: str) -> None:
     folder = tmp_path / "ledger"
     process = start(folder, executor, repo)
@@ -93,6 +94,7 @@ def total_pack_steps() -> int:
 
 
 @pytest.mark.parametrize(("executor", "number"), [("serial", signal.SIGINT), ("processes", signal.SIGTERM)])
+@pytest.mark.slow
 def test_a_stop_signal_is_obeyed_and_resumable(
     tmp_path: Path, repo: Path, whole: dict[str, object], executor: str, number: int
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_stop_signal_is_obeyed_and_resumable(
     assert contents(folder) == whole
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_replaced(tmp_path: Path, whole: dict[str, object]) -> None:
     executor = ProcessExecutor(workers=2, threads=1)
     log = tmp_path / "steps.log"

@@ -98,6 +98,7 @@ def test_shards_are_read_as_written_and_batches_repeat(shards: Path) -> None:
         assert prefix == all(batch.ids_BT.shape[1] + batch.labels_BD.shape[1] == 50 for batch, _ in one)
 
 
+@pytest.mark.slow
 def test_a_t5_trains_from_shards_and_resume_is_exact(shards: Path, tmp_path: Path) -> None:
     assert is_shards(shards)
     whole = settings_for(shards, tmp_path / "whole")

@@ -28,6 +28,7 @@ def small(text: Path, folder: Path, encoder: Path, **more: object) -> PretrainSe
 
 
 @pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.slow
 def test_resume_equals_never_having_stopped(text_folder: Path, encoder_folder: Path, tmp_path: Path, rank: int) -> None:
     whole = pretrain(small(text_folder, tmp_path / "whole", encoder_folder, rank=rank))
     halves = small(text_folder, tmp_path / "halves", encoder_folder, rank=rank)
@@ -67,6 +68,7 @@ def test_the_encoder_is_left_alone_and_slots_learn(text_folder: Path, encoder_fo
 
 
 @pytest.mark.parametrize("objective", ["span", "reading"])
+@pytest.mark.slow
 def test_t5_trains_and_opens_in_plain_transformers(text_folder: Path, tmp_path: Path, objective: str) -> None:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 

@@ -148,6 +148,7 @@ def test_a_defect_is_one_sentence_and_a_traceback_only_on_request(
     assert "Traceback" in err
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error() -> None:
     result = subprocess.run(
         f"{sys.executable} -m softprompt doctor --json | head -1",

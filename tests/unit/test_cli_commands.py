@@ -308,6 +308,7 @@ def test_a_run_directory_belongs_to_one_training(library: Path, capsys: pytest.C
     assert call(capsys, *asked, "--out", "runs/sources", *SMALL, "--resume")[0] == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["train", "--task", "films", "--data", "data", "--backbone", "t5", "--out", "runs/stopped", *SMALL]
     asked[asked.index("--steps") + 1] = "40"

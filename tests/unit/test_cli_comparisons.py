@@ -121,6 +121,7 @@ def test_wrong_model_tunings(given: tuple[str, ...], message: str, capsys: pytes
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_ladder_is_climbed_drawn_and_not_climbed_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     asked = ("ladder", "--backbones", "t5,wide", "--task", "films,music", "--methods",

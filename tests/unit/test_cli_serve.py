@@ -88,6 +88,7 @@ def connected(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=60)
 
 
+@pytest.mark.slow
 def test_it_answers_and_prints_a_line_to_try_and_stops_on_ctrl_c(place: Path) -> None:
     with server(place) as (process, address):
         assert process.stderr is not None
@@ -104,6 +105,7 @@ def test_it_answers_and_prints_a_line_to_try_and_stops_on_ctrl_c(place: Path) ->
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_bad_clients_stop_nobody_and_not_the_end(place: Path) -> None:
     with server(place, "--drain", "2", "--max-body-kb", "64") as (process, address):
         half_body, half_head, silent = (connected(address) for _ in range(3))

@@ -79,6 +79,7 @@ def released(backbone, data, tmp_path_factory):
     return Library(out / "library")
 
 
+@pytest.mark.slow
 def test_released_prompts_are_used(backbone, data, released, tmp_path):
     seen = []
     result = quickstart(
@@ -99,6 +100,7 @@ def test_a_target_may_be_a_file(backbone, data, released, tmp_path):
     assert f"softprompt search {targets[0]} --library" in result.next[1]
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_quickstart_trains_nothing(backbone, data, tmp_path):
     one = quickstart(backbone, settings(tmp_path / "out", data))
     again = quickstart(backbone, settings(tmp_path / "out", data, resume=True))

@@ -208,6 +208,7 @@ def _make_slowly(cache: str) -> int:
     return len(made)
 
 
+@pytest.mark.slow
 def test_two_processes_make_it_once(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         made = pool.map(_make_slowly, [str(tmp_path / "cache")] * 3)

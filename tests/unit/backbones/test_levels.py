@@ -46,6 +46,7 @@ def test_pytorch_computes_at_the_level_in_force() -> None:
         assert {name: os.environ[name] for name in level.limits} == level.limits
 
 
+@pytest.mark.slow
 def test_matrix_products_use_no_tiles_below_their_level() -> None:
     if levels.available()[0] != "amx":
         pytest.skip("no matrix tiles here that could be left out")
@@ -83,6 +84,7 @@ def test_a_level_this_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) 
         levels.available.cache_clear()
 
 
+@pytest.mark.slow
 def test_limits_that_come_too_late_are_noticed() -> None:
     if levels.available()[0] not in ("amx", "avx512_bf16"):
         pytest.skip("PyTorch has nothing beyond AVX2 to leave out here")
@@ -200,6 +202,7 @@ def _plant(cache: Path) -> Path:
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_planted_file_runs_where_every_sign_is_right(cache: Path) -> None:
     """So that the next test can fail."""
     _plant(cache)
@@ -207,6 +210,7 @@ def test_a_planted_file_runs_where_every_sign_is_right(cache: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_what_others_could_have_written_is_never_loaded(cache: Path, tmp_path: Path) -> None:
     planted = _plant(cache)
     holes = ["mode", "second name", *(["file's owner", "folder's owner"] if os.geteuid() == 0 else [])]

@@ -137,6 +137,7 @@ def test_further_tensors_and_another_config_are_found(library: Library) -> None:
 
 
 @pytest.mark.parametrize("place", ["disk", "memory"])
+@pytest.mark.slow
 def test_a_reader_during_a_replace_never_sees_damage(tmp_path: Path, place: str) -> None:
     """One thread replaces a prompt again and again; readers of every kind see the old one or the new one, whole."""
     writer = Library(tmp_path / "lib") if place == "disk" else Library(f"memory://replace-{tmp_path.name}/lib")

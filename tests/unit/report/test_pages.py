@@ -107,6 +107,7 @@ def check(page: str) -> Checker:
     return checker
 
 
+@pytest.mark.slow
 def test_quickstart_page() -> None:
     page = quickstart_page(QUICKSTART)
     checker = check(page)
@@ -126,6 +127,7 @@ def test_an_empty_quickstart_page_is_still_a_page() -> None:
     check(quickstart_page({"table": [], "curves": {"x": []}, "similarity": None}))
 
 
+@pytest.mark.slow
 def test_study_page_of_the_published_table(tmp_path: Path) -> None:
     results = read_table(TABLE_6)
     page = study_page(Findings.of(results), Drawings(tmp_path), title="Published")
@@ -153,6 +155,7 @@ def test_every_text_is_escaped(tmp_path: Path) -> None:
     assert f"1 validation input of x stands among the training inputs of {evil}" in check(page).text
 
 
+@pytest.mark.slow
 def test_unfinished_cells_are_pending_on_the_page(tmp_path: Path) -> None:
     page = study_page(Findings.of(pair_study(drop=3)), Drawings(tmp_path))
     checker = check(page)
@@ -174,6 +177,7 @@ def test_diverged_runs_and_settings(tmp_path: Path) -> None:
     assert folded.index("<details>") < folded.index("<table")  # folded away
 
 
+@pytest.mark.slow
 def test_report_study_from_a_ledger(tmp_path: Path) -> None:
     run_small_study(small_study(embedding={"step": 5, "other_steps": [2]}), tmp_path / "ledger")
     report = report_study(tmp_path / "ledger", tmp_path / "out")
@@ -261,6 +265,7 @@ def test_one_colour_scale_with_white_at_zero() -> None:
     assert gain_limit(np.array([[1.0, -400.0]])) == 40.0
 
 
+@pytest.mark.slow
 def test_sizes_on_the_page(tmp_path: Path) -> None:
     from tests.support.small_study import RUNNER
 
@@ -357,6 +362,7 @@ def probe(path: Path, page: str, *flags: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
+@pytest.mark.slow
 def test_in_a_browser(tmp_path: Path, scheme: str, width: int) -> None:
     results = read_table(TABLE_6)
     page = study_page(Findings.of(results), Drawings(tmp_path), title="Published")

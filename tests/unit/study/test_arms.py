@@ -57,6 +57,7 @@ def opened(folder: Path) -> tuple[Study, Ledger, Grid]:
     return study, ledger, build_grid(study, facts_of(study, noted))
 
 
+@pytest.mark.slow
 def test_every_arm_stands_in_the_tables(finished: Path, tmp_path: Path) -> None:
     study, ledger, noted = open_study(finished)
     facts = facts_of(study, noted)

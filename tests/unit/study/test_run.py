@@ -78,6 +78,7 @@ def test_halves_protocol_reports_the_other_half(tmp_path: Path) -> None:
     assert (run0.score, results.report_half) == (run0.halves[1], 1)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_ledger(tmp_path: Path) -> None:
     study = made()
     run(study, tmp_path / "serial")

@@ -92,6 +92,7 @@ def test_halves_protocol_chooses_on_one_half(backbone: Path, tmp_path: Path) -> 
     assert all(run.halves is not None and run.score == run.halves[1] for run in results.runs)
 
 
+@pytest.mark.slow
 def test_sharpt_and_model_tuning_beside_transfer(backbone: Path, tmp_path: Path) -> None:
     study = made(
         backbone,

@@ -62,6 +62,7 @@ def test_a_lock_of_another_machine_is_stated(tmp_path: Path) -> None:
     FolderLock(tmp_path).release()
 
 
+@pytest.mark.slow
 def test_without_locks_of_the_system_the_process_itself_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

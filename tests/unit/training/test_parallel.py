@@ -80,6 +80,7 @@ def both(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("kind", "sharded"), [("t5", False), *((kind, True) for kind in KINDS)])
+@pytest.mark.slow
 def test_two_processes_equal_one(both, kind, sharded):
     alone = trained(both / kind)
     name = f"{kind}-{sharded}"

@@ -94,6 +94,7 @@ def test_all_strategies(backbone, library, data):
     assert report.facts["select_rows"] + report.facts["report_rows"] == 24
 
 
+@pytest.mark.slow
 def test_a_race_says_what_it_took_and_resumes_to_the_same(backbone, library, data, tmp_path):
     chosen = settings("race", race_rows=6)
     (whole,) = transfer_targets(backbone, library, [data], chosen)
@@ -114,6 +115,7 @@ def test_a_race_says_what_it_took_and_resumes_to_the_same(backbone, library, dat
         assert again.outcome("race").cost == found.cost
 
 
+@pytest.mark.slow
 def test_many_targets_at_once_equal_one(backbone, library, data):
     class Other(WordTask):
         name = "other"
@@ -146,6 +148,7 @@ def test_an_empty_library_is_refused(backbone, data, tmp_path):
         transfer_targets(backbone, Library(tmp_path / "empty"), [data], settings("best_of_top_k"))
 
 
+@pytest.mark.slow
 def test_target_runs_shorter_than_the_embedding_step_are_ranked_all_the_same(backbone, library, data):
     short = settings("best_of_top_k", "weighted_average")
     short = replace(short, train=TRAIN.having(steps=2, embedding_step=4))
