@@ -77,17 +77,19 @@ def test_every_script_imports_without_them(bare: dict[str, str], script: str) ->
     [
         "serving_speed",
         "evidence",
-        pytest.param("prepare_pretraining", marks=pytest.mark.slow),
-        pytest.param("pretrain", marks=pytest.mark.slow),
-        pytest.param("train_speed", marks=pytest.mark.slow),
+        "prepare_pretraining",
+        "pretrain",
+        "train_speed",
     ],
 )
+@pytest.mark.slow
 def test_self_checks_pass_without_them(bare: dict[str, str], script: str) -> None:
     done = call(bare, str(JOBS / f"{script}.py"), "--self-check")
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{script}: self-check passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_missing_folders_are_named(bare: dict[str, str], tmp_path: Path) -> None:
     bare_call = call(bare, str(JOBS / "serving_speed.py"), str(tmp_path / "absent"), str(tmp_path / "out"))
     assert bare_call.returncode == 1

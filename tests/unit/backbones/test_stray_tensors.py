@@ -168,8 +168,9 @@ def test_the_cpu_has_no_packed_kernel() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at what it is given
-@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("kind", ["t5-gated-untied", "encdec"])
+@pytest.mark.slow
 def test_compiled_formulas_give_what_plain_ones_give(monkeypatch: pytest.MonkeyPatch, kind: str, compiler: str) -> None:
     backbone = tiny_backbone(kind)
     prompts = torch.randn(2, 4, backbone.hidden_size, generator=torch.Generator().manual_seed(0)).requires_grad_()

@@ -96,7 +96,8 @@ def test_generated_tasks_come_first(monkeypatch: pytest.MonkeyPatch, data: Path)
     assert load_task("tiny_sentiment", data) == made
 
 
-def test_hub_sources_name_a_split_for_validation_where_there_is_none() -> None:
+def test_hub_sources_name_a_split_for_validation_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOFTPROMPT_DATA", raising=False)
     source = load_task("yelp_polarity").source
     assert isinstance(source, HubSource)
     assert source.splits["validation"] == ("test",)
