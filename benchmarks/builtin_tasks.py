@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from kin import kin_found, tfidf_ranking
 
-from softprompt.tasks.generated import DEMO_SOURCES, DEMO_TARGETS, GENERATED, TASKS, rows_of
+from softprompt.tasks.generated import DEMO_SOURCES, DEMO_TARGETS, TASKS, rows_of
+from softprompt.tasks.generated.tasks import GENERATED
 
 GeneratedRow = Mapping[str, str]
 

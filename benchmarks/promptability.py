@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from softprompt.tasks.catalog import load_task
-from softprompt.tasks.generated import GENERATED
+from softprompt.tasks.generated.tasks import GENERATED
 
 Row = tuple[str, str]
 FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -31,7 +31,8 @@ from softprompt.library.record import PromptRecord, default_name
 from softprompt.library.released import FOLDER, FOLDERS
 from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task
-from softprompt.tasks.generated import DEMO_SOURCES, GENERATED
+from softprompt.tasks.generated import DEMO_SOURCES
+from softprompt.tasks.generated.tasks import GENERATED
 from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import for_backbone
 from softprompt.training.data import TaskData, task_data

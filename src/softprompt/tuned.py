@@ -69,13 +69,19 @@ class TunedPrompt(PromptRecord):
             >>> prompt.to_peft("films-peft").name
             'films-peft'
         """
-        with tempfile.TemporaryDirectory() as place:
-            return Library(place).add(self).to_peft(folder, replace=replace)
+        from softprompt.library.formats.peft import write_peft
+
+        write_peft(
+            folder, self.prompt, backbone_name=self.backbone_name, backbone_kind=self.backbone_kind, replace=replace
+        )
+        return Path(folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = True, message: str = "", api: Any = None) -> str:
         """Upload it with its card and manifest as a Hub repository of its own; returns the commit."""
+        from softprompt.library.formats.hub import push_prompt
+
         with tempfile.TemporaryDirectory() as place:
-            return Library(place).add(self).push_to_hub(repo_id, private=private, message=message, api=api)
+            return push_prompt(Library(place).add(self), repo_id, private=private, message=message, api=api)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -64,7 +64,7 @@ def _weights(model):
 
 def _split():
     from softprompt.tasks.encoded import EncodedSplit, _Ragged
-    from softprompt.tasks.task import Example
+    from softprompt.tasks.example import Example
 
     rng = np.random.default_rng(3)
 

@@ -17,7 +17,7 @@ from tests.support.words import WordTask, examples
 
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split
-from softprompt.tasks.task import Split
+from softprompt.tasks.example import Split
 from softprompt.training.group import Group
 from softprompt.training.runs import Run
 from softprompt.training.settings import TrainSettings

@@ -17,7 +17,8 @@ from generated_tasks.draw import Draw, Frames, GeneratedRow, is_held_out, rows
 from generated_tasks.makers import MAKERS
 from generated_tasks.scenes import APART, NARROWER, WIDER, scene
 from generated_tasks.word_order import _order, _swap
-from softprompt.tasks.generated import FOLDER, GENERATED
+from softprompt.tasks.generated import FOLDER
+from softprompt.tasks.generated.tasks import GENERATED
 
 NAMES = sorted(MAKERS)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from softprompt.analysis.records import Cost, Floats, Point, Results, RunScore, StrategyScore
+from softprompt.analysis.records import Cost, Floats, Results, RunScore, StrategyScore, Validation
 
 SOURCES, TARGETS, SEEDS = tuple("abcdef"), ("x", "y", "z"), (0, 1)
 STEPS = 90
@@ -10,7 +10,9 @@ STEPS = 90
 
 def one(target: str, seed: int, pair: tuple[float, float], source: tuple[str, int] | None = None) -> RunScore:
     """A run with these scores on the halves, and a curve that rises to the first."""
-    curve = tuple(Point(step=step, score=pair[0] - (STEPS - step) / 10, loss=1.0) for step in range(10, STEPS + 1, 10))
+    curve = tuple(
+        Validation(step=step, score=pair[0] - (STEPS - step) / 10, loss=1.0) for step in range(10, STEPS + 1, 10)
+    )
     return RunScore(
         target=target, seed=seed, score=pair[1], source=source, halves=pair, steps=STEPS, curve=curve, seconds=9.0,
         train_tokens=900.0, validation_tokens=90.0,

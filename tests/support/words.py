@@ -9,7 +9,7 @@ import torch
 from tests.support.models import corpus
 
 from softprompt.prompts.stack import PromptStack
-from softprompt.tasks.task import Example
+from softprompt.tasks.example import Example
 from softprompt.training.loop import train_prompts
 from softprompt.training.runs import Run
 from softprompt.training.settings import TrainSettings

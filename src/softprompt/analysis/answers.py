@@ -24,7 +24,8 @@ from softprompt.study.ledger import Ledger
 from softprompt.study.settings import Study
 
 if TYPE_CHECKING:
-    from softprompt.tasks.task import Example, Task
+    from softprompt.tasks.example import Example
+    from softprompt.tasks.task import Task
 
 Ints = NDArray[np.int64]
 RunId = tuple[str, PromptId | None, int]

@@ -227,7 +227,7 @@ def restricted(results: Results, sources: Sequence[str], targets: Sequence[str])
 
 def categories_of(name: str, study: Study | None = None) -> frozenset[str]:
     """Categories of a task, or of all tasks of a mixture; empty where one is not known (generated and users' tasks)."""
-    from softprompt.tasks.catalog import ALIASES, DECLARATIONS
+    from softprompt.tasks.forms import ALIASES, DECLARATIONS
 
     tasks = study.tasks_of(name) if study is not None else MIXTURES[name].tasks if name in MIXTURES else (name,)
     found = [DECLARATIONS.get(ALIASES.get(task, task)) for task in tasks]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from softprompt.analysis.records import Cost, Point, PromptId, RunScore
+from softprompt.analysis.records import Cost, PromptId, RunScore, Validation
 from softprompt.methods.spot.predictor_names import tuning_steps
 from softprompt.study.grid import MODEL_KINDS, Grid, StudyCell
 from softprompt.study.ledger import Ledger, Record
@@ -22,10 +22,10 @@ TRAINING_FACTOR = 2
 MODEL_TRAINING_FACTOR = 3
 
 
-def curve_of(result: Mapping[str, Any]) -> tuple[Point, ...]:
+def curve_of(result: Mapping[str, Any]) -> tuple[Validation, ...]:
     """The validations of a training; empty where the ledger has none."""
     return tuple(
-        Point(step=int(row["step"]), score=float(row["score"]), loss=_finite(row["loss"]))
+        Validation(step=int(row["step"]), score=float(row["score"]), loss=_finite(row["loss"]))
         for row in result.get("curve", ())
     )
 

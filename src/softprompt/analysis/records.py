@@ -50,7 +50,7 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
+class Validation:
     """One validation of a training.
 
     Attributes:
@@ -90,7 +90,7 @@ class RunScore:
     seconds: float = 0.0
     steps: int = 0
     diverged: bool = False
-    curve: tuple[Point, ...] = ()
+    curve: tuple[Validation, ...] = ()
     train_tokens: float = 0.0
     validation_tokens: float = 0.0
 

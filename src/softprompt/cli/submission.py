@@ -52,7 +52,7 @@ def write(
     from softprompt.inference.evaluate import EvalJob, answers, canonical_text
     from softprompt.prompts.stack import PromptStack
     from softprompt.tasks.encoded import answer_room, encode_split, input_room
-    from softprompt.tasks.submission import GLUE, SUPERGLUE, Answers, write_submission
+    from softprompt.tasks.submission import GLUE, SUPERGLUE, TaskPredictions, write_submission
     from softprompt.tasks.tuned import as_tuned
 
     chosen = _benchmark(benchmark)
@@ -75,7 +75,7 @@ def write(
         found = answers(model, stack, jobs, max_target_tokens=most, progress=progress)
     canonical = canonical_text(model)
     given = [
-        Answers(
+        TaskPredictions(
             task=t.name, labels=t.labels, examples=s.examples, predictions=[text for text, _ in e], canonical=canonical
         )
         for t, s, e in zip(tasks, splits, found, strict=True)

@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Reply:
     """Its answer.
 
     Attributes:
@@ -191,11 +191,11 @@ class Prepared:
         """Prompt and text."""
         return self.length + len(self.ids)
 
-    def answer(self, text: str, tokens: int) -> Answer:
+    def answer(self, text: str, tokens: int) -> Reply:
         """The answer with this text, which took so many positions behind prompt and text."""
         label_of = self.served.label_of if self.served is not None else None
         label = label_of(text) if label_of is not None else None
-        return Answer(text=text, prompt=self.request.prompt, tokens=self.positions + tokens, label=label)
+        return Reply(text=text, prompt=self.request.prompt, tokens=self.positions + tokens, label=label)
 
 
 class Engine:
@@ -314,10 +314,10 @@ class Engine:
         lengths = np.asarray([row.positions + (row.depth if row.scored else 0) for row in rows])
         return [[rows[i] for i in part] for part in length_batches(lengths, 0, self.batch_tokens)]
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """Answers in the order of the requests; see ``prepare`` for what is refused."""
         rows = [self.prepare(request) for request in requests]
-        found: dict[int, Answer] = {}
+        found: dict[int, Reply] = {}
         for part in self.parts([row for row in rows if row.scored]):
             for row, scores in zip(part, self.label_scores(part), strict=True):
                 found[id(row)] = self.most_probable(row, scores)
@@ -330,7 +330,7 @@ class Engine:
                     found[id(row)] = row.answer(text, len(ids))
         return [found[id(row)] for row in rows]
 
-    def most_probable(self, row: Prepared, scores: Tensor) -> Answer:
+    def most_probable(self, row: Prepared, scores: Tensor) -> Reply:
         """The answer where labels were scored."""
         assert row.served is not None
         return row.answer(row.served.texts[int(scores.argmax())], row.depth)

@@ -21,32 +21,32 @@ from typing import Any
 from softprompt.errors import SoftpromptError, printable
 from softprompt.inference import schemas as s
 from softprompt.inference.catalogue import Catalogue
-from softprompt.inference.engine import Answer, Engine, Prepared
+from softprompt.inference.engine import Engine, Prepared, Reply
 from softprompt.inference.guard import Guard, Limits, Refused
 from softprompt.inference.site import Site, refused_of
 
 PAGE = Path(__file__).parent / "explorer.html"
 
 
-def used(rows: Sequence[Prepared], answers: Sequence[Answer]) -> s.Usage:
+def used(rows: Sequence[Prepared], answers: Sequence[Reply]) -> s.Usage:
     """Tokens of some answers; of scored labels the chosen one's."""
     given = sum(row.positions for row in rows)
     written = sum(_written(row, answer) for row, answer in zip(rows, answers, strict=True))
     return s.Usage(prompt_tokens=given, completion_tokens=written, total_tokens=given + written)
 
 
-def _written(row: Prepared, answer: Answer) -> int:
+def _written(row: Prepared, answer: Reply) -> int:
     if row.scored and row.served is not None:
         return len(row.served.candidates[list(row.served.texts).index(answer.text)])
     return answer.tokens - row.positions
 
 
-def _reason(row: Prepared, answer: Answer) -> Any:
+def _reason(row: Prepared, answer: Reply) -> Any:
     closed = row.served is not None and bool(row.served.candidates)
     return "stop" if closed or answer.tokens - row.positions < row.depth else "length"
 
 
-def _choice(row: Prepared, answer: Answer, index: int) -> s.CompletionChoice:
+def _choice(row: Prepared, answer: Reply, index: int) -> s.CompletionChoice:
     return s.CompletionChoice(index=index, text=answer.text, label=answer.label, finish_reason=_reason(row, answer))
 
 

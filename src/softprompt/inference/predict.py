@@ -12,9 +12,10 @@ from softprompt.inference.evaluate import EvalJob, Scoring, answers, canonical_t
 from softprompt.inference.probabilities import label_probabilities
 from softprompt.prompts.prompter import Prompter
 from softprompt.tasks.encoded import answer_room, encode_split, input_room
+from softprompt.tasks.example import Example, Split
 from softprompt.tasks.rows import UNKNOWN_TARGET
 from softprompt.tasks.sources import MemorySource
-from softprompt.tasks.task import Example, Split, Task
+from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import Input, Kept, reader, wording_of
 from softprompt.tasks.wording import Wording
 

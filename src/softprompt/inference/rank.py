@@ -13,8 +13,8 @@ from softprompt.backbones.base import Backbone
 from softprompt.errors import SoftpromptError
 from softprompt.inference.engine import Engine, Prepared, Request, Served
 from softprompt.inference.schemas import Ranked, Ranking
+from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import for_backbone
-from softprompt.tasks.user import from_rows
 
 
 def rank(
@@ -60,7 +60,7 @@ def _worded(
 ) -> tuple[list[str], list[int], list[str]]:
     """Inputs, each row's label as a number, and the labels' words."""
     task = for_backbone(
-        from_rows(list(rows), validation=list(rows), text=text, label=label, kind="classification"), backbone.kind
+        Task.from_rows(list(rows), validation=list(rows), text=text, label=label, kind="classification"), backbone.kind
     )
     examples = task.split("train").examples
     words = list(task.labels or sorted({example.targets for example in examples}))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from softprompt.backbones.base import Decoding
 from softprompt.errors import SoftpromptError
-from softprompt.inference.engine import Answer, Engine, Prepared
+from softprompt.inference.engine import Engine, Prepared, Reply
 
 
 class QueueFull(SoftpromptError):
@@ -42,7 +42,7 @@ class Job:
         row: what to answer; None for work in slices.
         slices: does a slice at each step and returns its result at the end.
         scores: whether the probabilities of the labels are wanted too.
-        done: called once with the result: an Answer, (Answer, scores), what the slices gave, or an exception.
+        done: called once with the result: a Reply, (Reply, scores), what the slices gave, or an exception.
         piece: called with the text so far whenever there is more of it; None where nobody reads along.
         deadline: `time.monotonic` seconds at which it is given up.
         cancelled: set by whoever does not want it any more.
@@ -282,7 +282,7 @@ class Scheduler:
             self._slow.remove(job)
             self._finish(job, error)
 
-    def _finish(self, job: Job, result: Answer | tuple[Answer, list[float]] | BaseException | Any) -> None:
+    def _finish(self, job: Job, result: Reply | tuple[Reply, list[float]] | BaseException | Any) -> None:
         took = time.monotonic() - job.submitted
         self._per_job_s += 0.02 * (took / max(1, self.waiting + len(self._active)) - self._per_job_s)
         if not job.cancelled:

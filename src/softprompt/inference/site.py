@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from softprompt.errors import SoftpromptError, UnknownNameError, UsageError, printable
 from softprompt.inference import schemas as s
 from softprompt.inference.catalogue import Catalogue
-from softprompt.inference.engine import Answer, Engine, Prepared, Request
+from softprompt.inference.engine import Engine, Prepared, Reply, Request
 from softprompt.inference.guard import Limits, Refused
 from softprompt.inference.metrics import Metrics
 from softprompt.inference.rank import rank
@@ -114,7 +114,7 @@ class Site:
         raise Refused(404, "model_not_found", str(error))
 
     async def answers(self, rows: Sequence[Prepared], *, scores: bool = False) -> list[Any]:
-        """An Answer a row, or (Answer, scores); gives the work up where the caller is cancelled."""
+        """A Reply a row, or (Reply, scores); gives the work up where the caller is cancelled."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in rows]
         deadline = time.monotonic() + self.limits.request_s
@@ -151,7 +151,7 @@ class Site:
         except QueueFull as error:
             raise self._full(error) from None
 
-    async def pieces(self, row: Prepared) -> AsyncIterator[str | Answer]:
+    async def pieces(self, row: Prepared) -> AsyncIterator[str | Reply]:
         """What is new of an answer, again and again, and then the Answer."""
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Any] = asyncio.Queue()
@@ -164,16 +164,16 @@ class Site:
                 found = await queue.get()
                 if isinstance(found, BaseException):
                     raise found
-                text = found.text if isinstance(found, Answer) else found
+                text = found.text if isinstance(found, Reply) else found
                 # A sign of several tokens ends in a replacement character until it is whole.
                 if (
                     text.startswith(told)
                     and len(text) > len(told)
-                    and (not text.endswith("\ufffd") or isinstance(found, Answer))
+                    and (not text.endswith("\ufffd") or isinstance(found, Reply))
                 ):
                     yield text[len(told) :]
                     told = text
-                if isinstance(found, Answer):
+                if isinstance(found, Reply):
                     yield found
                     return
         finally:

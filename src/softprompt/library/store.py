@@ -110,34 +110,6 @@ class StoredPrompt:
         check_backbone(self.manifest, backbone)
         return self.manifest.verified
 
-    def to_peft(self, folder: str | Path, *, replace: bool = False) -> Path:
-        """Write the bare PEFT adapter, for ``PeftModel.from_pretrained(model, folder)``; returns the folder.
-
-        Raises:
-            UsageError: the folder exists and ``replace`` is False.
-            CorruptArtifactError: the prompt is not what was written.
-        """
-        from softprompt.library.formats.peft import write_peft
-
-        prompt_PH, facts = self.prompt(), self.manifest
-        write_peft(
-            folder,
-            prompt_PH,
-            backbone_name=facts.backbone_name,
-            backbone_kind=facts.backbone_kind,
-            replace=replace,
-        )
-        return Path(folder)
-
-    def push_to_hub(self, repo_id: str, *, private: bool = True, message: str = "", api: Any = None) -> str:
-        """Upload this prompt as a Hub repository of its own, card and manifest included; returns the commit.
-
-        See `softprompt.library.formats.hub.push_prompt`.
-        """
-        from softprompt.library.formats.hub import push_prompt
-
-        return push_prompt(self, repo_id, private=private, message=message, api=api)
-
     def files(self) -> dict[str, bytes]:
         """All files of its folder, each compared with its digest, the manifest last.
 

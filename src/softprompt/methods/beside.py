@@ -18,7 +18,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import EvalJob, canonical_text, evaluate
 from softprompt.methods.few_shot import Count, DesignSettings, FewShotPrompt, draw_examples
 from softprompt.prompts.stack import PromptStack
-from softprompt.tasks.task import Example
+from softprompt.tasks.example import Example
 from softprompt.training.data import TaskData
 from softprompt.training.settings import TrainSettings
 from softprompt.training.stream import keyed_rng

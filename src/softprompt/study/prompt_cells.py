@@ -147,12 +147,14 @@ def _ranking(making: Making, cell: StudyCell) -> list[tuple[float, int]]:
 
 
 def _average(making: Making, cell: StudyCell) -> Tensor:
-    from softprompt.methods.spot.strategies import Ranked, weighted_average
+    from softprompt.methods.spot.strategies import RankedSource, weighted_average
 
     spec = cell.spec
     keys = {f"{task}.{seed}": key for (task, seed), key in zip(spec["names"], spec["sources"], strict=True)}
     names = list(keys)
-    ranking = [Ranked(name=names[i], task=str(spec["names"][i][0]), similarity=s) for s, i in _ranking(making, cell)]
+    ranking = [
+        RankedSource(name=names[i], task=str(spec["names"][i][0]), similarity=s) for s, i in _ranking(making, cell)
+    ]
     start = weighted_average(ranking, int(spec["k"]), lambda name: making.prompt_of("source", keys[name], cell.name))
     return start.prompt_PH
 

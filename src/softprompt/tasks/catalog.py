@@ -10,58 +10,29 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.tasks.columns import Asked, as_names
-from softprompt.tasks.declarations import DECLARED, PINS, Declared
-from softprompt.tasks.natural import NATURAL, natural_form, with_made_columns
+from softprompt.tasks.declaration import Declared
+from softprompt.tasks.declarations import PINS
+from softprompt.tasks.forms import DECLARATIONS, canonical_name, t5_form
+from softprompt.tasks.generated.tasks import GENERATED
+from softprompt.tasks.natural import NATURAL, natural_form
 from softprompt.tasks.readers import format_of
-from softprompt.tasks.rows import Row, RowSource
+from softprompt.tasks.rows import RowSource
 from softprompt.tasks.sources import FileSource, HubSource, MissingSource
-from softprompt.tasks.task import Task, Worded
-from softprompt.tasks.wording import Wording, worded
+from softprompt.tasks.task import Task
+from softprompt.tasks.wording import Worded, Wording
 
 DATA_VARIABLE = "SOFTPROMPT_DATA"
 """Environment variable that names a data folder where none is given."""
 
-ALIASES: Mapping[str, str] = {
-    "yelp2": "yelp_polarity",
-    "yelp_2": "yelp_polarity",
-    "yelp": "yelp_polarity",
-    "sst_2": "sst2",
-    "sts_b": "stsb",
-    "docnli": "doc_nli",
-    "goemotions": "go_emotions",
-    "cosmosqa": "cosmos_qa",
-    "cnn_dm": "cnn_dailymail",
-    "wikilingua": "wiki_lingua",
-    "multinews": "multi_news",
-    "socialiqa": "social_i_qa",
-    "social_iqa": "social_i_qa",
-    "newsqa": "mrqa_news_qa",
-    "triviaqa": "mrqa_trivia_qa",
-    "searchqa": "mrqa_search_qa",
-    "hotpotqa": "mrqa_hotpot_qa",
-    "naturalquestions": "mrqa_natural_questions",
-    "art": "alpha_nli",
-}
-
-DECLARATIONS: Mapping[str, Declared] = {declared.name: declared for declared in DECLARED}
-
 
 def generated() -> Mapping[str, Callable[[], Task]]:
     """The built-in generated tasks: name -> a function that makes the task."""
-    try:
-        package = import_module("softprompt.tasks.generated")
-    except ImportError:
-        return {}
-    made: Mapping[str, Callable[[], Task]] = getattr(package, "GENERATED", {})
-    return made
+    return GENERATED
 
 
 def task_names() -> list[str]:
@@ -119,7 +90,7 @@ def load_task(
         from softprompt.tasks.user import load_user_task
 
         return load_user_task(Path(name), asked).with_skip_bad(skip_bad)
-    known = _canonical_name(name)
+    known = canonical_name(name)
     if asked and known in {*DECLARATIONS, *generated()}:
         raise UsageError(
             f"task {known!r} has columns of its own; --text-column, --label-column and --kind are for your files."
@@ -160,11 +131,7 @@ def make(declared: Declared, source: RowSource, *, prefix: bool = True) -> Task:
     )
 
 
-def _t5(declared: Declared, prefix: bool, **changes: Any) -> Worded:
-    word = declared.name if declared.prefix is None else declared.prefix
-    settings: dict[str, Any] = {**declared.settings, **changes, "prefix": word if prefix and word else None}
-    if declared.labels is not None and declared.takes_labels:
-        settings["labels"] = declared.labels
+def _t5(declared: Declared, prefix: bool) -> Worded:
     wording = Wording(
         task=declared.name,
         form="t5",
@@ -175,14 +142,13 @@ def _t5(declared: Declared, prefix: bool, **changes: Any) -> Worded:
         instruction=NATURAL[declared.name].instruction,
         prefix=prefix,
     )
-    return Worded(
-        form=partial(declared.form, **settings), wording=wording, labels=declared.classes, metrics=declared.metrics
-    )
+    form = t5_form(declared, prefix=prefix)
+    return Worded(form=form, wording=wording, labels=declared.classes, metrics=declared.metrics)
 
 
 def _natural(declared: Declared) -> Worded:
     natural = NATURAL[declared.name]
-    base = _t5(declared, False, **natural.settings).form
+    base = t5_form(declared, prefix=False, **natural.settings)
     labels = natural.labels if natural.by_label else declared.classes
     metrics = natural.metrics or declared.metrics
     wording = Wording(
@@ -202,48 +168,10 @@ def _natural(declared: Declared) -> Worded:
 
 def known_wording(name: str) -> Wording | None:
     """The papers' wording of a task known here by its name; None for any other."""
-    known = _canonical_name(name)
+    known = canonical_name(name)
     if known in DECLARATIONS:
         return _t5(DECLARATIONS[known], True).wording
     return generated()[known]().wording if known in generated() else None
-
-
-def worded_inputs(wording: Wording, row: Row) -> str | None:
-    """What the form of a task known here makes of a row without its answer; None where the wording is no such form.
-
-    A prompt's own template counts before the table's: what a task of the catalogue is worded as may change later.
-    """
-    if wording.form not in ("t5", "natural"):
-        return None
-    known = _canonical_name(wording.task)
-    values = {name: value for name, value in row.values.items() if name != wording.label_column}
-    if known in DECLARATIONS:
-        of = DECLARATIONS[known]
-        renamed = {of.rename.get(name, name): value for name, value in values.items()}
-        row = replace(row, values={name: v for name, v in renamed.items() if name != of.label_column})
-        if wording.form == "natural":
-            if wording.template is None:
-                return None
-            base = _t5(of, False, **NATURAL[known].settings).form
-            return worded(wording.template, with_made_columns(row, of.form, base))
-        made = _t5(of, wording.prefix).form(row)
-    elif known in generated() and wording.form == "t5":
-        made = generated()[known]().form(replace(row, values=values))
-    else:
-        return None
-    if not made:
-        raise row.error(f"task {known!r} makes no input of this row.")
-    return made[0].inputs
-
-
-def _canonical_name(name: str) -> str:
-    folded = name.lower().replace("-", "_")
-    known = {*DECLARATIONS, *generated()}
-    if name in known:
-        return name
-    if folded in known:
-        return folded
-    return ALIASES.get(folded, name)
 
 
 def _names_a_data_set(name: str) -> bool:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import DataError, SoftpromptError, UsageError
 from softprompt.tasks.encoded import check_labels
+from softprompt.tasks.example import Example, Split
 from softprompt.tasks.rows import UNKNOWN_TARGET
 from softprompt.tasks.show import published_sizes
-from softprompt.tasks.task import Example, Split, Task
+from softprompt.tasks.task import Task
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from softprompt.errors import UsageError
+from softprompt.tasks.example import Example
 from softprompt.tasks.metrics import Canonical, canonical_labels, class_index
 from softprompt.tasks.rows import UNKNOWN_TARGET
-from softprompt.tasks.task import Example, Task
+from softprompt.tasks.task import Task
 
 OTHER = "(other)"
 """The column of answers that are no label."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softprompt.errors import UsageError
-from softprompt.tasks.task import Split
+from softprompt.tasks.example import Split
 
 SHINGLE = 3
 """Words in a shingle."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softprompt.errors import SoftpromptError, UsageError
-from softprompt.tasks.task import Example, Split
+from softprompt.tasks.example import Example, Split
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone

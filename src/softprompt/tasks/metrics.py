@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softprompt.errors import SoftpromptError, UnknownNameError, UsageError
+from softprompt.tasks.example import Example
 from softprompt.tasks.rows import UNKNOWN_TARGET
-from softprompt.tasks.task import Example
 
 Canonical = Callable[[str], str]
 Answers = Sequence[tuple[str, Example]]

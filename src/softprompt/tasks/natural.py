@@ -14,8 +14,7 @@ from typing import Any
 
 from softprompt.tasks import preprocessors
 from softprompt.tasks.rows import UNKNOWN_TARGET, Form, Formed, Row
-from softprompt.tasks.template import escaped
-from softprompt.tasks.wording import worded
+from softprompt.tasks.template import escaped, worded
 
 LETTERS = ("A", "B", "C", "D", "E", "F", "G", "H")
 

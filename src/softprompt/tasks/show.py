@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from softprompt.errors import DataError
-from softprompt.tasks.catalog import DECLARATIONS, generated, task_names
+from softprompt.tasks.catalog import generated, task_names
+from softprompt.tasks.forms import DECLARATIONS
 from softprompt.tasks.mixture import MIXTURES
 from softprompt.tasks.rows import BadRows
 from softprompt.tasks.task import Task

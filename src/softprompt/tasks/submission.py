@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.tasks.example import Example
 from softprompt.tasks.metrics import canonical_labels, class_index, says_referent
-from softprompt.tasks.task import Example
 
 Benchmark = Literal["glue", "superglue"]
 
@@ -73,7 +73,7 @@ _BENCHMARKS: Mapping[str, Mapping[str, File]] = {"glue": GLUE, "superglue": SUPE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class TaskPredictions:
     """A task's predictions for a submission.
 
     Attributes:
@@ -92,7 +92,7 @@ class Answers:
 
 
 def write_submission(
-    target: Path, benchmark: Benchmark, answers: Sequence[Answers], *, complete: bool = True
+    target: Path, benchmark: Benchmark, answers: Sequence[TaskPredictions], *, complete: bool = True
 ) -> dict[str, dict[str, int]]:
     """Write a submission folder, and the zip to upload beside it (``<target>.zip``).
 
@@ -138,7 +138,7 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _lines(file: File, answers: Answers, benchmark: Benchmark) -> tuple[list[str], int]:
+def _lines(file: File, answers: TaskPredictions, benchmark: Benchmark) -> tuple[list[str], int]:
     if len(answers.predictions) != len(answers.examples):
         raise UsageError(
             f"{file.name}: {len(answers.predictions)} predictions for {len(answers.examples)} examples; give one for each."
@@ -157,7 +157,7 @@ def _lines(file: File, answers: Answers, benchmark: Benchmark) -> tuple[list[str
     return [json.dumps({"idx": i, "label": value}, ensure_ascii=False) for i, value in ordered], invalid
 
 
-def _values(file: File, answers: Answers) -> tuple[list[Any], int]:
+def _values(file: File, answers: TaskPredictions) -> tuple[list[Any], int]:
     """What is written for each example, and how many answers were no label."""
 
     def same(text: str) -> str:

@@ -11,89 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.tasks.example import Example, Split
+from softprompt.tasks.metrics import GROUPED, group_of, score
 from softprompt.tasks.rows import UNKNOWN_TARGET, BadRows, Form, Formed, Row, RowSource
-
-if TYPE_CHECKING:
-    from softprompt.tasks.wording import Wording
+from softprompt.tasks.tables import fields_of_rows
+from softprompt.tasks.wording import Worded, Wording
 
 SPLITS = ("train", "validation", "test")
 FORMS = ("t5", "natural")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """One text-to-text pair.
-
-    Attributes:
-        key: stable identity ``task/split/row`` (``.k`` is added to the k-th pair of a row that makes several).
-        inputs: what the backbone reads, trimmed.
-        targets: what it should write, trimmed; ``<unk>`` where the gold label is missing.
-        extra: what metrics and submissions need: ``label`` (index or None), ``answers``, ``group``, ``idx``, ...
-    """
-
-    key: str
-    inputs: str
-    targets: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """The examples of a split.
-
-    Attributes:
-        name: ``train``, ``validation`` or ``test``.
-        examples: in the source's order.
-        fingerprint: sha256 (hex) of the examples' content; the same texts give the same fingerprint wherever they lie.
-        skipped: bad rows left out on request.
-        unlabelled: training rows left out because they have no answer to learn.
-    """
-
-    name: str
-    examples: Sequence[Example]
-    fingerprint: str
-    skipped: int = 0
-    unlabelled: int = 0
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    @classmethod
-    def of(cls, name: str, examples: Sequence[Example], *, skipped: int = 0, unlabelled: int = 0) -> Split:
-        """A split with the fingerprint computed."""
-        made = fingerprint(examples)
-        return cls(name=name, examples=tuple(examples), fingerprint=made, skipped=skipped, unlabelled=unlabelled)
-
-
-def fingerprint(examples: Iterable[Example]) -> str:
-    """sha256 (hex) over inputs, targets and extra of the examples, in order."""
-    digest = hashlib.sha256()
-    for example in examples:
-        content = [example.inputs, example.targets, dict(example.extra)]
-        encoded = json.dumps(content, ensure_ascii=False, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little"))
-        digest.update(encoded)
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Worded:
-    """One way in which a task's rows become text.
-
-    Attributes:
-        form: the preprocessor from row to text.
-        wording: the record of it that prompts keep.
-        labels: what the backbone writes for each label, in index order; None for free text.
-        metrics: names of metrics; those of the task where empty.
-    """
-
-    form: Form
-    wording: Wording
-    labels: tuple[str, ...] | None
-    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +130,8 @@ class Task:
             <Task films: 2 labels, accuracy>
             >>> target = sp.Task.from_rows(rows, validation=rows[:4], text="text", label="label", name="hotels")
         """
-        from softprompt.tasks.user import from_rows
-
-        return from_rows(data, text=text, label=label, validation=validation, name=name, kind=kind, labels=labels)
+        said = {"text": text, "label": label, "validation": validation, "name": name, "kind": kind, "labels": labels}
+        return cls(**fields_of_rows(data, **said))
 
     def split(self, name: str, *, max_rows: int | None = None, seed: int = 0) -> Split:
         """Read and form a split.
@@ -256,8 +183,6 @@ class Task:
 
     def _judged_in_groups(self, rows: Sequence[Row]) -> bool:
         """Whether a metric judges groups of examples together, and rows say which; the first usable row tells."""
-        from softprompt.tasks.metrics import GROUPED
-
         if not GROUPED & set(self.metrics):
             return False
         for row in rows:
@@ -280,8 +205,6 @@ class Task:
 
     def groups(self, examples: Sequence[Example]) -> list[str]:
         """For each example what it is judged together with; the metrics of a subset need whole groups."""
-        from softprompt.tasks.metrics import group_of
-
         return [group_of(self.metrics, example) for example in examples]
 
     def _whole_groups(self, examples: list[Example], most: int, seed: int) -> list[Example]:
@@ -355,8 +278,6 @@ class Task:
         Raises:
             UsageError: where counts differ, nothing has a gold label, or ``canonical`` makes two labels equal.
         """
-        from softprompt.tasks.metrics import score
-
         return score(self.metrics, self.labels, predictions, examples, canonical)
 
     def judge_of(self, example: Example) -> Task:

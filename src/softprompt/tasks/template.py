@@ -13,6 +13,7 @@ from string import Formatter
 from typing import Any
 
 from softprompt.errors import UsageError
+from softprompt.tasks.rows import Row
 
 _INSIDE = re.compile(r"(.+)\[([^\[\]]+)\]")
 
@@ -82,3 +83,23 @@ def escaped(text: str) -> str:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def worded(template: str, row: Row) -> str:
+    """A template filled from a row.
+
+    Raises:
+        DataError: a column is missing or holds no text.
+    """
+    return fill(template, lambda place: _text(row, place))
+
+
+def _text(row: Row, place: str) -> str:
+    try:
+        value = value_at(row.values, place)
+    except KeyError:
+        value = row.get(column_of(place))
+        raise row.error(f"column {column_of(place)!r} holds nothing at {place!r}.") from None
+    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
+        return ", ".join(value)
+    return Row(values={place: value}, line=row.line, where=row.where).text(place)

@@ -11,7 +11,8 @@ from softprompt.errors import UsageError
 from softprompt.tasks.chat import Chat, conversation, with_chat
 from softprompt.tasks.rows import Form, Formed, Row
 from softprompt.tasks.task import Task
-from softprompt.tasks.wording import Wording, worded
+from softprompt.tasks.template import worded
+from softprompt.tasks.wording import Wording
 
 Input = Mapping[str, Any] | str
 """A row, or the text of the only column."""

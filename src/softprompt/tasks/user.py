@@ -14,32 +14,26 @@ A file of code is run only where the user names it.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from softprompt.errors import DataError, UnknownNameError, UsageError
-from softprompt.tasks.columns import ID_COLUMNS, METRICS_OF, Asked, Columns, as_names, find_columns, formed
-from softprompt.tasks.memory import class_names, rows_by_split
-from softprompt.tasks.metrics import METRICS
-from softprompt.tasks.natural import generic
+from softprompt.tasks.columns import Asked, as_names
 from softprompt.tasks.readers import FORMATS, format_of
-from softprompt.tasks.rows import UNKNOWN_TARGET, BadRows, Form, Formed, Row, RowSource, is_missing
-from softprompt.tasks.sources import FileSource, HubSource, MemorySource
-from softprompt.tasks.task import Task, Worded
-from softprompt.tasks.template import column_of, escaped, places
-from softprompt.tasks.wording import Wording, worded
+from softprompt.tasks.rows import UNKNOWN_TARGET, Formed, Row, RowSource, is_missing
+from softprompt.tasks.sources import FileSource, HubSource
+from softprompt.tasks.tables import fields_of_table, task_fields
+from softprompt.tasks.task import Task
+from softprompt.tasks.template import column_of, places, worded
+from softprompt.tasks.wording import Wording
 
 NOTHING = Asked()
 
-HELD_OUT_NOTE = "No validation rows: a fifth of the rows, drawn by their inputs, stands in and is not trained on."
 MOST_TOML_BYTES = 64_000
 """A task.toml is a few lines; reading a huge one would take minutes."""
 
@@ -90,7 +84,7 @@ def load_user_task(path: Path, asked: Asked = NOTHING) -> Task:
     if (path / "task.toml").is_file():
         return _from_toml(path / "task.toml", asked)
     if path.is_dir():
-        return task_of_rows(path.resolve().name, FileSource(folder=path, stem=_stem(path)), asked)
+        return _table(path.resolve().name, FileSource(folder=path, stem=_stem(path)), asked)
     raise DataError(f"{path}: no such file or folder; give a csv, a folder with train.jsonl, a .toml or a .py file.")
 
 
@@ -113,28 +107,6 @@ def _stem(folder: Path) -> str:
     return next(iter(stems), "")
 
 
-def from_rows(
-    data: Any,
-    *,
-    text: str | Sequence[str] | None = None,
-    label: str | None = None,
-    validation: Any = None,
-    name: str = "rows",
-    kind: str | None = None,
-    labels: Sequence[str] | None = None,
-) -> Task:
-    """A task of rows in memory; see `Task.from_rows`."""
-    splits = rows_by_split(data, validation)
-    source = MemorySource(splits=splits, what=name)
-    words = tuple(labels) if labels is not None else class_names(data, label)
-    template = text if isinstance(text, str) and "{" in text and text not in (splits["train"][:1] or [{}])[0] else None
-    read = () if template is not None else as_names(text)
-    if template is not None:
-        read = tuple(dict.fromkeys(column_of(place) for place in places(template)))
-    asked = Asked(text=read, label=label, labels=words, kind=kind)
-    return task_of_rows(name, source, asked, template=template)
-
-
 def load_hub_task(address: str, asked: Asked = NOTHING) -> Task:
     """A classification data set of the Hugging Face hub as a task: ``owner/name`` or ``owner/name:config``.
 
@@ -144,7 +116,7 @@ def load_hub_task(address: str, asked: Asked = NOTHING) -> Task:
     repo, _, config = address.partition(":")
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", repo):
         raise UsageError(f"hub data set {repo!r} should be owner/name.")
-    return task_of_rows(repo.replace("/", "_"), HubSource(repo=repo, config=config or None), asked)
+    return _table(repo.replace("/", "_"), HubSource(repo=repo, config=config or None), asked)
 
 
 def task(
@@ -201,18 +173,24 @@ def _from_python(path: Path, wanted: str) -> Task:
         raise UsageError(f"{path}: has {len(found)} functions under @task ({names}); name one as {path}:function.")
     form = next(iter(found.values()))
     settings = form.__softprompt_task__
-    return _user_task(
-        settings["name"],
-        partial(_call, form=form, labels=settings["labels"] and tuple(settings["labels"])),
-        _files(path.parent, settings["data"]),
-        labels=settings["labels"],
-        metrics=settings["metrics"],
-        category=settings["category"],
-        licence=settings["licence"],
-        wording=Wording(
-            task=settings["name"], form="raw", labels=settings["labels"], metrics=settings["metrics"] or ()
-        ),
+    return Task(
+        **task_fields(
+            settings["name"],
+            partial(_call, form=form, labels=settings["labels"] and tuple(settings["labels"])),
+            _files(path.parent, settings["data"]),
+            labels=settings["labels"],
+            metrics=settings["metrics"],
+            category=settings["category"],
+            licence=settings["licence"],
+            wording=Wording(
+                task=settings["name"], form="raw", labels=settings["labels"], metrics=settings["metrics"] or ()
+            ),
+        )
     )
+
+
+def _table(name: str, source: RowSource, asked: Asked, **more: Any) -> Task:
+    return Task(**fields_of_table(name, source, asked, **more))
 
 
 def _call(row: Row, *, form: UserForm, labels: tuple[str, ...] | None) -> list[Formed]:
@@ -253,7 +231,7 @@ def _from_toml(path: Path, asked: Asked) -> Task:
             labels=labels and tuple(labels),
             kind=asked.kind or settings.get("kind"),
         )
-        return task_of_rows(name, source, said, **_said(settings))
+        return _table(name, source, said, **_said(settings))
     _nothing_asked(asked, str(path))
     targets = settings.get("targets", "{" + settings.get("label", "label") + "}")
     named = places(targets)
@@ -268,7 +246,7 @@ def _from_toml(path: Path, asked: Asked) -> Task:
         metrics=settings.get("metrics") or (),
     )
     made = {"metrics": settings.get("metrics"), "id_column": settings.get("id"), "wording": wording, **_said(settings)}
-    return _user_task(name, form, source, labels=labels, **made)
+    return Task(**task_fields(name, form, source, labels=labels, **made))
 
 
 def _said(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -349,79 +327,6 @@ def _template(row: Row, *, inputs: str, targets: str, labels: tuple[str, ...] | 
     return [_formed(row, text, target, labels)]
 
 
-def _user_task(
-    name: str,
-    form: Form,
-    source: RowSource,
-    *,
-    labels: Sequence[str] | None,
-    metrics: Sequence[str] | None = None,
-    category: str = "user",
-    licence: str = "unstated",
-    note: str = "",
-    id_column: str | None = None,
-    wording: Wording | None = None,
-    wordings: Mapping[str, Worded] | None = None,
-) -> Task:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UsageError(f"task name {name!r} should be letters, digits, '.', '_' and '-'; choose another name.")
-    if labels is not None and len(set(labels)) != len(labels):
-        raise UsageError(f"labels of task {name!r} repeat: {', '.join(labels)}; name each once.")
-    for metric in metrics or ():
-        if metric not in METRICS:
-            raise UnknownNameError("metric", metric, METRICS)
-    return Task(
-        name=name,
-        category=category,
-        labels=tuple(labels) if labels is not None else None,
-        metrics=tuple(metrics or (("accuracy",) if labels is not None else ("exact_text",))),
-        source=source,
-        form=form,
-        licence=licence,
-        note=note,
-        id_column=id_column,
-        wording=wording,
-        wordings=wordings or {},
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutSource:
-    """Training rows as training and validation: rows are held out by what is read of them, so equal inputs stay on one side.
-
-    Attributes:
-        source: gives all rows as its training split.
-        inputs: what is read of a row.
-        share: one input in this many is held out.
-    """
-
-    source: RowSource
-    inputs: Callable[[Row], str]
-    share: int = 5
-
-    def rows(self, split: str, bad: BadRows) -> Iterator[Row]:
-        if split == "test":
-            raise DataError("there is one file of rows and no test split; use validation.")
-        rows = [(self._key(row), row) for row in self.source.rows("train", bad)]
-        keys = sorted({key for key, _ in rows})
-        held_out = {key for key in keys if key % self.share == 0} or set(keys[:1])
-        if len(held_out) == len(keys):
-            held_out.discard(keys[-1])  # a file of a few rows keeps at least one on each side
-        for key, row in rows:
-            if (key in held_out) == (split != "train"):
-                yield Row(values=row.values, line=row.line, where=row.where, train=split == "train")
-
-    def _key(self, row: Row) -> int:
-        try:
-            content = " ".join(self.inputs(row).split())
-        except DataError:  # a bad row: told where it is used
-            content = json.dumps(dict(row.values), sort_keys=True, default=str)
-        return int.from_bytes(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:8], "little")
-
-    def describe(self) -> dict[str, Any]:
-        return {**self.source.describe(), "held_out": f"1 in {self.share}"}
-
-
 def _from_file(path: Path, asked: Asked) -> Task:
     """The task of one file; the other splits are those named alike beside it."""
     if format_of(path) is None:
@@ -430,72 +335,6 @@ def _from_file(path: Path, asked: Asked) -> Task:
     if ".train." in path.name:
         beside = FileSource(folder=path.parent, stem=front)
         found = {split: file for split in ("validation", "test") if (file := beside.find(split)) is not None}
-        return task_of_rows(front, FileSource(folder=path.parent, files={"train": path, **found}), asked)
+        return _table(front, FileSource(folder=path.parent, files={"train": path, **found}), asked)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.name.split(".")[0]).strip("._-") or "task"
-    return task_of_rows(name, FileSource(folder=path.parent, files={"train": path}), asked)
-
-
-def task_of_rows(
-    name: str, source: RowSource, asked: Asked, *, template: str | None = None, note: str = "", **more: Any
-) -> Task:
-    """A task of columns alone: those of the inputs, and one of the answer (`softprompt.tasks.columns`).
-
-    Where there are no validation rows, a fifth of the training rows is held out.
-
-    Args:
-        name: of the task.
-        source: of its rows.
-        asked: what the user says of the columns.
-        template: of the inputs; ``column: text`` for every column where None.
-        note: what a user should know.
-        more: further arguments of `Task`.
-    """
-    found = find_columns(source.rows("train", BadRows()), asked)
-    labels = found.labels if found.kind == "classification" else None
-    said: dict[str, Any] = {
-        "task": name,
-        "form": "template",
-        "columns": found.inputs,
-        "label_column": found.label,
-        "labels": labels,
-        "metrics": METRICS_OF[found.kind],
-    }
-    plain = template or " ".join(f"{escaped(column)}: {{{column}}}" for column in found.inputs)
-    wordings = {
-        form: Worded(form=partial(_columns, template=text, columns=found), wording=wording, labels=labels)
-        for form, text in (("t5", plain), ("natural", template or generic(found.inputs, found.label)))
-        for wording in [Wording(template=text, **said)]
-    }
-    held_out = not has_split(source, "validation")
-    if held_out:
-        source = HeldOutSource(source=source, inputs=partial(_read, template=plain))
-    fields = source.describe().get("fields")
-    notes = [note, f"The fields are {fields}." if fields else "", found.note, HELD_OUT_NOTE if held_out else ""]
-    ids = [c for c in found.left_out if c.lower() in ID_COLUMNS]
-    return _user_task(
-        name,
-        wordings["t5"].form,
-        source,
-        labels=labels,
-        metrics=METRICS_OF[found.kind],
-        note=" ".join(part.strip() for part in notes if part),
-        id_column=ids[0] if ids else None,
-        wording=wordings["t5"].wording,
-        wordings=wordings,
-        **more,
-    )
-
-
-def has_split(source: RowSource, split: str) -> bool:
-    """Whether a source has a split, told without reading it; the hub is taken to have it."""
-    if isinstance(source, FileSource):
-        return source.find(split) is not None
-    return split in source.splits if isinstance(source, MemorySource) else True
-
-
-def _read(row: Row, *, template: str) -> str:
-    return worded(template, row)
-
-
-def _columns(row: Row, *, template: str, columns: Columns) -> list[Formed]:
-    return formed(row, worded(template, row), columns)
+    return _table(name, FileSource(folder=path.parent, files={"train": path}), asked)

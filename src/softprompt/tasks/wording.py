@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from softprompt.errors import CorruptArtifactError, UsageError
-from softprompt.tasks.rows import Row
-from softprompt.tasks.template import column_of, fill, parts, places, value_at
+from softprompt.tasks.forms import worded_inputs
+from softprompt.tasks.rows import Form, Row
+from softprompt.tasks.template import column_of, parts, places, worded
 
 FormName = Literal["t5", "natural", "template", "raw"]
 _LONGEST = {
@@ -110,9 +111,7 @@ class Wording:
         return self._worded(Row(values=row, line=1, where=f"input for task {self.task!r}", labelled=False)).strip()
 
     def _worded(self, row: Row) -> str:
-        from softprompt.tasks.catalog import worded_inputs  # the catalogue's tasks carry wordings themselves
-
-        made = worded_inputs(self, row)
+        made = worded_inputs(self, row) if self.form in ("t5", "natural") else None
         if made is not None:
             return made
         if self.template is None:
@@ -121,17 +120,6 @@ class Wording:
                 "give texts as they were worded then."
             )
         return worded(self.template, row)
-
-    def reader(self, tokenizer: Any) -> Callable[[Mapping[str, Any] | str], str]:
-        """`inputs`, put into the conversation where there is one.
-
-        Raises:
-            IncompatibleBackboneError: the tokenizer has another chat template.
-        """
-        from softprompt.tasks.chat import conversation
-
-        around = conversation(self.chat, tokenizer)
-        return lambda row: around(self.inputs(row))
 
     def label_of(self, answer: str, canonical: Callable[[str], str] = str) -> str | None:
         """The label's name that an answer stands for; None where it is no answer of the task or there are no labels.
@@ -177,21 +165,18 @@ def _schema() -> Any:
     return TypeAdapter(Wording)
 
 
-def worded(template: str, row: Row) -> str:
-    """A template filled from a row.
+@dataclass(frozen=True, kw_only=True)
+class Worded:
+    """One way in which a task's rows become text.
 
-    Raises:
-        DataError: a column is missing or holds no text.
+    Attributes:
+        form: the preprocessor from row to text.
+        wording: the record of it that prompts keep.
+        labels: what the backbone writes for each label, in index order; None for free text.
+        metrics: names of metrics; those of the task where empty.
     """
-    return fill(template, lambda place: _text(row, place))
 
-
-def _text(row: Row, place: str) -> str:
-    try:
-        value = value_at(row.values, place)
-    except KeyError:
-        value = row.get(column_of(place))
-        raise row.error(f"column {column_of(place)!r} holds nothing at {place!r}.") from None
-    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
-        return ", ".join(value)
-    return Row(values={place: value}, line=row.line, where=row.where).text(place)
+    form: Form
+    wording: Wording
+    labels: tuple[str, ...] | None
+    metrics: tuple[str, ...] = ()

@@ -10,7 +10,8 @@ from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob, answers, evaluate, scoring_of
 from softprompt.tasks.encoded import encode_split
-from softprompt.tasks.task import Example, Split, Task
+from softprompt.tasks.example import Example, Split
+from softprompt.tasks.task import Task
 from softprompt.training.recipes import recipe
 
 LABELS = ("yes", "no", "good film")

@@ -13,7 +13,8 @@ from tests.support.small_tasks import small_task
 from softprompt.errors import UsageError
 from softprompt.methods.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples, words_of
 from softprompt.methods.prompt_design import prompt_design
-from softprompt.tasks.task import Example, Split, Task
+from softprompt.tasks.example import Example, Split
+from softprompt.tasks.task import Task
 
 
 def examples(count: int = 6) -> list[Example]:

@@ -15,10 +15,10 @@ from softprompt.tasks.chat import Chat, with_chat
 from softprompt.tasks.check import check_task, gold_answers
 from softprompt.tasks.contamination import contamination, content
 from softprompt.tasks.declarations import DECLARED, PINS
+from softprompt.tasks.example import Example, Split
 from softprompt.tasks.metrics import METRICS
 from softprompt.tasks.show import describe, list_mixtures, list_tasks
 from softprompt.tasks.sources import HubSource, MemorySource
-from softprompt.tasks.task import Example, Split
 
 
 def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:

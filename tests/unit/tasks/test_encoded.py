@@ -12,7 +12,7 @@ from tests.support.models import tiny_backbone
 from softprompt.errors import UsageError
 from softprompt.tasks import encoded
 from softprompt.tasks.encoded import encode_split
-from softprompt.tasks.task import Example, Split
+from softprompt.tasks.example import Example, Split
 
 TEXTS = ["the cat", "", "a red house by the river and a green tree", "yes", "dog " * 30]
 

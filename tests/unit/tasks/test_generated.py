@@ -12,8 +12,9 @@ import pytest
 
 from softprompt.errors import DataError
 from softprompt.tasks.catalog import load_task, task_names
-from softprompt.tasks.generated import DECOYS, DEMO_SOURCES, DEMO_TARGETS, FAMILIES, GENERATED, KINSHIP, TASKS, rows_of
-from softprompt.tasks.task import Split
+from softprompt.tasks.example import Split
+from softprompt.tasks.generated import DECOYS, DEMO_SOURCES, DEMO_TARGETS, FAMILIES, KINSHIP, TASKS, rows_of
+from softprompt.tasks.generated.tasks import GENERATED
 
 NAMES = sorted(GENERATED)
 RECORDED = json.loads((Path(__file__).parent / "generated_fingerprints.json").read_text())

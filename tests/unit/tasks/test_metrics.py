@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.tasks.example import Example
 from softprompt.tasks.metrics import INVALID, normalize_answer, says_referent, score, word_f1
-from softprompt.tasks.task import Example
 
 CASES = range(20)
 

@@ -11,13 +11,13 @@ import pytest
 
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.tasks.catalog import declared, task_names
-from softprompt.tasks.submission import GLUE, SUPERGLUE, Answers, check_submission, write_submission
-from softprompt.tasks.task import Example
+from softprompt.tasks.example import Example
+from softprompt.tasks.submission import GLUE, SUPERGLUE, TaskPredictions, check_submission, write_submission
 
 
 def answers(
     task: str, predictions: list[str], *, idx: list[Any] | None = None, targets: list[str] | None = None
-) -> Answers:
+) -> TaskPredictions:
     rows = [
         Example(
             key=f"{task}/test/{i}",
@@ -27,10 +27,10 @@ def answers(
         )
         for i in range(len(predictions))
     ]
-    return Answers(task=task, labels=declared(task).labels, examples=rows, predictions=predictions)
+    return TaskPredictions(task=task, labels=declared(task).labels, examples=rows, predictions=predictions)
 
 
-def written(tmp_path: Path, one: Answers, benchmark: Any = "superglue") -> list[Any]:
+def written(tmp_path: Path, one: TaskPredictions, benchmark: Any = "superglue") -> list[Any]:
     write_submission(tmp_path / "out", benchmark, [one], complete=False)
     [file] = list((tmp_path / "out").iterdir())
     lines = file.read_text().splitlines()
@@ -97,7 +97,7 @@ def test_invalid_answers_are_written_as_the_first_label_and_counted(tmp_path: Pa
     assert report == {"RTE.jsonl": {"rows": 2, "invalid": 1}}
 
 
-def whole(task: str) -> Answers:
+def whole(task: str) -> TaskPredictions:
     file = SUPERGLUE[task]
     if task == "multirc":
         places: list[Any] = [{"paragraph": i // 100, "question": i // 10, "answer": i} for i in range(file.rows)]
@@ -165,7 +165,7 @@ def test_wrong_calls(tmp_path: Path) -> None:
         write_submission(tmp_path / "a", "superglue", [answers("rte", ["entailment"])])
     assert not (tmp_path / "a").exists()
     two = answers("rte", ["entailment", "entailment"])
-    short = Answers(task="rte", labels=two.labels, examples=two.examples, predictions=["entailment"])
+    short = TaskPredictions(task="rte", labels=two.labels, examples=two.examples, predictions=["entailment"])
     with pytest.raises(UsageError, match="1 predictions for 2 examples"):
         write_submission(tmp_path / "a", "superglue", [short])
     bare = Example(key="rte/test/0", inputs="x", targets="<unk>", extra={"label": None})
@@ -173,7 +173,7 @@ def test_wrong_calls(tmp_path: Path) -> None:
         write_submission(
             tmp_path / "a",
             "superglue",
-            [Answers(task="rte", labels=declared("rte").labels, examples=[bare], predictions=["entailment"])],
+            [TaskPredictions(task="rte", labels=declared("rte").labels, examples=[bare], predictions=["entailment"])],
         )
     (tmp_path / "no.zip").write_text("x")
     with pytest.raises(DataError, match="neither a folder nor a zip"):

@@ -12,7 +12,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.errors import Interrupted
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import EncodedSplit, encode_split
-from softprompt.tasks.task import Split
+from softprompt.tasks.example import Split
 from softprompt.training.group import Group
 
 AUTO = SETTINGS.having(dropout="auto")

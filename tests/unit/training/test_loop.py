@@ -13,7 +13,7 @@ from softprompt import artifacts
 from softprompt.errors import Interrupted, NonFiniteError, UsageError
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split
-from softprompt.tasks.task import Split
+from softprompt.tasks.example import Split
 from softprompt.training import group, loop
 from softprompt.training.group import row_key
 from softprompt.training.loop import train_prompts

@@ -14,7 +14,7 @@ from softprompt.backbones.load import load_backbone
 from softprompt.errors import UsageError
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split
-from softprompt.tasks.task import Split
+from softprompt.tasks.example import Split
 from softprompt.training.loop import train_prompts
 
 KINDS = ("t5", "encdec", "llama")

@@ -26,11 +26,11 @@ from softprompt.backbones.engine.formulas import (
     rms_forward,
     wide,
 )
-from softprompt.backbones.engine.native.library import KINDS, Library, library
+from softprompt.backbones.engine.native.library import KINDS, Kernels, library
 from softprompt.backbones.engine.packing import Layout
 
 
-def kernels_for(x: Tensor) -> Library | None:
+def kernels_for(x: Tensor) -> Kernels | None:
     """The compiled kernels where they apply to this tensor."""
     return library() if x.dtype == torch.bfloat16 and x.device.type == "cpu" else None
 

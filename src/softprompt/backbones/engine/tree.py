@@ -29,7 +29,7 @@ from softprompt.batch import on_device
 
 
 @dataclass(frozen=True, eq=False)
-class Level:
+class TreeLevel:
     """The segments of one depth, padded: where their queries and keys are.
 
     Attributes:
@@ -102,7 +102,7 @@ class Tree:
         return found
 
     @cached_property
-    def levels(self) -> tuple[Level, ...]:
+    def levels(self) -> tuple[TreeLevel, ...]:
         """The computed segments by depth."""
         depths: dict[int, list[int]] = {}
         for s in range(self.first, len(self.lengths)):
@@ -119,7 +119,7 @@ class Tree:
         padded = [np.pad(text, (0, most - len(text)), mode="edge" if len(text) else "constant") for text in texts]
         return np.stack(padded).astype(np.int64), np.asarray([len(text) for text in texts])
 
-    def _level(self, members: Sequence[int]) -> Level:
+    def _level(self, members: Sequence[int]) -> TreeLevel:
         key, last = self.whole_texts(members)
         length = np.asarray([self.lengths[s] for s in members])
         most_q, most_k = int(length.max()), key.shape[1]
@@ -132,7 +132,7 @@ class Tree:
         def moved(x: np.ndarray) -> Tensor:
             return on_device(torch.from_numpy(np.ascontiguousarray(x)), self.device)
 
-        return Level(
+        return TreeLevel(
             query_Q=moved(query.ravel()),
             key_L=moved(key.ravel()),
             behind=moved(behind)[:, None],
@@ -271,7 +271,7 @@ def attend_tree(qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads) -> Te
     return torch.cat(parts).index_select(0, tree.restore_S).flatten(1)
 
 
-def _attend_level(q_SAK: Tensor, k_SGK: Tensor, v_SGK: Tensor, level: Level, heads: Heads) -> Tensor:
+def _attend_level(q_SAK: Tensor, k_SGK: Tensor, v_SGK: Tensor, level: TreeLevel, heads: Heads) -> Tensor:
     """The positions of one level, [their number, A, K]."""
     members, most_q, most_k = level.shape
     q = q_SAK.index_select(0, level.query_Q).view(members, most_q, *q_SAK.shape[1:]).transpose(1, 2)

@@ -16,7 +16,7 @@ from torch import Tensor
 from softprompt import artifacts
 from softprompt.errors import CorruptArtifactError, DataError
 from softprompt.prompts.latent import InstanceEncoder, check_finite, without_name
-from softprompt.tasks.task import Example
+from softprompt.tasks.example import Example
 
 LATEST = 4096  # texts remembered beside the precomputed ones, e.g. requests to a server
 

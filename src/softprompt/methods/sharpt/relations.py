@@ -19,7 +19,8 @@ from softprompt.methods.sharpt.space import Space
 from softprompt.methods.sharpt.union import names_of
 from softprompt.methods.sharpt.use import skill_use
 from softprompt.prompts.latent import LatentPrompts
-from softprompt.tasks.task import Example, Task
+from softprompt.tasks.example import Example
+from softprompt.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from torch import Tensor
 from softprompt.backbones.base import Backbone
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.tasks.encoded import EncodedSplit, encode_split, input_room
-from softprompt.tasks.task import Example, Split, Task
+from softprompt.tasks.example import Example, Split
+from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData
 from softprompt.training.runs import Run
 from softprompt.training.settings import TrainSettings

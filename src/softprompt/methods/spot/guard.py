@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from softprompt.tasks.task import Example, Task
+from softprompt.tasks.example import Example
+from softprompt.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

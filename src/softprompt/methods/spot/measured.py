@@ -31,7 +31,7 @@ TRAINING_FACTOR = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Prediction:
+class PredictorValues:
     """What one predictor says.
 
     Attributes:
@@ -64,7 +64,7 @@ class PromptLosses:
 
 def predict(
     names: Sequence[str], backbone: Backbone, prompts: Sequence[Tensor], data: TaskData, settings: TrainSettings
-) -> dict[str, Prediction]:
+) -> dict[str, PredictorValues]:
     """What predictors say of source prompts on a target, by name; rows are the same for all.
 
     Args:
@@ -86,20 +86,20 @@ def predict(
                 f"predictor '{name}' needs a task with labels, and '{data.task.name}' has none: use zero-shot-loss."
             )
     split, rows = data.train, chosen_rows(data.train, ROWS, 0)
-    found: dict[str, Prediction] = {}
+    found: dict[str, PredictorValues] = {}
     if "label-loss" in names:
         logs, gold, cost = label_logs(backbone, prompts, data, rows)
-        found["label-loss"] = Prediction(values=tuple(-calibrated_losses(logs, gold)), forward_tokens=cost)
+        found["label-loss"] = PredictorValues(values=tuple(-calibrated_losses(logs, gold)), forward_tokens=cost)
     if "zero-shot-loss" in names:
         told = prompt_losses(backbone, prompts, split, rows)
-        found["zero-shot-loss"] = Prediction(
+        found["zero-shot-loss"] = PredictorValues(
             values=tuple((-told.per_token_S()).tolist()), forward_tokens=told.forward_tokens
         )
     if "logme" in names:
         states_SRH, cost = answer_states(backbone, prompts, split, rows)
         known, gold = _gold(data, rows)
         values = tuple(logme(states[known], gold) for states in states_SRH.numpy())
-        found["logme"] = Prediction(values=values, forward_tokens=cost)
+        found["logme"] = PredictorValues(values=values, forward_tokens=cost)
     if tuning_steps(names):
         found |= loss_decreases([name for name in names if name in STEPS], backbone, prompts, data, settings)
     return {name: found[name] for name in names}
@@ -220,7 +220,7 @@ def answer_states(
 
 def loss_decreases(
     names: Sequence[str], backbone: Backbone, prompts: Sequence[Tensor], data: TaskData, settings: TrainSettings
-) -> dict[str, Prediction]:
+) -> dict[str, PredictorValues]:
     """How much one and five steps lower each prompt's loss, on rows that were not tuned on.
 
     The loss is over the labels alone where the task has labels. All prompts tune in one batch on the same rows, without a
@@ -249,7 +249,7 @@ def loss_decreases(
         ]  # shorter ones were padded
         after, again = _held_losses(backbone, tuned, data, held)
         spent = sum(r.tokens for r in results) * STEPS[name] // steps * TRAINING_FACTOR
-        found[name] = Prediction(values=tuple(before - after), forward_tokens=cost + again + spent)
+        found[name] = PredictorValues(values=tuple(before - after), forward_tokens=cost + again + spent)
     return found
 
 

@@ -29,7 +29,7 @@ from softprompt.methods.spot.predictors import check_distinct, order_of
 from softprompt.methods.spot.race import halving, race_rungs
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.strategies import (
-    Ranked,
+    RankedSource,
     best_of_top_k,
     drawn,
     mixture_tasks,
@@ -199,14 +199,14 @@ class _Phases:
         target.predicted = {names[i]: found.values[i] for i in order_of(found.values)}
         target.prediction_cost = found.forward_tokens
 
-    def _first_choices(self, target: TransferTarget) -> list[Ranked]:
+    def _first_choices(self, target: TransferTarget) -> list[RankedSource]:
         """What best_of_top_k takes from the top of."""
         if not target.predicted:
             return self._ranked(target)
-        return [Ranked(name=n, task=self.task_of[n], similarity=value) for n, value in target.predicted.items()]
+        return [RankedSource(name=n, task=self.task_of[n], similarity=value) for n, value in target.predicted.items()]
 
-    def _ranked(self, target: TransferTarget) -> list[Ranked]:
-        return [Ranked(name=m.name, task=m.task, similarity=m.similarity) for m in target.ranking]
+    def _ranked(self, target: TransferTarget) -> list[RankedSource]:
+        return [RankedSource(name=m.name, task=m.task, similarity=m.similarity) for m in target.ranking]
 
     def mixtures(self, targets: Sequence[TransferTarget], rows: MixtureRows) -> None:
         """Source tuning on each target's mixture; the final checkpoint is what the target starts from."""
@@ -263,7 +263,7 @@ class _Phases:
                 starts = [self._generic()]
             elif strategy == "oracle":
                 starts = [replace(s, strategy="oracle") for s in best_of_top_k(
-                    [Ranked(name=n, task="", similarity=0.0) for n in self._others(target)], len(self.task_of), self._load)]  # fmt: skip
+                    [RankedSource(name=n, task="", similarity=0.0) for n in self._others(target)], len(self.task_of), self._load)]  # fmt: skip
             for start in starts:
                 if start.dropped:
                     target.notes[strategy] = [f"left out, similarity not positive: {', '.join(start.dropped)}"]

@@ -23,7 +23,7 @@ RANKING: tuple[Strategy, ...] = ("best_of_top_k", "weighted_average", "multitask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked:
+class RankedSource:
     """One source prompt in a ranking.
 
     Attributes:
@@ -37,7 +37,7 @@ class Ranked:
     similarity: float
 
 
-def best_of_top_k(ranking: Sequence[Ranked], k: int, load: Callable[[str], Tensor]) -> list[Start]:
+def best_of_top_k(ranking: Sequence[RankedSource], k: int, load: Callable[[str], Tensor]) -> list[Start]:
     """The k most similar source prompts, one start each; the best of the k trained prompts is used.
 
     Args:
@@ -61,11 +61,11 @@ def drawn(names: Sequence[str], k: int, seed: int, load: Callable[[str], Tensor]
         load: gives a source prompt [P, H] by name.
     """
     picked = np.random.default_rng([seed, len(names)]).permutation(len(names))[:k]
-    ranking = [Ranked(name=names[int(i)], task="", similarity=0.0) for i in picked]
+    ranking = [RankedSource(name=names[int(i)], task="", similarity=0.0) for i in picked]
     return [replace(start, strategy="random") for start in best_of_top_k(ranking, k, load)]
 
 
-def weighted_average(ranking: Sequence[Ranked], k: int, load: Callable[[str], Tensor]) -> Start:
+def weighted_average(ranking: Sequence[RankedSource], k: int, load: Callable[[str], Tensor]) -> Start:
     """The top-k source prompts averaged with weights sim_r / sum of sims.
 
     Source prompts whose similarity is not positive are dropped and named: the paper's weights would turn them around.
@@ -100,14 +100,14 @@ def weighted_average(ranking: Sequence[Ranked], k: int, load: Callable[[str], Te
     )
 
 
-def mixture_tasks(ranking: Sequence[Ranked], k: int, target: str) -> tuple[str, ...]:
+def mixture_tasks(ranking: Sequence[RankedSource], k: int, target: str) -> tuple[str, ...]:
     """The tasks among the top-k source prompts, each counted once, and the target last (SPoT section 3.3)."""
     _at_least_one(ranking, k)
     names = list(dict.fromkeys(r.task for r in ranking[:k] if r.task != target))
     return (*names, target)
 
 
-def _at_least_one(ranking: Sequence[Ranked], k: int) -> None:
+def _at_least_one(ranking: Sequence[RankedSource], k: int) -> None:
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}.")
     if not ranking:

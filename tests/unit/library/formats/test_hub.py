@@ -9,7 +9,7 @@ import torch
 from tests.support.hub import FakeHub
 
 from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
-from softprompt.library.formats.hub import HubError, pull, push
+from softprompt.library.formats.hub import HubError, pull, push, push_prompt
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 
@@ -102,7 +102,7 @@ def test_one_prompt_becomes_a_repository_that_peft_reads(tmp_path: Path, hub: Fa
     library = filled(tmp_path / "mine", "mnli")
     (name,) = library.names()
     stored = library.get(name)
-    assert stored.push_to_hub("me/mnli-prompt", api=hub) == "c1"
+    assert push_prompt(stored, "me/mnli-prompt", api=hub) == "c1"
     tree = hub.commits["me/mnli-prompt"][-1]
     assert tree == stored.files()
     assert hub.private["me/mnli-prompt"]
@@ -116,10 +116,3 @@ def test_one_prompt_becomes_a_repository_that_peft_reads(tmp_path: Path, hub: Fa
     again = import_peft(Library(tmp_path / "other"), tmp_path / "got")
     assert again.manifest == stored.manifest
     assert Library(tmp_path / "other").verify() == {}
-    assert torch.equal(read_peft(stored.to_peft(tmp_path / "bare")).prompt, stored.prompt())
-    assert sorted(path.name for path in (tmp_path / "bare").iterdir()) == [
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
-    with pytest.raises(UsageError, match="already exists"):
-        stored.to_peft(tmp_path / "bare")

@@ -12,7 +12,7 @@ from tests.support.small_tasks import WordEncoder
 from softprompt.errors import BackboneError, DataError, UnknownNameError, UsageError
 from softprompt.methods.sharpt.cache import LATEST, CachedEncoder
 from softprompt.methods.sharpt.encoders import SIMCSE, BackboneEncoder, HFEncoder, load_encoder, minilm, weights_digest
-from softprompt.tasks.task import Example, Split
+from softprompt.tasks.example import Example, Split
 
 TEXTS = corpus(9, 5)
 

@@ -25,7 +25,7 @@ from softprompt.methods.spot.predictors import (
 )
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import EncodedSplit, encode_split
-from softprompt.tasks.task import Example, Split
+from softprompt.tasks.example import Example, Split
 from softprompt.training.data import TaskData
 from softprompt.training.settings import TrainSettings
 

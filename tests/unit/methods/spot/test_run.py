@@ -15,7 +15,7 @@ from softprompt.methods.method import Result
 from softprompt.methods.spot.run import transfer_targets
 from softprompt.methods.spot.settings import TransferSettings
 from softprompt.tasks.encoded import encode_split
-from softprompt.tasks.task import Split
+from softprompt.tasks.example import Split
 from softprompt.training.data import TaskData
 from softprompt.training.settings import TrainSettings
 

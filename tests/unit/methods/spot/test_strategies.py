@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from softprompt.errors import UsageError
-from softprompt.methods.spot.strategies import Ranked, best_of_top_k, mixture_tasks, weighted_average
+from softprompt.methods.spot.strategies import RankedSource, best_of_top_k, mixture_tasks, weighted_average
 
 PROMPTS = {"a@1": torch.full((2, 3), 1.0), "b@1": torch.full((2, 3), 2.0), "c@1": torch.full((2, 3), 4.0)}
 
 
 def ranking(**similarity):
-    return [Ranked(name=f"{task}@1", task=task, similarity=s) for task, s in similarity.items()]
+    return [RankedSource(name=f"{task}@1", task=task, similarity=s) for task, s in similarity.items()]
 
 
 def test_best_of_top_k_takes_the_first_k():
@@ -44,7 +44,7 @@ def test_prompts_of_two_lengths_cannot_be_averaged():
 
 
 def test_mixture_counts_each_task_once_and_ends_with_the_target():
-    ranked = [Ranked(name=n, task=n.split("@")[0], similarity=1.0) for n in ("a@1", "a@2", "b@1", "t@1", "c@1")]
+    ranked = [RankedSource(name=n, task=n.split("@")[0], similarity=1.0) for n in ("a@1", "a@2", "b@1", "t@1", "c@1")]
     assert mixture_tasks(ranked, 4, "t") == ("a", "b", "t")
 
 

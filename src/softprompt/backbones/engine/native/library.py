@@ -38,7 +38,7 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 KINDS = {"relu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "gelu": 2, "silu": 3, "swish": 3}
 
 
-class Library:
+class Kernels:
     """The compiled kernels of one level.
 
     Attributes:
@@ -66,7 +66,7 @@ def _argument(value: Any) -> Any:
 
 
 @lru_cache(maxsize=1)
-def library() -> Library | None:
+def library() -> Kernels | None:
     """The kernels of the level in force, compiled on first use (seconds) and kept in the user's cache; None without them.
 
     Raises:
@@ -76,7 +76,7 @@ def library() -> Library | None:
     if level.name == "torch" or (compiler := find_compiler()) is None:
         return None
     try:
-        return Library(_loaded(compiler, level), level)
+        return Kernels(_loaded(compiler, level), level)
     except (OSError, AttributeError, subprocess.SubprocessError):
         return None
 
