@@ -221,7 +221,7 @@ def write_json(path: str | Path, value: Any, *, durable: bool = True) -> str:
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *, durable: bool = True
 ) -> str:
-    """Write tensors as one safetensors file atomically; returns the sha256."""
+    """Write tensors of any shape as one safetensors file atomically; returns the sha256."""
     return write_bytes(path, tensor_bytes(tensors, metadata), durable=durable)
 
 
@@ -506,7 +506,7 @@ def _torn(line: bytes) -> bool:
 def read_tensors(
     path: str | Path, names: Iterable[str] | None = None, *, sha256: str | None = None
 ) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, on the CPU.
+    """Tensors of a safetensors file, on the CPU, in the shapes and dtypes they were written in.
 
     Args:
         path: the file.
@@ -535,7 +535,7 @@ def read_tensors(
 
 
 def parse_tensors(data: bytes, path: str | Path) -> dict[str, Tensor]:
-    """Safetensors bytes as tensors on the CPU; ``path`` is for the message.
+    """Safetensors bytes as tensors on the CPU, in their stored shapes and dtypes; ``path`` is for the message.
 
     Raises:
         CorruptArtifactError: they are not safetensors.

@@ -68,7 +68,7 @@ class TokenBatch:
         return int(self.input_BT.shape[0])
 
     def select(self, rows: Tensor) -> TokenBatch:
-        """A part of the rows, cut to their longest input and target."""
+        """A part of the rows (int64 [B'], places in the batch), cut to their longest input and target."""
         in_len, out_len = self.input_length_B[rows], self.target_length_B[rows]
         width = int(in_len.max()) if len(rows) else 0
         depth = int(out_len.max()) if len(rows) else 0
@@ -146,7 +146,7 @@ class PromptBatch:
 
 
 def on_device(x: Tensor, device: torch.device | str) -> Tensor:
-    """A host tensor on a device, without waiting for what the device has still to do.
+    """A host tensor of any shape on a device, without waiting for what the device has still to do.
 
     A plain copy to a CUDA device waits for all queued work, and the device then idles while the host goes on.
     """

@@ -73,7 +73,7 @@ def is_main() -> bool:
 
 
 def sum_over_processes(tensors: Iterable[Tensor]) -> None:
-    """Sum each tensor over all processes, in place."""
+    """Sum each tensor over all processes, in place; its shape is the same on all."""
     if world()[1] > 1:
         for tensor in tensors:
             torch.distributed.all_reduce(tensor)

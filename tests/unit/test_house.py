@@ -15,8 +15,8 @@ LONGEST_FUNCTION = 60
 SHORT_FUNCTION = 40
 LONG_FUNCTIONS = 20
 
-#: What tells the shape of a tensor: ``[B, H]``, ``prompts_NPH``, or a word for it.
-SHAPE = re.compile(r"\[[A-Za-z][\w, +*/-]*\]|_[A-Za-z]{1,5}\b(?<=[A-Z])|\bshapes?\b|\bscalar\b|\bany size\b")
+#: What tells the shape of a tensor: ``[B, H]``, ``[N, ...]``, ``prompts_NPH``, or a word for it.
+SHAPE = re.compile(r"\[[A-Za-z.][^\]\n]*\]|_[A-Za-z]*[A-Z]m?\b|\b[Ss]hapes?\b|\bscalar\b")
 
 
 @cache
@@ -109,6 +109,19 @@ def has_tensor(annotation: ast.expr | None) -> bool:
     return annotation is not None and re.search(r"\bTensor\b", ast.unparse(annotation)) is not None
 
 
+@cache
+def told_by_a_class() -> frozenset[str]:
+    """Methods whose docstring tells shapes in some class; one that overrides them may stay silent."""
+    methods = (
+        function
+        for tree in modules().values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        for function in functions(node)
+    )
+    return frozenset(method.name for method in methods if SHAPE.search(ast.get_docstring(method) or ""))
+
+
 def untold(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     """The tensors of a signature whose shape neither their name nor the docstring tells."""
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
@@ -120,12 +133,16 @@ def untold(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     return [name for name in tensors if not SHAPE.search(name)]
 
 
-def public(body: list[ast.stmt], where: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+def public(
+    body: list[ast.stmt], where: str, inherits: bool = False
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Functions and methods that others may call, with their places."""
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            yield from public(node.body, f"{where}.{node.name}")
+            yield from public(node.body, f"{where}.{node.name}", bool(node.bases))
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            if inherits and ast.get_docstring(node) is None and node.name in told_by_a_class():
+                continue
             yield f"{where}.{node.name}", node
 
 

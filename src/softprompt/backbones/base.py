@@ -51,6 +51,7 @@ class Dropout:
     key_B: Tensor
 
     def select(self, rows: Tensor) -> Dropout:
+        """That of some rows, int64 [B'], places in the batch."""
         return Dropout(rate=self.rate, key_B=self.key_B[rows])
 
 

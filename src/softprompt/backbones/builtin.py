@@ -118,7 +118,7 @@ def join(
 
 
 def decoder_tensors(decoder: Any) -> dict[str, Tensor]:
-    """What of a decoder ships: everything but the word vectors it shares with the encoder."""
+    """What of a decoder ships, in the shapes it has there: everything but the word vectors it shares with the encoder."""
     import torch
 
     return {

@@ -70,7 +70,7 @@ def laid_out(
     """Lay a batch out.
 
     Args:
-        embed: token ids to input embeddings.
+        embed: token ids [S] to input embeddings [S, H].
         dtype: of the embeddings.
         targets: rows go on with their targets (all but the last token, whose successor nobody asks for).
         answers: by row, candidate answers as token ids.

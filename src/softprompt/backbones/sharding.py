@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 
 def mapped(value: Value, change: Callable[[Tensor], Tensor]) -> Value:
-    """A value of nested dataclasses and lists with every tensor changed, in the order of the fields."""
+    """A value of nested dataclasses and lists with every tensor (any shape) changed, in the order of the fields."""
     if isinstance(value, Tensor):
         return change(value)  # type: ignore[return-value]
     if isinstance(value, list):
@@ -144,7 +144,7 @@ def shard(backbone: Backbone, device: torch.device) -> None:
 
 
 def local(parameter: Tensor) -> Tensor:
-    """This process's rows of a sharded parameter."""
+    """This process's rows of a sharded parameter, [rows here, ...]."""
     return parameter.to_local() if hasattr(parameter, "to_local") else parameter
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from softprompt.training.data import TaskData
     from softprompt.training.settings import TrainSettings
 
-__all__ = ["eval_jobs", "evaluate", "kept_of", "stack_of", "texts_of", "train", "worded_as_tuned"]
+__all__ = ["eval_jobs", "evaluate", "kept_of", "stack_of", "train", "worded_as_tuned"]
 
 Init = Annotated[
     str | None,
@@ -362,7 +362,3 @@ def eval_jobs(
                 say(f"task {task.name}: {made[key].cut_inputs} of {len(rows)} inputs cut to the {room} tokens that fit")
         jobs.append(EvalJob(run=run, task=task, split=made[key]))
     return jobs
-
-
-# Behind the commands above, so that the help lists predict after them.
-from softprompt.cli.predicting import texts_of  # noqa: E402

@@ -331,7 +331,7 @@ class Engine:
         return [found[id(row)] for row in rows]
 
     def most_probable(self, row: Prepared, scores: Tensor) -> Reply:
-        """The answer where labels were scored."""
+        """The answer where labels were scored: ``scores`` is float [labels], log-probabilities."""
         assert row.served is not None
         return row.answer(row.served.texts[int(scores.argmax())], row.depth)
 

@@ -70,7 +70,7 @@ class PromptedModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
     ) -> Any:
-        """The model's own forward pass with the prompt in front.
+        """The model's own forward pass with the prompt in front of ``input_ids`` [B, T].
 
         Args:
             input_ids: int64 [B, T].
@@ -93,7 +93,8 @@ class PromptedModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
-        """Hugging Face's ``generate`` with all its options (beams, sampling, constraints), the prompt in front.
+        """Hugging Face's ``generate`` with all its options (beams, sampling, constraints), the prompt in front
+        of ``input_ids`` [B, T].
 
         Decoder-only answers begin with the given ``input_ids``, as without a prompt. Length limits: use
         ``max_new_tokens``. Functions that see the ids so far (constraints, processors) see the new ones alone there.

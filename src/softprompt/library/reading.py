@@ -180,7 +180,7 @@ def read_task_vectors(folders: Folders, manifest: Manifest) -> dict[str, Tensor]
 
 
 def check_vectors(folders: Folders, manifest: Manifest, vectors: dict[str, Tensor]) -> None:
-    """Compares a prompt's vectors with the embedding that they are derived from.
+    """Compares a prompt's vectors, each [H], with the embedding [P, H] that they are derived from.
 
     Raises:
         CorruptArtifactError: they are those of something else.

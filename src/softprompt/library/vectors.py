@@ -117,7 +117,7 @@ class VectorTable:
         return [(int(rows[i]), float(value) + offset) for i, value in zip(order, best, strict=True)]
 
     def products(self, vector_H: Tensor, rows: Sequence[int]) -> Tensor:
-        """The dot products of some rows with a vector, float32, in the order of ``rows``."""
+        """The dot products of some rows with a vector, float32 [rows], in the order of ``rows``."""
         query_H = vector_H.to(torch.float32)
         index, offset = torch.tensor(rows, dtype=torch.int64), self.centre_H @ query_H
         starts = range(0, len(index), _PIECE)

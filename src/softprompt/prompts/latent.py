@@ -238,7 +238,7 @@ class LatentPrompts(Prompter):
         return {name: self.tensors[name] for name in self.tuned}
 
     def buffers(self) -> dict[str, Tensor]:
-        """The frozen ones: skills while a target is tuned."""
+        """The frozen ones, each [N, ...]: skills while a target is tuned."""
         return {name: t for name, t in self.tensors.items() if name not in self.tuned}
 
     def after_step(self, step: int) -> None:

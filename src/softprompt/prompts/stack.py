@@ -62,6 +62,7 @@ class PromptStack(Prompter):
         return {"prompt": self.prompts_NPH}
 
     def prepare(self, rows: Rows) -> Tensor:
+        """The run of each row, int64 [B]."""
         return rows.run_B
 
     def __call__(self, prepared: Tensor) -> PromptBatch:

@@ -198,7 +198,7 @@ class Ledger:
             key: `key_of` the identity.
             identity: everything the result depends on.
             result: plain JSON.
-            tensors: what it gave, if any.
+            tensors: what it gave, of any shape, if any.
             provenance: who made it.
             files: further files by relative name.
 
@@ -260,7 +260,7 @@ class Ledger:
         return record
 
     def tensors(self, kind: str, key: str) -> dict[str, Tensor]:
-        """The tensors of a finished cell, compared with the digest that was written.
+        """The tensors of a finished cell, in the shapes they were written in, compared with the digest that was written.
 
         Raises:
             CorruptArtifactError: they are not what was written.

@@ -98,7 +98,7 @@ class Making:
         return Target(data=data, select=selecting_rows(self.study, data), label=label)
 
     def prompt_of(self, kind: str, key: str, wanted_by: str) -> Tensor:
-        """The prompt of a finished training: the best checkpoint, or the last where none was chosen (mixtures)."""
+        """The prompt [P, H] of a finished training: the best checkpoint, or the last where none was chosen (mixtures)."""
         tensors = self.ledger.tensors(kind, key)
         found = tensors.get("best", tensors.get("final"))
         if found is None:
@@ -121,7 +121,7 @@ class Making:
             cell: the training.
             run: gives the rows that its predictions are of.
             result: of the run.
-            tensors: what is kept of it.
+            tensors: what is kept of it, each without the run axis: ``best`` [P, H] and such shapes.
             more: stands in its record beside, or instead of, what the run says.
         """
         told = {**plain_result(result), **(more or {})}
@@ -142,7 +142,7 @@ class Making:
     def write(
         self, cell: StudyCell, result: Mapping[str, Any], tensors: Mapping[str, Tensor], story: Mapping[str, Any]
     ) -> None:
-        """Write a cell."""
+        """Write a cell; its tensors may have any shape."""
         self.ledger.write(cell.kind, cell.key, cell.identity, result, tensors, story)
 
     def halves(self, run: Run, predictions: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def save(root: Path, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Path:
-    """Write ``root/step-########`` atomically and drop all but the last two."""
+    """Write tensors of any shape as ``root/step-########``, atomically, and drop all but the last two."""
     tensor_file = artifacts.tensor_bytes(tensors)
     state = {"sha256": artifacts.sha256_bytes(tensor_file), "state": dict(plain)}
     target = root / f"step-{int(plain['step']):09d}"
@@ -33,7 +33,7 @@ def save(root: Path, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) ->
 
 
 def load_last(root: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest complete checkpoint, or None where there is none.
+    """The newest complete checkpoint, tensors in the shapes they were saved in, or None where there is none.
 
     Raises:
         CorruptArtifactError: its bytes are not those that were written.

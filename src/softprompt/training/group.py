@@ -197,7 +197,7 @@ class Group:
     # -- leaving ----------------------------------------------------------------------------------------------------
 
     def values_of(self, run: int) -> dict[str, Tensor]:
-        """The present tensors of one active run, float32 on the CPU, without the run axis."""
+        """The present tensors of one active run, float32 on the CPU, shapes without the run axis N."""
         n = self.active.index(run)
         tensors = {**self.prompter.trained(), **self.prompter.buffers()}
         return {name: t.detach()[n].to("cpu", copy=True) for name, t in tensors.items()}
@@ -313,7 +313,7 @@ class Group:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and plain JSON from which ``load`` continues bit for bit."""
+        """Tensors, most [N, ...], and plain JSON from which ``load`` continues bit for bit."""
         tensors: dict[str, Tensor] = {}
         if self.active:
             tensors.update({f"trained.{n}": t.detach().cpu() for n, t in self.prompter.trained().items()})
@@ -332,7 +332,7 @@ class Group:
         return {n: t.contiguous() for n, t in tensors.items()}, plain
 
     def load(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Continue from a state."""
+        """Continue from a state, with the shapes that ``state`` gave."""
         active = [int(i) for i in plain["active"]]
         if active and active != self.active:
             self.prompter = self.prompter.keep(active)

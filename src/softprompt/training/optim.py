@@ -84,12 +84,12 @@ class RunOptimizer(ABC):
         """All state tensors, each [N, ...]; names hold the tensor's name."""
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state that ``state`` gave."""
+        """Take over a state [N, ...] that ``state`` gave."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
 
     def keep(self, tensors: Mapping[str, Tensor], runs: Sequence[int]) -> RunOptimizer:
-        """The optimiser of a part of the runs, over their new tensors."""
+        """The optimiser of a part of the runs, over their new tensors [N', ...]."""
         kept = type(self)(tensors, self.settings)
         kept.load({name: value[list(runs)] for name, value in self.state().items()})
         return kept
@@ -142,6 +142,6 @@ class Adam(RunOptimizer):
 
 
 def make_optimizer(tensors: Mapping[str, Tensor], settings: TrainSettings) -> RunOptimizer:
-    """The optimiser that the settings name."""
+    """The optimiser that the settings name, over tensors [N, ...]."""
     tuned = {name: tensor for name, tensor in tensors.items() if tensor.requires_grad}
     return (Adafactor if settings.optimizer == "adafactor" else Adam)(tuned, settings)

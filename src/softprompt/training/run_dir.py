@@ -63,7 +63,7 @@ class RunDir:
             artifacts.write_json(path, wanted)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint, if any; metric lines written after it are dropped."""
+        """The last checkpoint, if any, in the shapes it was saved in; metric lines written after it are dropped."""
         found = checkpoint.load_last(self.folder / "checkpoints")
         path = self.folder / "metrics.jsonl"
         if path.exists() and self.writes:
@@ -73,7 +73,7 @@ class RunDir:
         return found
 
     def save(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; its tensors may have any shape."""
         if self.writes:
             checkpoint.save(self.folder / "checkpoints", tensors, plain)
 

@@ -120,12 +120,12 @@ class RunResult:
         return cls(**{**data, "best_score": float("-inf") if score is None else score})
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors under one set of names, for a checkpoint."""
+        """All tensors under one set of names, for a checkpoint; shapes without the run axis N."""
         parts = {"best": self.best, "final": self.final, "embedding": self.embedding or {}}
         return {f"{part}.{name}": t for part, tensors in parts.items() for name, t in tensors.items()}
 
     def take_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The opposite of ``tensors``."""
+        """The opposite of ``tensors``, with the same shapes."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {n[len(prefix) + 1 :]: t for n, t in tensors.items() if n.startswith(prefix + ".")}

@@ -302,7 +302,7 @@ class DecodeState:
         return mask.masked_fill(hidden, torch.finfo(dtype).min / 2)[:, None, None]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of a layer after one more position."""
+        """All keys and values [B, A, T + 1, K] of a layer after one more position [B, A, 1, K]."""
         past = self.own_kv[layer]
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
@@ -310,7 +310,7 @@ class DecodeState:
         return k, v
 
     def keep(self, rows: Tensor) -> DecodeState:
-        """The state of some rows alone."""
+        """The state of some rows [B'] alone."""
         return DecodeState(
             [None if kv is None else (kv[0][rows], kv[1][rows]) for kv in self.own_kv],
             self.source_BLH[rows],

@@ -162,7 +162,7 @@ def layers_of(model: Any) -> list[DecoderLayer]:
 
 
 def rotation_of(rope: tuple[Tensor, float], position_S: Tensor) -> Rotation:
-    """The rotation of positions, in float32 as transformers computes it."""
+    """The rotation of positions [S], in float32 as transformers computes it, from inverse frequencies [K / 2] and a scale."""
     inverse, factor = rope
     angle = position_S[:, None].float() * inverse.to(position_S.device)
     return Rotation(angle.cos() * factor, angle.sin() * factor)

@@ -23,7 +23,7 @@ _COMPILER = "inductor"
 
 
 def formula(function: Callable[..., Any], x: Tensor) -> Callable[..., Any]:
-    """A formula as it is, or its compiled form where x is on a CUDA device that runs it."""
+    """A formula as it is, or its compiled form where x (any shape) is on a CUDA device that runs it."""
     if x.device.type != "cuda" or not compiles(x.device):
         return function
     return compiled(function)

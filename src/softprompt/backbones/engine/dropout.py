@@ -34,7 +34,7 @@ def _shift(z: Tensor, bits: int) -> Tensor:
 
 
 def mix(z: Tensor) -> Tensor:
-    """splitmix64's finaliser: a bijection of int64 whose output bits are statistically independent of input patterns."""
+    """splitmix64's finaliser: a bijection of int64 (any shape) whose output bits are statistically independent of input patterns."""
     z = (z ^ _shift(z, 30)) * _MIX_1
     z = (z ^ _shift(z, 27)) * _MIX_2
     return z ^ _shift(z, 31)

@@ -26,12 +26,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def wide(x: Tensor) -> Tensor:
-    """float32, or float64 as it is."""
+    """float32, or float64 as it is; any shape."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def drop(x_SH: Tensor, keep_BH: Tensor | None, row_S: Tensor) -> Tensor:
-    """Every position of a row times the row's scales; x itself where there are none."""
+    """Every position [S, H] of a row times the row's scales [B, H]; x itself where there are none."""
     return x_SH if keep_BH is None else (x_SH * keep_BH[row_S]).to(x_SH.dtype)
 
 
@@ -50,7 +50,7 @@ def rms_forward(
 def rms_backward(
     dy: Tensor, d_total: Tensor | None, total: Tensor, rstd: Tensor, weight: Tensor, keep: Tensor | None, row_S: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and, dropout applied, of o, from those of the norm and (or None) of the sum."""
+    """Gradients [S, H] of x and, dropout applied, of o, from those of the norm and (or None) of the sum."""
     g, v, r = wide(dy) * wide(weight), wide(total), rstd
     dx = r * (g - v * (g * v).mean(-1, keepdim=True) * r * r)
     dx = (dx if d_total is None else dx + d_total).to(dy.dtype)
@@ -68,7 +68,7 @@ def norm_forward(
 def norm_backward(
     dy: Tensor, total: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, keep: Tensor | None, row_S: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and, dropout applied, of o."""
+    """Gradients [S, H] of x and, dropout applied, of o."""
     g, hat = wide(dy) * wide(weight), (wide(total) - wide(mean)) * wide(rstd)
     dx = wide(rstd) * (g - g.mean(-1, keepdim=True) - hat * (g * hat).mean(-1, keepdim=True))
     dx = dx.to(dy.dtype)

@@ -31,7 +31,7 @@ from softprompt.backbones.engine.packing import Layout
 
 
 def kernels_for(x: Tensor) -> Kernels | None:
-    """The compiled kernels where they apply to this tensor."""
+    """The compiled kernels where they apply to this tensor, whatever its shape."""
     return library() if x.dtype == torch.bfloat16 and x.device.type == "cpu" else None
 
 

@@ -98,7 +98,7 @@ class Quantized:
         return _Linear.apply(x, self, bias)
 
     def product(self, x: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
-        """The batched product of x and a view of the whole weight."""
+        """The batched product of x [batch, ..., I] and a view [batch, ...] of the whole weight [O, I]."""
         return _Product.apply(x, self, view)
 
 
@@ -150,7 +150,7 @@ class QuantizedLinear(torch.nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The whole weight, made anew at every look: some Hugging Face layers ask for its dtype."""
+        """The whole weight [O, I], made anew at every look: some Hugging Face layers ask for its dtype."""
         return self.stored.dense()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -148,13 +148,13 @@ class Tree:
 
     @cached_property
     def spans32(self) -> tuple[Tensor, Tensor, Tensor]:
-        """int32 each: where segments begin, how long they are, and their parents, as the kernels read them."""
+        """int32 [segments] each: where segments begin, how long they are, and their parents, as the kernels read them."""
         start, length = self.layout.spans32
         return start, length, torch.tensor(self.parents, dtype=torch.int32)
 
     @cached_property
     def shared32(self) -> tuple[Tensor, int]:
-        """Where the positions of each segment that others stand behind lie among all such positions, int32 (-1: it has no
+        """Where the positions of each segment that others stand behind lie among all such positions, int32 [segments] (-1: it has no
         children), and how many there are."""
         found, count, behind = [], 0, set(self.parents)
         for s, length in enumerate(self.lengths):
@@ -192,7 +192,7 @@ class Rotation:
     sin: Tensor
 
     def turned(self, x_SNK: Tensor) -> Tensor:
-        """Heads rotated by their positions (the two halves of a head are a pair), computed in float32 at least."""
+        """Heads [S, N, K] rotated by their positions (the two halves of a head are a pair), computed in float32 at least."""
         low, high = wide(x_SNK).chunk(2, dim=-1)
         cos, sin = self.cos[:, None].to(low.dtype), self.sin[:, None].to(low.dtype)
         return torch.cat([low * cos - high * sin, high * cos + low * sin], -1).to(x_SNK.dtype)

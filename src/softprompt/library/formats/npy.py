@@ -86,7 +86,7 @@ def read_npy(path: str | Path) -> Tensor:
 
 
 def npy_bytes(prompt: Tensor) -> bytes:
-    """A prompt as the bytes of a ``.npy`` file. NumPy has no bfloat16: such prompts become float32, which holds them."""
+    """A prompt [P, H] as the bytes of a ``.npy`` file. NumPy has no bfloat16: such prompts become float32, which holds them."""
     check_prompt(prompt, "the prompt to export")
     kept = prompt.detach().to("cpu")
     stream = io.BytesIO()
@@ -95,7 +95,7 @@ def npy_bytes(prompt: Tensor) -> bytes:
 
 
 def write_npy(path: str | Path, prompt: Tensor) -> None:
-    """Write a prompt as Google's code reads it, atomically."""
+    """Write a prompt [P, H] as Google's code reads it, atomically."""
     artifacts.write_bytes(path, npy_bytes(prompt))
 
 

@@ -98,7 +98,7 @@ class Space:
         training: Mapping[str, Any] | None = None,
         wording: Mapping[str, Any] | None = None,
     ) -> Space:
-        """One run of a prompter; ``tensors`` (without a run axis) replaces its present ones, e.g. with the best."""
+        """One run of a prompter; ``tensors`` (shapes without the run axis N) replaces its present ones, e.g. with the best."""
         present = {n: t.detach()[run].to("cpu", torch.float32) for n, t in prompts.tensors.items()}
         chosen = {**present, **{n: t.detach().to("cpu", torch.float32) for n, t in (tensors or {}).items()}}
         return cls(
@@ -179,7 +179,7 @@ class Space:
 
 
 def generator_names(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """What is tuned on a target: the generator, and the task prompt of a residual; never the skills."""
+    """What is tuned on a target, of tensors [N, ...]: the generator, and the task prompt of a residual; never the skills."""
     return tuple(n for n in (*GENERATOR, "task_prompt") if n in tensors)
 
 

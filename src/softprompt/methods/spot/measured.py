@@ -221,7 +221,7 @@ def answer_states(
 def loss_decreases(
     names: Sequence[str], backbone: Backbone, prompts: Sequence[Tensor], data: TaskData, settings: TrainSettings
 ) -> dict[str, PredictorValues]:
-    """How much one and five steps lower each prompt's loss, on rows that were not tuned on.
+    """How much one and five steps lower the loss of each prompt [P, H], on rows that were not tuned on.
 
     The loss is over the labels alone where the task has labels. All prompts tune in one batch on the same rows, without a
     warm-up, which would make the first steps nothing.

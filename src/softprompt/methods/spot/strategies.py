@@ -66,7 +66,7 @@ def drawn(names: Sequence[str], k: int, seed: int, load: Callable[[str], Tensor]
 
 
 def weighted_average(ranking: Sequence[RankedSource], k: int, load: Callable[[str], Tensor]) -> Start:
-    """The top-k source prompts averaged with weights sim_r / sum of sims.
+    """The top-k source prompts [P, H] averaged with weights sim_r / sum of sims.
 
     Source prompts whose similarity is not positive are dropped and named: the paper's weights would turn them around.
 

@@ -53,11 +53,11 @@ class FactoredAdafactor:
         return tuple(self.parameters[name].shape)
 
     def mean_square(self, name: str, tensor: Tensor) -> Tensor:
-        """Over all entries of the tensor of that name; a process may hold a part of it."""
+        """A scalar, over all entries of the tensor (any shape) of that name; a process may hold a part of it."""
         return tensor.square().mean()
 
     def mean_rows(self, name: str, tensor: Tensor, axis: int) -> Tensor:
-        """The mean over a matrix's rows, which lie along ``axis`` of ``tensor``."""
+        """The mean over a matrix's rows, which lie along ``axis`` of ``tensor``; its shape without that axis."""
         return tensor.mean(axis)
 
     @torch.no_grad()
@@ -66,7 +66,7 @@ class FactoredAdafactor:
 
         Args:
             step: number of steps done before, from 0.
-            gradients: float32, by name.
+            gradients: float32, by name, each of its tensor's shape.
         """
         decay = 1.0 - float(step + 1 + self.step_offset) ** -DECAY
         for name, gradient in gradients.items():
@@ -89,11 +89,11 @@ class FactoredAdafactor:
         return gradient * row_factor[..., None] * column.rsqrt()[..., None, :]
 
     def state(self) -> dict[str, Tensor]:
-        """All moments by name."""
+        """All moments by name: of their tensors' shapes, factored ones without rows or columns."""
         return dict(self.moments)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over moments that ``state`` gave."""
+        """Take over moments that ``state`` gave, shapes included."""
         for name, moment in self.moments.items():
             moment.copy_(state[name])
 
@@ -118,7 +118,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, step: int, gradients: Mapping[str, Tensor]) -> None:
-        """Update every tensor that has a gradient; see `FactoredAdafactor.step`."""
+        """Update every tensor that has a gradient of its shape; see `FactoredAdafactor.step`."""
         count = step + 1 + self.step_offset
         one, two = self.BETAS
         for name, gradient in gradients.items():
@@ -129,11 +129,11 @@ class AdamW:
             self.parameters[name].sub_(first / (second.sqrt() + 1e-8), alpha=self.rate)
 
     def state(self) -> dict[str, Tensor]:
-        """All moments by name."""
+        """All moments by name: of their tensors' shapes, factored ones without rows or columns."""
         return dict(self.moments)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over moments that ``state`` gave."""
+        """Take over moments that ``state`` gave, shapes included."""
         for name, moment in self.moments.items():
             moment.copy_(state[name])
 

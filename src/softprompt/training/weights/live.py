@@ -79,7 +79,7 @@ class LiveModel:
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Overwrite masters and parameters."""
+        """Overwrite masters and parameters; shapes are the model's own."""
         for name, master in self.masters.items():
             master.copy_(values[name])
         self.publish()
@@ -89,23 +89,23 @@ class LiveModel:
         return FactoredAdafactor(self.masters, rate=rate, step_offset=step_offset, parameter_scaling=parameter_scaling)
 
     def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
-        """The gradient's norm over all tensors."""
+        """The gradient's norm over all tensors, a scalar."""
         return torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
 
     def full(self) -> dict[str, Tensor]:
-        """The masters, whole; on every process of a sharded tuning."""
+        """The masters, whole, in the model's shapes; on every process of a sharded tuning."""
         return dict(self.masters)
 
     def gathered(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """An optimiser's moments, whole; on every process of a sharded tuning."""
+        """An optimiser's moments, in their whole shapes; on every process of a sharded tuning."""
         return dict(moments)
 
     def own(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This process's part of whole moments."""
+        """This process's part of whole moments: fewer rows, otherwise the same shapes."""
         return dict(moments)
 
     def copies(self) -> dict[str, Tensor]:
-        """The masters, copied to the CPU."""
+        """The masters in the model's shapes, copied to the CPU."""
         return {name: master.to("cpu", copy=True) for name, master in self.full().items()}
 
     def collect_gradients(self) -> None:
@@ -118,7 +118,7 @@ class LiveModel:
             parameter.grad = None
 
     def take_gradients(self) -> dict[str, Tensor]:
-        """The float32 sums by name; they start again from nothing."""
+        """The float32 sums by name, in the parameters' shapes; they start again from nothing."""
         sums, self._sums = self._sums, {}
         return sums
 

@@ -286,7 +286,7 @@ class Tuning:
         return result
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and plain JSON from which ``load`` continues bit for bit."""
+        """Tensors in the model's shapes and plain JSON from which ``load`` continues bit for bit."""
         tensors = {
             **{f"weight.{n}": m for n, m in self.live.full().items()},
             **{f"moment.{n}": m for n, m in self.live.gathered(self.optimizer.state()).items()},
@@ -296,7 +296,7 @@ class Tuning:
         return tensors, plain
 
     def load(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Continue from a state."""
+        """Continue from a state, with the shapes that ``state`` gave."""
         device = self.backbone.device
         self.live.load({n: tensors[f"weight.{n}"].to(device) for n in self.live.masters})
         moments = {n: tensors[f"moment.{n}"].to(device) for n in self.optimizer.state()}

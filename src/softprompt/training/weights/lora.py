@@ -151,7 +151,7 @@ def evaluate_lora(
     *,
     max_target_tokens: int = 64,
 ) -> list[Evaluation]:
-    """Evaluate tuned adapters; the backbone is not touched."""
+    """Evaluate tuned adapters (A [r, I] and B [O, r] by name); the backbone is not touched."""
     live = LoraModel(backbone, lora or LoraSettings(), 0)
     live.load({name: weights[name].to(backbone.device) for name in live.masters})
     with live.evaluating() as tuned:

@@ -86,7 +86,7 @@ class ShardedModel(LiveModel):
             master.copy_(_own_rows(values[name]))
 
     def full(self) -> dict[str, Tensor]:
-        """Whole float32 weights on the CPU, on every process."""
+        """Whole float32 weights in the model's shapes on the CPU, on every process."""
         return {name: p.full_tensor().detach().cpu() for name, p in self.parameters.items()}
 
     def gathered(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -152,7 +152,7 @@ def tune_multitask(
 def evaluate_tuned(
     backbone: Backbone, weights: Mapping[str, Tensor], jobs: Sequence[EvalJob], *, max_target_tokens: int = 64
 ) -> list[Evaluation]:
-    """Evaluate tuned weights; the backbone is not touched."""
+    """Evaluate tuned weights in the model's shapes; the backbone is not touched."""
     live = LiveModel(backbone)
     live.load({name: weights[name].to(backbone.device) for name in live.masters})
     with live.evaluating() as tuned:

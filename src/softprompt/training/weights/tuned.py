@@ -67,7 +67,7 @@ def load_tuned(folder: Path) -> TunedModel:
 
 
 def state_of(tensors: Mapping[str, Tensor], step: int) -> ModelState:
-    """Weights and moments from tensors named ``weight.*`` and ``moment.*``."""
+    """Weights and moments from tensors named ``weight.*`` and ``moment.*``; shapes are kept."""
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
