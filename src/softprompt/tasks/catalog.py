@@ -15,8 +15,7 @@ from pathlib import Path
 
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.tasks.columns import Asked, as_names
-from softprompt.tasks.declaration import Declared
-from softprompt.tasks.declarations import PINS
+from softprompt.tasks.declaration import PINS, Declared
 from softprompt.tasks.forms import DECLARATIONS, canonical_name, t5_form
 from softprompt.tasks.generated.tasks import GENERATED
 from softprompt.tasks.natural import NATURAL, natural_form

@@ -1,75 +1,53 @@
-"""What is declared of a task, and what the declarations share."""
+"""What is declared of the tasks of the papers: where their rows lie, their text form, labels, metrics, licence.
+
+``catalog.toml`` says it, a table a task.
+"""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from softprompt.tasks import preprocessors
 from softprompt.tasks.rows import Formed
 
-CONVERTED = "refs/convert/parquet"
 
-PINS: Mapping[str, str] = {
-    "nyu-mll/glue": "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-    "aps/super_glue": "3de24cf8022e94f4ee4b9d55a6f539891524d646",
-    "rajpurkar/squad": "7b6d24c440a36b6815f21b70d25016731768db1f",
-    "mrqa-workshop/mrqa": "f3178d9888471dfb2b67c93de14f0ddf499a8d9f",
-    "stanfordnlp/snli": "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
-    "facebook/anli": "8e4813d81f46d313dac7892e1c28076917cfcdf9",
-    "google-research-datasets/go_emotions": "add492243ff905527e67aeb8b80c082af02207c3",
-    "fancyzhx/yelp_polarity": "bbf1c97a1f0cf005e5aded43839fd814654a1557",
-    "ucinlp/drop": "95cda593fae71b60b5b19f82de3fcf3298c1239c",
-    "ehovy/race": "2fec9fd81f1dc971569a9b729c43f2f0e6436637",
-    "Rowan/hellaswag": "218ec52e09a7e7462a5400043bb9a69a41d06b76",
-    "allenai/winogrande": "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
-    "lighteval/piqa": "41782e6bf0ef7de82a2ca8a9feb1dca042837fae",
-    "wmt/wmt14": "b199e406369ec1b7634206d3ded5ba45de2fe696",
-    "FiscalNote/billsum": "3d8510441c06a3d9dfb32eb0d7f80151730bcc4f",
-    "abisee/cnn_dailymail": "96df5e686bee6baa90b8bee7c28b81fa3fa6223d",
-    "EdinburghNLP/xsum": "7d4d486c2f8ef850b1a11aead99b894ff3dd7da9",
-    "allenai/c4": "1588ec454efa1a09f29cd18ddd04fe05fc8653a2",
-}
-"""Commits of ``main`` at which these data sets are parquet (C4: gzipped JSON lines)."""
+def _frozen(value: Any) -> Any:
+    """Plain data with tuples for its lists."""
+    if isinstance(value, list):
+        return tuple(_frozen(part) for part in value)
+    return {name: _frozen(part) for name, part in value.items()} if isinstance(value, dict) else value
 
-NLI3 = ("entailment", "neutral", "contradiction")
-NLI2 = ("entailment", "not_entailment")
-FALSE_TRUE = ("False", "True")
-SENTIMENT = ("negative", "positive")
-ROUGE = ("rouge1", "rouge2", "rougeLsum")
-QA = ("exact_match", "answer_f1")
-GO_EMOTIONS = (
-    "admiration",
-    "amusement",
-    "anger",
-    "annoyance",
-    "approval",
-    "caring",
-    "confusion",
-    "curiosity",
-    "desire",
-    "disappointment",
-    "disapproval",
-    "disgust",
-    "embarrassment",
-    "excitement",
-    "fear",
-    "gratitude",
-    "grief",
-    "joy",
-    "love",
-    "nervousness",
-    "optimism",
-    "pride",
-    "realization",
-    "relief",
-    "remorse",
-    "sadness",
-    "surprise",
-    "neutral",
-)
-OWN_FORM = "The papers do not publish this task's text form; ours follows the nearest published one."
-RESEARCH = "research use, see the data set"
+
+FILE: Mapping[str, Any] = _frozen(tomllib.loads((Path(__file__).parent / "catalog.toml").read_text(encoding="utf-8")))
+PINS: Mapping[str, str] = FILE["commits"]
+"""Commits of ``main`` that are known to be parquet, by repository."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Which rows of a shared source belong to a task, by the text of one column; rows without it do.
+
+    Attributes:
+        column: that tells.
+        equals: what it must be; anything where empty.
+        unlike: what it must not be.
+        starts: what it must start with.
+    """
+
+    column: str
+    equals: str = ""
+    unlike: str | None = None
+    starts: str = ""
+
+    def __call__(self, row: Mapping[str, Any]) -> bool:
+        if row.get(self.column) is None:
+            return True
+        value = str(row[self.column])
+        return value != self.unlike and value.startswith(self.starts) and self.equals in ("", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +64,7 @@ class Declared:
         hub: repository, configuration and branch; None where the data is not on the hub as parquet.
         splits: hub splits that stand for ours, where names differ or a split is missing.
         rename: hub or file column -> column of the form.
-        keep: which rows of the source belong to the task.
+        keep: which rows of the source belong to the task; all where None.
         folder: of local files.
         prefix: what the prefix switch puts in front; the task's name where None, nothing where empty.
         tag: column naming the hub split a row came from.
@@ -106,7 +84,7 @@ class Declared:
     hub: tuple[str, str | None, str] | None = None
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rename: Mapping[str, str] = field(default_factory=dict)
-    keep: Callable[[Mapping[str, Any]], bool] | None = None
+    keep: Keep | None = None
     folder: str | None = None
     prefix: str | None = None
     tag: str = ""
@@ -114,7 +92,7 @@ class Declared:
     size: tuple[int | None, int | None] = (None, None)
     streamed: bool = False
     takes_labels: bool = True
-    licence: str = RESEARCH
+    licence: str = "research use, see the data set"
     note: str = ""
     remedy: str = ""
 
@@ -167,3 +145,18 @@ _ANSWERS: Mapping[str, tuple[str, str | None]] = {
     "tag_words": ("label", "labels"),
 }
 """Form -> the setting that names the answer's column, and the column where it is not set."""
+
+
+def _declared(name: str, told: Mapping[str, Any]) -> Declared:
+    fields = {key: value for key, value in told.items() if key not in ("natural", "form", "keep", "hub", "size")}
+    if "keep" in told:
+        fields["keep"] = Keep(**told["keep"])
+    if "hub" in told:
+        repo, config, branch = told["hub"]
+        fields["hub"] = (repo, config or None, branch)
+    if "size" in told:
+        fields["size"] = tuple(rows or None for rows in told["size"])
+    return Declared(name=name, form=getattr(preprocessors, told["form"]), **fields)
+
+
+DECLARED: tuple[Declared, ...] = tuple(_declared(name, told) for name, told in FILE["tasks"].items())

@@ -7,8 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from softprompt.tasks.declaration import Declared
-from softprompt.tasks.declarations import DECLARED
+from softprompt.tasks.declaration import DECLARED, Declared
 from softprompt.tasks.generated import TASKS, form_of
 from softprompt.tasks.natural import NATURAL, with_made_columns
 from softprompt.tasks.rows import Form, Row

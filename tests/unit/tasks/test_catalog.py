@@ -14,7 +14,7 @@ from softprompt.tasks.catalog import load_task, names_in_folder, task_names
 from softprompt.tasks.chat import Chat, with_chat
 from softprompt.tasks.check import check_task, gold_answers
 from softprompt.tasks.contamination import contamination, content
-from softprompt.tasks.declarations import DECLARED, PINS
+from softprompt.tasks.declaration import DECLARED, PINS
 from softprompt.tasks.example import Example, Split
 from softprompt.tasks.metrics import METRICS
 from softprompt.tasks.show import describe, list_mixtures, list_tasks
@@ -257,3 +257,19 @@ def test_chat_without_a_template_or_at_an_impossible_place(data: Path) -> None:
         with_chat(load_task("rte", data), Chat(), bare)
     with pytest.raises(UsageError, match="prompt place 'after_system'"):
         Chat(place="after_system")
+
+
+def test_a_table_with_a_field_nobody_knows_is_refused() -> None:
+    from softprompt.tasks.declaration import _declared
+
+    with pytest.raises(TypeError, match="metric"):
+        _declared("x", {"category": "nli", "form": "fields", "metric": ("accuracy",)})
+
+
+def test_rows_of_a_shared_source_are_kept_by_one_column() -> None:
+    from softprompt.tasks.declaration import Keep
+
+    rows = [{"subset": "SQuAD"}, {"subset": "NewsQA"}, {"subset": None}, {}]
+    assert [Keep(column="subset", equals="SQuAD")(row) for row in rows] == [True, False, True, True]
+    assert [Keep(column="subset", unlike="SQuAD")(row) for row in rows] == [False, True, True, True]
+    assert [Keep(column="subset", starts="News")(row) for row in rows] == [False, True, True, True]

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from softprompt.tasks.catalog import load_task
-from softprompt.tasks.declarations import DECLARED
+from softprompt.tasks.declaration import DECLARED
 from softprompt.tasks.mixture import MIXTURES
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "tasks.md").read_text("utf-8")
