@@ -39,12 +39,11 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
     held = {kind: ledger.keys(kind) for kind in {kind for kind, _ in grid.cells}}
     source_steps = sum(cell.steps for cell in grid.of_kind("source"))
     runs, strategies = [], []
-    planned: dict[tuple[str, str, int], None] = {}
-    for cell in grid.of_kind("evaluation"):
-        of_kind, of_key = cell.spec["of"]
-        parent = grid.cells[of_kind, of_key]
-        if of_kind not in ("baseline", "transfer"):
-            planned[_place(parent)] = None
+    evaluations = grid.of_kind("evaluation")
+    evaluated = [(cell, grid.cells[kind, key]) for cell in evaluations for kind, key in [cell.spec["of"]]]
+    planned = dict.fromkeys(_place(parent) for _, parent in evaluated if parent.kind not in ("baseline", "transfer"))
+    for cell, parent in evaluated:
+        of_kind, of_key = parent.id
         if cell.key not in held["evaluation"] or of_key not in held[of_kind]:
             continue
         evaluation = ledger.read("evaluation", cell.key).result
@@ -230,11 +229,7 @@ def collect_lines(path: str | Path, study: Study) -> Results:
     prices: dict[str, dict[str, Cost]] = {}
     steps = sum(int(cell["result"]["steps"]) for cell in cells if cell["kind"] == "source")
     shared = _shared_of_lines(cells, steps)
-    mixtures = {
-        cell["cell"]: Record(kind="mixture", key="", identity={}, result=cell["result"], provenance={})
-        for cell in cells
-        if cell["kind"] == "mixture"
-    }
+    mixtures = {cell["cell"]: _mixture_cost(cell) for cell in cells if cell["kind"] == "mixture"}
     for cell in cells:
         kind = cell["kind"]
         if kind == "prediction":
@@ -257,7 +252,7 @@ def collect_lines(path: str | Path, study: Study) -> Results:
             else (_strategy_name(kind, start), "", 0)
         )
         spec = StudyCell(kind=kind, key="", name=cell["cell"], identity={}, spec={"target": target, "seed": seed})
-        cost = _cost_of(record) + (_cost_of(mixtures[cell["cell"]]) if cell["cell"] in mixtures else Cost())
+        cost = _cost_of(record) + mixtures.get(cell["cell"], Cost())
         strategies.append(_strategy(study, place, spec, record, evaluation, cost, shared.get(kind, 0)))
     return Results(
         sources=study.sources, targets=study.targets, seeds=study.seeds, runs=tuple(runs), strategies=tuple(strategies),
@@ -322,6 +317,10 @@ def _record_of(cell: Mapping[str, Any], evaluation: Mapping[str, Any], study: St
 def _cost_of(record: Record) -> Cost:
     train, validation = training_tokens(record.kind, record)
     return Cost(steps=float(record.result["steps"]), tokens=train + validation, seconds=float(record.result["seconds"]))
+
+
+def _mixture_cost(cell: Mapping[str, Any]) -> Cost:
+    return _cost_of(Record(kind="mixture", key="", identity={}, result=cell["result"], provenance={}))
 
 
 def _shared_of_lines(cells: Sequence[Mapping[str, Any]], source_steps: int) -> dict[str, int]:

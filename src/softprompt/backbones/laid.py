@@ -86,20 +86,12 @@ def laid_out(
     flat = [list(answer) for row in answers for answer in row]
     owner = [b for b, row in enumerate(answers) for _ in row]
     rows = range(len(used), len(used) + count)
-    tree = Tree(
-        lengths=(
-            *(length_U[u] for u in used),
-            *(p + t + d for p, t, d in zip(own, batch.input_lengths, goal, strict=True)),
-            *(max(len(answer) - 1, 0) for answer in flat),
-        ),
-        parents=(
-            *(-1 for _ in used),
-            *((used.index(u) for u in which) if used else (-1,) * count),
-            *(rows[b] for b in owner),
-        ),
-        device=device,
-        first=len(used) if given else 0,
-    )
+    lengths = [length_U[u] for u in used]
+    lengths += [p + t + d for p, t, d in zip(own, batch.input_lengths, goal, strict=True)]
+    lengths += [max(len(answer) - 1, 0) for answer in flat]
+    behind = [used.index(u) for u in which] if used else [-1] * count
+    parents = (*(-1 for _ in used), *behind, *(rows[b] for b in owner))
+    tree = Tree(lengths=tuple(lengths), parents=parents, device=device, first=len(used) if given else 0)
     start = tree.layout.start_B - tree.given
     start_B = start[len(used) : len(used) + count]
     text_B = start_B + on_device(torch.tensor(own, dtype=torch.int64), device)
@@ -112,10 +104,7 @@ def laid_out(
     if flat:
         candidates = TokenBatch.of([answer[:-1] for answer in flat], device=device)
         tokens.append(_tokens(candidates.input_BT, candidates.input_lengths, answer_C))
-    ids, places = (torch.cat(part) for part in zip(*tokens, strict=True))
-    words = embed(ids).to(dtype)
-    x_SH = words.new_empty(tree.layout.total - tree.given, words.shape[1])
-    x_SH[places] = words
+    x_SH = _embedded(embed, dtype, tokens, tree.layout.total - tree.given)
     if prompts is not None and not given:
         copies = which if apart else list(used)
         begins = start_B if apart else start[: len(used)]
@@ -123,7 +112,7 @@ def laid_out(
     before_B = torch.full_like(goal_B, -1)
     if used and not given:
         end = start[: len(used)] + tree.layout.length_B[: len(used)] - 1
-        before_B = end[on_device(torch.tensor([used.index(u) for u in which]), device)]
+        before_B = end[on_device(torch.tensor(behind), device)]
     return Laid(
         x_SH=x_SH,
         tree=tree,
@@ -134,6 +123,17 @@ def laid_out(
         owner_C=owner_C,
         answer_C=answer_C,
     )
+
+
+def _embedded(
+    embed: Callable[[Tensor], Tensor], dtype: torch.dtype, tokens: Sequence[tuple[Tensor, Tensor]], total: int
+) -> Tensor:
+    """Input embeddings [total, H] of ids at their places; the rest is left for prompts."""
+    ids, places = (torch.cat(part) for part in zip(*tokens, strict=True))
+    words = embed(ids).to(dtype)
+    x_SH = words.new_empty(total, words.shape[1])
+    x_SH[places] = words
+    return x_SH
 
 
 def _tokens(id_BT: Tensor, lengths: Sequence[int], start_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -95,15 +95,7 @@ def read_prompt(
         IncompatibleBackboneError: another width.
         UsageError: no neighbour was asked for, or the start has another shape.
     """
-    if prompt_PH.dim() != 2 or prompt_PH.shape[1] != backbone.hidden_size:
-        raise IncompatibleBackboneError(
-            f"the prompt has shape {list(prompt_PH.shape)}; backbone {backbone.name} has width {backbone.hidden_size}. "
-            "Read it with its own backbone."
-        )
-    if initial_PH is not None and initial_PH.shape != prompt_PH.shape:
-        raise UsageError(
-            f"the prompt is {list(prompt_PH.shape)} and its start {list(initial_PH.shape)}; they must be alike."
-        )
+    _check_shapes(backbone, prompt_PH, initial_PH)
     table_VH = backbone.embedding_table().to("cpu")
     neighbours = min(neighbours, int(table_VH.shape[0]))
     if neighbours < 1:
@@ -135,6 +127,18 @@ def read_prompt(
         distance_from_initial=None if moved_P is None else float(moved_P.mean()),
         text=" ".join(str(row.nearest[0].token).lstrip("▁Ġ") for row in rows),
     )
+
+
+def _check_shapes(backbone: Backbone, prompt_PH: Tensor, initial_PH: Tensor | None) -> None:
+    if prompt_PH.dim() != 2 or prompt_PH.shape[1] != backbone.hidden_size:
+        raise IncompatibleBackboneError(
+            f"the prompt has shape {list(prompt_PH.shape)}; backbone {backbone.name} has width {backbone.hidden_size}. "
+            "Read it with its own backbone."
+        )
+    if initial_PH is not None and initial_PH.shape != prompt_PH.shape:
+        raise UsageError(
+            f"the prompt is {list(prompt_PH.shape)} and its start {list(initial_PH.shape)}; they must be alike."
+        )
 
 
 def start_again(backbone: Backbone, init: Mapping[str, Any], prompt_length: int, seed: int) -> Tensor | None:

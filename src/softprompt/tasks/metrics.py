@@ -112,42 +112,39 @@ def f1(answers: Answers, words: Sequence[str] | None, same: Canonical) -> dict[s
 
 
 def _binary_f1(gold: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    from sklearn.metrics import f1_score
+
     predicted = np.where((predicted == 0) | (predicted == 1), predicted, 1 - gold)
-    return 100.0 * _f1_of_class(gold, predicted, 1)
-
-
-def _f1_of_class(gold: NDArray[np.int64], predicted: NDArray[np.int64], k: int) -> float:
-    hits = int(np.sum((gold == k) & (predicted == k)))
-    total = int(np.sum(gold == k) + np.sum(predicted == k))
-    return 2.0 * hits / total if total else 0.0
+    return 100.0 * float(f1_score(gold, predicted, zero_division=0.0))
 
 
 def macro_f1(answers: Answers, words: Sequence[str] | None, same: Canonical) -> dict[str, float]:
     """Unweighted mean of the F1 of every class (CB); a class that never occurs counts 0."""
-    gold, predicted = _classes(answers, words, same)
-    count = len(words or ())
-    return {"macro_f1": 100.0 * float(np.mean([_f1_of_class(gold, predicted, k) for k in range(count)]))}
+    from sklearn.metrics import f1_score
+
+    classes = range(len(words or ()))
+    found = f1_score(*_classes(answers, words, same), labels=[*classes], average="macro", zero_division=0.0)
+    return {"macro_f1": 100.0 * float(found)}
 
 
 def matthews(answers: Answers, words: Sequence[str] | None, same: Canonical) -> dict[str, float]:
     """Matthews correlation (CoLA); invalid answers are a class of their own, 0 where either side is constant."""
+    from sklearn.metrics import matthews_corrcoef
+
     gold, predicted = _classes(answers, words, same)
-    classes = np.union1d(gold, predicted)
-    g_count = np.array([np.sum(gold == k) for k in classes], dtype=np.float64)
-    p_count = np.array([np.sum(predicted == k) for k in classes], dtype=np.float64)
-    total = float(len(gold))
-    covariance = float(np.sum(gold == predicted)) * total - float(g_count @ p_count)
-    spread = (total**2 - float(g_count @ g_count)) * (total**2 - float(p_count @ p_count))
-    return {"matthews": 100.0 * covariance / float(np.sqrt(spread)) if spread > 0 else 0.0}
+    constant = len(np.unique(gold)) < 2 or len(np.unique(predicted)) < 2
+    return {"matthews": 0.0 if constant else 100.0 * float(matthews_corrcoef(gold, predicted))}
 
 
 def correlations(answers: Answers, words: Sequence[str] | None, same: Canonical) -> dict[str, float]:
     """Pearson and Spearman of the numbers written (STS-B); an answer that is no number is -1; 0 where constant."""
+    from scipy.stats import rankdata
+
     gold = np.array([_number(e.targets, same) for _, e in answers])
     predicted = np.array([_number(p, same) for p, _ in answers])
     return {
         "pearson": 100.0 * _pearson(gold, predicted),
-        "spearman": 100.0 * _pearson(_ranks(gold), _ranks(predicted)),
+        "spearman": 100.0 * _pearson(rankdata(gold), rankdata(predicted)),
     }
 
 
@@ -168,16 +165,7 @@ def _number(text: str, same: Canonical) -> float:
 
 
 def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    spread = float(np.sqrt(a @ a) * np.sqrt(b @ b))
-    return float(np.clip(a @ b / spread, -1, 1)) if spread > 0 else 0.0
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, equal values sharing their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - (counts - 1) / 2.0)[inverse], dtype=np.float64)
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
 
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -224,7 +212,7 @@ def grouped_answers(answers: Answers, words: Sequence[str] | None, same: Canonic
 
 
 DETERMINERS = frozenset(
-    {
+    [
         "a",
         "an",
         "few",
@@ -246,7 +234,7 @@ DETERMINERS = frozenset(
         "which",
         "whose",
         "your",
-    }
+    ]
 )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from string import Template
 
 from softprompt.library.formats.card import FENCE, cell, metadata, score_lines, wording_lines
 from softprompt.library.manifest import Manifest
@@ -129,41 +131,6 @@ pieces, which the model knows as well but the prompt was not tuned on:
 {plain}
 {FENCE}"""
     )
-    return f"""# Soft prompts for an engine
-
-{len(names)} soft prompts of {length} tokens for {cell(model)}, each a LoRA adapter on the embedding: {shown}.
-
-{FENCE}bash
-./serve.sh                      # vLLM; MODEL=... for another place of the same weights
-{FENCE}
-
-{chr(10).join(_client(names[0]))}
-Each adapter's README.md says how its texts are worded and which answers it gives. The name `base` is the model without a
-prompt; with this tokenizer it reads the reserved ids' own embeddings in front, so do not use it.
-
-## The tokenizer
-
-`tokenizer/` puts {length} reserved ids in front of every text, in completions by its post-processor, in conversations by its
-chat template. No text holds a reserved id: their old spellings are gone from the vocabulary. Their marks are special tokens
-with a digest in their names; a chat message that spells one is refused. {read}
-
-All adapters of one engine share the tokenizer, so they share a prompt length. Prompts of another length are another export.
-
-## Another prompt, without a restart
-
-Run the same `softprompt library export` command with the new prompt's name and this folder, then tell the engine:
-
-{FENCE}bash
-curl http://127.0.0.1:8000/v1/load_lora_adapter -H 'Content-Type: application/json' \\
-    -d '{{"lora_name": "NAME", "lora_path": "/absolute/path/of/adapters/NAME"}}'
-{FENCE}
-
-## SGLang
-
-The same folders serve there; the architectures it takes are its own. This line was written from its documentation and not run:
-
-{FENCE}bash
-python -m sglang.launch_server --model-path MODEL --tokenizer-path tokenizer --enable-lora \\
-    --lora-paths NAME=adapters/NAME --lora-target-modules embed_tokens --max-lora-rank RANK
-{FENCE}
-"""
+    told = {"count": len(names), "length": length, "model": cell(model), "names": shown, "read": read}
+    text = (Path(__file__).parent / "serving.md").read_text(encoding="utf-8")
+    return Template(text).substitute(told, client="\n".join(_client(names[0])))
