@@ -9,77 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.tasks.declaration import FILE
 
 K = 2**19
 """The papers' artificial limit on a task's size."""
-
-_GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "glue_rte")
-_SUPERGLUE = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
-_NLI = ("anli", "cb", "doc_nli", "mnli", "qnli", "rte", "snli")
-_SIMILARITY = ("cxc", "mrpc", "qqp", "stsb")
-_SENTIMENT = ("cr", "go_emotions", "sentiment140", "sst2", "yelp_polarity")
-_MRQA = (
-    "mrqa_squad",
-    "mrqa_news_qa",
-    "mrqa_trivia_qa",
-    "mrqa_search_qa",
-    "mrqa_hotpot_qa",
-    "mrqa_natural_questions",
-)
-_RAINBOW = ("alpha_nli", "cosmos_qa", "hellaswag", "piqa", "social_i_qa", "winogrande")
-_TRANSLATION = ("wmt_en_de", "wmt_en_fr", "wmt_en_ro")
-_SUMMARIZATION = (
-    "aeslc",
-    "billsum",
-    "cnn_dailymail",
-    "wiki_lingua",
-    "gigaword",
-    "multi_news",
-    "newsroom",
-    "samsum",
-    "xsum",
-)
-_GEM = (
-    "gem_common_gen",
-    "gem_dart",
-    "gem_e2e",
-    "gem_sgd",
-    "gem_web_nlg",
-    "gem_wiki_auto",
-    "gem_xsum",
-    "gem_wiki_lingua",
-)
-_FAMILIES = (
-    _GLUE,
-    _SUPERGLUE,
-    _NLI,
-    _SIMILARITY,
-    _SENTIMENT,
-    _MRQA,
-    _RAINBOW,
-    _TRANSLATION,
-    _SUMMARIZATION,
-    _GEM,
-)
-_SPOT_SOURCES = (
-    "c4",
-    "doc_nli",
-    "yelp_polarity",
-    "mnli",
-    "qqp",
-    "qnli",
-    "record",
-    "cxc",
-    "squad",
-    "drop",
-    "sst2",
-    "winogrande",
-    "hellaswag",
-    "multirc",
-    "cosmos_qa",
-    "race_middle",
-)
-_SPOT_TARGETS = ("boolq", "cola", "stsb", "wic", "cr", "mrpc", "rte", "wsc", "copa", "cb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,35 +79,9 @@ def proportional_rates(sizes: Sequence[int], *, limit: int | None = K, temperatu
     return tuple(mixture.rates(dict(zip(names, sizes, strict=True))).values())
 
 
-def _unique(families: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(task for family in families for task in family))
-
-
 MIXTURES: Mapping[str, Mixture] = {
-    mixture.name: mixture
-    for mixture in (
-        Mixture(name="glue", tasks=_GLUE),
-        Mixture(name="superglue", tasks=_SUPERGLUE),
-        Mixture(name="nli", tasks=_NLI),
-        Mixture(name="paraphrase_similarity", tasks=_SIMILARITY),
-        Mixture(name="sentiment", tasks=_SENTIMENT),
-        Mixture(name="mrqa", tasks=_MRQA),
-        Mixture(name="rainbow", tasks=_RAINBOW),
-        Mixture(name="translation", tasks=_TRANSLATION),
-        Mixture(name="summarization", tasks=_SUMMARIZATION),
-        Mixture(name="gem", tasks=_GEM),
-        # RTE is one data set in two text forms: GLUE's own, and SuperGLUE's, which stands for both here.
-        Mixture(name="all", tasks=tuple(t for t in _unique([("c4",), *_FAMILIES]) if t != "glue_rte")),
-        Mixture(name="spot_sources", tasks=_SPOT_SOURCES),
-        Mixture(name="spot_targets", tasks=_SPOT_TARGETS),
-        Mixture(name="sharpt_sources", tasks=_SPOT_SOURCES[1:], limit=None),
-        Mixture(
-            name="sharpt_cross_category_sources",
-            tasks=("record", "squad", "drop", "multirc", "race_middle", "yelp_polarity", "sst2", "qqp", "cxc"),
-            limit=None,
-        ),
-        Mixture(name="sharpt_cross_category_targets", tasks=("copa", "cb", "rte", "wsc", "wic"), limit=None),
-    )
+    **{name: Mixture(name=name, tasks=tasks) for name, tasks in FILE["mixtures"].items()},
+    **{name: Mixture(name=name, tasks=tasks, limit=None) for name, tasks in FILE["unions"].items()},
 }
 """The papers' mixtures by name."""
 
