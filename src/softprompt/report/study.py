@@ -154,9 +154,9 @@ def write_report(found: Findings, out: str | Path, *, title: str = "", figures: 
     """Write page, tables and figures; see `report_study`."""
     folder = Path(out)
     drawings = Drawings(folder / "figures" if figures else None)
-    html = study_page(found, drawings, title=title)
-    artifacts.write_bytes(folder / "report.html", html.encode())
-    tables = [path for table in all_tables(found) for path in write_table(table, folder / "tables")]
+    sections = _sections(found, drawings)
+    artifacts.write_bytes(folder / "report.html", _page(found, sections, title).encode())
+    tables = [path for table in tables_of(sections) for path in write_table(table, folder / "tables")]
     return StudyReport(
         page=folder / "report.html", tables=tuple(tables), figures=tuple(drawings.files), left_out=tuple(drawings.left_out)
     )  # fmt: skip
@@ -195,8 +195,10 @@ def study_page(found: Findings, drawings: Drawings | None = None, *, title: str 
         drawings: draws the figures; a page without any where None.
         title: where there is no study file.
     """
-    drawings = drawings or Drawings(None)
-    results, study = found.results, found.study
+    return _page(found, _sections(found, drawings or Drawings(None)), title)
+
+
+def _sections(found: Findings, drawings: Drawings) -> list[Section]:
     sections = [
         _verdict_section(found),
         _targets_section(found, drawings),
@@ -206,18 +208,29 @@ def study_page(found: Findings, drawings: Drawings | None = None, *, title: str 
         _harm_section(found),
         _tests_section(found),
     ]
-    if study is not None:
-        settings = Values(title="The study file, every value resolved", values=study.plain())
+    if found.study is not None:
+        settings = Values(title="The study file, every value resolved", values=found.study.plain())
         sections.append(Section(name="settings", title="Settings", blocks=[settings], folded=True))
     if found.provenance:
         values = Values(title="Where the numbers are from", values=found.provenance)
         sections.append(Section(name="provenance", title="Provenance", blocks=[values], folded=True))
+    return sections
+
+
+def _page(found: Findings, sections: Sequence[Section], title: str) -> str:
+    results, study = found.results, found.study
     heading = title or (study.title or f"Transfer study {study.name}" if study is not None else "Transfer study")
     counts = ((results.sources, "source task"), (results.targets, "target task"), (results.seeds, "seed"))
     words = ", ".join(f"{len(items)} {word}{'' if len(items) == 1 else 's'}" for items, word in counts)
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     backbone = f" on {study.backbone}" if study is not None else ""
     return render(heading, words + backbone, sections, f"Made by softprompt, {when} UTC; this file needs no network.")
+
+
+def tables_of(sections: Sequence[Section]) -> list[Table]:
+    """Every table of a page, those that are folded away included."""
+    shown = (blocks for section in sections for blocks in (section.blocks, *section.more.values()))
+    return [block.table for blocks in shown for block in blocks if isinstance(block, TableBlock)]
 
 
 def _verdict_section(found: Findings) -> Section:
@@ -361,24 +374,6 @@ def _harm_section(found: Findings) -> Section:
 def _tests_section(found: Findings) -> Section:
     made = (against_scratch_table(found.methods), sharpt_table(found.methods), against_sources_table(found.results))
     return Section(name="tests", title="Tests", blocks=[TableBlock(table=table) for table in made if table is not None])
-
-
-def all_tables(found: Findings) -> list[Table]:
-    """Every table of the report; those that have nothing to show are left out."""
-    results, methods, rows = found.results, found.methods, found.rows
-    ks = tuple(sorted({m.k for m in methods.searches}))
-    by_row = [harm_table(rows), target_table(rows)] if rows is not None and rows.harms else []
-    made = [
-        score_table(results), gain_table(results), positive_transfers(results),
-        best_table(results), benchmark_table(results), cost_table(methods), by_target_table(methods, results),
-        crossed_table(methods, results, found.study), ablation_table(methods, results), search_table(methods, results),
-        luck_table(methods, results), race_table(methods, results), paper_table(results, ks), predictor_table(results),
-        *by_row, *(correlation_table(results, kind) for kind in (SIMILARITIES if results.embeddings else ())),
-        checkpoint_table(results) if results.other_embeddings else None, against_scratch_table(methods),
-        sharpt_table(methods), against_sources_table(results), run_table(results),
-        size_table(found.sizes, SCALED, "model_sizes") if found.sizes else None,
-    ]  # fmt: skip
-    return [table for table in made if table is not None]
 
 
 def provenance_of(study: Study, noted: Mapping[str, Any]) -> dict[str, Any]:

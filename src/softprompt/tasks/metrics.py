@@ -212,29 +212,7 @@ def grouped_answers(answers: Answers, words: Sequence[str] | None, same: Canonic
 
 
 DETERMINERS = frozenset(
-    [
-        "a",
-        "an",
-        "few",
-        "her",
-        "his",
-        "each",
-        "every",
-        "many",
-        "much",
-        "my",
-        "our",
-        "some",
-        "that",
-        "the",
-        "their",
-        "these",
-        "this",
-        "those",
-        "which",
-        "whose",
-        "your",
-    ]
+    "a an few her his each every many much my our some that the their these this those which whose your".split()  # noqa: SIM905
 )
 
 
