@@ -559,19 +559,3 @@ def _absent(name: str, path: str | Path) -> bool:
 def _not_safetensors(path: str | Path, error: Exception) -> CorruptArtifactError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return CorruptArtifactError(f"{path} is not a readable safetensors file ({reason}); restore it or make it again.")
-
-
-def verify_folder(folder: str | Path, hashes: Mapping[str, str]) -> list[str]:
-    """What is wrong with a folder whose files should have these sha256 digests; an empty list where all is well."""
-    problems = []
-    root = Path(folder)
-    for name, expected in hashes.items():
-        try:
-            path = inside(root, name)
-            if not path.is_file():
-                problems.append(f"{name} is missing")
-            elif sha256_file(path) != expected:
-                problems.append(f"{name} is not what was written (sha256 differs)")
-        except SoftpromptError as error:
-            problems.append(str(error))
-    return problems

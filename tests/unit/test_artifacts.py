@@ -28,7 +28,6 @@ def test_folder_appears_whole_with_its_digests(tmp_path: Path) -> None:
     assert digests == {"x.json": artifacts.sha256_bytes(b"{}"), "state/y.bin": artifacts.sha256_bytes(b"123")}
     assert (tmp_path / "a/b/state/y.bin").read_bytes() == b"123"
     assert os.listdir(tmp_path / "a") == ["b"]
-    assert artifacts.verify_folder(tmp_path / "a/b", digests) == []
 
 
 def test_existing_folder_is_left_alone_unless_replaced(tmp_path: Path) -> None:
@@ -85,7 +84,6 @@ def test_a_link_that_leads_out_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "root" / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(UsageError, match="leads out"):
         artifacts.inside(tmp_path / "root", "link")
-    assert artifacts.verify_folder(tmp_path / "root", {"link": "0" * 64})
 
 
 def test_tensors_keep_dtype_shape_and_bits(tmp_path: Path) -> None:

@@ -69,18 +69,8 @@ def similarity(one_PH: Tensor, other_QH: Tensor, metric: Metric) -> float:
     return float(similarity_matrix([one_PH], [other_QH], metric)[0, 0])
 
 
-def cosine_of_average_tokens(one_PH: Tensor, other_QH: Tensor) -> float:
-    """cos(mean of a's tokens, mean of b's tokens), in -1..1."""
-    return similarity(one_PH, other_QH, "average")
-
-
-def per_token_average_cosine(one_PH: Tensor, other_QH: Tensor) -> float:
-    """The mean cosine over all pairs of tokens, in -1..1, by the identity above."""
-    return similarity(one_PH, other_QH, "per_token")
-
-
 def per_token_double_sum(one_PH: Tensor, other_QH: Tensor) -> float:
-    """The same as `per_token_average_cosine`, written as the paper prints it: P x Q cosines. For tests and benchmarks."""
+    """The per-token average cosine, written as the paper prints it: P x Q cosines. For tests and benchmarks."""
     cosines_PQ = torch.nn.functional.cosine_similarity(
         one_PH.detach().double()[:, None, :], other_QH.detach().double()[None, :, :], dim=-1, eps=1e-300
     )

@@ -116,14 +116,6 @@ class VectorTable:
         offset = float(self.centre_H @ query_H)
         return [(int(rows[i]), float(value) + offset) for i, value in zip(order, best, strict=True)]
 
-    def products(self, vector_H: Tensor, rows: Sequence[int]) -> Tensor:
-        """The dot products of some rows with a vector, float32 [rows], in the order of ``rows``."""
-        query_H = vector_H.to(torch.float32)
-        index, offset = torch.tensor(rows, dtype=torch.int64), self.centre_H @ query_H
-        starts = range(0, len(index), _PIECE)
-        pieces = [self._rows(index[first : first + _PIECE]) @ query_H + offset for first in starts]
-        return torch.cat(pieces) if pieces else torch.zeros(0)
-
     def _rows(self, rows: Tensor) -> Tensor:
         return self.hi_nH[rows].to(torch.float32) + self.lo_nH[rows].to(torch.float32)
 

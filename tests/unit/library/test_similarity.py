@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from softprompt.errors import DataError, NonFiniteError, UnknownNameError, UsageError
 from softprompt.library.similarity import (
     METRICS,
-    cosine_of_average_tokens,
-    per_token_average_cosine,
     per_token_double_sum,
     similarity,
     similarity_matrix,
@@ -26,13 +24,13 @@ def test_by_hand() -> None:
     one = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     other = torch.tensor([[3.0, 0.0]])
     # averages (0.5, 1) and (3, 0): cos = 0.5 / sqrt(1.25)
-    assert cosine_of_average_tokens(one, other) == pytest.approx(0.5 / math.sqrt(1.25), abs=1e-12)
+    assert similarity(one, other, "average") == pytest.approx(0.5 / math.sqrt(1.25), abs=1e-12)
     # cosines 1 and 0
-    assert per_token_average_cosine(one, other) == pytest.approx(0.5, abs=1e-12)
+    assert similarity(one, other, "per_token") == pytest.approx(0.5, abs=1e-12)
     assert per_token_double_sum(one, other) == pytest.approx(0.5, abs=1e-12)
     # a prompt beside itself: per token it is the mean over all pairs, so less than 1
-    assert per_token_average_cosine(one, one) == pytest.approx(0.5, abs=1e-12)
-    assert cosine_of_average_tokens(one, one) == pytest.approx(1.0, abs=1e-12)
+    assert similarity(one, one, "per_token") == pytest.approx(0.5, abs=1e-12)
+    assert similarity(one, one, "average") == pytest.approx(1.0, abs=1e-12)
 
 
 @given(
@@ -48,14 +46,14 @@ def test_the_identity_equals_the_double_sum(
     generator = torch.Generator().manual_seed(seed)
     one = torch.randn(one_length, width, generator=generator) * scale
     other = torch.randn(other_length, width, generator=generator) + 0.3
-    assert per_token_average_cosine(one, other) == pytest.approx(per_token_double_sum(one, other), abs=1e-12)
+    assert similarity(one, other, "per_token") == pytest.approx(per_token_double_sum(one, other), abs=1e-12)
 
 
 def test_at_the_papers_size_and_the_released_prompts_norms() -> None:
     one, other = torch.randn(100, 768) * 50, torch.randn(100, 768) * 0.5 + 1
-    assert per_token_average_cosine(one, other) == pytest.approx(per_token_double_sum(one, other), abs=1e-12)
+    assert similarity(one, other, "per_token") == pytest.approx(per_token_double_sum(one, other), abs=1e-12)
     plain = torch.cosine_similarity(one.double().mean(0), other.double().mean(0), dim=0)
-    assert cosine_of_average_tokens(one, other) == pytest.approx(float(plain), abs=1e-12)
+    assert similarity(one, other, "average") == pytest.approx(float(plain), abs=1e-12)
 
 
 @given(st.integers(0, 10**6))
@@ -72,8 +70,8 @@ def test_symmetry_scale_and_order_of_tokens(seed: int) -> None:
 
 def test_zero_tokens_have_no_direction() -> None:
     one = torch.tensor([[0.0, 0.0], [0.0, 2.0]])
-    assert per_token_average_cosine(one, torch.tensor([[0.0, 1.0]])) == 0.5
-    assert cosine_of_average_tokens(torch.zeros(2, 2), one) == 0.0
+    assert similarity(one, torch.tensor([[0.0, 1.0]]), "per_token") == 0.5
+    assert similarity(torch.zeros(2, 2), one, "average") == 0.0
 
 
 def test_tasks_average_over_all_pairs_of_seeds() -> None:

@@ -183,14 +183,6 @@ def generator_names(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(n for n in (*GENERATOR, "task_prompt") if n in tensors)
 
 
-def is_space(folder: Path) -> bool:
-    """Whether a folder holds a latent space or a prompt adapted from one."""
-    try:
-        return bool(artifacts.read_json(folder / MANIFEST).get("format") == FORMAT)
-    except (SoftpromptError, AttributeError):
-        return False
-
-
 def load_space(folder: Path) -> Space:
     """Reads a folder that ``Space.save`` wrote.
 
