@@ -36,7 +36,7 @@ TRAIN = SETTINGS.having(steps=12, eval_every=6, embedding_step=4, learning_rate=
 
 @contextmanager
 def fixed_words() -> Iterator[None]:
-    """A tokenizer whose pieces are written down: the trained one of ``tests.models`` differs from process to process."""
+    """A tokenizer whose pieces are written down: the trained one of ``tests.support.models`` differs from process to process."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import Unigram
 

@@ -1,4 +1,4 @@
-"""Small tasks in memory over the words of ``tests.models``, and an instance encoder that needs no model."""
+"""Small tasks in memory over the words of ``tests.support.models``, and an instance encoder that needs no model."""
 
 from __future__ import annotations
 

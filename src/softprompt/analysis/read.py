@@ -51,8 +51,7 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
             continue
         record = ledger.read(of_kind, of_key)
         if of_kind in ("baseline", "transfer"):
-            moved = of_kind == "transfer"
-            source = (str(parent.spec["source"]), int(parent.spec["source_seed"])) if moved else None
+            source = _source_of(parent)
             runs.append(_run(study, str(parent.spec["target"]), int(parent.spec["seed"]), source, record, evaluation))
         else:
             cost, shared = method_cost(parent, ledger), shared_steps(parent, grid, source_steps)
@@ -75,6 +74,10 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
         source_steps=source_steps,
         prompt_parameters=study.target.prompt_length * width,
     )
+
+
+def _source_of(cell: StudyCell) -> PromptId | None:
+    return (str(cell.spec["source"]), int(cell.spec["source_seed"])) if cell.kind == "transfer" else None
 
 
 def _run(

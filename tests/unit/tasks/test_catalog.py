@@ -16,6 +16,7 @@ from softprompt.tasks.check import check_task, gold_answers
 from softprompt.tasks.contamination import contamination, content
 from softprompt.tasks.declaration import DECLARED, PINS
 from softprompt.tasks.example import Example, Split
+from softprompt.tasks.forms import ALIASES
 from softprompt.tasks.metrics import METRICS
 from softprompt.tasks.show import describe, list_mixtures, list_tasks
 from softprompt.tasks.sources import HubSource, MemorySource
@@ -43,7 +44,7 @@ def test_every_declaration_is_sound() -> None:
         task = catalog.make(one, MemorySource(splits={}))
         assert task.labels is None or len(set(task.labels)) == len(task.labels)
     assert all(len(pin) == 40 and int(pin, 16) for pin in PINS.values())
-    assert set(catalog.ALIASES.values()) <= set(names)
+    assert set(ALIASES.values()) <= set(names)
 
 
 def test_a_folder_is_read_with_and_without_the_tasks_level(data: Path) -> None:

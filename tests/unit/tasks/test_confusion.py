@@ -7,7 +7,8 @@ import pytest
 from softprompt.errors import UsageError
 from softprompt.tasks.catalog import load_task
 from softprompt.tasks.confusion import OTHER, confusion
-from softprompt.tasks.task import Example, Task
+from softprompt.tasks.example import Example
+from softprompt.tasks.task import Task
 
 ROWS = [{"text": f"film {i}", "label": "abc"[i % 3]} for i in range(12)]
 
