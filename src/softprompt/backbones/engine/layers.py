@@ -47,7 +47,7 @@ class Linear:
         return _whole(self.weight)
 
     def exact(self, x: Tensor) -> Tensor:
-        """The image of x computed in float32 at least, whatever the weight is held in."""
+        """The image [..., O] of x [..., I] computed in float32 at least, whatever the weight is held in."""
         return F.linear(wide(x), wide(self.whole), None if self.bias is None else wide(self.bias))
 
     def product(self, x: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
@@ -60,12 +60,12 @@ class Linear:
         return torch.bmm(x, view(self.weight))
 
     def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x itself and its image, where both are used further on: their gradients meet in one product."""
+        """x [..., I] itself and its image [..., O], where both are used further on: their gradients meet in one product."""
         return _Branch.apply(x, self.weight, self.bias) if torch.is_grad_enabled() else (x, self(x))
 
 
 def unsteady(x: Tensor) -> bool:
-    """Whether a row of PyTorch's own products with this tensor depends on how many rows there are.
+    """Whether a row of PyTorch's own products with this tensor [..., I] depends on how many rows there are.
 
     Its kernels on matrix tiles add up in another order for another number of rows, which moves answers in bfloat16; elsewhere
     they do not.
