@@ -11,6 +11,7 @@ import numpy as np
 from softprompt.analysis.comparison import ABLATED
 from softprompt.analysis.harm import BLIND, ByRows
 from softprompt.analysis.methods import TOP_K, Methods
+from softprompt.analysis.planned import K, default_predictors, default_score_T, kin_count, kin_of
 from softprompt.analysis.predictors import judged
 from softprompt.analysis.records import Floats, Results
 from softprompt.analysis.searches import paper_search
@@ -41,6 +42,8 @@ def verdicts(found: Methods, results: Results, rows: ByRows | None = None) -> li
     """Every question that the study can say something on, the most important first."""
     return [
         *_transfer(found, results),
+        *_default_predictor(found, results),
+        *_kin(results),
         *_choosing(results),
         *_racing(found),
         *_harm(rows, results),
@@ -81,6 +84,42 @@ def _transfer(found: Methods, results: Results) -> Iterator[Verdict]:
                 fair = t_interval(method.score_T - found.choices.scratch_T(method.tunings))
                 told += f"; {fair.text(sign=True)} over the best of {min(seeds, method.tunings)} of them"
             yield Verdict(question=question, answer=_answer(interval), told=f"{method.name}: {told}.")
+
+
+def _default_predictor(found: Methods, results: Results) -> Iterator[Verdict]:
+    """The plan's primary question: each target's ranking is the one that is best on the other targets."""
+    chosen = default_predictors(results)
+    if not chosen or not results.predictors or len(results.targets) < 3:
+        return
+    interval, told = _points(
+        default_score_T(results) - found.choices.scratch_T(), "over the mean of all runs from scratch"
+    )
+    names = [SIMILARITIES.get(name, name) for name in chosen.values()]
+    counted = ", ".join(f"{name} for {names.count(name)}" for name in sorted(set(names)))
+    yield Verdict(
+        question=f"Does retrieval with {K} tries beat scratch, ranked by what is best on the other targets?",
+        answer=_answer(interval),
+        told=f"{told} (ranked by {counted}).",
+    )
+
+
+def _kin(results: Results) -> Iterator[Verdict]:
+    known = {target: source for target, source in kin_of(results.targets).items() if source in results.sources}
+    if len(known) < 2:
+        return
+    found = kin_count(results, known)
+    question = "Does the known kin come out first or second among the source tasks?"
+    if not found.ranks:
+        yield Verdict(question=question, answer="pending", told="No target has all its transfers.")
+        return
+    yield Verdict(
+        question=question,
+        answer="yes" if found.p < 0.1 else "not shown",
+        told=(
+            f"For {found.among_first} of {len(found.ranks)} targets; chance would give {found.expected:.1f}, and as many or more with "
+            f"probability {found.p:.2f}."
+        ),
+    )
 
 
 def _choosing(results: Results) -> Iterator[Verdict]:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from tests.support.results import SEEDS, SOURCES, TARGETS, ladder
 
+from softprompt.analysis.methods import Methods
 from softprompt.analysis.planned import default_predictors, default_score_T, kin_count
 from softprompt.analysis.records import Cost, PromptId, Results
+from softprompt.analysis.verdict import verdicts
 from softprompt.errors import UnknownNameError
 
 
@@ -32,6 +34,31 @@ def test_a_target_has_no_part_in_choosing_its_predictor() -> None:
     scores = dict(zip(TARGETS, default_score_T(study()), strict=True))
     assert scores["x"] == pytest.approx(62.0)  # it puts a.0, a.1 and b.0 first: the best of them
     assert scores["y"] < 71
+    told_first = {v.question: v for v in verdicts(Methods.of(study(), [3]), study())}
+    planned = told_first["Does retrieval with 3 tries beat scratch, ranked by what is best on the other targets?"]
+    assert planned.told.endswith("(ranked by others for 1, own for 2).")
+
+
+def test_known_kin_are_in_the_verdict() -> None:
+    results = ladder()
+    names = {"a": "sst2", "f": "mnli"}
+    renamed = replace(
+        results,
+        sources=tuple(names.get(s, s) for s in results.sources),
+        targets=tuple({"x": "cr", "y": "rte"}.get(t, t) for t in results.targets),
+        runs=tuple(
+            replace(
+                run,
+                target={"x": "cr", "y": "rte"}.get(run.target, run.target),
+                source=None if run.source is None else (names.get(run.source[0], run.source[0]), run.source[1]),
+            )
+            for run in results.runs
+        ),
+        embeddings={},
+    )
+    found = {v.question: v for v in verdicts(Methods.of(renamed, []), renamed)}
+    kin = found["Does the known kin come out first or second among the source tasks?"]
+    assert kin.told == "For 1 of 2 targets; chance would give 0.7, and as many or more with probability 0.56."
 
 
 def test_of_two_predictors_that_tie_the_cheaper_is_taken() -> None:
