@@ -20,7 +20,7 @@ from softprompt.analysis.statistics import Interval, ratio_interval, share_text,
 from softprompt.analysis.tables import PENDING
 
 Answer = Literal["yes", "no", "not shown", "pending"]
-NO_ROWS = "needs the targets' rows, which were not at hand"
+NO_ROWS = "This is compared row by row, and the targets' rows were not found: set SOFTPROMPT_DATA to their folder."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def _racing(found: Methods) -> Iterator[Verdict]:
 def _harm(rows: ByRows | None, results: Results) -> Iterator[Verdict]:
     question = "Does the guard hold harm back?"
     if rows is None or rows.blind(len(results.targets)):
-        yield Verdict(question=question, answer="pending", told=f"Telling {NO_ROWS}.")
+        yield Verdict(question=question, answer="pending", told=NO_ROWS)
         return
     harm = rows.harm(BLIND)
     if harm is None:

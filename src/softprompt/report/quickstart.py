@@ -48,13 +48,13 @@ def score_rows(reports: Sequence[TargetReport]) -> list[dict[str, Any]]:
 def summary(reports: Sequence[TargetReport]) -> str:
     """What was done and what came of it, for a reader who sees it for the first time."""
     better = [report.target for report in reports if report.delivered != "scratch"]
+    named = ", ".join(better)
     targets = f"{len(reports)} target{'s' if len(reports) > 1 else ''}"
     return (
         "A prompt for each target task was tuned from scratch, and from the source prompts whose task embeddings are most "
         "similar to the target's. Checkpoints and runs were chosen on one half of the validation rows; the scores, and the gain "
-        "of the chosen transfer over scratch, are of the other half. It is delivered where it beats scratch there beyond "
-        "noise: "
-        f"{', '.join(better) or 'nowhere'} ({len(better)} of {targets})."
+        "of the chosen transfer over scratch, are of the other half. The transferred prompt is delivered where it beats scratch "
+        f"there beyond noise: for {len(better)} of {targets}{f' ({named})' if named else ''}."
     )
 
 

@@ -362,7 +362,7 @@ def _harm_section(found: Findings) -> Section:
         for target, reason in (rows.left_out if rows is not None else {}).items():
             reasons.setdefault(reason.rstrip("."), []).append(target)
         why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
-        text = "Whether transfer harms is compared row by row, which needs the targets' rows: they were not at hand"
+        text = "Whether transfer harms is compared row by row, and the targets' rows were not found"
         blocks: list[Block] = [Text(text=f"{text}{f' ({why})' if why else ''}.", style="soft")]
     elif not rows.harms:
         blocks = [Text(text="No transferred prompt is finished yet to compare with scratch: pending.", style="soft")]
