@@ -24,7 +24,7 @@ def test_own_data_goes_from_a_frame_to_answers(
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "<Task reviews: 2 labels, accuracy>"
     assert "validation rows of reviews, most frequent label" in out[1]
-    assert [set(eval(line[line.index("{") :])) for line in out[2:4]] == [{"bad", "good"}] * 2
+    assert [set(eval(line[line.index("{") :])) for line in out[2:4]] == [{"negative", "positive"}] * 2
     assert out[4] == "<StoredPrompt reviews@1 in runs/own_data/library> serves with: softprompt serve runs/own_data"
     assert (tmp_path / "runs/own_data/peft/adapter_model.safetensors").is_file()
 
@@ -73,7 +73,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(
     assert list(shown[0].columns) == ["review", "label"]
     assert repr(shown[2]).startswith("<TunedPrompt reviews@1: ")
     assert shown[3].rows == len(shown[3].predictions) > 50
-    assert list(shown[4].columns) == ["label", "bad", "good"]
+    assert list(shown[4].columns) == ["label", "negative", "positive"]
     assert list(shown[5]["prompt"]) == ["known@1"]
     assert (tmp_path / "reviews-peft" / "adapter_model.safetensors").is_file()
     if settings is None:

@@ -90,9 +90,9 @@ def test_the_tutorial_as_printed_on_the_embedded_backbone(
             with open("answers.csv", newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             right = sum(row["prediction"] == row["label"] for row in rows)
-            assert right > 1.1 * max(sum(row["label"] == label for row in rows) for label in ("good", "bad"))
+            assert right > 1.1 * max(sum(row["label"] == label for row in rows) for label in ("positive", "negative"))
         if words[0] == "predict":
-            assert out.splitlines() == ["good", "bad"]
+            assert out.splitlines() == ["positive", "negative"]
         if words[0] == "transfer":
             assert "delivered" in out
     # the request as the page has it, at a free port
@@ -108,7 +108,7 @@ def test_the_tutorial_as_printed_on_the_embedded_backbone(
             f"{address}/v1/completions", body.encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=120) as reply:
-            assert json.load(reply)["choices"][0]["label"] == "good"
+            assert json.load(reply)["choices"][0]["label"] == "positive"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) in (0, 130)
     finally:
