@@ -29,6 +29,7 @@ from softprompt.methods.spot.run import source_entries, transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
 from softprompt.methods.spot.written import write_report
 from softprompt.prompts.init import InitSettings, Role, initial_prompt
+from softprompt.tasks.mixed import MixtureTask
 from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import for_backbone
 from softprompt.training.data import TaskData, start_of, task_data
@@ -166,7 +167,7 @@ def _record(
         best_step=result.best_step,
         embedding_step=settings.embedding_step if embedding is not None else None,
         scores=result.scores,
-        recipe={**asdict(settings), "train_rows": len(data.train), **result.evidence},
+        recipe={**asdict(settings), "train_rows": len(data.train), **_rates(data), **result.evidence},
         init=init,
         initial=initial,
         command=command,
@@ -175,6 +176,13 @@ def _record(
         chat=data.task.chat,
         wording=data.task.wording.record() if data.task.wording is not None else None,
         data_source=_data_source(data.task),
+    )
+
+
+def _rates(data: TaskData) -> dict[str, Any]:
+    """Of a mixture, the probability of drawing from each task."""
+    return (
+        {"mixture": dict(zip(data.task.parts, data.rates, strict=True))} if isinstance(data.task, MixtureTask) else {}
     )
 
 

@@ -23,6 +23,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -297,6 +298,36 @@ def new_folder(target: str | Path, *, replace: bool = False, durable: bool = Tru
                 _fsync_folder(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass
+class NewFile:
+    """A file on its way.
+
+    Attributes:
+        path: where it is written.
+        name: what it is called in its folder when it is whole; set by whoever writes it.
+    """
+
+    path: Path
+    name: str = ""
+
+
+@contextlib.contextmanager
+def new_file(folder: str | Path) -> Iterator[NewFile]:
+    """A hidden file to fill, which gets the name it was given when the block ends well, and vanishes otherwise.
+
+    For content that is too large for memory and can be made again: it is not flushed to the disk.
+    """
+    place = Path(folder)
+    file = NewFile(place / _temporary_name())
+    with _storage(place, 0):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            yield file
+            os.replace(file.path, place / check_file_name(file.name))
+        finally:
+            file.path.unlink(missing_ok=True)
 
 
 def remove_folder(target: str | Path) -> None:

@@ -63,15 +63,15 @@ def _weights(model):
 
 
 def _split():
-    from softprompt.tasks.encoded import EncodedSplit, _Ragged
     from softprompt.tasks.example import Example
+    from softprompt.tasks.splits import EncodedSplit, Ragged
 
     rng = np.random.default_rng(3)
 
     def ragged(low, high):
         rows = [np.append(rng.integers(2, VOCABULARY, rng.integers(low, high)), 1).astype(np.int32) for _ in range(30)]
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-        return _Ragged(flat=np.concatenate(rows), offsets=offsets)
+        return Ragged(flat=np.concatenate(rows), offsets=offsets)
 
     examples = tuple(Example(key=f"golden/{i}", inputs="", targets="") for i in range(30))
     return EncodedSplit(

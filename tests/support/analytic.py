@@ -122,7 +122,9 @@ class AnalyticRunner:
         tensor = None if early is None else {"prompt": torch.from_numpy(early)}
         for child in pack.made:
             if child.made_by == cell.id and child.kind == "embedding" and tensor is not None:
-                ledger.write(child.kind, child.key, child.identity, {}, tensor, provenance)
+                goal = self._goal(cell)
+                at = goal + (self._start(cell, ledger) - goal) * (1 - RATE) ** int(child.spec["step"])
+                ledger.write(child.kind, child.key, child.identity, {}, {"prompt": torch.from_numpy(at)}, provenance)
             if child.made_by == cell.id and child.kind == "evaluation":
                 ledger.write(child.kind, child.key, child.identity, self._scores(child, prompt), {}, provenance)
         if cell.kind == "embedding":

@@ -23,6 +23,7 @@ class WordTask:
     metrics = ("accuracy",)
     description = None
     scored_by_label = True
+    judged_by_loss = False
 
     def judge_of(self, example):
         return self

@@ -92,10 +92,14 @@ def test_sharpt_from_space_to_answers(place: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_study_is_planned_run_resumed_and_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(capsys, "study", "plan", "tiny.toml", "--json")
+    code, out, _ = call(capsys, "study", "plan", "tiny.toml", "--timing", "0.01", "--json")
     assert code == 0
-    cells = json.loads(out)["cells"]
+    planned = json.loads(out)
+    cells = planned["cells"]
     assert cells > 0
+    assert planned["problems"] == []
+    assert planned["estimates"][0]["seconds"] > 0
+    assert "of its own steps" in planned["estimates"][0]["basis"]
     code, out, err = call(capsys, "study", "run", "tiny.toml", "--out", "ledger", "--json")
     assert code == 0, err
     assert json.loads(out)["done"] == cells
@@ -105,9 +109,13 @@ def test_a_study_is_planned_run_resumed_and_reported(place: Path, capsys: pytest
     code, out, err = call(capsys, "study", "report", "ledger", "--no-figures", "--json")
     assert code == 0, err
     assert Path(json.loads(out)["report"]["page"]).read_text().startswith("<!DOCTYPE html>")
-    code, out, _ = call(capsys, "study", "plan", "demo")
+    code, out, _ = call(capsys, "study", "plan", "tiny.toml", "--out", "ledger", "--timing", "0", "--json")
     assert code == 0
-    assert "one H200" in out
+    assert json.loads(out)["steps_left"] == 0
+    code, out, _ = call(capsys, "study", "plan", "paper", "--no-look")
+    assert code == 0
+    assert "one H100" in out
+    assert "nothing was looked at" in out
 
 
 def test_the_baselines_answer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,10 @@ from softprompt.backbones.load import load_backbone
 from softprompt.cli.app import run
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
+from softprompt.study.build import build_grid
+from softprompt.study.ledger import Ledger
+from softprompt.study.run import facts_of, run_study
+from softprompt.study.settings import study_of
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +169,74 @@ def test_superglue_end_to_end(place, tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "entry.zip") as archive:
         assert len(archive.namelist()) == 10
     assert run(["submission", "check", str(tmp_path / "entry.zip"), "--partial"]) == 0
+
+
+def test_a_mixtures_prompt_answers_the_tasks_that_have_none_of_their_own(place, tmp_path, capsys):
+    library = Library(tmp_path / "mixed")
+    backbone = load_backbone(str(place / "model"), dtype="float32")
+    for task, score in (("superglue", 90.0), ("rte", 10.0), ("cb+rte", 20.0)):
+        library.add(
+            PromptRecord(
+                task=task, prompt=torch.randn(3, backbone.hidden_size), backbone_name=backbone.name, seed=1,
+                backbone_fingerprint=backbone.fingerprint, backbone_kind=backbone.kind, scores={"score": score},
+            )
+        )  # fmt: skip
+    command = ["submission", "write", "--library", str(tmp_path / "mixed"), "--backbone", str(place / "model"), "--dtype",
+               "float32", "--data", str(place / "data"), "--max-new-tokens", "4", "--json", "--out",
+               str(tmp_path / "out"), "--partial"]  # fmt: skip
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out)["prompts"] == {"cb": "superglue@1", "rte": "rte@1"}
+
+
+def test_a_studys_ledger_becomes_a_library_and_a_submission(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    train = {"recipe": "quick", "steps": 4, "batch_size": 4, "prompt_length": 3, "eval_every": 2, "warmup_steps": 0}
+    study = study_of(
+        {"name": "small", "backbone": str(place / "model"), "dtype": "float32", "data": str(place / "data"),
+         "sources": ["cb", "rte+cb"], "targets": ["cb", "rte"], "seeds": [0, 1], "source": train, "target": train,
+         "embedding": {"step": 2, "other_steps": [1, 3]}, "protocol": "halves"}
+    )  # fmt: skip
+    ledger = tmp_path / "ledger"
+    summary = run_study(study, ledger, runner_options={"device": "cpu"})
+    assert summary.complete, summary.failed
+    grid = build_grid(study, facts_of(study, Ledger(ledger).noted("small", "facts")))
+    # All embeddings came from the runs themselves, and differ from step to step.
+    cells = grid.of_kind("embedding")
+    assert sum(cell.steps for cell in cells) == 0
+    for name in ("source:cb.0", "target:rte.1"):
+        steps = [
+            Ledger(ledger).tensors("embedding", grid.named("embedding", f"{name}@{n}").key)["prompt"] for n in (1, 2, 3)
+        ]
+        assert not torch.equal(steps[0], steps[1])
+        assert not torch.equal(steps[1], steps[2])
+
+    assert run(["library", "add", str(tmp_path / "lib"), str(ledger), "--prompts", "all", "--json"]) == 0
+    added = json.loads(capsys.readouterr().out)["added"]
+    sources = {"cb@0", "cb@1", "rte+cb@0", "rte+cb@1"}
+    assert sources <= set(added)
+    assert len(added) == 6
+    library = Library(tmp_path / "lib")
+    held = library.get("rte+cb@1")
+    assert (held.manifest.task, held.manifest.embedding_step, held.manifest.tags[0]) == ("rte+cb", 2, "source")
+    cell = grid.named("source", "rte+cb.1")
+    assert torch.equal(held.prompt(), Ledger(ledger).tensors("source", cell.key)["final"].float())
+    assert "study-small" in (tmp_path / "lib" / "rte+cb@1" / "README.md").read_text()
+    assert library.get("cb@0").manifest.wording["task"] == "cb"
+    # The best of a target is what one half of validation chose among all runs; its score is the other half's.
+    best = next(library.get(name).manifest for name in added if name.startswith("rte@"))
+    evaluations = [
+        (Ledger(ledger).read("evaluation", grid.named("evaluation", f"{c.kind}:{c.name}").key).result["halves"])
+        for c in grid.of_kind("baseline", "transfer")
+        if c.spec["target"] == "rte"
+    ]
+    assert best.scores["score"] in [
+        report for select, report in evaluations if select == max(s for s, _ in evaluations)
+    ]
+
+    out = tmp_path / "glue-for-you"
+    command = ["submission", "write", "--library", str(ledger), "--out", str(out), "--data", str(place / "data"),
+               "--dtype", "float32", "--partial", "--max-new-tokens", "4", "--json"]  # fmt: skip
+    assert run(command) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert set(said["prompts"]) == {"cb", "rte"}
+    assert (out / "RTE.jsonl").exists()

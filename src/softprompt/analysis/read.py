@@ -39,6 +39,7 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
     held = {kind: ledger.keys(kind) for kind in {kind for kind, _ in grid.cells}}
     source_steps = sum(cell.steps for cell in grid.of_kind("source"))
     runs, strategies = [], []
+    further = _further(grid, ledger, held)
     evaluations = grid.of_kind("evaluation")
     evaluated = [(cell, grid.cells[kind, key]) for cell in evaluations for kind, key in [cell.spec["of"]]]
     planned = dict.fromkeys(_place(parent) for _, parent in evaluated if parent.kind not in ("baseline", "transfer"))
@@ -46,8 +47,8 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
         of_kind, of_key = parent.id
         if cell.key not in held["evaluation"] or of_key not in held[of_kind]:
             continue
-        evaluation = ledger.read("evaluation", cell.key).result
-        if _score(study, evaluation) is None:
+        evaluation = _whole(further, parent.id, ledger.read("evaluation", cell.key).result)
+        if evaluation is None or _score(study, evaluation) is None:
             continue
         record = ledger.read(of_kind, of_key)
         if of_kind in ("baseline", "transfer"):
@@ -74,6 +75,31 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
         source_steps=source_steps,
         prompt_parameters=study.target.prompt_length * width,
     )
+
+
+def _further(
+    grid: Grid, ledger: Ledger, held: Mapping[str, set[str]]
+) -> dict[tuple[str, str], Mapping[str, Any] | None]:
+    """What prompts gave on a further task's rows (`Study.also_on`), by their cells; None where it is not finished."""
+    return {
+        (str(kind), str(key)): ledger.read(cell.kind, cell.key).result if cell.key in held[cell.kind] else None
+        for cell in grid.of_kind("further_evaluation")
+        for kind, key in [cell.spec["of"]]
+    }
+
+
+def _whole(
+    further: Mapping[tuple[str, str], Mapping[str, Any] | None], of: tuple[str, str], evaluation: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """An evaluation, averaged with that on the further rows where the study has such; None while those are missing."""
+    if of not in further:
+        return evaluation
+    other = further[of]
+    if other is None:
+        return None
+    pairs = zip(evaluation["halves"], other["halves"], strict=True)
+    halves = [None if a is None or b is None else (a + b) / 2 for a, b in pairs]
+    return {**evaluation, "score": (evaluation["score"] + other["score"]) / 2, "halves": halves}
 
 
 def _source_of(cell: StudyCell) -> PromptId | None:

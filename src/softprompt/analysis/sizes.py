@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from softprompt.analysis.methods import RANDOM, TOP_K, Methods
 from softprompt.analysis.records import Floats, Results
-from softprompt.analysis.tables import Cell, Table, summary
+from softprompt.analysis.tables import Cell, Row, Table, summary
 from softprompt.errors import UsageError
 
 Point = tuple[float, float, float | None]
@@ -121,4 +123,73 @@ def size_series(studies: Sequence[Sized], names: Mapping[str, str] | None = None
         for name, cell in _named(averages(one.results), names).items():
             if cell.value is not None and cell.complete:
                 series.setdefault(name, []).append((float(one.parameters), cell.value, cell.std))
+    return series
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """What is finished of one method on one size.
+
+    Attributes:
+        size: the column.
+        arm: the row.
+        parameters: of the backbone; 0 where its study has not begun.
+        score: mean over the targets, over seeds; None where nothing has begun.
+    """
+
+    size: str
+    arm: str
+    parameters: int
+    score: Cell | None
+
+
+def rung(size: str, arm: str, folder: str | Path) -> Rung:
+    """One part of a ladder from its ledger.
+
+    What is averaged is what the part's study tunes: its only other method, else transfers, else runs from scratch.
+    """
+    from softprompt.analysis.read import collect
+    from softprompt.study.ledger import Ledger
+    from softprompt.study.reading import facts_of, open_study
+
+    if not Path(folder).is_dir() or not Ledger(folder).studies():
+        return Rung(size=size, arm=arm, parameters=0, score=None)
+    study, ledger, noted = open_study(folder)
+    facts = facts_of(study, noted)
+    results = collect(study, ledger, facts)
+    if study.methods:
+        scores = {(one.target, one.seed): one.score for one in results.strategies if one.strategy == study.methods[0]}
+    elif "transfer" in study.tuned:
+        scores = {(run.target, run.seed): run.score for run in results.runs if run.source is not None}
+    else:
+        scores = {(run.target, run.seed): run.score for run in results.runs if run.source is None}
+    table = np.array([[scores.get((target, seed), np.nan) for seed in study.seeds] for target in study.targets])
+    return Rung(size=size, arm=arm, parameters=facts.parameters, score=summary(table.mean(axis=0)))
+
+
+def ladder_table(rungs: Sequence[Rung], published: Mapping[str, Mapping[str, float]], title: str) -> Table:
+    """Methods by size (SPoT Table 4); published rows are marked as such."""
+    sizes = list(dict.fromkeys(one.size for one in rungs))
+    held = {(one.arm, one.size): one.score for one in rungs}
+    rows: list[Row] = [
+        (f"{name}, as published", *(Cell(value=values[s]) if s in values else None for s in sizes))
+        for name, values in published.items()
+    ]
+    rows += [(arm, *(held.get((arm, size)) for size in sizes)) for arm in dict.fromkeys(one.arm for one in rungs)]
+    return Table(name="ladder", title=title, columns=("method", *sizes), rows=tuple(rows))
+
+
+def ladder_series(rungs: Sequence[Rung], published: Mapping[str, Mapping[str, float]]) -> dict[str, list[Point]]:
+    """(parameters, score, deviation) by method; published rows stand at the size of their column's backbone."""
+    series: dict[str, list[Point]] = {}
+    place: dict[str, float] = {}
+    for one in sorted(rungs, key=lambda r: r.parameters):
+        if one.parameters:
+            place.setdefault(one.size, float(one.parameters))
+        if one.score is not None and one.score.value is not None and one.score.complete:
+            series.setdefault(one.arm, []).append((float(one.parameters), one.score.value, one.score.std))
+    for name, values in published.items():
+        points: list[Point] = [(place[size], value, None) for size, value in values.items() if size in place]
+        if points:
+            series[f"{name}, as published"] = points
     return series

@@ -145,6 +145,10 @@ class Backbone(ABC):
         """Token ids of target texts, ending with the end-of-sequence id the decoder learns to emit."""
 
     @abstractmethod
+    def framing(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Ids that `tokenize_inputs` puts before and behind a text, and those that `tokenize_targets` puts behind one."""
+
+    @abstractmethod
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Texts of generated ids, special tokens left out, spaces trimmed."""
 

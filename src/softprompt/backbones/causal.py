@@ -84,6 +84,9 @@ class CausalBackbone(Backbone):
             texts = [f" {text}" for text in texts]
         return tokenize(self.tokenizer, texts, max_tokens, [], self._suffix)
 
+    def framing(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        return tuple(self._prefix), (), tuple(self._suffix)
+
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         return [str(self.tokenizer.decode(list(row), skip_special_tokens=True)).strip() for row in rows]
 

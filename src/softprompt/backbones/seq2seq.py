@@ -255,6 +255,9 @@ class Seq2SeqBackbone(Backbone):
     def tokenize_targets(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         return self._tokenize(texts, max_tokens, [], self.end_id)
 
+    def framing(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        return tuple(self._input_prefix()), (self.end_id,), (self.end_id,)
+
     def _input_prefix(self) -> list[int]:
         return []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
 if TYPE_CHECKING:
     from softprompt.library.index import Entry
     from softprompt.library.manifest import Manifest
+    from softprompt.library.store import Library
 
 library = group("library", "Prompts kept with what made them.")
 
@@ -129,13 +130,22 @@ def _facts(manifest: Manifest, place: str) -> dict[str, object]:
 @command(library, "add")
 def add(
     place: Place,
-    source: Annotated[str, typer.Argument(help="Another library.", show_default=False)],
+    source: Annotated[str, typer.Argument(help="Another library, or the ledger of a study.", show_default=False)],
     names: Annotated[list[str] | None, typer.Argument(help="Prompts to copy; all if none is named.")] = None,
     replace: Replace = False,
+    which: Annotated[str | None, typer.Option("--study", help="Of a ledger with several studies.")] = None,
+    of: Annotated[
+        Literal["sources", "targets", "all"],
+        typer.Option("--prompts", help="Of a study: its source prompts, the best of each target, or both."),
+    ] = "sources",
 ) -> Answer:
-    """Copy prompts of another library."""
-    origin = o.open_library(source)
+    """Copy prompts of another library, or a study's prompts out of its ledger."""
+    from softprompt.study.prompts import is_ledger
+
     target = o.open_library(place, must_exist=False)
+    if is_ledger(source):
+        return _add_study(target, source, which, of, list(names or ()), replace)
+    origin = o.open_library(source)
     chosen = list(names) if names else origin.names()
     if not chosen:
         raise UsageError(f"library {source} holds no prompts; nothing was copied.")
@@ -145,6 +155,21 @@ def add(
     data = {"library": target.location, "added": copied}
     told = lines(f"added {', '.join(copied)} to {target.location}")
     return Answer(data=data, show=told, next=[("library", "ls", place), ("search", "TASK", "--library", place)])
+
+
+def _add_study(target: Library, ledger: str, which: str | None, of: str, names: list[str], replace: bool) -> Answer:
+    from softprompt.study.prompts import ROLES, named_apart, study_records
+
+    roles = tuple(role for role in ROLES if of in ("all", role))
+    records = {record.library_name: record for record in named_apart(study_records(ledger, which, roles))}
+    for name in names:
+        if name not in records:
+            raise UnknownNameError("prompt of the study", name, records)
+    chosen = [records[name] for name in names or records]
+    o.refuse_taken(target, [record.library_name for record in chosen], replace=replace)
+    added = [target.add(record, replace=replace).name for record in chosen]
+    data = {"library": target.location, "added": added}
+    return Answer(data=data, show=lines(f"added {', '.join(added)} to {target.location}"))
 
 
 @command(library, "rm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
@@ -394,7 +395,7 @@ def encode(
 def told(data: TaskData) -> list[str]:
     """What a user should see of a task before it is trained on: counts, columns, the first example, what is left out."""
     task, train = data.task, data.train
-    empty = sum(task.is_empty(e) for e in (*train.examples, *data.validation.examples))
+    empty = sum(task.is_empty(e) for e in chain(train.examples, data.validation.examples))
     counts = {
         "training inputs cut": train.cut_inputs,
         "validation inputs cut": data.validation.cut_inputs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,12 +12,13 @@ import typer
 
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
-from softprompt.cli.output import Answer, console, lines
+from softprompt.cli.output import Answer, both, console, lines, table
 from softprompt.cli.progress import QUIET_SECONDS, say
-from softprompt.errors import SoftpromptError, UsageError
+from softprompt.errors import Interrupted, SoftpromptError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from softprompt.analysis.tables import Table
+    from softprompt.study.ladder import Ladder, Part
     from softprompt.study.run import RunProgress, RunSummary
     from softprompt.study.settings import Study
 
@@ -42,20 +43,23 @@ Options = Annotated[
 def plan(
     name: StudyName,
     out: Annotated[Path | None, typer.Option("--out", help="Its ledger, for what is finished already.")] = None,
-    look: Annotated[bool, typer.Option("--look", help="Read data and backbone first: finds what is missing.")] = False,
+    look: Annotated[
+        bool, typer.Option("--look/--no-look", help="Open every source and the backbone: finds what is missing.")
+    ] = True,
+    timing: Annotated[
+        float, typer.Option("--timing", help="Seconds of the study's own steps that are timed here; 0 for none.", min=0)
+    ] = 30.0,
     rate: Annotated[float | None, typer.Option("--rate", help="Measured training positions a second here.")] = None,
     device: o.Device = "auto",
 ) -> Answer:
-    """Count cells, steps, time, memory and storage before a run."""
+    """Count cells and steps; time, memory and storage from timed steps; what is missing."""
     from softprompt.study.plan import plan_study
+    from softprompt.study.survey import survey
 
     loaded = _load(name)
-    facts = None
-    if look:
-        from softprompt.study.runner import DEFAULT_RUNNER, make_runner
-
-        facts = make_runner(DEFAULT_RUNNER, {"device": device}).facts(loaded)
-    made = plan_study(loaded, out, facts=facts, rate=rate)
+    found = survey(loaded, device, timing=0.0 if rate else timing, facts=out is not None) if look else None
+    made = plan_study(loaded, out, rate=rate, **(found.known() if found is not None else {}))
+    problems = [*(found.problems if found is not None else ("nothing was looked at (--no-look).",)), *made.problems]
     data = {
         "study": loaded.name,
         "cells": made.cells,
@@ -64,9 +68,12 @@ def plan(
         "estimates": made.estimates,
         "contamination": made.contamination,
         "notes": made.notes,
-        "problems": made.problems,
+        "problems": problems,
     }
-    return Answer(data=data, show=lines(made.to_text()), next=[("study", "run", name, "--out", f"runs/{loaded.name}")])
+    return Answer(
+        data=data, show=lines(made.to_text(), *(f"problem: {problem}" for problem in problems)),
+        next=[("study", "run", name, "--out", f"runs/{loaded.name}")],
+    )  # fmt: skip
 
 
 @command(study, "run")
@@ -174,6 +181,90 @@ def sizes(
     told = lines(table.to_text(), "", *(f"written: {path}" for path in files))
     backbones = [{"backbone": one.backbone, "parameters": one.parameters} for one in studies]
     return Answer(data={"backbones": backbones, "rows": _records(table), "files": files}, show=told)
+
+
+@command(study, "ladder")
+def ladder(
+    name: Annotated[str, typer.Argument(help="Ladder file (.toml) or ready ladder: figure1.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Ledgers, one a part, table and figure.")] = Path("runs/ladder"),
+    sizes: Annotated[str | None, typer.Option("--sizes", help="Only these sizes, commas between.")] = None,
+    arms: Annotated[str | None, typer.Option("--arms", help="Only these methods, commas between.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Hours and memory of every part; nothing starts.")] = False,
+    executor: Executor = "serial",
+    workers: Workers = None,
+    executor_option: Options = None,
+    figures: o.Figures = True,
+    device: o.Device = "auto",
+    checkpointing: o.Checkpointing = False,
+) -> Answer:
+    """Methods by model size, each on its own backbone (SPoT Figure 1, Table 4)."""
+    from softprompt.study.ladder import load_ladder
+
+    o.quiet_transformers()
+    loaded = load_ladder(name)
+    chosen = _chosen(loaded, sizes, arms)
+    if plan:
+        return _planned(chosen)
+    options = _options(executor, executor_option, workers)
+    failed = []
+    for part in chosen:
+        try:
+            _conduct(part.study, out / part.ledger, executor, options, device, checkpointing)
+        except Interrupted:
+            raise
+        except SoftpromptError as error:
+            failed.append(f"{part.arm} at {part.size}: {error}")
+    return _climbed(loaded, out, figures, failed)
+
+
+def _chosen(loaded: Ladder, sizes: str | None, arms: str | None) -> list[Part]:
+    """The parts of a ladder that were asked for."""
+    known = {"size": loaded.sizes, "method": tuple(dict.fromkeys(part.arm for part in loaded.parts))}
+    asked = {
+        "size": o.words(sizes, "--sizes") if sizes is not None else known["size"],
+        "method": o.words(arms, "--arms") if arms is not None else known["method"],
+    }
+    for what, names in asked.items():
+        for one in names:
+            if one not in known[what]:
+                raise UnknownNameError(f"{what} of ladder '{loaded.name}'", one, known[what])
+    return [part for part in loaded.parts if part.size in asked["size"] and part.arm in asked["method"]]
+
+
+def _planned(parts: Sequence[Part]) -> Answer:
+    from softprompt.study.plan import plan_study
+
+    rows = []
+    for part in parts:
+        made = plan_study(part.study)
+        guess = next((one for one in made.estimates if one.machine == "one H100"), None)
+        hours = guess.seconds / 3600 if guess is not None and guess.seconds is not None else None
+        memory = guess.memory / 2**30 if guess is not None and guess.memory is not None else None
+        rows.append([part.size, part.arm, part.study.backbone, made.cells, made.steps_left, hours, memory])
+    columns = ["size", "method", "backbone", "cells", "steps", "hours on one H100", "GiB"]
+    note = lines(
+        "hours and memory are assumed (30% of the data sheet's peak); `study plan` of one part on the machine measures."
+    )
+    data = {"parts": [dict(zip(columns, row, strict=True)) for row in rows]}
+    return Answer(data=data, show=both(table(columns, rows), note))
+
+
+def _climbed(loaded: Ladder, out: Path, figures: bool, failed: Sequence[str]) -> Answer:
+    """Table and figure of what is finished of a ladder."""
+    from softprompt.analysis.sizes import ladder_series, ladder_table, rung
+    from softprompt.report.figures import save, score_against_size
+    from softprompt.report.page import write_table
+
+    rungs = [rung(part.size, part.arm, out / part.ledger) for part in loaded.parts]
+    made = ladder_table(rungs, loaded.published, loaded.title)
+    files = write_table(made, out)
+    series = ladder_series(rungs, loaded.published)
+    if figures and series:
+        files += [save(score_against_size(series), out / f"ladder.{kind}") for kind in ("png", "svg")]
+    told = lines(
+        made.to_text(), "", *(f"not finished: {why}" for why in failed), *(f"written: {path}" for path in files)
+    )
+    return Answer(data={"rows": _records(made), "failed": list(failed), "files": files}, show=told)
 
 
 def _records(table: Table) -> list[dict[str, Any]]:

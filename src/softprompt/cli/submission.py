@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -33,7 +36,10 @@ def _benchmark(name: str) -> Literal["glue", "superglue"]:
 
 @command(submission, "write")
 def write(
-    library: Annotated[str, typer.Option("--library", help="Where the prompts are; the best of each task is used.")],
+    library: Annotated[
+        str,
+        typer.Option("--library", help="Where the prompts are, or a study's ledger; the best of each task is used."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="A new folder; the zip stands beside it.")],
     benchmark: Benchmark = "superglue",
     task: Annotated[
@@ -43,27 +49,50 @@ def write(
     split: Annotated[str, typer.Option("--split", help="test, or validation for a rehearsal.")] = "test",
     partial: Annotated[bool, typer.Option("--partial", help="Allow other row counts than the official ones.")] = False,
     max_new_tokens: o.MaxNewTokens = None,
+    which: Annotated[str | None, typer.Option("--study", help="Of a ledger with several studies.")] = None,
     backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     revision: o.Revision = None,
 ) -> Answer:
     """Answer the test rows of every task and write a checked submission."""
+    with _prompts(library, which) as store:
+        model = o.open_backbone(o.backbone_of(backbone, store.location), dtype, device, revision)
+        wanted = o.words(task, "--task") if task is not None else None
+        return _written(store, model, _benchmark(benchmark), wanted, data, split, out, not partial, max_new_tokens)
+
+
+@contextmanager
+def _prompts(place: str, which: str | None) -> Iterator[Library]:
+    """The library at a place; of a study's ledger one that is made of its prompts and vanishes again."""
+    from softprompt.study.prompts import is_ledger, named_apart, study_records
+
+    if not is_ledger(place):
+        yield o.open_library(place)
+        return
+    with tempfile.TemporaryDirectory(prefix="softprompt-") as folder:
+        store = o.open_library(folder, must_exist=False)
+        for record in named_apart(study_records(place, which, ("sources", "targets"))):
+            store.add(record)
+        yield store
+
+
+def _written(
+    store: Library, model: Backbone, chosen: Literal["glue", "superglue"], wanted: tuple[str, ...] | None,
+    data: Path | None, split: str, out: Path, complete: bool, max_new_tokens: int | None,
+) -> Answer:  # fmt: skip
     from softprompt.inference.evaluate import EvalJob, answers, canonical_text
     from softprompt.prompts.stack import PromptStack
     from softprompt.tasks.encoded import answer_room, encode_split, input_room
     from softprompt.tasks.submission import GLUE, SUPERGLUE, TaskPredictions, write_submission
     from softprompt.tasks.tuned import as_tuned
 
-    chosen = _benchmark(benchmark)
     known = GLUE if chosen == "glue" else SUPERGLUE
-    store = o.open_library(library)
-    model = o.open_backbone(o.backbone_of(backbone, library), dtype, device, revision)
-    prompts = _best(store, model, o.words(task, "--task") if task is not None else tuple(known), asked=task is not None)
+    prompts = _best(store, model, wanted or tuple(known), asked=wanted is not None)
     for name in prompts:
         if name not in known:
             raise UnknownNameError(f"{chosen} task", name, known)
-    tasks, skipped = _open(prompts, data, asked=task is not None)
+    tasks, skipped = _open(prompts, data, asked=wanted is not None)
     prompts = {t.name: prompts[t.name] for t in tasks}
     tasks = [as_tuned(t, store.get(prompts[t.name]).manifest, model.tokenizer) for t in tasks]
     stack = PromptStack.of([store.load(p, model).float().to(model.device) for p in prompts.values()])
@@ -80,7 +109,7 @@ def write(
         )
         for t, s, e in zip(tasks, splits, found, strict=True)
     ]
-    written = write_submission(out, chosen, given, complete=not partial)
+    written = write_submission(out, chosen, given, complete=complete)
     rows = [[name, facts["rows"], facts["invalid"]] for name, facts in written.items()]
     where = lines(*skipped, f"folder: {out}", f"zip: {out.with_name(out.name + '.zip')}")
     shown = both(table(["file", "rows", "invalid answers"], rows), where)
@@ -90,11 +119,12 @@ def write(
 
 
 def _best(library: Library, backbone: Backbone, tasks: tuple[str, ...], *, asked: bool) -> dict[str, str]:
-    """The best prompt of each task; the diagnostics use the entailment task's."""
+    """The best prompt of each task; the diagnostics use the entailment task's, a task without one that of a mixture."""
     entries = library.list(backbone=backbone)
     best: dict[str, str] = {}
     for task in tasks:
-        fitting = [e for e in entries if e.task in (task, STANDS_IN.get(task, task))]
+        names = (task, STANDS_IN.get(task, task))
+        fitting = [e for e in entries if e.task in names] or [e for e in entries if set(names) & set(parts_of(e.task))]
         if fitting:
             best[task] = max(fitting, key=lambda e: (e.score if e.score is not None else -1.0, e.name)).name
         elif asked:
@@ -104,6 +134,14 @@ def _best(library: Library, backbone: Backbone, tasks: tuple[str, ...], *, asked
     if not best:
         raise UsageError(f"library {library.location} has no prompt of any task of this benchmark: train them first.")
     return best
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The tasks of a mixture that a prompt is named after; none for a task, or a mixture that is not known here."""
+    from softprompt.tasks.catalog import is_mixture
+    from softprompt.tasks.mixture import load_mixture
+
+    return load_mixture(name).tasks if is_mixture(name) else ()
 
 
 def _open(prompts: dict[str, str], data: Path | None, *, asked: bool) -> tuple[list[Task], list[str]]:

@@ -348,7 +348,8 @@ def eval_jobs(
 ) -> list[EvalJob]:
     """One job a task and run; rows that are worded alike are tokenised once. Says how many texts were cut."""
     from softprompt.inference.evaluate import EvalJob
-    from softprompt.tasks.encoded import EncodedSplit, encode_split, input_room
+    from softprompt.tasks.encoded import encode_split, input_room
+    from softprompt.tasks.splits import EncodedSplit
 
     made: dict[tuple[str, str], EncodedSplit] = {}
     jobs = []

@@ -18,7 +18,8 @@ from softprompt.backbones.base import Backbone
 from softprompt.batch import PromptBatch, Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.prompts.prompter import Prompter
-from softprompt.tasks.encoded import EncodedSplit
+from softprompt.tasks.encoded import target_limit
+from softprompt.tasks.splits import EncodedSplit
 from softprompt.tasks.task import Task
 
 DEFAULT_BATCH_TOKENS = 8192
@@ -84,10 +85,10 @@ def canonical_text(backbone: Backbone) -> Callable[[str], str]:
 
 
 def answer_budget(backbone: Backbone, task: Task, split: EncodedSplit, most: int) -> int:
-    """How many tokens an answer may have: the longest label of a closed task, ``most`` for free text."""
+    """How many tokens an answer may have: the longest label of a closed task, ``most`` (0: the task's own) for free text."""
     if task.labels:
         return max(len(ids) for ids in backbone.tokenize_targets(list(task.labels)))
-    return most
+    return target_limit(backbone, task, most)
 
 
 def scoring_of(backbone: Backbone, labels: Sequence[str] | None, wanted: Scoring) -> Literal["labels", "generate"]:
@@ -134,7 +135,7 @@ def answers(
         backbone: the frozen model.
         prompter: makes the prompts; None for none.
         jobs: what to answer.
-        max_target_tokens: longest free-text answer.
+        max_target_tokens: longest free-text answer; 0 for as long as each task says.
         batch_tokens: most padded encoder positions in one pass.
         progress: called with (rows done, rows in all).
 
@@ -155,8 +156,8 @@ def _answered(
 ) -> list[list[Answer]]:
     """As `answers`, with the loss of the gold label where labels were scored."""
     place = [(j, int(r)) for j, job in enumerate(jobs) for r in job.row_numbers()]
-    lengths = np.asarray([len(jobs[j].split.inputs(r)) for j, r in place], dtype=np.int64)
     ways = _ways(backbone, jobs, place, max_target_tokens)
+    lengths = np.asarray([_length(jobs[j].split, r, way) for (j, r), way in zip(place, ways, strict=True)], np.int64)
     prompt_length = prompter.prompt_length if prompter is not None else 0
     found: dict[int, Answer] = {}
     batch_tokens = min(parallel.gather(batch_tokens))  # a process short of memory asks for less: all must cut alike
@@ -165,7 +166,8 @@ def _answered(
         parts = length_batches(lengths[group] + way.behind, prompt_length, batch_tokens)
         for part in parallel.shares(parts, in_step=backbone.sharded):
             rows = [(jobs[place[i][0]], place[i][1]) for i in group[part]]
-            batch = TokenBatch.of([job.split.inputs(r) for job, r in rows], device=backbone.device)
+            targets = [job.split.targets(r) for job, r in rows] if way.of_targets else None
+            batch = TokenBatch.of([job.split.inputs(r) for job, r in rows], targets, device=backbone.device)
             answered = way.answer(backbone, batch, prompts_for(backbone, prompter, rows))
             for i, (job, row), (text, tokens, logs) in zip(group[part], rows, answered, strict=True):
                 loss = way.loss(job.split.examples[row].targets, logs)
@@ -209,6 +211,11 @@ def evaluate(
     return results
 
 
+def _length(split: EncodedSplit, row: int, way: Way) -> int:
+    """Positions of a row's text, its target included where that is read too."""
+    return len(split.inputs(row)) + (len(split.targets(row)) if way.of_targets else 0)
+
+
 @dataclass(frozen=True)
 class Way:
     """How the rows of some jobs are answered.
@@ -217,16 +224,20 @@ class Way:
         labels: the candidate answers; None where answers are generated.
         depth: the most tokens of a generated answer.
         behind: positions of the candidate answers behind a row's text.
+        of_targets: the answer is the loss of the row's target (`softprompt.tasks.metrics.loss_answer`).
     """
 
     labels: tuple[str, ...] | None
     depth: int
     behind: int = 0
+    of_targets: bool = False
 
     def answer(
         self, backbone: Backbone, batch: TokenBatch, prompts: PromptBatch | None
     ) -> list[tuple[str, int, list[float]]]:
         """By row, its answer, the positions that this took behind the row's text, and the labels' log-probabilities."""
+        if self.of_targets:
+            return [(text, 0, []) for text in _target_losses(backbone, batch, prompts)]
         if self.labels is None:
             outputs = backbone.generate(batch, prompts, self.depth)
             return [(text, len(ids), []) for text, ids in zip(backbone.decode(outputs), outputs, strict=True)]
@@ -238,6 +249,15 @@ class Way:
     def loss(self, gold: str, logs: Sequence[float]) -> float | None:
         """Nats of the gold label among the labels; None where it is none of them, or nothing was scored."""
         return -logs[self.labels.index(gold)] if self.labels is not None and gold in self.labels else None
+
+
+@torch.no_grad()
+def _target_losses(backbone: Backbone, batch: TokenBatch, prompts: PromptBatch | None) -> list[str]:
+    """By row, the loss of its target as an answer."""
+    from softprompt.tasks.metrics import loss_answer
+
+    losses = backbone.example_losses(batch, prompts).nll_B.tolist()
+    return [loss_answer(loss, depth) for loss, depth in zip(losses, batch.target_lengths, strict=True)]
 
 
 def _ways(
@@ -255,6 +275,8 @@ def _ways(
 
 
 def _way(backbone: Backbone, job: EvalJob, judge: Task, max_target_tokens: int) -> Way:
+    if judge.judged_by_loss:
+        return Way(None, 0, of_targets=True)
     free_part = judge is not job.task and not judge.labels
     if free_part or scoring_of(backbone, judge.labels, job.scoring) == "generate":
         return Way(None, answer_budget(backbone, judge, job.split, max_target_tokens))

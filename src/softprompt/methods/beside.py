@@ -18,6 +18,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import EvalJob, canonical_text, evaluate
 from softprompt.methods.few_shot import Count, DesignSettings, FewShotPrompt, draw_examples
 from softprompt.prompts.stack import PromptStack
+from softprompt.tasks.encoded import target_limit
 from softprompt.tasks.example import Example
 from softprompt.training.data import TaskData
 from softprompt.training.settings import TrainSettings
@@ -33,14 +34,14 @@ class Beside:
     Attributes:
         zero_step: of each run's start, on ``rows`` rows.
         few_shot: of a text prompt with the description and ``shots`` training examples, on the same rows: by the
-            likelihood of each label, or generated for free text.
+            likelihood of each label, or generated for free text; None for tasks that are judged by loss.
         shots: examples in that prompt: `SHOTS`, or as many as fit.
         majority: of the most frequent training label, on all validation rows; None for free text.
         rows: validation rows, a seeded subset of at most ``eval_rows``.
     """
 
     zero_step: tuple[float, ...]
-    few_shot: float
+    few_shot: float | None
     shots: int
     majority: float | None
     rows: int
@@ -81,8 +82,10 @@ def beside(
         max_target_tokens=settings.max_target_tokens,
         progress=progress,
     )  # fmt: skip
-    shown = [data.validation.examples[int(r)] for r in rows]
-    few_shot, shots = _few_shot(backbone, data, shown, settings, progress)
+    few_shot, shots = None, 0
+    if not data.task.judged_by_loss:  # a few-shot prompt writes answers, and this task has none
+        shown = [data.validation.examples[int(r)] for r in rows]
+        few_shot, shots = _few_shot(backbone, data, shown, settings, progress)
     return Beside(
         zero_step=tuple(e.scores["score"] for e in found),
         few_shot=few_shot,
@@ -107,7 +110,7 @@ def _few_shot(
         fit=True,
         instruction=data.task.description or "",
         answer="" if examples[0].inputs.endswith(":") else "\nAnswer:",
-        max_answer_tokens=settings.max_target_tokens,
+        max_answer_tokens=target_limit(backbone, data.task, settings.max_target_tokens),
     )
     prompt = FewShotPrompt(backbone, data.task, draw_examples(data.train, design), design)
     inputs = [example.inputs for example in examples]

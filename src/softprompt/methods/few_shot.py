@@ -82,16 +82,16 @@ def draw_examples(split: Split | EncodedSplit, settings: DesignSettings) -> list
     Raises:
         UsageError: fewer rows than k.
     """
-    rows = list(split.examples)
+    rows = split.examples
     if settings.shots > len(rows):
         raise UsageError(
             f"{settings.shots} examples were asked for, and the training split has {len(rows)}; ask for fewer."
         )
-    order = [rows[int(i)] for i in keyed_rng(settings.seed, "prompt-design").permutation(len(rows))]
+    order = keyed_rng(settings.seed, "prompt-design").permutation(len(rows))
     if not settings.balanced:
-        return order[: settings.shots]
+        return [rows[int(i)] for i in order[: settings.shots]]
     by_label: dict[str, list[Example]] = {}
-    for example in order:
+    for example in (rows[int(i)] for i in order):
         by_label.setdefault(example.targets if example.extra.get("label") is not None else "", []).append(example)
     turns = [by_label[label] for label in sorted(by_label)]
     chosen: list[Example] = []

@@ -14,8 +14,9 @@ from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, canonical_text
 from softprompt.methods.few_shot import CONTENT_FREE, Count, DesignSettings, FewShotPrompt, draw_examples
 from softprompt.methods.method import Result, Target, Work, result_of
-from softprompt.tasks.encoded import EncodedSplit, encode_split
+from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
+from softprompt.tasks.splits import EncodedSplit
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData
 from softprompt.training.runs import RunResult

@@ -8,7 +8,7 @@ from typing import Any
 
 from softprompt.methods.spot.predictor_names import tuning_steps
 from softprompt.methods.spot.race import KEEP, LOOK_ROWS, race_steps
-from softprompt.study.grid import Facts, Grid, StudyCell
+from softprompt.study.grid import TARGET_KINDS, Facts, Grid, StudyCell
 from softprompt.study.settings import SHARPT_UNTRAINED, Study
 from softprompt.training.settings import TrainSettings
 
@@ -21,14 +21,32 @@ _NOT_EMBEDDING = (*_NOT_TRAINING, "steps", "eval_every", "eval_rows", "patience"
 def build_grid(study: Study, facts: Facts) -> Grid:
     """Every cell of a study."""
     grid = Grid(study, facts)
-    for seed in study.seeds:
-        for source in study.sources:
-            _source(grid, source, seed)
+    if "transfer" in study.tuned:
+        for seed in study.seeds:
+            for source in study.sources:
+                _source(grid, source, seed)
+    if "scratch" in study.tuned:
+        _baselines(grid)
+    if "transfer" in study.tuned:
+        _transfers(grid)
+    _predictions(grid)
+    _tuned_strategies(grid)
+    _races(grid)
+    _arms(grid)
+    return grid
+
+
+def _baselines(grid: Grid) -> None:
+    study = grid.study
     for target in study.targets:
         for seed in (*study.seeds, *study.further_seeds):
             cell = _target(grid, "baseline", f"{target}.{seed}", target, seed, {"init": "class-labels"}, [], {})
             if seed in study.seeds:
                 _embeddings(grid, "target", target, seed, cell)
+
+
+def _transfers(grid: Grid) -> None:
+    study = grid.study
     for seed in study.seeds:
         for source in study.sources:
             for target in study.targets:
@@ -36,11 +54,6 @@ def build_grid(study: Study, facts: Facts) -> Grid:
                 name = f"{source}.{seed}>{target}.{seed}"
                 start = {"source": parent.key}
                 _target(grid, "transfer", name, target, seed, start, [parent], {"source": source, "source_seed": seed})
-    _predictions(grid)
-    _tuned_strategies(grid)
-    _races(grid)
-    _arms(grid)
-    return grid
 
 
 def _arms(grid: Grid) -> None:
@@ -105,8 +118,10 @@ def _model_tunings(grid: Grid, tasks: Sequence[str], seed: int) -> None:
 
 def _predictions(grid: Grid) -> None:
     study = grid.study
+    if not study.strategies.predictors:
+        return
     sources = [grid.named("source", f"{source}.{seed}") for source in study.sources for seed in study.seeds]
-    for target in study.targets if study.strategies.predictors else ():
+    for target in study.targets:
         identity = {
             "data": _data(grid, [target], validated=False),
             "sources": [cell.key for cell in sources],
@@ -146,7 +161,7 @@ def _embeddings(grid: Grid, role: str, name: str, seed: int, cell: StudyCell) ->
     settings = study.source if role == "source" else study.target
     tasks = study.tasks_of(name) if role == "source" else (name,)
     for step in dict.fromkeys((study.embedding.step, *study.embedding.other_steps)):
-        on_the_way = step == study.embedding.step and step <= settings.steps
+        on_the_way = step <= settings.steps
         identity = {
             "data": _data(grid, tasks, validated=False),
             "settings": _plain(settings, _NOT_EMBEDDING),
@@ -201,11 +216,22 @@ def _target(
         made_by=cell,
         spec={"target": target, "of": list(cell.id)},
     )
+    further = study.also_on.get(target)
+    if further is not None and kind in (*TARGET_KINDS, "race"):  # cells that leave a prompt
+        grid.add(
+            "further_evaluation",
+            f"{kind}:{name} on {further}",
+            {"of": cell.key, "validation": grid.facts.data[further].validation, "halves_seed": 0},
+            parents=[cell],
+            spec={"target": further, "of": list(cell.id)},
+        )
     return cell
 
 
 def _tuned_strategies(grid: Grid) -> None:
     study = grid.study
+    if not (study.strategies.weighted_average or study.strategies.multitask_mixture):
+        return
     ranking = study.strategies.tuned_similarity
     step = study.embedding.step
     sources = [grid.named("source", f"{source}.{seed}") for seed in study.seeds for source in study.sources]
@@ -228,11 +254,13 @@ def _tuned_strategies(grid: Grid) -> None:
 def _races(grid: Grid) -> None:
     """For every target and seed one race over all source prompts and one start from scratch."""
     study = grid.study
+    if not study.strategies.race:
+        return
     sources = [grid.named("source", f"{source}.{seed}") for source in study.sources for seed in study.seeds]
     keys = [cell.key for cell in sources]
     rule = {"keep": KEEP, "look_rows": LOOK_ROWS, "ranked_by": "label-loss"}
     spec = {**rule, "sources": keys, "names": [[cell.spec["source"], cell.spec["seed"]] for cell in sources]}
-    for target in study.targets if study.strategies.race else ():
+    for target in study.targets:
         steps = race_steps(study.target.steps, len(sources) + 1)
         for seed in study.seeds:
             start = {**rule, "sources": keys, "init": "class-labels"}

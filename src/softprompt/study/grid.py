@@ -9,6 +9,7 @@ Kinds of cells:
 | `embedding`        | a prompt at an early step, of a source or a target             | (made on the way of the above)   |
 | `transfer`         | tuning a target from a source prompt                           | source                           |
 | `evaluation`       | a target prompt on both halves of validation                   | baseline, transfer, ...          |
+| `further_evaluation` | a target prompt on the rows of a further task (`also_on`) | baseline, transfer, ...     |
 | `weighted_average` | tuning a target from the top-k source prompts' weighted average | sources, embeddings              |
 | `prediction`       | what further predictors say of every source prompt on a target | sources                          |
 | `mixture`          | source tuning on the top-k tasks and the target                | embeddings                       |
@@ -95,6 +96,7 @@ class Facts:
         dtype: of its weights.
         data: by task.
         parameters: stored in the backbone; 0 while unknown. No part of any key.
+        kind: of the backbone, as `Backbone.kind`; empty while unknown. No part of any key either.
         resolved: False where the data and the backbone were not looked at: the grid can be counted, not run.
         contamination: target, source and how many of the target's validation inputs stand among the source's
             training inputs.
@@ -105,6 +107,7 @@ class Facts:
     dtype: str
     data: Mapping[str, DataFacts]
     parameters: int = 0
+    kind: str = ""
     resolved: bool = True
     contamination: tuple[tuple[str, str, int], ...] = ()
 

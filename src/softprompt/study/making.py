@@ -129,11 +129,15 @@ class Making:
         for child in self.pack.made:
             if child.made_by != cell.id:
                 continue
-            if child.kind == "embedding" and result.embedding is not None:
-                self.write(child, {"steps": child.spec["step"]}, {"prompt": result.embedding["prompt"]}, story)
+            if child.kind == "embedding" and (held := self._at(result, int(child.spec["step"]))) is not None:
+                self.write(child, {"steps": child.spec["step"]}, {"prompt": held["prompt"]}, story)
             if child.kind == "evaluation" and result.predictions:
                 self.write(child, self.halves(run, result.predictions), {}, story)
         self.write(cell, told, tensors, story)
+
+    def _at(self, result: RunResult, step: int) -> Mapping[str, Tensor] | None:
+        """The tensors of a run at an embedding's step; None where it did not get there."""
+        return result.embedding if step == self.study.embedding.step else result.kept.get(step)
 
     def story(self, cell: StudyCell, seconds: float, evidence: Mapping[str, Any]) -> dict[str, Any]:
         """Provenance of a cell."""

@@ -11,7 +11,7 @@ from softprompt.study.grid import StudyCell
 from softprompt.study.making import Making
 
 if TYPE_CHECKING:
-    from softprompt.tasks.encoded import EncodedSplit
+    from softprompt.tasks.splits import EncodedSplit
 
 TEXTS = 500
 """Inputs of each task that text predictors look at."""

@@ -1,7 +1,8 @@
-"""What a study will cost before it starts: cells, prompt-steps, and estimates of time, memory and storage.
+"""What a study will cost before it starts: cells, prompt-steps, and time, memory and storage, for this study alone.
 
-The count of work is exact for training and generous for validation; time is work over a rate. A rate is measured (by
-earlier cells of the same ledger, or given), or assumed and then said so: peak of the device times a utilisation.
+The count of work is that of the study's own tasks where they were looked at (`look`), and time is work over a rate. On this
+machine the rate is measured: some seconds of the study's own steps (`timing`), or earlier cells of the same ledger, or a
+rate you give. For a machine that is not at hand it is assumed, and said so: the peak of the device times a utilisation.
 
 Work of one position in a frozen backbone: 2 FLOPs a parameter forward and 2 backward, since gradients flow to the prompt
 but not to the weights; 2 in validation, which only generates.
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softprompt.errors import UsageError
-from softprompt.methods.spot.race import TRAINING_FACTOR, race_cost
 from softprompt.study.build import build_grid
-from softprompt.study.grid import METHOD_KINDS, MODEL_KINDS, TRAINED_KINDS, Facts, Grid, StudyCell, unresolved_facts
+from softprompt.study.grid import TRAINED_KINDS, Facts, Grid, StudyCell, unresolved_facts
 from softprompt.study.ledger import Ledger
-from softprompt.study.recipes import lora_settings, model_tuning_settings, sharpt_settings
+from softprompt.study.look import TaskLook
 from softprompt.study.run import clock
-from softprompt.study.settings import Study, load_study
-from softprompt.training.settings import TrainSettings
+from softprompt.study.settings import Study
+from softprompt.study.timing import Timing
+from softprompt.study.work import Work, Workload
 
 # T5 1.1 LM-adapted by size: parameters that a position goes through (without the embedding table), stored parameters,
 # width and layers of the encoder; from the public configurations (d_model, d_ff, layers, heads x d_kv, 32,128 pieces).
@@ -33,14 +34,10 @@ _T5_SHAPES = {
     "xxl": (4096, 10240, 24, 4096),
 }
 _VOCABULARY = 32_128
-H200_PEAK = 989e12
-"""Dense bfloat16 FLOP/s of one H200, NVIDIA's data sheet."""
+H100_PEAK = 989e12
+"""Dense bfloat16 FLOP/s of one H100 (SXM), NVIDIA's data sheet; an H200's is the same."""
 ASSUMED_UTILISATION = 0.3
 """Share of the peak that is assumed where nothing was measured."""
-ASSUMED_INPUT_SHARE = 0.4
-"""Mean length of inputs as a share of ``max_input_tokens``, assumed until a ledger says more."""
-ASSUMED_TARGET_TOKENS = 4
-ASSUMED_VALIDATION_ROWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +65,13 @@ def t5_shape(size: str) -> Shape:
     return Shape(parameters=body, stored=body + 2 * _VOCABULARY * width, width=width, layers=layers)
 
 
-def shape_of(backbone: str, parameters: int | None = None, width: int | None = None) -> Shape | None:
+def shape_of(backbone: str, parameters: int | None = None) -> Shape | None:
     """The shape of a backbone by name or by its parameter count; None where neither is known."""
-    if parameters:
-        return Shape(
-            parameters=parameters, stored=parameters, width=width or round((parameters / 150) ** 0.5), layers=12
-        )
     for size in _T5_SHAPES:
         if f"t5-{size}" in backbone or f"t5-v1_1-{size}" in backbone:
             return t5_shape(size)
+    if parameters:
+        return Shape(parameters=parameters, stored=parameters, width=round((parameters / 150) ** 0.5), layers=12)
     return None
 
 
@@ -90,8 +85,7 @@ class PlanRow:
         done: finished in the ledger; None where the data or backbone was not looked at.
         steps: prompt tuning steps of all cells.
         steps_left: of the missing ones.
-        train_positions: positions through the backbone in training, of the missing cells.
-        eval_positions: the same in validation.
+        work: positions through the backbone, of the missing cells.
     """
 
     kind: str
@@ -99,8 +93,7 @@ class PlanRow:
     done: int | None
     steps: int
     steps_left: int
-    train_positions: float
-    eval_positions: float
+    work: Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +132,7 @@ class Plan:
         estimates: for the machines asked for.
         contamination: (target, source, rows) of validation inputs that stand among training inputs.
         notes: what the numbers rest on.
-        problems: why the study cannot run as it is; empty where it can.
+        problems: why the study cannot run as it is; empty where it can, or where nobody looked.
     """
 
     study: Study
@@ -188,12 +181,11 @@ def plan_study(
     folder: str | Path | None = None,
     *,
     facts: Facts | None = None,
+    looks: Sequence[TaskLook] = (),
+    timing: Timing | None = None,
     rate: float | None = None,
     parameters: int | None = None,
-    width: int | None = None,
-    mean_input_tokens: float | None = None,
     utilisation: float = ASSUMED_UTILISATION,
-    papers: bool = True,
 ) -> Plan:
     """Cells, prompt-steps and estimates of a study.
 
@@ -201,12 +193,11 @@ def plan_study(
         study: from `load_study`.
         folder: of the ledger, for what is finished and how fast it went; None for none.
         facts: from a runner; without them the grid is counted but not compared with the ledger.
-        rate: measured positions a second on this machine (training); overrides what the ledger says.
+        looks: from `look`: lengths, row counts and what is missing; assumed where a task was not looked at.
+        timing: from `time_steps`: this study's own steps on this machine.
+        rate: measured positions a second on this machine (training); overrides what else is known.
         parameters: of the backbone, where its name does not tell.
-        width: H, likewise.
-        mean_input_tokens: measured mean length of inputs; assumed from ``max_input_tokens`` where None.
-        utilisation: share of the H200's peak that is assumed for the paper's study.
-        papers: whether the paper's full study is estimated too, on one H200 and on eight.
+        utilisation: share of an H100's peak that is assumed for it.
 
     Raises:
         UsageError: a rate or utilisation that cannot be.
@@ -218,82 +209,90 @@ def plan_study(
     ledger = Ledger(folder) if folder is not None else None
     grid = build_grid(study, facts or unresolved_facts(study))
     missing = grid.missing(ledger) if ledger is not None and facts is not None else list(grid.cells.values())
-    rows = _rows(grid, missing, facts is not None, mean_input_tokens)
-    known = parameters or (facts.parameters if facts is not None else 0)
-    shape = shape_of(study.backbone, known, width)
-    estimates = [_here(grid, shape, rows, rate, ledger)]
-    notes = [_length_note(study, mean_input_tokens)]
-    if papers:
-        more, note = _papers_study(utilisation)
-        estimates += more
-        notes.append(note)
+    workload = Workload(study, looks)
+    rows = _rows(grid, missing, facts is not None, workload)
+    shape = shape_of(study.backbone, parameters or (facts.parameters if facts is not None else 0))
+    estimates = [_here(grid, shape, rows, rate, timing, ledger)]
+    notes = [workload.lengths_note(), *([timing.line()] if timing is not None else [])]
+    if shape is not None:
+        estimates += [on_h100(grid, missing, workload, shape, devices, utilisation) for devices in (1, 8)]
+        notes.append(
+            f"the H100s are not at hand: assumed are {utilisation:.0%} of the data sheet's {H100_PEAK / 1e12:.0f} TFLOP/s (dense "
+            f"bfloat16) and {shape.parameters / 1e6:.0f}M parameters a position, 4 FLOPs a parameter in training and 2 in "
+            "validation; on such a machine, plan there and the rate is measured."
+        )
     return Plan(
         study=study,
         rows=tuple(rows),
         estimates=tuple(estimates),
         contamination=facts.contamination if facts is not None else (),
         notes=tuple(notes),
-        problems=() if facts is not None else ("data and backbone were not looked at: what is finished is not known.",),
+        problems=tuple(one.problem for one in looks if one.problem),
     )
 
 
 def _here(
-    grid: Grid, shape: Shape | None, rows: Sequence[PlanRow], rate: float | None, ledger: Ledger | None
-) -> Estimate:
+    grid: Grid, shape: Shape | None, rows: Sequence[PlanRow], rate: float | None, timing: Timing | None,
+    ledger: Ledger | None,
+) -> Estimate:  # fmt: skip
     """The study on this machine, at a rate that is given or measured."""
-    measured = rate or (_measured_rate(ledger) if ledger is not None else None)
-    basis = "rate of this ledger's cells" if measured else "no rate known: run some cells, or give one"
+    work = sum((row.work for row in rows), Work())
+    seconds, basis = None, "no rate known: time some steps (--timing), run some cells, or give one (--rate)"
+    if rate is not None:
+        seconds, basis = _seconds(work, rate), "given rate"
+    elif timing is not None:
+        seconds = work.train / timing.train_rate + work.validation / timing.eval_rate
+        basis = f"{timing.seconds:.0f} s of its own steps"
+    elif ledger is not None and (known := _measured_rate(ledger)) is not None:
+        seconds, basis = _seconds(work, known), "rate of this ledger's cells"
+    memory = _memory(grid.study, shape) if shape else None
     return Estimate(
         machine="this machine",
-        seconds=_positions(rows) / measured if measured else None,
-        memory=_memory(grid.study, shape) if shape else None,
+        seconds=seconds,
+        memory=float(timing.memory) if timing is not None else memory,
         storage=_storage(grid, grid.study, shape) if shape else None,
-        basis="given rate" if rate else basis,
+        basis=basis,
     )
 
 
-def _papers_study(utilisation: float) -> tuple[list[Estimate], str]:
-    """The paper's full study on one H200 and on eight, and what that assumes."""
-    full, base = load_study("paper"), t5_shape("base")
-    grid = build_grid(full, unresolved_facts(full))
-    return [on_h200(full, grid, base, devices, utilisation) for devices in (1, 8)], (
-        f"the paper's study assumes {utilisation:.0%} of an H200's {H200_PEAK / 1e12:.0f} TFLOP/s (data sheet, dense "
-        f"bfloat16) and {base.parameters / 1e6:.0f}M parameters a position, 4 FLOPs a parameter in training and 2 in "
-        "validation; replace it by a measured rate where you have one."
-    )
+def _seconds(work: Work, rate: float) -> float:
+    # A position in validation costs about half of one in training, whose rate this is.
+    return (work.train + work.validation / 2) / rate
 
 
-def on_h200(study: Study, grid: Grid, shape: Shape, devices: int, utilisation: float = ASSUMED_UTILISATION) -> Estimate:
-    """Time of a study on some H200s: work over rate, stages one after the other, packs spread over the devices."""
+def on_h100(
+    grid: Grid, cells: Sequence[StudyCell], workload: Workload, shape: Shape, devices: int, utilisation: float
+) -> Estimate:
+    """Time of cells on some H100s: work over rate, stages one after the other, packs spread over the devices."""
     seconds = 0.0
-    for stage in _stages(list(grid.cells.values())):
-        work = [
-            4.0 * shape.parameters * sum(_train_positions(study, cell, None) for cell in pack)
-            + 2.0 * shape.parameters * sum(_eval_positions(study, cell, None) for cell in pack)
-            for pack in _chunks(stage, study.group)
-        ]
+    for stage in _stages(grid, cells):
+        work = []
+        for pack in _chunks(stage, grid.study.group):
+            own = sum((workload.of(cell) for cell in pack), Work())
+            work.append(shape.parameters * (4.0 * own.train + 2.0 * own.validation))
         loads = [0.0] * devices
         for amount in sorted(work, reverse=True):
             loads[loads.index(min(loads))] += amount
-        seconds += max(loads) / (H200_PEAK * utilisation)
-    words = "one H200" if devices == 1 else f"{devices} H200s"
+        seconds += max(loads) / (H100_PEAK * utilisation)
     return Estimate(
-        machine=f"the paper's full study on {words}" if study.name == "paper" else words,
+        machine="one H100" if devices == 1 else f"{devices} H100s",
         seconds=seconds,
-        memory=_memory(study, shape, bytes_each=2),
-        storage=_storage(grid, study, shape),
+        memory=_memory(grid.study, shape, bytes_each=2),
+        storage=_storage(grid, grid.study, shape),
         basis=f"assumed: {utilisation:.0%} of peak",
     )
 
 
-def _stages(cells: Sequence[StudyCell]) -> list[list[StudyCell]]:
+def _stages(grid: Grid, cells: Sequence[StudyCell]) -> list[list[StudyCell]]:
+    """Cells by how many others have to be made one after the other before them."""
     level: dict[tuple[str, str], int] = {}
-    stages: dict[int, list[StudyCell]] = {}
-    for cell in cells:
+    for cell in grid.cells.values():
         before = [level[parent] + 1 for parent in cell.parents]
         if cell.made_by is not None:
             before.append(level[cell.made_by])
         level[cell.id] = max(before, default=0)
+    stages: dict[int, list[StudyCell]] = {}
+    for cell in cells:
         if cell.steps:
             stages.setdefault(level[cell.id], []).append(cell)
     return [stages[i] for i in sorted(stages)]
@@ -306,7 +305,7 @@ def _chunks(cells: Sequence[StudyCell], size: int) -> list[Sequence[StudyCell]]:
     return [group[i : i + size] for group in kinds.values() for i in range(0, len(group), size)]
 
 
-def _rows(grid: Grid, missing: Sequence[StudyCell], known: bool, mean_tokens: float | None) -> list[PlanRow]:
+def _rows(grid: Grid, missing: Sequence[StudyCell], known: bool, workload: Workload) -> list[PlanRow]:
     kinds = list(dict.fromkeys(kind for kind, _ in grid.cells))
     rows = []
     for kind in kinds:
@@ -319,55 +318,10 @@ def _rows(grid: Grid, missing: Sequence[StudyCell], known: bool, mean_tokens: fl
                 done=len(cells) - len(left) if known else None,
                 steps=sum(cell.steps for cell in cells),
                 steps_left=sum(cell.steps for cell in left),
-                train_positions=sum(_train_positions(grid.study, cell, mean_tokens) for cell in left),
-                eval_positions=sum(_eval_positions(grid.study, cell, mean_tokens) for cell in left),
+                work=sum((workload.of(cell) for cell in left), Work()),
             )
         )
     return rows
-
-
-def _positions(rows: Sequence[PlanRow]) -> float:
-    # A position in validation costs about half of one in training, whose rate this is.
-    return sum(row.train_positions + row.eval_positions / 2 for row in rows)
-
-
-def _settings(study: Study, cell: StudyCell) -> TrainSettings:
-    if cell.kind == "latent_space":
-        return sharpt_settings(study).source
-    if cell.kind == "latent_transfer":
-        return sharpt_settings(study).target
-    from_source = cell.kind in ("source", "mixture") or cell.spec.get("role") == "source"
-    return study.source if from_source else study.target
-
-
-def _row_positions(settings: TrainSettings, mean_tokens: float | None) -> float:
-    inputs = mean_tokens if mean_tokens is not None else ASSUMED_INPUT_SHARE * (settings.max_input_tokens or 512)
-    return settings.prompt_length + inputs + ASSUMED_TARGET_TOKENS
-
-
-def _train_positions(study: Study, cell: StudyCell, mean_tokens: float | None) -> float:
-    if cell.kind in MODEL_KINDS:  # weights need gradients too: 6 FLOPs a parameter instead of 4
-        return 1.5 * cell.steps * model_tuning_settings(study).batch_tokens
-    if cell.kind == "lora":
-        return 1.5 * cell.steps * lora_settings(study)[0].batch_tokens
-    settings = _settings(study, cell)
-    return cell.steps * settings.batch_size * _row_positions(settings, mean_tokens)
-
-
-def _eval_positions(study: Study, cell: StudyCell, mean_tokens: float | None) -> float:
-    settings = _settings(study, cell)
-    if (
-        cell.kind not in (*TRAINED_KINDS, *METHOD_KINDS)
-        or cell.kind == "mixture"
-        or len(cell.spec.get("tasks", ())) > 1
-    ):
-        return 0.0
-    rows = min(settings.eval_rows or ASSUMED_VALIDATION_ROWS, study.validation_rows or ASSUMED_VALIDATION_ROWS)
-    if cell.kind == "race":  # what is left of its rows when training is taken off, and the final measurement
-        known = race_cost(len(cell.spec["names"]), settings, select_rows=rows)
-        training = TRAINING_FACTOR * settings.batch_size * known.steps
-        return (known.rows - training + rows) * _row_positions(settings, mean_tokens)
-    return (cell.steps / settings.eval_every + 1) * rows * _row_positions(settings, mean_tokens)
 
 
 def _memory(study: Study, shape: Shape, bytes_each: int = 4) -> float:
@@ -398,10 +352,3 @@ def _measured_rate(ledger: Ledger) -> float | None:
             positions += float(result.get("tokens", 0)) + float(result.get("eval_tokens", 0)) / 2
             seconds += float(result.get("seconds", 0))
     return positions / seconds if seconds > 0 and positions > 0 else None
-
-
-def _length_note(study: Study, mean_tokens: float | None) -> str:
-    if mean_tokens is not None:
-        return f"inputs are taken to be {mean_tokens:g} tokens long on average, as given."
-    most = study.target.max_input_tokens or 512
-    return f"inputs are assumed to be {ASSUMED_INPUT_SHARE * most:.0f} tokens long on average ({ASSUMED_INPUT_SHARE:.0%} of {most})."

@@ -6,6 +6,7 @@ A pack of them is one batch of prompts on one backbone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import NonFiniteError
@@ -29,6 +30,9 @@ def make_prompts(making: Making) -> None:
     """Train the prompts of a pack together and record them."""
     settings = settings_of(making.study, making.pack)
     starts = [_start(making, cell, settings) for cell in making.pack.cells]
+    if making.pack.kind in ("source", "baseline"):  # footnote 13: other early checkpoints come from the same run
+        early = tuple(s for s in making.study.embedding.other_steps if s != making.study.embedding.step)
+        starts = [(replace(run, kept_steps=early), prompt) for run, prompt in starts]
     results = _trained(making, starts, settings)
     for cell, (run, _), result in zip(making.pack.cells, starts, results, strict=True):
         if cell.kind == "embedding":

@@ -53,6 +53,7 @@ def facts_of(study: Study, noted: Mapping[str, Any]) -> Facts:
         fingerprint=noted["fingerprint"],
         dtype=noted["dtype"],
         parameters=int(noted.get("parameters", 0)),
+        kind=str(noted.get("kind", "")),
         data=data,
         contamination=tuple((t, s, int(n)) for t, s, n in noted["contamination"]),
     )

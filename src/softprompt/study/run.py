@@ -228,6 +228,7 @@ def _note(ledger: Ledger, study: Study, facts: Facts) -> None:
             "fingerprint": facts.fingerprint,
             "dtype": facts.dtype,
             "parameters": facts.parameters,
+            "kind": facts.kind,
             "data": {
                 name: {**data.identity(), "validation_rows": data.validation_rows} for name, data in facts.data.items()
             },

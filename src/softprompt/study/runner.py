@@ -6,12 +6,13 @@ A runner is named by text (``module:factory``), so that worker processes and oth
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from softprompt.errors import UsageError
-from softprompt.study.grid import METHOD_KINDS, DataFacts, Facts, Pack, StudyCell
+from softprompt.study.facts import contamination, data_facts
+from softprompt.study.grid import METHOD_KINDS, Facts, Pack, StudyCell
 from softprompt.study.ledger import Ledger
 from softprompt.study.making import Making, Tell
 from softprompt.study.measures import make_prediction
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
 
-TextKey = tuple[str, ...]
 DEFAULT_RUNNER = "softprompt.study.runner:PromptRunner"
 
 
@@ -103,39 +103,25 @@ class PromptRunner:
         Raises:
             DataError: a task lacks data.
         """
-        from softprompt.tasks.contamination import text_key
-
         backbone = self.backbone(study)
-        data, train_texts, held_out = {}, {}, {}
-        for name in study.all_tasks:
-            task = self.task(study, name)
-            train = task.split("train", max_rows=study.train_rows_of(name))
-            validation = task.split("validation", max_rows=study.validation_rows or None)
-            data[name] = DataFacts(
-                train=train.fingerprint,
-                validation=validation.fingerprint,
-                train_rows=len(train.examples),
-                validation_rows=len(validation.examples),
-                metrics=tuple(task.metrics),
-                labels=tuple(task.labels or ()),
-            )
-            train_texts[name] = {text_key(example.inputs) for example in train.examples}
-            if name in study.targets:
-                held_out[name] = [text_key(example.inputs) for example in validation.examples]
+        tasks = {name: self.task(study, name) for name in study.all_tasks}
+        data = {name: data_facts(study, task, name) for name, task in tasks.items()}
         return Facts(
             backbone=study.backbone,
             fingerprint=backbone.fingerprint,
             dtype=backbone.precision,
             data=data,
             parameters=backbone.parameter_count,
-            contamination=tuple(contamination(study, train_texts, held_out)),
+            kind=backbone.kind,
+            contamination=tuple(contamination(study, tasks, data)),
         )
 
     def data(self, study: Study, name: str, settings: TrainSettings) -> TaskData:
         """A task, tokenised once."""
         key = (study.backbone, study.data, name, settings.max_input_tokens, settings.max_target_tokens,
-               settings.prompt_length, study.train_rows_of(name), study.validation_rows)  # fmt: skip
+               settings.prompt_length, study.train_rows_of(name), study.validation_rows_of(name))  # fmt: skip
         if key not in self._data:
+            from softprompt.artifacts import cache_folder
             from softprompt.training.data import task_data
 
             self._data[key] = task_data(
@@ -143,7 +129,8 @@ class PromptRunner:
                 self.task(study, name),
                 settings,
                 train_rows=study.train_rows_of(name),
-                validation_rows=study.validation_rows or None,
+                validation_rows=study.validation_rows_of(name),
+                cache=cache_folder("encoded"),
             )
         return self._data[key]
 
@@ -172,7 +159,7 @@ class PromptRunner:
         making = Making(
             loaded=self, study=study, pack=pack, ledger=ledger, folder=folder, provenance=provenance, tell=tell
         )
-        if pack.kind == "evaluation":
+        if pack.kind in ("evaluation", "further_evaluation"):
             for cell in pack.cells:
                 evaluate_again(making, cell)
         elif pack.kind == "prediction":
@@ -207,25 +194,3 @@ def evaluate_again(making: Making, cell: StudyCell) -> None:
     (found,) = evaluate(backbone, PromptStack(prompt[None]), [job], max_target_tokens=settings.max_target_tokens)
     story = {**making.provenance, "cell": cell.name}
     making.write(cell, making.halves(data.run("evaluation", 0), found.predictions), {}, story)
-
-
-def contamination(
-    study: Study, train_keys: Mapping[str, set[TextKey]], held_out: Mapping[str, Sequence[TextKey]]
-) -> list[tuple[str, str, int]]:
-    """(target, source, rows): validation inputs of the target that a source's training rows hold too, word for word.
-
-    Args:
-        study: its sources and targets.
-        train_keys: of every task's training inputs, by `softprompt.tasks.contamination.text_key`.
-        held_out: the same of every target's validation inputs, one a row.
-    """
-    from softprompt.tasks.contamination import exact_rows
-
-    found = []
-    for target in study.targets:
-        for source in study.sources:
-            seen: set[TextKey] = set().union(*(train_keys[task] for task in study.tasks_of(source)))
-            rows = exact_rows(held_out[target], seen)
-            if rows:
-                found.append((target, source, rows))
-    return found

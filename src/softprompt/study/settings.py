@@ -16,6 +16,9 @@
     best_of_top_k = [1, 3, 6, 9, 12, 15]
     [mixtures]
     my-mix = ["cola", "sst2"]
+    [rows.c4]                              # at most so many rows of one task
+    train = 100000
+    validation = 1000
 
 An unknown key is refused with the nearest name.
 """
@@ -31,13 +34,15 @@ from typing import Any, Literal, get_args
 from softprompt.artifacts import check_name
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.methods.spot.predictor_names import PREDICTORS
-from softprompt.tasks.mixture import MIXTURES
+from softprompt.tasks.mixture import MIXTURES, load_mixture
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
 
 Protocol = Literal["paper", "halves"]
 SIMILARITIES = ("average", "per_token")
 """Of task embeddings, as `softprompt.library.similarity` has them."""
+TUNED = ("scratch", "transfer")
+"""How prompts of targets start."""
 KS = (1, 3, 6, 9, 12, 15)
 """How many source prompts best_of_top_k tries, as in SPoT's Table 3."""
 
@@ -48,7 +53,8 @@ class EmbeddingSettings:
 
     Attributes:
         step: the step whose prompt is the embedding (SPoT: 10,000).
-        other_steps: further steps to compare with (footnote 13); each costs a tuning of that many steps a task and seed.
+        other_steps: further steps to compare with (footnote 13): checkpoints of the same runs, which cost nothing; one
+            beyond a run's end costs a tuning of that many steps.
         best: whether the best checkpoints are compared as embeddings too; costs nothing.
     """
 
@@ -193,6 +199,25 @@ class DesignChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowLimits:
+    """At most so many rows of one task.
+
+    Attributes:
+        train: of its training split; 0 for the study's own limit.
+        validation: likewise.
+    """
+
+    train: int = 0
+    validation: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise UsageError(f"rows of a task must be whole numbers of at least 0, got {name} = {value!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """A transfer study.
 
@@ -216,12 +241,17 @@ class Study:
         target: settings of tuning from scratch and from source prompts.
         embedding: task embeddings.
         strategies: what is compared.
+        tuned: which prompts are tuned on the targets: from ``scratch``, and by ``transfer`` from source prompts.
         methods: other methods to compare with: ``sharpt``, ``model_tuning``, ``multitask_model_tuning``.
         sharpt: SharPT's settings, where it is among the methods.
         model_tuning: those of model tuning, plain and multi-task.
         lora: those of LoRA.
         prompt_design: those of prompt design.
         mixtures: tasks of each source mixture, mixed examples-proportionally (K = 2^19).
+        also_on: target -> a further task on whose validation rows its prompts are measured as well (MNLI's mismatched set);
+            their score is the mean of both, their checkpoints are chosen on the target's own rows.
+        rows: limits of single tasks, which go before the others. A task too large to read whole (C4) needs none: it has
+            its own (`Task.stream_rows`).
     """
 
     name: str
@@ -242,23 +272,35 @@ class Study:
     target: TrainSettings
     embedding: EmbeddingSettings
     strategies: StrategySettings = field(default_factory=StrategySettings)
+    tuned: tuple[str, ...] = TUNED
     methods: tuple[str, ...] = ()
     sharpt: SharPTChoice = field(default_factory=SharPTChoice)
     model_tuning: ModelTuningChoice = field(default_factory=ModelTuningChoice)
     lora: LoraChoice = field(default_factory=LoraChoice)
     prompt_design: DesignChoice = field(default_factory=DesignChoice)
     mixtures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: Mapping[str, RowLimits] = field(default_factory=dict)
+    also_on: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name, "study name")
         for what, names in (("source", self.sources), ("target", self.targets), ("seed", self.seeds)):
-            if not names and (what != "source" or not self.methods):
+            if not names and (what != "source" or (not self.methods and "transfer" in self.tuned)):
                 raise UsageError(f"study '{self.name}' names no {what}s: give at least one.")
             twice = sorted({str(n) for n in names if names.count(n) > 1})
             if twice:
                 raise UsageError(f"study '{self.name}' names {what} {', '.join(twice)} twice: name each once.")
         if self.protocol not in get_args(Protocol):
             raise UnknownNameError("protocol", self.protocol, get_args(Protocol))
+        for name in self.tuned:
+            if name not in TUNED:
+                raise UnknownNameError("start of target prompts", name, TUNED)
+        if self.tuned != TUNED and (
+            self.strategies.weighted_average or self.strategies.multitask_mixture or self.strategies.race
+        ):
+            raise UsageError(
+                f"study '{self.name}' compares strategies, which need the runs from scratch and the transfers: leave out tuned."
+            )
         for name in self.methods:
             if name not in METHODS:
                 raise UnknownNameError("method", name, METHODS)
@@ -281,22 +323,34 @@ class Study:
         for name, tasks in self.mixtures.items():
             if not tasks:
                 raise UsageError(f"mixture '{name}' of study '{self.name}' has no tasks: name at least one.")
+        for name in self.also_on:
+            if name not in self.targets:
+                raise UnknownNameError(f"target under also_on of study '{self.name}'", name, self.targets)
+        for name in self.rows:
+            if name not in self.all_tasks:
+                raise UnknownNameError(f"task under [rows] of study '{self.name}'", name, self.all_tasks)
 
     def tasks_of(self, source: str) -> tuple[str, ...]:
         """The tasks a source is tuned on: those of its mixture (the study's or one of the papers'), or the task itself."""
         if source in self.mixtures:
             return tuple(self.mixtures[source])
-        return MIXTURES[source].tasks if source in MIXTURES else (source,)
+        return load_mixture(source).tasks if source in MIXTURES or "+" in source else (source,)
 
     def train_rows_of(self, task: str) -> int | None:
         """At most so many training rows of a task are used; None for all."""
-        return (self.target_train_rows if task in self.targets else 0) or self.train_rows or None
+        own = self.rows[task].train if task in self.rows else 0
+        return own or (self.target_train_rows if task in self.targets else 0) or self.train_rows or None
+
+    def validation_rows_of(self, task: str) -> int | None:
+        """The same for validation."""
+        own = self.rows[task].validation if task in self.rows else 0
+        return own or self.validation_rows or None
 
     @property
     def all_tasks(self) -> tuple[str, ...]:
         """Every task the study reads, each once."""
         names = [task for source in self.sources for task in self.tasks_of(source)]
-        return tuple(dict.fromkeys([*names, *self.targets]))
+        return tuple(dict.fromkeys([*names, *self.targets, *self.also_on.values()]))
 
     @property
     def further_seeds(self) -> tuple[int, ...]:
@@ -322,7 +376,7 @@ def study_of(data: Mapping[str, Any], where: str = "the study") -> Study:
         if name not in values:
             raise UsageError(f"{where} has no '{name}': add it.")
     made: dict[str, Any] = {
-        name: _tuple(values[name]) for name in ("sources", "targets", "seeds", "methods") if name in values
+        name: _tuple(values[name]) for name in ("sources", "targets", "seeds", "methods", "tuned") if name in values
     }
     made |= {name: value for name, value in values.items() if name not in made}
     made["source"] = _training(values.get("source", {}), "spot", f"{where}, [source]")
@@ -334,6 +388,9 @@ def study_of(data: Mapping[str, Any], where: str = "the study") -> Study:
     made["model_tuning"] = _section(ModelTuningChoice, values.get("model_tuning", {}), f"{where}, [model_tuning]")
     made["lora"] = _section(LoraChoice, values.get("lora", {}), f"{where}, [lora]")
     made["prompt_design"] = _section(DesignChoice, values.get("prompt_design", {}), f"{where}, [prompt_design]")
+    made["rows"] = {
+        name: _section(RowLimits, limits, f"{where}, [rows.{name}]") for name, limits in values.get("rows", {}).items()
+    }
     made["mixtures"] = {name: _tuple(tasks) for name, tasks in values.get("mixtures", {}).items()}
     for name in ("name", "title", "backbone", "dtype", "data", "protocol"):
         if name in made and not isinstance(made[name], str):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from softprompt.tasks.columns import Asked, as_names
 from softprompt.tasks.declaration import PINS, Declared
 from softprompt.tasks.forms import DECLARATIONS, canonical_name, t5_form
 from softprompt.tasks.generated.tasks import GENERATED
+from softprompt.tasks.mixed import MixtureTask
+from softprompt.tasks.mixture import MIXTURES, load_mixture
 from softprompt.tasks.natural import NATURAL, natural_form
+from softprompt.tasks.preprocessors import prefix_lm
 from softprompt.tasks.readers import format_of
 from softprompt.tasks.rows import RowSource
 from softprompt.tasks.sources import FileSource, HubSource, MissingSource
@@ -60,7 +64,8 @@ def load_task(
 
     Args:
         name: a name of `task_names`, of a folder in ``data``, a path to a user's task (a file of rows, a folder, .toml, .py),
-            or a data set of the hub: ``owner/name`` where no such path is there, ``owner/name:config``, ``hf:owner/name``.
+            or a data set of the hub: ``owner/name`` where no such path is there, ``owner/name:config``, ``hf:owner/name``;
+            or a mixture of such (``glue``, ``mnli+qqp``, ``mnli=7+qqp=3``).
         data: a folder with ``tasks/<name>/{train,validation}.*`` or ``<name>/{train,validation}.*``; where None, a
             generated task, the folder that $SOFTPROMPT_DATA names, or the Hugging Face hub.
         prefix: keep the task's name in front of the inputs where the form has one.
@@ -83,6 +88,10 @@ def load_task(
         from softprompt.tasks.user import load_hub_task
 
         return load_hub_task(name.removeprefix("hf:"), asked).with_skip_bad(skip_bad)
+    if is_mixture(name) and (data is None or task_folder(name, Path(data)) is None):
+        if asked:
+            raise UsageError(f"{name!r} is a mixture: columns are named in each of its tasks, not for all of them.")
+        return _load_mixture(name, data, prefix=prefix, skip_bad=skip_bad)
     if _names_a_data_set(name):
         return _of_hub(name, asked).with_skip_bad(skip_bad)
     if _is_path(name):
@@ -111,6 +120,22 @@ def load_task(
     return task.with_skip_bad(skip_bad)
 
 
+def is_mixture(name: str) -> bool:
+    """Whether a name is one of the papers' mixtures, or joins tasks: ``mnli+qqp``, ``mnli=7+qqp=3``."""
+    return name in MIXTURES or ("+" in name and not Path(name).exists())
+
+
+def _load_mixture(name: str, data: str | Path | None, *, prefix: bool, skip_bad: int) -> Task:
+    mixture = load_mixture(name)
+    parts = [load_task(part, data, prefix=prefix, skip_bad=skip_bad) for part in mixture.tasks]
+    own = dict(zip(mixture.tasks, (part.name for part in parts), strict=True))
+    weights = {own[given]: weight for given, weight in mixture.weights.items()}
+    if name not in MIXTURES:
+        rates = {task: f"={weights[task]:g}" if weights else "" for task in own.values()}
+        name = "+".join(task + rates[task] for task in own.values())
+    return MixtureTask.of(replace(mixture, name=name, tasks=tuple(own.values()), weights=weights), parts)
+
+
 def make(declared: Declared, source: RowSource, *, prefix: bool = True) -> Task:
     """The task of a catalog row over a source, in the papers' wording; `Task.worded` gives the natural one."""
     t5, natural = _t5(declared, prefix), _natural(declared)
@@ -125,6 +150,9 @@ def make(declared: Declared, source: RowSource, *, prefix: bool = True) -> Task:
         note=declared.note,
         id_column=declared.id_column,
         streamed=declared.streamed,
+        stream_rows=declared.stream_rows,
+        target_tokens=declared.target_tokens,
+        drawn_prefix=declared.form is prefix_lm,
         wording=t5.wording,
         wordings={"t5": t5, "natural": natural},
     )

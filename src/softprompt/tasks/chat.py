@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from softprompt.errors import IncompatibleBackboneError, UsageError
+from softprompt.tasks.mixed import MixtureTask
 from softprompt.tasks.task import Task
 
 PLACES = ("before_bos",)
@@ -83,6 +84,8 @@ def with_chat(task: Task, chat: Chat, tokenizer: Any) -> Task:
     except Exception as error:
         raise UsageError(f"the chat template cannot be used so: {error}.") from error
     record = chat.record(tokenizer)
+    if isinstance(task, MixtureTask):
+        return task.having({name: with_chat(part, chat, tokenizer) for name, part in task.parts.items()}, chat=record)
     worded = replace(task.wording, chat=record) if task.wording is not None else None
     return replace(task, render=lambda inputs: chat.render(inputs, tokenizer), chat=record, wording=worded)
 

@@ -71,6 +71,10 @@ class Declared:
         id_column: column whose values must be unique.
         size: (train, validation) rows as published, None where not stated.
         streamed: too large to read whole.
+        stream_rows: rows of each split that are read where none were asked for.
+        target_tokens: longest target where a training's settings leave it to the task.
+        stream_rows: rows of each split that are read where none were asked for.
+        target_tokens: longest target where a training's settings leave it to the task.
         takes_labels: whether the form wants ``labels``.
         remedy: how to get data that is not on the hub.
     """
@@ -91,6 +95,8 @@ class Declared:
     id_column: str | None = None
     size: tuple[int | None, int | None] = (None, None)
     streamed: bool = False
+    stream_rows: Mapping[str, int] = field(default_factory=dict)
+    target_tokens: int = 64
     takes_labels: bool = True
     licence: str = "research use, see the data set"
     note: str = ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 
 from softprompt.errors import SoftpromptError, UsageError
 from softprompt.tasks.example import Example, Split
+from softprompt.tasks.splits import EncodedSplit, JoinedSplit, PrefixSplit, Ragged
+from softprompt.tasks.task import Task
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
@@ -24,90 +25,11 @@ CHUNK = 1024
 ANSWER_TOKENS = 64
 """Longest answer in free text where none is asked for, tokens."""
 
+PREFIX_TOKENS = 512
+"""Tokens of a chunk in prefix language modelling where inputs may be longer, as in T5's pre-training."""
+
 _FORMAT = "softprompt-encoded-2"
 _PROBES = ["A probe: 12.5% of the text, naïve or not?", "not_entailment", " 日本語 ", ""]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ragged:
-    """Rows of different length in one array: row i is ``flat[offsets[i] : offsets[i + 1]]``."""
-
-    flat: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    def row(self, i: int) -> NDArray[np.int32]:
-        return self.flat[self.offsets[i] : self.offsets[i + 1]]
-
-    def lengths(self) -> NDArray[np.int64]:
-        return np.diff(self.offsets)
-
-    def select(self, rows: NDArray[np.int64]) -> _Ragged:
-        parts = [self.row(int(i)) for i in rows]
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
-        flat = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-        return _Ragged(flat=flat.astype(np.int32, copy=False), offsets=offsets)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedSplit:
-    """A split as token ids.
-
-    Attributes:
-        examples: the N examples.
-        fingerprint: of the split's content, see `Split`.
-        name: of the split.
-        cut_inputs: examples whose inputs were longer than the limit.
-        cut_targets: likewise for targets.
-        skipped: bad rows left out of the split on request.
-        unlabelled: training rows left out because they have no answer to learn.
-    """
-
-    examples: Sequence[Example]
-    fingerprint: str
-    name: str
-    cut_inputs: int
-    cut_targets: int
-    skipped: int
-    input_ids: _Ragged
-    target_ids: _Ragged
-    unlabelled: int = 0
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def inputs(self, i: int) -> NDArray[np.int32]:
-        """int32 [T_i], the input ids of example i as the backbone wants them (end token included where it has one)."""
-        return self.input_ids.row(i)
-
-    def targets(self, i: int) -> NDArray[np.int32]:
-        """int32 [D_i], the target ids of example i, ending with the end-of-sequence id."""
-        return self.target_ids.row(i)
-
-    @property
-    def input_lengths(self) -> NDArray[np.int64]:
-        """int64 [N], T_i of every example."""
-        return self.input_ids.lengths()
-
-    @property
-    def target_lengths(self) -> NDArray[np.int64]:
-        """int64 [N], D_i of every example."""
-        return self.target_ids.lengths()
-
-    def select(self, rows: Sequence[int]) -> EncodedSplit:
-        """A part of the examples, in the given order, with the fingerprint of the part."""
-        part = Split.of(self.name, [self.examples[i] for i in rows])
-        index = np.asarray(rows, dtype=np.int64)
-        return EncodedSplit(
-            examples=part.examples,
-            fingerprint=part.fingerprint,
-            name=self.name,
-            cut_inputs=self.cut_inputs,
-            cut_targets=self.cut_targets,
-            skipped=self.skipped,
-            input_ids=self.input_ids.select(index),
-            target_ids=self.target_ids.select(index),
-            unlabelled=self.unlabelled,
-        )
 
 
 def check_labels(backbone: Backbone, labels: Sequence[str] | None) -> None:
@@ -145,6 +67,14 @@ def answer_room(backbone: Backbone, asked: int | None = None) -> int:
     if backbone.kind != "causal" or backbone.max_length is None:
         return ANSWER_TOKENS
     return max(1, min(ANSWER_TOKENS, backbone.max_length // 4))
+
+
+def target_limit(backbone: Backbone, task: Task, asked: int = 0) -> int:
+    """The most tokens of a target or a free answer: what was asked for; where that is 0 the task's own, or a quarter of what a
+    small decoder holds."""
+    if asked or backbone.kind != "causal" or backbone.max_length is None:
+        return asked or task.target_room()
+    return max(1, min(task.target_room(), backbone.max_length // 4))
 
 
 def input_room(
@@ -201,18 +131,31 @@ def encode_split(
     for name, limit in (("max_input_tokens", max_input_tokens), ("max_target_tokens", max_target_tokens)):
         if limit is not None and limit < 1:
             raise UsageError(f"{name} is {limit}; it must be at least 1.")
+    if split.parts:
+        return JoinedSplit.of(
+            split,
+            [
+                encode_split(
+                    part,
+                    backbone,
+                    max_input_tokens=max_input_tokens,
+                    max_target_tokens=max_target_tokens,
+                    cache=cache,
+                    progress=progress,
+                )
+                for part in split.parts
+            ],
+        )
+    if split.drawn_prefix:
+        return _encode_texts(split, backbone, max_input_tokens, max_target_tokens, cache, progress)
     total = 2 * len(split.examples)
-    inputs = _Side([e.inputs for e in split.examples], backbone.tokenize_inputs, max_input_tokens)
-    targets = _Side([e.targets for e in split.examples], backbone.tokenize_targets, max_target_tokens)
+    inputs = _Side(split.examples, lambda e: e.inputs, backbone.tokenize_inputs, max_input_tokens)
+    targets = _Side(split.examples, lambda e: e.targets, backbone.tokenize_targets, max_target_tokens)
     if progress is not None:
         inputs.told = lambda done: progress(done, total)
         targets.told = lambda done: progress(total // 2 + done, total)
-    if cache is None:
-        sides = {"inputs": inputs.in_memory(), "targets": targets.in_memory()}
-        cut = {"inputs": inputs.cut, "targets": targets.cut}
-    else:
-        key = _key(split, backbone, max_input_tokens, max_target_tokens)
-        sides, cut = _cached(Path(cache) / key, {"inputs": inputs, "targets": targets})
+    key = _key(split, backbone, max_input_tokens, max_target_tokens) if cache is not None else ""
+    sides, cut = _sides(cache, key, {"inputs": inputs, "targets": targets})
     return EncodedSplit(
         examples=split.examples,
         fingerprint=split.fingerprint,
@@ -226,13 +169,50 @@ def encode_split(
     )
 
 
+def _encode_texts(
+    split: Split, backbone: Backbone, max_input_tokens: int | None, max_target_tokens: int | None, cache: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> PrefixSplit:  # fmt: skip
+    """A split of texts that are cut anew each time, whole."""
+    around = backbone.framing()
+    before, behind, _ = around
+
+    def tokenize(texts: Sequence[str], limit: int | None) -> list[list[int]]:
+        return [row[len(before) : len(row) - len(behind)] for row in backbone.tokenize_inputs(texts, limit)]
+
+    texts = _Side(split.examples, lambda e: f"{e.inputs} {e.targets}", tokenize, None)
+    if progress is not None:
+        texts.told = lambda done: progress(done, len(split))
+    key = _key(split, backbone, None, None, "texts") if cache is not None else ""
+    sides, _ = _sides(cache, key, {"texts": texts})
+    room = (max_input_tokens or PREFIX_TOKENS) - len(before) - len(behind)
+    empty = np.zeros(0, np.int32)
+    return PrefixSplit(
+        examples=split.examples, fingerprint=split.fingerprint, name=split.name, cut_inputs=0, cut_targets=0,
+        skipped=split.skipped, unlabelled=split.unlabelled, input_ids=sides["texts"],
+        target_ids=Ragged(flat=empty, offsets=np.zeros(len(split) + 1, np.int64)),
+        around=around, chunk=max(2, min(room, PREFIX_TOKENS)), most_targets=max_target_tokens,
+    )  # fmt: skip
+
+
+def _sides(cache: Path | None, key: str, sides: Mapping[str, _Side]) -> tuple[Mapping[str, Ragged], Mapping[str, int]]:
+    if cache is not None:
+        return _cached(Path(cache) / key, sides)
+    return {name: side.in_memory() for name, side in sides.items()}, {name: side.cut for name, side in sides.items()}
+
+
 class _Side:
     """The inputs or the targets of a split, on their way to ids."""
 
     def __init__(
-        self, texts: Sequence[str], tokenize: Callable[[Sequence[str], int | None], list[list[int]]], limit: int | None
+        self,
+        examples: Sequence[Example],
+        text: Callable[[Example], str],
+        tokenize: Callable[[Sequence[str], int | None], list[list[int]]],
+        limit: int | None,
     ) -> None:
-        self.texts = texts
+        self.examples = examples
+        self.text = text
         self.tokenize = tokenize
         self.limit = limit
         self.cut = 0
@@ -240,11 +220,11 @@ class _Side:
 
     def chunks(self) -> Iterator[tuple[NDArray[np.int32], list[int]]]:
         """(ids of a chunk in one array, length of each row)."""
-        for start in range(0, len(self.texts), CHUNK):
-            rows = self._rows(self.texts[start : start + CHUNK])
+        for start in range(0, len(self.examples), CHUNK):
+            rows = self._rows([self.text(example) for example in self.examples[start : start + CHUNK]])
             flat = np.fromiter((i for row in rows for i in row), dtype=np.int32)
             yield flat, [len(row) for row in rows]
-            self.told(min(start + CHUNK, len(self.texts)))
+            self.told(min(start + CHUNK, len(self.examples)))
 
     def _rows(self, texts: Sequence[str]) -> list[list[int]]:
         if self.limit is None:
@@ -256,12 +236,12 @@ class _Side:
         self.cut += len(long)
         return rows
 
-    def in_memory(self) -> _Ragged:
+    def in_memory(self) -> Ragged:
         flats, lengths = [np.zeros(0, np.int32)], [0]
         for flat, sizes in self.chunks():
             flats.append(flat)
             lengths += sizes
-        return _Ragged(flat=np.concatenate(flats), offsets=np.cumsum(lengths, dtype=np.int64))
+        return Ragged(flat=np.concatenate(flats), offsets=np.cumsum(lengths, dtype=np.int64))
 
     def to_disk(self, folder: Path, name: str) -> dict[str, Any]:
         """Write ids chunk by chunk; gives what the reader checks."""
@@ -272,26 +252,34 @@ class _Side:
                 lengths += sizes
         offsets = np.cumsum(lengths, dtype=np.int64).astype("<i8")
         (folder / f"{name}.offsets").write_bytes(offsets.tobytes())
-        return {"cut": self.cut, "rows": len(self.texts), "ids": int(offsets[-1])}
+        return {"cut": self.cut, "rows": len(self.examples), "ids": int(offsets[-1])}
 
 
-def _key(split: Split, backbone: Backbone, max_input: int | None, max_target: int | None) -> str:
+def _key(
+    split: Split, backbone: Backbone, max_input: int | None, max_target: int | None, what: str | None = None
+) -> str:
     """Everything the ids depend on: texts, tokenizer, how the backbone frames a text, and the limits."""
     from softprompt.backbones.fingerprint import digest_tokenizer
 
     framing = [backbone.tokenize_inputs(_PROBES, None), backbone.tokenize_targets(_PROBES, None)]
     parts = [_FORMAT, split.fingerprint, digest_tokenizer(backbone.tokenizer), framing, max_input, max_target]
+    parts += [what] if what else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _cached(folder: Path, sides: dict[str, _Side]) -> tuple[dict[str, _Ragged], dict[str, int]]:
+def _cached(folder: Path, sides: Mapping[str, _Side]) -> tuple[dict[str, Ragged], dict[str, int]]:
+    """Ids from the cache; the first process that wants them makes them, others that want them at that time wait."""
+    from filelock import FileLock
+
     from softprompt.artifacts import new_folder, sha256_file, write_json
 
-    if not (folder / "meta.json").is_file() or not _whole(folder):
-        with new_folder(folder, replace=True, durable=False) as fresh:
-            meta: dict[str, Any] = {name: side.to_disk(fresh, name) for name, side in sides.items()}
-            meta["sha256"] = {p.name: sha256_file(p) for p in sorted(fresh.iterdir())}
-            write_json(fresh / "meta.json", meta, durable=False)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f"{folder.name}.lock"):
+        if not (folder / "meta.json").is_file() or not _whole(folder):
+            with new_folder(folder, replace=True, durable=False) as fresh:
+                meta: dict[str, Any] = {name: side.to_disk(fresh, name) for name, side in sides.items()}
+                meta["sha256"] = {p.name: sha256_file(p) for p in sorted(fresh.iterdir())}
+                write_json(fresh / "meta.json", meta, durable=False)
     meta = json.loads((folder / "meta.json").read_text())
     ragged = {name: _mapped(folder, name, meta[name]) for name in sides}
     return ragged, {name: int(meta[name]["cut"]) for name in sides}
@@ -308,9 +296,9 @@ def _whole(folder: Path) -> bool:
         return False
 
 
-def _mapped(folder: Path, name: str, meta: dict[str, Any]) -> _Ragged:
+def _mapped(folder: Path, name: str, meta: dict[str, Any]) -> Ragged:
     offsets = np.fromfile(folder / f"{name}.offsets", dtype="<i8").astype(np.int64)
     if not meta["ids"]:
-        return _Ragged(flat=np.zeros(0, np.int32), offsets=offsets)
+        return Ragged(flat=np.zeros(0, np.int32), offsets=offsets)
     flat = np.memmap(folder / f"{name}.ids", dtype="<i4", mode="r", shape=(meta["ids"],))
-    return _Ragged(flat=flat, offsets=offsets)
+    return Ragged(flat=flat, offsets=offsets)

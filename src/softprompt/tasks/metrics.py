@@ -280,6 +280,29 @@ def bleu(answers: Answers, words: Sequence[str] | None, same: Canonical) -> dict
     return {"bleu": float(result.score)}
 
 
+LOSS_METRIC = "token_probability"
+"""What a language modelling task is judged by; its answers are losses (`loss_answer`), not texts."""
+
+
+def loss_answer(nats: float, tokens: int) -> str:
+    """The answer of a row that is judged by loss: the negative log-probability of its targets, and their number."""
+    return f"{nats:.6f} nats, {tokens} tokens"
+
+
+_LOSS_ANSWER = re.compile(r"(\d+\.\d+|inf|nan) nats, (\d+) tokens")
+
+
+def token_probability(answers: Answers, words: Sequence[str] | None, same: Canonical) -> dict[str, float]:
+    """100 e^-loss, the geometric mean of the target tokens' probabilities, which is 100 / perplexity; 0 where not finite."""
+    matches = [_LOSS_ANSWER.fullmatch(p) for p, _ in answers]
+    if not all(matches):
+        raise UsageError("this task is judged by the loss of its targets: evaluate it, texts of answers have no score.")
+    nats = sum(float(m.group(1)) for m in matches if m)
+    tokens = sum(int(m.group(2)) for m in matches if m)
+    loss = nats / tokens if tokens else float("nan")
+    return {LOSS_METRIC: 100.0 * float(np.exp(-loss)) if np.isfinite(loss) else 0.0}
+
+
 def group_of(metrics: Sequence[str], example: Example) -> str:
     """What an example is judged together with; its own key where the metrics judge it alone."""
     group = example.extra.get("group") if GROUPED & set(metrics) else None
@@ -308,5 +331,6 @@ METRICS: Mapping[str, Metric] = {
     "rouge2": rouge,
     "rougeLsum": rouge,
     "bleu": bleu,
+    LOSS_METRIC: token_probability,
 }
 """Metric name -> the function that computes it (and maybe its sister)."""

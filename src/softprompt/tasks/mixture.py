@@ -5,6 +5,7 @@ Rates are examples-proportional with an artificial size limit K, optionally flat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -87,7 +88,7 @@ MIXTURES: Mapping[str, Mixture] = {
 
 
 def load_mixture(name: str) -> Mixture:
-    """A mixture of the papers by name, or the user's from ``task+task`` or ``task=rate,task=rate``.
+    """A mixture of the papers by name, or the user's from ``task+task`` or ``task=rate+task=rate``; a comma joins, too.
 
     Raises:
         UnknownNameError: with the nearest names.
@@ -97,7 +98,7 @@ def load_mixture(name: str) -> Mixture:
         return MIXTURES[name]
     if "=" in name:
         weights: dict[str, float] = {}
-        for part in name.split(","):
+        for part in re.split(r"[,+]", name):
             task, _, rate = part.partition("=")
             try:
                 weights[task.strip()] = float(rate)
@@ -107,4 +108,4 @@ def load_mixture(name: str) -> Mixture:
     for separator in ("+", ","):
         if separator in name:
             return Mixture(name=name, tasks=tuple(part.strip() for part in name.split(separator)))
-    raise UnknownNameError("mixture", name, MIXTURES, "Or join tasks: mnli+qqp, or mnli=0.7,qqp=0.3.")
+    raise UnknownNameError("mixture", name, MIXTURES, "Or join tasks: mnli+qqp, or mnli=7+qqp=3.")

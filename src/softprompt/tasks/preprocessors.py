@@ -201,20 +201,19 @@ def without_highlights(passage: str) -> str:
     return _HIGHLIGHT_AFTER_STOP.sub(r"\1 ", passage).replace("\n@highlight\n", ". ")
 
 
-def prefix_lm(row: Row, *, prefix: str | None, column: str = "text", max_words: int = 380) -> list[Formed]:
-    """C4's prefix-LM objective: a chunk cut at a uniformly drawn point, the first part inputs, the second targets.
+def prefix_lm(row: Row, *, prefix: str | None, column: str = "text") -> list[Formed]:
+    """C4's prefix-LM objective: a text cut at a uniformly drawn point, the first part inputs, the second targets.
 
-    T5 cuts between tokens; here the cut falls between words, so that the pair is text like that of every other task.
-    The point is drawn by the text itself: the same document is always cut at the same place.
+    T5 cuts between tokens and anew each time, and so does training here (`softprompt.tasks.encoded.PrefixSplit`, which
+    takes the two parts as the one text that they are). The cut of the example falls between words, at a point drawn by the
+    text itself: it shows what the task is.
     """
     words = row.text(column).split()
     if len(words) < 2:
         return []
     digest = hashlib.sha256(" ".join(words).encode("utf-8", "surrogatepass")).digest()
-    start = _below(digest[:8], max(1, len(words) - max_words + 1))
-    chunk = words[start : start + max_words]
-    cut = 1 + _below(digest[8:16], len(chunk) - 1)
-    return [Formed(" ".join(chunk[:cut]), " ".join(chunk[cut:]), {})]
+    cut = 1 + _below(digest[8:16], len(words) - 1)
+    return [Formed(" ".join(words[:cut]), " ".join(words[cut:]), {})]
 
 
 def _below(draw: bytes, count: int) -> int:

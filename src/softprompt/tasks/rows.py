@@ -151,6 +151,9 @@ class RowSource(Protocol):
     def describe(self) -> dict[str, Any]:
         """What `softprompt tasks show` prints about the source."""
 
+    def state(self, split: str) -> str | None:
+        """What stands for the rows of a split without reading them (a file's time, a commit); None where nothing does."""
+
 
 Form = Callable[[Row], Sequence[Formed]]
 """A preprocessor: a row becomes no, one or several text-to-text pairs."""

@@ -79,6 +79,14 @@ class FileSource:
             found["fields"] = f"separated by {SEPARATORS[separator(path)]}"
         return found
 
+    def state(self, split: str) -> str | None:
+        """The file's place, size and time."""
+        path = self.find(split)
+        if path is None or not path.is_file():
+            return None
+        stat = path.stat()
+        return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+
     def _found(self) -> dict[str, str]:
         paths = {split: self.find(split) for split in SPLIT_FILES}
         return {split: path.name for split, path in paths.items() if path is not None}
@@ -111,6 +119,9 @@ class MemorySource:
 
     def describe(self) -> dict[str, Any]:
         return {"kind": self.what, "splits": list(self.splits)}
+
+    def state(self, split: str) -> None:
+        """Nothing stands for rows in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +237,12 @@ class HubSource:
             f"{self.repo!r} has no parquet for {wanted!r}, split {name!r}; it has {', '.join(folders) or 'none'}."
         )
 
+    def state(self, split: str) -> str | None:
+        """The commit, where it is known, and what is read of it."""
+        revision = self.pin()
+        names = self.splits.get(split, (split,))
+        return revision and f"{self.repo} {self.config} {self.branch} {revision} {' '.join(names)}"
+
     def describe(self) -> dict[str, Any]:
         return {
             "kind": "hub",
@@ -248,3 +265,6 @@ class MissingSource:
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "missing", "remedy": self.remedy}
+
+    def state(self, split: str) -> None:
+        """There are no rows."""

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from softprompt.errors import UsageError
 
+WRITTEN = 2**20
+"""Rows of a task up to which an epoch's order is held in memory."""
+
 
 class MixtureStream:
     """Draws of (task, row) at given rates: every task goes through its rows in an order of its own, epoch by epoch.
@@ -48,10 +51,16 @@ class MixtureStream:
         place = min(int(np.searchsorted(self._edges, uniform, side="right")), len(self.names) - 1)
         name = self.names[place]
         epoch, position = divmod(self._drawn[name], self.sizes[name])
-        row = int(self._order(name, epoch)[position])
+        row = self._row(name, epoch, position)
         self._step += 1
         self._drawn[name] += 1
         return name, row
+
+    def _row(self, name: str, epoch: int, position: int) -> int:
+        """The row at a position of a task's order in an epoch; the order of a large task is never written down."""
+        if self.sizes[name] > WRITTEN:
+            return scrambled(position, self.sizes[name], _digest(self.seed, name, epoch))
+        return int(self._order(name, epoch)[position])
 
     def _order(self, name: str, epoch: int) -> NDArray[np.int64]:
         held = self._orders.get(name)
@@ -78,6 +87,21 @@ class MixtureStream:
 
 def _digest(seed: int, what: str, number: int) -> bytes:
     return hashlib.sha256(f"{seed}/{what}/{number}".encode()).digest()
+
+
+def scrambled(position: int, size: int, key: bytes) -> int:
+    """Where a position goes in a permutation of 0..size-1 that takes no memory: a Feistel network of four rounds over the
+    next even power of two, walked on until it stays below ``size`` (format-preserving encryption)."""
+    half = ((size - 1).bit_length() + 1) // 2
+    mask = (1 << half) - 1
+    while True:
+        left, right = position >> half, position & mask
+        for number in range(4):
+            word = hashlib.sha256(key + bytes([number]) + right.to_bytes(8, "little")).digest()
+            left, right = right, left ^ (int.from_bytes(word[:8], "little") & mask)
+        position = left << half | right
+        if position < size:
+            return position
 
 
 def _permutation(size: int, key: bytes) -> NDArray[np.int64]:

@@ -126,6 +126,9 @@ class HeldOutSource:
     def describe(self) -> dict[str, Any]:
         return {**self.source.describe(), "held_out": f"1 in {self.share}"}
 
+    def state(self, split: str) -> None:
+        """What is held out follows from the inputs, which a user's code may make."""
+
 
 def fields_of_table(
     name: str, source: RowSource, asked: Asked, *, template: str | None = None, note: str = "", **more: Any

@@ -5,18 +5,18 @@ Text-to-text as in Raffel et al. 2020; SPoT section 2.1.2, SharPT section 3.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.errors import UnknownNameError, UsageError
+from softprompt.tasks import stored
 from softprompt.tasks.example import Example, Split
-from softprompt.tasks.metrics import GROUPED, group_of, score
-from softprompt.tasks.rows import UNKNOWN_TARGET, BadRows, Form, Formed, Row, RowSource
+from softprompt.tasks.forms import DECLARATIONS, canonical_name
+from softprompt.tasks.metrics import LOSS_METRIC, group_of, score
+from softprompt.tasks.reading import draw_key, read_split
+from softprompt.tasks.rows import Form, Formed, RowSource
 from softprompt.tasks.tables import fields_of_rows
 from softprompt.tasks.wording import Worded, Wording
 
@@ -39,7 +39,10 @@ class Task:
         note: what a user should know, e.g. what stands in for a missing validation split.
         id_column: a column whose values must not repeat within a split; None where there is none.
         skip_bad: how many bad rows a split may leave out (counted in ``Split.skipped``); 0 for none.
-        streamed: too large to read whole: a split needs ``max_rows`` and takes the first that many.
+        streamed: too large to read whole: a split is of ``max_rows`` rows, or of as many as ``stream_rows`` says.
+        stream_rows: rows of a split of a streamed task where none were asked for; empty where they must be.
+        target_tokens: longest target, end token included, where the settings of a training leave it to the task.
+        drawn_prefix: prefix language modelling: a row is a text, cut at another token each time it is trained on.
         render: turns trimmed inputs into what the backbone reads (a chat template); None leaves them.
         chat: what a prompt tuned on such inputs keeps with it; None where there is no template.
         wording: how rows become text, as a prompt keeps it; None for tasks made without one.
@@ -58,6 +61,9 @@ class Task:
     id_column: str | None = None
     skip_bad: int = 0
     streamed: bool = False
+    stream_rows: Mapping[str, int] = field(default_factory=dict)
+    target_tokens: int = 64
+    drawn_prefix: bool = False
     render: Callable[[str], str] | None = None
     chat: Mapping[str, Any] | None = None
     wording: Wording | None = None
@@ -150,46 +156,27 @@ class Task:
             raise UnknownNameError("split", name, SPLITS)
         if max_rows is not None and max_rows < 1:
             raise UsageError(f"max_rows is {max_rows}; at least 1 row is needed.")
-        if self.streamed and max_rows is None:
+        if self.streamed and max_rows is None and name not in self.stream_rows:
             raise UsageError(f"task {self.name!r} is streamed; say how many rows to read (max_rows).")
-        bad = BadRows(self.skip_bad)
-        if self.streamed:
-            return self._streamed(name, max_rows or 0, bad)
-        rows = list(self._checked_rows(name, bad))
-        grouped = max_rows is not None and self._judged_in_groups(rows)
-        chosen = _drawn(rows, seed) if max_rows is not None and max_rows < len(rows) and not grouped else rows
-        made: list[tuple[int, int, Formed]] = []
-        unlabelled = 0
-        for row in chosen:
-            if max_rows is not None and len(made) >= max_rows and not grouped:
-                break
-            try:
-                formed = list(enumerate(self.form(row)))
-            except DataError as error:
-                bad.record(error)
-                continue
-            if name == "train":
-                unlabelled += sum(one.targets == UNKNOWN_TARGET for _, one in formed)
-                formed = [(k, one) for k, one in formed if one.targets != UNKNOWN_TARGET]
-            made.extend((row.line, k, one) for k, one in formed)
-        if not made:
-            where = rows[0].where if rows else f"task {self.name!r}"
-            raise DataError(f"{where}: split {name!r} has no usable rows; give it at least one.")
-        if grouped:
-            examples = self._whole_groups([self.example(name, *item) for item in made], max_rows or 0, seed)
-        else:
-            examples = [self.example(name, *item) for item in sorted(made[:max_rows], key=lambda item: item[:2])]
-        return Split.of(name, examples, skipped=bad.count, unlabelled=unlabelled)
+        state = self.state(name, max_rows, seed)
+        split = stored.remembered_split(state, name) if state is not None else None
+        if split is None:
+            split = read_split(self, name, max_rows, seed)
+            if state is not None:
+                stored.remember_split(state, split)
+        return replace(split, drawn_prefix=True) if self.drawn_prefix else split
 
-    def _judged_in_groups(self, rows: Sequence[Row]) -> bool:
-        """Whether a metric judges groups of examples together, and rows say which; the first usable row tells."""
-        if not GROUPED & set(self.metrics):
-            return False
-        for row in rows:
-            with suppress(DataError):
-                for one in self.form(row):
-                    return one.extra.get("group") is not None
-        return False
+    def state(self, name: str, max_rows: int | None = None, seed: int = 0) -> str | None:
+        """What a split depends on, as a file name: the rows that its source would give now, the wording and the draw.
+
+        None where that cannot be told without reading the rows, or where the rows are worded by code of the user's.
+        """
+        if self.wording is None or self.wording.form not in FORMS or canonical_name(self.name) not in DECLARATIONS:
+            return None
+        held = self.source.state(name)
+        return held and stored.state_key(
+            self.name, name, held, self.wording.record(), self.chat, self.skip_bad, max_rows, seed
+        )
 
     def is_empty(self, example: Example) -> bool:
         """Whether an example has no text: its columns are all empty, whatever stands around them."""
@@ -206,51 +193,6 @@ class Task:
     def groups(self, examples: Sequence[Example]) -> list[str]:
         """For each example what it is judged together with; the metrics of a subset need whole groups."""
         return [group_of(self.metrics, example) for example in examples]
-
-    def _whole_groups(self, examples: list[Example], most: int, seed: int) -> list[Example]:
-        """Examples of as many drawn groups as fit into ``most``, at least one group, in their own order."""
-        if most >= len(examples):
-            return examples
-        members: dict[str, int] = {}
-        first: dict[str, str] = {}
-        for group, example in zip(self.groups(examples), examples, strict=True):
-            members[group] = members.get(group, 0) + 1
-            first.setdefault(group, example.key.rsplit("/", 1)[1])
-        kept: set[str] = set()
-        room = most
-        for group in sorted(members, key=lambda group: _draw_key(seed, first[group])):
-            if members[group] > room and kept:
-                break
-            kept.add(group)
-            room -= members[group]
-        return [e for group, e in zip(self.groups(examples), examples, strict=True) if group in kept]
-
-    def _streamed(self, name: str, max_rows: int, bad: BadRows) -> Split:
-        examples: list[Example] = []
-        for row in self.source.rows(name, bad):
-            for k, formed in enumerate(self.form(row)):
-                examples.append(self.example(name, row.line, k, formed))
-            if len(examples) >= max_rows:
-                break
-        if not examples:
-            raise DataError(f"task {self.name!r}: split {name!r} has no usable rows; give it at least one.")
-        return Split.of(name, examples[:max_rows], skipped=bad.count)
-
-    def _checked_rows(self, name: str, bad: BadRows) -> Iterable[Row]:
-        seen: dict[str, int] = {}
-        for row in self.source.rows(name, bad):
-            value = row.values.get(self.id_column) if self.id_column else None
-            if value is not None:
-                identity = json.dumps(value, sort_keys=True, default=str)
-                if identity in seen:
-                    bad.record(
-                        row.error(
-                            f"{self.id_column} {identity} is already that of line {seen[identity]}; make ids unique."
-                        )
-                    )
-                    continue
-                seen[identity] = row.line
-            yield row
 
     def example(self, split: str, line: int, k: int, formed: Formed) -> Example:
         """The example that a formed pair of a row becomes."""
@@ -284,6 +226,15 @@ class Task:
         """The task whose labels and metrics an example is answered and judged by: this one, or a part of a union."""
         return self
 
+    def target_room(self, asked: int = 0) -> int:
+        """The most tokens of a target or a free answer: what was asked for, or the task's own where that is 0."""
+        return asked or self.target_tokens
+
+    @property
+    def judged_by_loss(self) -> bool:
+        """Whether answers are losses of the targets and no texts (C4)."""
+        return LOSS_METRIC in self.metrics
+
     @property
     def scored_by_label(self) -> bool:
         """Whether any row can be answered by scoring labels instead of generating."""
@@ -310,14 +261,5 @@ def few_shot(split: Split, count: int, *, seed: int = 0) -> Split:
         if len(members) < count:
             what = f"label {label}" if label is not None else "the split"
             raise UsageError(f"{count} examples of {what} were asked for, {len(members)} are there; ask for fewer.")
-        kept.update(e.key for e in sorted(members, key=lambda e: _draw_key(seed, e.key))[:count])
+        kept.update(e.key for e in sorted(members, key=lambda e: draw_key(seed, e.key))[:count])
     return Split.of(split.name, [e for e in split.examples if e.key in kept], skipped=split.skipped)
-
-
-def _drawn(rows: Sequence[Row], seed: int) -> list[Row]:
-    """All rows in an order keyed by seed and line: independent of library versions, and prefixes nest."""
-    return sorted(rows, key=lambda row: _draw_key(seed, str(row.line)))
-
-
-def _draw_key(seed: int, identity: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{identity}".encode()).digest()

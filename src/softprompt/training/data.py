@@ -10,7 +10,10 @@ import numpy as np
 
 from softprompt.backbones.base import Backbone
 from softprompt.prompts.init import InitSettings, Role, default_init
-from softprompt.tasks.encoded import EncodedSplit, check_labels, encode_split, input_room
+from softprompt.tasks.encoded import check_labels, encode_split, input_room, target_limit
+from softprompt.tasks.example import Split
+from softprompt.tasks.mixed import MixtureTask, joined
+from softprompt.tasks.splits import EncodedSplit, JoinedSplit
 from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import for_backbone
 from softprompt.training.runs import Run
@@ -25,11 +28,15 @@ class TaskData:
         task: gives labels and metrics.
         train: training rows, inputs cut to ``max_input_tokens``.
         validation: validation rows, inputs cut only where the backbone cannot hold them.
+        parts: of a mixture, each task's training rows, which ``train`` joins; empty for one task.
+        rates: of a mixture, the probability of drawing from each.
     """
 
     task: Task
     train: EncodedSplit
     validation: EncodedSplit
+    parts: tuple[EncodedSplit, ...] = ()
+    rates: tuple[float, ...] = (1.0,)
 
     def run(
         self,
@@ -45,7 +52,8 @@ class TaskData:
         return Run(
             name=name,
             seed=seed,
-            train=(self.train,),
+            train=self.parts or (self.train,),
+            rates=self.rates,
             task=self.task,
             validation=self.validation,
             select_rows=select_rows,
@@ -78,20 +86,62 @@ def task_data(
         cache: folder of the on-disk cache of tokenised rows; None for memory only.
         progress: called with (texts done, texts in all) as training rows are tokenised.
     """
+    if isinstance(task, MixtureTask):
+        return mixture_data(
+            task,
+            [
+                task_data(
+                    backbone,
+                    part,
+                    settings,
+                    train_rows=train_rows,
+                    validation_rows=validation_rows,
+                    seed=seed,
+                    cache=cache,
+                    progress=progress,
+                )
+                for part in task.parts.values()
+            ],
+        )
     task = for_backbone(task, backbone.kind)
     check_labels(backbone, task.labels)
-    room = input_room(backbone, settings.prompt_length, task.labels, settings.max_target_tokens)
+    most = target_limit(backbone, task, settings.max_target_tokens)
+    # A text that is cut in two has its target in the same chunk.
+    room = input_room(backbone, settings.prompt_length, task.labels, 1 if task.drawn_prefix else most)
     train_limit = _least(settings.max_input_tokens or None, room)
     return TaskData(
         task=task,
         train=encode_split(
             task.split("train", max_rows=train_rows, seed=seed), backbone, max_input_tokens=train_limit,
-            max_target_tokens=settings.max_target_tokens, cache=cache, progress=progress,
+            max_target_tokens=most, cache=cache, progress=progress,
         ),
         validation=encode_split(
             task.split("validation", max_rows=validation_rows, seed=seed), backbone, max_input_tokens=room,
-            max_target_tokens=settings.max_target_tokens if room is not None else None, cache=cache,
+            max_target_tokens=most if room is not None else None, cache=cache,
         ),
+    )  # fmt: skip
+
+
+def mixture_data(task: MixtureTask, parts: Sequence[TaskData]) -> TaskData:
+    """A mixture's rows, tokenised task by task: each within its own limits, in its own wording."""
+    named = {part.task.name: part for part in parts}
+    train, validation = (
+        JoinedSplit.of(joined([_untokenised(split) for split in splits]), splits)
+        for splits in ([part.train for part in parts], [part.validation for part in parts])
+    )
+    return TaskData(
+        task=task.having({name: part.task for name, part in named.items()}),
+        train=train,
+        validation=validation,
+        parts=tuple(part.train for part in parts),
+        rates=task.rates({name: len(part.train) for name, part in named.items()}),
+    )
+
+
+def _untokenised(split: EncodedSplit) -> Split:
+    return Split(
+        name=split.name, examples=split.examples, fingerprint=split.fingerprint, skipped=split.skipped,
+        unlabelled=split.unlabelled,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from softprompt.batch import Rows, TokenBatch, on_device
 from softprompt.errors import OutOfMemoryError
 from softprompt.inference.evaluate import EvalJob, Scoring, evaluate, length_batches, seeded_rows
 from softprompt.prompts.prompter import Prompter
+from softprompt.tasks.example import Example
 from softprompt.training.optim import gradient_norm_N, make_optimizer
 from softprompt.training.runs import Run, RunResult
 from softprompt.training.settings import TrainSettings
@@ -67,6 +68,7 @@ class Group:
         self.step_number = 0
         self.losses: list[list[float]] = [[] for _ in runs]
         self.micro_tokens = settings.micro_batch_tokens or default_micro_tokens(backbone)
+        self._selected: dict[tuple[int, int], np.ndarray] = {}
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -130,14 +132,16 @@ class Group:
         for tensor in self._tuned().values():
             tensor.grad = None
         parts = [self.runs[self.active[n]].train[part] for n, part, _ in picks]
-        lengths = np.asarray([len(part.inputs(row)) for part, (_, _, row) in zip(parts, picks, strict=True)])
+        pairs = [part.pair(row, self._row_key(n, p, row)) for part, (n, p, row) in zip(parts, picks, strict=True)]
+        lengths = np.asarray([len(inputs) for inputs, _ in pairs])
         run_B = np.asarray([n for n, _, _ in picks])
-        depth_B = np.asarray([len(part.targets(row)) for part, (_, _, row) in zip(parts, picks, strict=True)])
+        depth_B = np.asarray([len(targets) for _, targets in pairs])
         targets_N = np.maximum(np.bincount(run_B, weights=depth_B, minlength=len(self.active)), 1.0)
         loss_N = torch.zeros(len(self.active), device=device)
         length, in_step = self.prompter.prompt_length, self.backbone.sharded
         for chosen, weight in micro_batches(lengths, length, self.micro_tokens, in_step=in_step):
-            loss_N += self._micro_batch([picks[r] for r in chosen], [parts[r] for r in chosen], targets_N, weight)
+            rows = [(picks[r], pairs[r]) for r in chosen]
+            loss_N += self._micro_batch(rows, [parts[r].examples[picks[r][2]] for r in chosen], targets_N, weight)
         for tensor in self._tuned().values():
             # A process without rows takes part in the sum all the same.
             tensor.grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
@@ -146,17 +150,16 @@ class Group:
         return loss_N, torch.as_tensor(np.bincount(run_B, weights=positions, minlength=len(self.active)))
 
     def _micro_batch(
-        self, picks: Sequence[tuple[int, int, int]], parts: Sequence[Any], targets_N: np.ndarray, weight: float
+        self,
+        rows: Sequence[tuple[tuple[int, int, int], tuple[Any, Any]]],
+        examples: Sequence[Example],
+        targets_N: np.ndarray,
+        weight: float,
     ) -> Tensor:
         device, settings = self.backbone.device, self.settings
-        rows = [row for _, _, row in picks]
+        picks = [pick for pick, _ in rows]
         run_B = on_device(torch.tensor([n for n, _, _ in picks]), device)
-        examples = [part.examples[row] for part, row in zip(parts, rows, strict=True)]
-        batch = TokenBatch.of(
-            [part.inputs(row) for part, row in zip(parts, rows, strict=True)],
-            [part.targets(row) for part, row in zip(parts, rows, strict=True)],
-            device=device,
-        )
+        batch = TokenBatch.of([inputs for _, (inputs, _) in rows], [targets for _, (_, targets) in rows], device=device)
         prompts = self.prompter.prompts(
             Rows(run_B=run_B, inputs=[e.inputs for e in examples], keys=[e.key for e in examples])
         )
@@ -173,8 +176,11 @@ class Group:
         rate = self.settings.dropout
         if not rate or rate == "auto":
             return None
-        keys = [row_key(self.runs[self.active[n]].seed, self.step_number, part, row) for n, part, row in picks]
+        keys = [self._row_key(*pick) for pick in picks]
         return Dropout(rate=rate, key_B=on_device(torch.tensor(keys), self.backbone.device))
+
+    def _row_key(self, n: int, part: int, row: int) -> int:
+        return row_key(self.runs[self.active[n]].seed, self.step_number, part, row)
 
     def _halve(self) -> None:
         # A micro-batch holds at least one row whatever its limit, so below one row's positions halving is in vain.
@@ -222,10 +228,14 @@ class Group:
         spec = self.runs[run]
         rows = np.arange(len(spec.validation)) if spec.select_rows is None else np.asarray(spec.select_rows)
         # One subset for all runs on the same rows, whatever their seeds: their scores are compared.
+        if (run, most) in self._selected:
+            return self._selected[run, most]
         for limit in (self.settings.eval_rows, most):
+            if not 0 < limit < len(rows):
+                continue
             groups = spec.task.groups([spec.validation.examples[int(r)] for r in rows])
             rows = rows[seeded_rows(len(rows), limit, 0, groups)]
-        return rows
+        return self._selected.setdefault((run, most), rows)
 
     def validate(
         self, most: int | None = None, progress: Callable[[int, int], None] | None = None
@@ -309,6 +319,12 @@ class Group:
         """Keep the present tensors of all active runs as their task embeddings."""
         for i in self.active:
             self.results[i].embedding = self.values_of(i)
+
+    def keep_steps(self) -> None:
+        """Keep the present tensors of the runs that want them at this step."""
+        for i in self.active:
+            if self.step_number in self.runs[i].kept_steps:
+                self.results[i].kept[self.step_number] = self.values_of(i)
 
     # -- state ------------------------------------------------------------------------------------------------------
 

@@ -167,6 +167,7 @@ def _train(
         step = group.step_number
         if group.active and step == settings.embedding_step:
             group.keep_embeddings()
+        group.keep_steps()
         look = looks is not None and step in looks.at
         whole = step % settings.eval_every == 0 or step == settings.steps
         due = whole or look

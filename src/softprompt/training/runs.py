@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from torch import Tensor
 
-from softprompt.tasks.encoded import EncodedSplit
+from softprompt.tasks.splits import EncodedSplit
 from softprompt.tasks.task import Task
 
 Status = Literal["running", "done", "stopped_early", "dropped", "non_finite"]
@@ -30,6 +30,7 @@ class Run:
         report_rows: row numbers the final scores are measured on; all where None.
         steps: the run leaves after this many steps; all steps of the training where None.
         validated: whether it is scored at all; a run made only for its task embedding need not be.
+        kept_steps: further steps whose prompts are kept, besides the task embedding's.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Run:
     report_rows: np.ndarray | None = None
     steps: int | None = None
     validated: bool = True
+    kept_steps: tuple[int, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON that tells this run from another one."""
@@ -56,6 +58,7 @@ class Run:
             "report_rows": None if self.report_rows is None else [int(r) for r in self.report_rows],
             "steps": self.steps,
             "validated": self.validated,
+            **({"kept_steps": list(self.kept_steps)} if self.kept_steps else {}),
         }
 
 
@@ -75,6 +78,7 @@ class RunResult:
         best: the best checkpoint (SPoT: the source prompt, the value).
         final: the last tensors.
         embedding: the tensors at ``embedding_step`` (SPoT: the task embedding, the key); None if never reached.
+        kept: the tensors at each of the run's ``kept_steps`` that it reached.
         curve: one dict a validation: step, loss (mean since the last), score, metrics; ``rows`` in that of a rough look.
         evidence: how the scores were made: rows while training, rows in the final evaluation, positions in a forward pass,
             how the frozen weights were held, and the most memory the device (or process) had held by then.
@@ -96,6 +100,7 @@ class RunResult:
     best: dict[str, Tensor] = field(default_factory=dict)
     final: dict[str, Tensor] = field(default_factory=dict)
     embedding: dict[str, Tensor] | None = None
+    kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     evidence: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -122,6 +127,7 @@ class RunResult:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under one set of names, for a checkpoint; shapes without the run axis N."""
         parts = {"best": self.best, "final": self.final, "embedding": self.embedding or {}}
+        parts |= {f"kept.{step}": tensors for step, tensors in self.kept.items()}
         return {f"{part}.{name}": t for part, tensors in parts.items() for name, t in tensors.items()}
 
     def take_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -132,3 +138,5 @@ class RunResult:
 
         self.best, self.final = part("best"), part("final")
         self.embedding = part("embedding") or None
+        steps = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("kept.")})
+        self.kept = {step: part(f"kept.{step}") for step in steps}

@@ -42,7 +42,8 @@ class TrainSettings:
         max_input_tokens: inputs are cut to this many tokens in training; 0 for no cut.
         scoring: how validation finds answers: ``labels`` (the most probable label), ``generate``, or ``auto``
             (``labels`` for decoder-only backbones on tasks with labels; see ``inference.evaluate``).
-        max_target_tokens: targets are cut to this many tokens, and answers generated up to it.
+        max_target_tokens: targets are cut to this many tokens, and answers generated up to it; 0 for as many as each
+            task says (`Task.target_tokens`: 64, or 512 where targets are texts).
         micro_batch_tokens: most padded positions (prompt and text) in one forward pass; 0 chooses for the device.
     """
 
@@ -72,13 +73,12 @@ class TrainSettings:
             ("batch_size", 1),
             ("prompt_length", 1),
             ("eval_every", 1),
-            ("max_target_tokens", 1),
         ):
             value = getattr(self, name)
             if value < least:
                 raise UsageError(f"{name} must be at least {least}, got {value}: give a larger {name}.")
         for name in ("warmup_steps", "weight_decay", "clip_norm", "z_loss", "eval_rows", "embedding_step", "patience",
-                     "max_input_tokens", "micro_batch_tokens", "adafactor_step_offset"):  # fmt: skip
+                     "max_input_tokens", "max_target_tokens", "micro_batch_tokens", "adafactor_step_offset"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.dropout != "auto":

@@ -44,7 +44,7 @@ def test_rte_is_in_both_benchmarks() -> None:
 
 def test_the_scaled_down_study_is_what_its_first_lines_say(repo: Path) -> None:
     study = load_study("generic-spot-small")
-    (trainings,) = {4250, sum(row.steps for row in plan_study(study, papers=False).rows)}
+    (trainings,) = {4250, sum(row.steps for row in plan_study(study).rows)}
     text = (repo / "recipes" / "studies" / "generic-spot-small.toml").read_text()
     assert f"{trainings:,} run-steps" in text
     assert {name: len(own) for name, own in benchmark_targets(study.targets).items()} == {"GLUE": 5, "SuperGLUE": 6}

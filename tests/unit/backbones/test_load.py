@@ -89,6 +89,14 @@ def test_an_unsupported_kind_is_named(tmp_path: Path) -> None:
         load_backbone(str(folder))
 
 
+@pytest.mark.parametrize("kind", ["t5gemma", "t5gemma2", "bart"])
+def test_other_encoder_decoders_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    folder = save_tiny("t5", tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, "is_encoder_decoder": True}))
+    with pytest.raises(BackboneError, match=rf"encoder-decoder of kind '{kind}'.*take a T5"):
+        load_backbone(str(folder))
+
+
 def test_the_embedded_backbone(tmp_path: Path) -> None:
     backbone = load_backbone(dtype="float32")
     assert (backbone.kind, backbone.hidden_size) == ("encoder-decoder", 384)

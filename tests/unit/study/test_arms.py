@@ -170,7 +170,7 @@ def test_ablations_leave_the_cells_of_sharpt_alone(backbone: Path) -> None:
     assert set(few.cells) < set(all_.cells)
     assert len({cell.key for cell in all_.of_kind("latent_space")}) == 1 + len(SHARPT_ABLATIONS)
     assert len({cell.key for cell in all_.of_kind("latent_transfer")}) == 1 + len(SHARPT_ABLATIONS)
-    rows = {row.kind: row for row in plan_study(study, papers=False).rows}
+    rows = {row.kind: row for row in plan_study(study).rows}
     assert rows["latent_space"].steps == 3 + 0 + 3 + 0
     assert (rows["multitask_tuning"].steps, rows["multitask_model_tuning"].steps) == (3, 2)
 

@@ -145,9 +145,9 @@ def test_a_race_touches_no_other_key(backbone: Path) -> None:
     added = [cell for cell in many.cells.values() if cell.id not in few.cells]
     assert sorted(cell.kind for cell in added) == ["evaluation", "evaluation", "race", "race"]
     assert "race" in asdict(with_race)["strategies"]
-    row = next(row for row in plan_study(with_race, papers=False).rows if row.kind == "race")
+    row = next(row for row in plan_study(with_race).rows if row.kind == "race")
     assert (row.cells, row.steps) == (2, 2 * 16)
-    assert row.train_positions > 0
-    assert row.eval_positions > 0
+    assert row.work.train > 0
+    assert row.work.validation > 0
     with pytest.raises(UsageError, match="race must be true or false"):
         made(backbone, strategies={"race": 3})

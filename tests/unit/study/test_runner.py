@@ -1,5 +1,6 @@
 """The real runner on a tiny random T5: cells come from the trainer and the evaluator, resumed and regrouped alike."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ from softprompt.analysis.read import collect, skill_relations
 from softprompt.errors import DataError
 from softprompt.report.study import report_study
 from softprompt.study.build import build_grid
+from softprompt.study.facts import contamination, data_facts
 from softprompt.study.ledger import Ledger
 from softprompt.study.run import facts_of, open_study, run_study
-from softprompt.study.runner import PromptRunner, contamination
+from softprompt.study.runner import PromptRunner
 from softprompt.study.settings import study_of
 from softprompt.tasks.contamination import text_key
+from softprompt.tasks.sources import FileSource
+from softprompt.tasks.task import Task
 
 __all__ = ["backbone", "finished"]  # fixtures
 
@@ -145,9 +149,56 @@ def test_a_task_without_data_is_refused_before_anything_starts(backbone: Path, t
     assert not (tmp_path / "ledger" / "cells").exists()
 
 
-def test_contamination_is_found_across_forms() -> None:
+def test_contamination_is_found_across_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert text_key("rte hypothesis: A dog, premise: Barks!") == text_key("mnli premise: barks hypothesis: a dog")
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path))
+    rows = {"s": ["one", ""], "u": ["two", "three"], "t": ["five", "six"]}
+    held_out = ["one", "two", "four", ""]  # a row without text is like no other
+    tasks = {
+        name: Task.from_rows(
+            [{"text": text, "label": "xy"[i % 2]} for i, text in enumerate(texts)],
+            validation=[{"text": t, "label": "x"} for t in held_out],
+            text="text", label="label", name=name,
+        )
+        for name, texts in rows.items()
+    }  # fmt: skip
     study = study_of({"name": "x", "sources": ["s", "m"], "targets": ["t"], "mixtures": {"m": ["s", "u"]}})
-    train: dict[str, set[tuple[str, ...]]] = {"s": {("one",), ()}, "u": {("two",), ("three",)}, "t": set()}
-    held_out = {"t": [("one",), ("two",), ("four",), ()]}  # a row without text is like no other
-    assert contamination(study, train, held_out) == [("t", "s", 1), ("t", "m", 2)]
+    data = {name: data_facts(study, task, name) for name, task in tasks.items()}
+    for _ in range(2):  # the second time from what was remembered
+        assert contamination(study, tasks, data) == [("t", "s", 1), ("t", "m", 2)]
+        monkeypatch.setattr(Task, "split", None)
+
+
+def test_facts_are_told_once(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "data"
+    for name in ("sst2", "cr"):
+        (folder / name).mkdir(parents=True)
+        for split in ("train", "validation"):
+            texts = [f"{name} {split} {i}" for i in range(8)] + ["the same text"]
+            rows = [json.dumps({"sentence": t, "text": t, "label": i % 2, "idx": i}) for i, t in enumerate(texts)]
+            (folder / name / f"{split}.jsonl").write_text("\n".join(rows))
+    study = made(backbone, sources=["sst2"], targets=["cr"], data=str(folder))
+    first = PromptRunner().facts(study)
+    assert first.contamination == (("cr", "sst2", 1),)
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSource, "rows", None)
+        assert PromptRunner().facts(study) == first
+    with (folder / "sst2" / "train.jsonl").open("a") as file:
+        file.write('\n{"sentence": "new", "label": 1, "idx": 99}\n')
+    assert PromptRunner().facts(study).data["sst2"].train_rows == 10
+
+
+def test_rows_are_tokenised_once_for_all_workers(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from softprompt.tasks import encoded
+
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    study = made(backbone)
+    first = PromptRunner().data(study, study.targets[0], study.target)
+    monkeypatch.setattr(encoded._Side, "chunks", None)
+    again = PromptRunner().data(study, study.targets[0], study.target)
+    assert [again.train.inputs(i).tolist() for i in range(len(again.train))] == [
+        first.train.inputs(i).tolist() for i in range(len(first.train))
+    ]

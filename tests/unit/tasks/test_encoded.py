@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,50 @@ def test_select_keeps_rows_and_has_its_own_fingerprint(backbone) -> None:  # typ
 def test_limits_below_one_are_refused(backbone) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match="max_input_tokens is 0"):
         encode_split(split(), backbone, max_input_tokens=0, max_target_tokens=None)
+
+
+def prefix_split(backbone, texts: Sequence[str], most_inputs: int | None = None, most_targets: int | None = None):  # type: ignore[no-untyped-def]
+    rows = [
+        Example(key=f"t/train/{i}", inputs=text.split()[0], targets=" ".join(text.split()[1:]))
+        for i, text in enumerate(texts)
+    ]
+    split = replace(Split.of("train", rows), drawn_prefix=True)
+    return encode_split(split, backbone, max_input_tokens=most_inputs, max_target_tokens=most_targets)
+
+
+@pytest.mark.parametrize("kind", ["t5", "gpt2", "encdec", "llama"])
+def test_a_prefix_is_cut_between_tokens_and_anew(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    text = "a red house by the river and a green tree"
+    made = prefix_split(backbone, [text])
+    before, behind, end = backbone.framing()
+    whole = backbone.tokenize_inputs([text])[0]
+    ids = whole[len(before) : len(whole) - len(behind)]
+    cuts = set()
+    for key in range(200):
+        inputs, targets = (part.tolist() for part in made.pair(0, key))
+        assert inputs[: len(before)] == list(before)
+        first = inputs[len(before) : len(inputs) - len(behind)]
+        assert inputs == [*before, *first, *behind]
+        assert targets[len(targets) - len(end) :] == list(end)
+        assert [*first, *targets[: len(targets) - len(end)]] == ids  # nothing is lost and nothing is said twice
+        cuts.add(len(first))
+    assert cuts == set(range(1, len(ids)))  # every token can be the first of the target
+    assert made.inputs(0).tolist() == made.inputs(0).tolist()
+    assert made.pair(0, 7)[0].tolist() == made.pair(0, 7)[0].tolist()
+
+
+def test_a_long_text_gives_each_of_its_chunks(backbone) -> None:  # type: ignore[no-untyped-def]
+    text = " ".join(["cat dog bird fish tree"] * 20)
+    made = prefix_split(backbone, [text, "cat dog"], most_inputs=17, most_targets=9)
+    ids = backbone.tokenize_inputs([text])[0][:-1]
+    starts = set()
+    for key in range(300):
+        inputs, targets = (part.tolist() for part in made.pair(0, key))
+        assert len(inputs) <= min(17, made.input_lengths[0])
+        assert len(targets) <= min(9, made.target_lengths[0])
+        chunk = [*inputs[:-1], *targets[:-1]]
+        starts.update(s for s in range(0, len(ids), 16) if ids[s : s + len(chunk)] == chunk)
+    assert max(starts) >= 16 * ((len(ids) - 2) // 16)
+    assert len(made.select([1])) == 1
+    assert made.select([1]).pair(0, 3)[0].tolist() == made.pair(1, 3)[0].tolist()

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.tasks import streaming
 from softprompt.tasks.catalog import task_names
 from softprompt.tasks.mixture import MIXTURES, K, Mixture, load_mixture, proportional_rates
-from softprompt.tasks.streaming import MixtureStream
+from softprompt.tasks.streaming import MixtureStream, scrambled
 
 SIZES = {"mnli": 392_702, "rte": 2_490, "doc_nli": 942_314}
 
@@ -143,3 +144,25 @@ def test_streams_refuse_another_state_and_wrong_rates() -> None:
         MixtureStream({"a": 1}, {"b": 1.0}, seed=0)
     with pytest.raises(UsageError, match="not all 0"):
         MixtureStream({"a": 1}, {"a": 0.0}, seed=0)
+
+
+@pytest.mark.parametrize("size", [2, 3, 64, 65, 1000])
+def test_an_order_that_is_not_written_down_is_a_permutation(size: int) -> None:
+    orders = [[scrambled(i, size, bytes([key] * 32)) for i in range(size)] for key in range(3)]
+    assert all(sorted(order) == list(range(size)) for order in orders)
+    if size > 3:
+        assert orders[0] != orders[1]
+        assert orders[0] != list(range(size))
+
+
+def test_large_tasks_are_drawn_once_an_epoch_and_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "WRITTEN", 10)
+    stream = MixtureStream({"a": 50, "b": 5}, {"a": 0.9, "b": 0.1}, seed=3)
+    drawn = [next(stream) for _ in range(40)]
+    other = MixtureStream({"a": 50, "b": 5}, {"a": 0.9, "b": 0.1}, seed=3)
+    other.load(stream.state())
+    drawn += [next(other) for _ in range(100)]
+    rows = [row for name, row in drawn if name == "a"]
+    assert sorted(rows[:50]) == list(range(50))
+    assert sorted(rows[50:100]) == list(range(50))
+    assert rows[:50] != rows[50:100]

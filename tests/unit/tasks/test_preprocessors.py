@@ -406,10 +406,7 @@ def test_prefix_lm_cuts_words_at_the_same_place_every_time() -> None:
     text = " ".join(f"w{i}" for i in range(1000))
     inputs, targets = pair("c4", {"text": text})
     assert pair("c4", {"text": text}) == (inputs, targets)
-    words = (inputs + " " + targets).split()
-    assert len(words) == 380
-    start = int(words[0][1:])
-    assert words == [f"w{i}" for i in range(start, start + 380)]
+    assert f"{inputs} {targets}" == text  # the whole text: training draws its chunks from it
     assert formed("c4", {"text": "one"}) == []
     assert pair("c4", {"text": "one two"}) == ("one", "two")
 

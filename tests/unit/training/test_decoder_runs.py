@@ -11,8 +11,9 @@ from tests.support.words import SETTINGS, examples, prompts, runs_of, train
 from softprompt.backbones.base import Backbone
 from softprompt.errors import Interrupted
 from softprompt.prompts.stack import PromptStack
-from softprompt.tasks.encoded import EncodedSplit, encode_split
+from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
+from softprompt.tasks.splits import EncodedSplit
 from softprompt.training.group import Group
 
 AUTO = SETTINGS.having(dropout="auto")

@@ -5,62 +5,23 @@ Letters: S reference rows, m encoder width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.methods.sharpt.cache import CachedEncoder
-from softprompt.tasks.encoded import EncodedSplit, encode_split, input_room
-from softprompt.tasks.example import Example, Split
+from softprompt.tasks.encoded import encode_split, input_room, target_limit
+from softprompt.tasks.example import Example, Picked, Split, places
+from softprompt.tasks.mixed import MixtureTask
+from softprompt.tasks.mixture import Mixture
+from softprompt.tasks.splits import EncodedSplit
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData
 from softprompt.training.runs import Run
 from softprompt.training.settings import TrainSettings
 from softprompt.training.stream import RowStream, keyed_rng
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnionTask(Task):
-    """Several tasks scored together: each on its own rows, then averaged.
-
-    Attributes:
-        parts: the tasks, by name; a row belongs to the one its key begins with.
-    """
-
-    parts: Mapping[str, Task]
-
-    def judge_of(self, example: Example) -> Task:
-        """The task that the row comes from."""
-        return self.parts[example.key.split("/", 1)[0]]
-
-    @property
-    def scored_by_label(self) -> bool:
-        """Whether a part has labels; rows of the others are answered by generating."""
-        return any(part.labels for part in self.parts.values())
-
-    def score(
-        self,
-        predictions: Sequence[str],
-        examples: Sequence[Example],
-        canonical: Callable[[str], str] | None = None,
-    ) -> dict[str, float]:
-        """Each task's score in percent by its name, and ``score``, their mean over the tasks that have rows here."""
-        rows: dict[str, list[int]] = {}
-        for i, example in enumerate(examples):
-            rows.setdefault(self.judge_of(example).name, []).append(i)
-        scores = {
-            name: self.parts[name].score([predictions[i] for i in own], [examples[i] for i in own], canonical)["score"]
-            for name, own in rows.items()
-        }
-        return {**scores, "score": float(np.mean(list(scores.values()))) if scores else 0.0}
-
-    def groups(self, examples: Sequence[Example]) -> list[str]:
-        """For each example what its own task judges it together with."""
-        parts = [self.judge_of(example) for example in examples]
-        return [f"{part.name} {part.groups([e])[0]}" for part, e in zip(parts, examples, strict=True)]
 
 
 def names_of(tasks: Iterable[Task]) -> tuple[str, ...]:
@@ -79,10 +40,11 @@ def reference_encodings(
     encoder: CachedEncoder, sources: Sequence[TaskData], most: int, task_names: Sequence[str] = ()
 ) -> Tensor:
     """Raw encodings of at most ``most`` source rows, drawn evenly from the plain union of all, float32 [S, m]."""
-    rows = [example for source in sources for example in source.train.examples]
+    part_N, row_N = places([len(source.train) for source in sources])
+    rows = Picked([source.train.examples for source in sources], part_N, row_N)
     if len(rows) > most:
         picked = np.sort(keyed_rng(0, "sharpt-reference").permutation(len(rows))[:most])
-        rows = [rows[int(i)] for i in picked]
+        return encoder.precompute([rows[int(i)] for i in picked], task_names)
     return encoder.precompute(rows, task_names)
 
 
@@ -98,7 +60,7 @@ def drawn_rows(run: Run, settings: TrainSettings) -> list[Example]:
 
 def union_of(
     backbone: Backbone, sources: Sequence[TaskData], settings: TrainSettings
-) -> tuple[UnionTask, EncodedSplit]:
+) -> tuple[MixtureTask, EncodedSplit]:
     """The sources as one task, and their validation rows as one split: an even share of ``eval_rows`` from each.
 
     Args:
@@ -115,16 +77,8 @@ def union_of(
             picked = np.sort(keyed_rng(0, "sharpt-union").permutation(len(own))[:share])
             own = [own[int(i)] for i in picked]
         examples.extend(own)
-    first = sources[0].task
-    union = UnionTask(
-        name="union-of-sources",
-        category="mixture",
-        labels=None,
-        metrics=(),
-        source=first.source,
-        form=first.form,
-        parts=parts,
-    )
-    room = input_room(backbone, settings.prompt_length, None, settings.max_target_tokens)
+    union = MixtureTask.of(Mixture(name="union-of-sources", tasks=tuple(parts), limit=None), list(parts.values()))
+    most = max(target_limit(backbone, source.task, settings.max_target_tokens) for source in sources)
+    room = input_room(backbone, settings.prompt_length, None, most)
     split = Split.of("validation", examples)
     return union, encode_split(split, backbone, max_input_tokens=room, max_target_tokens=None)

@@ -19,7 +19,7 @@ from softprompt.library.store import Library
 from softprompt.methods.spot.predictor_names import LABELLED, MEASURED, STEPS, tuning_steps
 from softprompt.methods.spot.predictors import Floats, calibrated_losses, label_losses, logme
 from softprompt.prompts.stack import PromptStack
-from softprompt.tasks.encoded import EncodedSplit
+from softprompt.tasks.splits import EncodedSplit
 from softprompt.training.data import TaskData
 from softprompt.training.loop import train_prompts
 from softprompt.training.settings import TrainSettings

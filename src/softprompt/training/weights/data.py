@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import seeded_rows
-from softprompt.tasks.encoded import check_labels, encode_split, input_room
+from softprompt.tasks.encoded import check_labels, encode_split, input_room, target_limit
+from softprompt.tasks.mixed import MixtureTask
 from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import for_backbone
-from softprompt.training.data import TaskData, mixture_run
+from softprompt.training.data import TaskData, mixture_data, mixture_run
 from softprompt.training.runs import Run
 from softprompt.training.weights.settings import TuneSettings
 
@@ -31,19 +32,23 @@ def tuning_data(
         train_rows: at most this many training rows (a seeded subset); None for all.
         validation_rows: likewise.
     """
+    if isinstance(task, MixtureTask):
+        rows = {"train_rows": train_rows, "validation_rows": validation_rows}
+        return mixture_data(task, [tuning_data(backbone, part, settings, **rows) for part in task.parts.values()])
     task = for_backbone(task, backbone.kind)
     check_labels(backbone, task.labels)
-    room = input_room(backbone, None, task.labels, settings.max_target_tokens)
+    most = target_limit(backbone, task, settings.max_target_tokens)
+    room = input_room(backbone, None, task.labels, 1 if task.drawn_prefix else most)
     limits = [n for n in (settings.max_input_tokens or None, room) if n is not None]
     return TaskData(
         task=task,
         train=encode_split(
             task.split("train", max_rows=train_rows), backbone, max_input_tokens=min(limits) if limits else None,
-            max_target_tokens=settings.max_target_tokens,
+            max_target_tokens=most,
         ),
         validation=encode_split(
             task.split("validation", max_rows=validation_rows), backbone, max_input_tokens=room,
-            max_target_tokens=settings.max_target_tokens if room is not None else None,
+            max_target_tokens=most if room is not None else None,
         ),
     )  # fmt: skip
 

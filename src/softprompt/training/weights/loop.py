@@ -176,12 +176,14 @@ class Tuning:
         """The step's mean token loss and the gradients of it, summed over micro-batches and processes."""
         self.live.take_gradients()
         self.live.module.train()
-        lengths = np.asarray([int(self.run.train[p].input_lengths[r]) for p, r in picks])
-        targets = sum(int(self.run.train[p].target_lengths[r]) for p, r in picks)
+        step, seed = self.result.steps, self.run.seed
+        pairs = [self.run.train[p].pair(r, row_key(seed, step, p, r)) for p, r in picks]
+        lengths = np.asarray([len(inputs) for inputs, _ in pairs])
+        targets = sum(len(target) for _, target in pairs)
         total = torch.zeros((), device=self.backbone.device)
         parts = micro_batches(lengths, 0, self.micro_tokens, in_step=self.live.sharded)
         for number, (rows, weight) in enumerate(parts):
-            total += weight * self._micro_batch([picks[int(i)] for i in rows], number, max(1, targets), weight)
+            total += weight * self._micro_batch([pairs[int(i)] for i in rows], number, max(1, targets), weight)
         gradients = self.live.take_gradients()
         parallel.sum_over_processes([total])
         if parallel.world()[1] > 1 and not self.live.sharded:  # a process whose share was empty takes part with zeros
@@ -189,12 +191,8 @@ class Tuning:
             parallel.sum_over_processes(gradients.values())
         return float(total), gradients
 
-    def _micro_batch(self, picks: Sequence[Pick], number: int, targets: int, weight: float) -> Tensor:
-        batch = TokenBatch.of(
-            [self.run.train[p].inputs(r).tolist() for p, r in picks],
-            [self.run.train[p].targets(r).tolist() for p, r in picks],
-            device=self.backbone.device,
-        )
+    def _micro_batch(self, pairs: Sequence[tuple[Any, Any]], number: int, targets: int, weight: float) -> Tensor:
+        batch = TokenBatch.of([one for one, _ in pairs], [other for _, other in pairs], device=self.backbone.device)
         with torch.random.fork_rng(devices=_cuda(self.backbone.device)):
             torch.manual_seed(row_key(self.run.seed, self.result.steps, number, parallel.world()[0]))
             losses = self.live.losses(batch)

@@ -30,7 +30,7 @@ class TuneSettings:
         eval_rows: at most this many validation rows while training; 0 for all.
         patience: validations without improvement after which it stops; 0 for never.
         max_input_tokens: inputs are cut to this many tokens in training; 0 for no cut.
-        max_target_tokens: targets are cut to this many, and answers generated up to it.
+        max_target_tokens: targets are cut to this many, and answers generated up to it; 0 for as many as each task says.
         micro_batch_tokens: most padded input positions in one forward pass; 0 chooses for the device.
         checkpointing: recompute activations in the backward pass.
         sharded: weights, gradients and moments lie in shards on the processes of torchrun (FSDP2); ``adafactor`` alone.
@@ -54,7 +54,7 @@ class TuneSettings:
     sharded: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_tokens", "eval_every", "max_target_tokens"):
+        for name in ("steps", "batch_tokens", "eval_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}: give a larger {name}.")
         for name in (
@@ -63,6 +63,7 @@ class TuneSettings:
             "eval_rows",
             "patience",
             "max_input_tokens",
+            "max_target_tokens",
             "micro_batch_tokens",
         ):
             if getattr(self, name) < 0:
@@ -90,13 +91,13 @@ class TuneSettings:
 
 
 def model_tuning() -> TuneSettings:
-    """SPoT Appendix C, as long as its prompt tuning: 262,144 steps of 2^16 tokens."""
-    return TuneSettings(steps=262_144)
+    """SPoT Appendix C, as long as its prompt tuning: 262,144 steps of 2^16 tokens; all of validation chooses."""
+    return TuneSettings(steps=262_144, eval_rows=0, max_target_tokens=0)
 
 
 def model_tuning_30k() -> TuneSettings:
     """The 30,000 steps of Lester et al. (2021)."""
-    return TuneSettings(steps=30_000)
+    return model_tuning().having(steps=30_000)
 
 
 def model_tuning_restored() -> TuneSettings:
@@ -119,7 +120,7 @@ def model_tuning_quick() -> TuneSettings:
 
 def lora() -> TuneSettings:
     """LoRA as commonly run: AdamW at 0.0003, as long as the 30,000 steps of prompt tuning's ablation."""
-    return TuneSettings(steps=30_000, optimizer="adamw", learning_rate=3e-4)
+    return model_tuning_30k().having(optimizer="adamw", learning_rate=3e-4)
 
 
 def lora_quick() -> TuneSettings:

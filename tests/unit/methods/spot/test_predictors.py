@@ -24,8 +24,9 @@ from softprompt.methods.spot.predictors import (
     text_similarities,
 )
 from softprompt.prompts.stack import PromptStack
-from softprompt.tasks.encoded import EncodedSplit, encode_split
+from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Example, Split
+from softprompt.tasks.splits import EncodedSplit
 from softprompt.training.data import TaskData
 from softprompt.training.settings import TrainSettings
 
