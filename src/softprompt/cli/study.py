@@ -59,7 +59,7 @@ def plan(
     loaded = _load(name)
     found = survey(loaded, device, timing=0.0 if rate else timing, facts=out is not None) if look else None
     made = plan_study(loaded, out, rate=rate, **(found.known() if found is not None else {}))
-    problems = [*(found.problems if found is not None else ("nothing was looked at (--no-look).",)), *made.problems]
+    own = found.problems if found is not None else ("nothing was looked at (--no-look).",)
     data = {
         "study": loaded.name,
         "cells": made.cells,
@@ -68,10 +68,10 @@ def plan(
         "estimates": made.estimates,
         "contamination": made.contamination,
         "notes": made.notes,
-        "problems": problems,
+        "problems": [*own, *made.problems],
     }
     return Answer(
-        data=data, show=lines(made.to_text(), *(f"problem: {problem}" for problem in problems)),
+        data=data, show=lines(made.to_text(), *(f"problem: {problem}" for problem in own)),
         next=[("study", "run", name, "--out", f"runs/{loaded.name}")],
     )  # fmt: skip
 
