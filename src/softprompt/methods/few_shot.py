@@ -27,8 +27,8 @@ from softprompt.backbones.base import Backbone
 from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, length_batches
-from softprompt.tasks.encoded import EncodedSplit
 from softprompt.tasks.example import Example, Split
+from softprompt.tasks.splits import EncodedSplit
 from softprompt.tasks.task import Task
 from softprompt.training.stream import keyed_rng
 

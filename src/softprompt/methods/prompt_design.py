@@ -134,7 +134,7 @@ class PromptDesign:
             )
             for name, most in rows.items()
         }
-        return TaskData(task=task, **made)
+        return TaskData(task=task, train=made["train"], validation=made["validation"])
 
     def run(self, work: Work, target: Target, seeds: Sequence[int]) -> Result:
         """See `Method.run`; a run is one draw of examples, and its curve has one point."""
