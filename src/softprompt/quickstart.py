@@ -17,10 +17,13 @@ from softprompt import artifacts
 from softprompt.api import delivered_record, tune_tasks
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
+from softprompt.inference.evaluate import EvalJob, answers
 from softprompt.library.metric import DEFAULT_METRIC, Metric
 from softprompt.library.store import Library
+from softprompt.methods.method import halved
 from softprompt.methods.spot.run import transfer_targets
 from softprompt.methods.spot.settings import TargetReport, TransferSettings
+from softprompt.prompts.stack import PromptStack
 from softprompt.report.quickstart import (
     score_rows,
     similarity_matrices,
@@ -29,6 +32,7 @@ from softprompt.report.quickstart import (
     table_row,
 )
 from softprompt.tasks.catalog import load_task
+from softprompt.tasks.encoded import target_limit
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import Observer
@@ -102,6 +106,8 @@ class QuickstartResult:
         seconds: wall clock by phase.
         next: commands to run next.
         trained_sources: source tasks whose prompts were trained here, not taken from the released library.
+        examples: the first held-out rows of the first target: ``text``, ``gold``, and the answers ``before`` (the bare backbone) and
+            ``after`` (with the delivered prompt).
     """
 
     reports: list[TargetReport]
@@ -110,6 +116,7 @@ class QuickstartResult:
     seconds: dict[str, float]
     next: list[str]
     trained_sources: list[str]
+    examples: list[dict[str, str]]
 
     def plain(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -120,6 +127,7 @@ class QuickstartResult:
             "seconds": self.seconds,
             "next": self.next,
             "trained_sources": self.trained_sources,
+            "examples": self.examples,
         }
 
 
@@ -169,6 +177,7 @@ def quickstart(
             task=tasks[report.target],
         )
         library.add(record, replace=True)
+    examples = answered(backbone, data[settings.targets[0]], reports[0])
     lap("targets")
     result = QuickstartResult(
         reports=reports,
@@ -177,9 +186,24 @@ def quickstart(
         seconds=seconds,
         next=following,
         trained_sources=missing,
+        examples=examples,
     )
     write_report(result, settings, backbone)
     return result
+
+
+def answered(backbone: Backbone, data: TaskData, report: TargetReport, count: int = 5) -> list[dict[str, str]]:
+    """The first reporting rows of a target, answered without a prompt and with the delivered one."""
+    rows = halved(data)[1][:count]
+    most = target_limit(backbone, data.task)
+    stack = PromptStack.of([report.prompt_PH])
+    job = EvalJob(run=0, task=data.task, split=data.validation, rows=rows)
+    before, after = (answers(backbone, prompter, [job], max_target_tokens=most)[0] for prompter in (None, stack))
+    found = []
+    for row, (bare, _), (prompted, _) in zip(rows, before, after, strict=True):
+        example = data.validation.examples[int(row)]
+        found.append({"text": example.inputs, "gold": example.targets, "before": bare, "after": prompted})
+    return found
 
 
 def _transfer(
@@ -288,6 +312,7 @@ def write_report(result: QuickstartResult, settings: QuickstartSettings, backbon
             "title": "softprompt quickstart",
             "subtitle": f"{backbone.name}, {settings.target_train.steps} steps a target run, seed {settings.seed}",
             "summary": summary(result.reports),
+            "examples": result.examples,
             "table": [
                 {**shown, "started from": row["from"]}
                 for shown, row in zip(score_rows(result.reports), result.table, strict=True)

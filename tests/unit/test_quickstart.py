@@ -61,6 +61,9 @@ def test_everything_is_made(backbone, data, tmp_path):
         assert (tmp_path / "out").joinpath(result.files[name].split("/")[-1]).stat().st_size > 100
     page = (tmp_path / "out" / "report.html").read_text()
     assert "about_actor" in page
+    assert len(result.examples) == 5
+    assert {row["gold"] for row in result.examples} <= {"yes", "no"}
+    assert result.examples[0]["text"] in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert 'src="http' not in page
     library = Library(tmp_path / "out" / "library")

@@ -119,7 +119,8 @@ Predictor = Annotated[
 ]
 Metric = Annotated[library_metric.Metric, typer.Option("--metric", help="Similarity that ranks.")]
 
-RELEASED = "released"
+RELEASED = {"released": "builtin", "released-smollm2": "smollm2"}
+"""Names of the libraries that ship in the package, and the backbones they are for."""
 
 
 class Having(Protocol):
@@ -419,7 +420,8 @@ def told(data: TaskData) -> list[str]:
 
 
 def open_library(place: str, *, must_exist: bool = True) -> Library:
-    """A library by folder or URL, or the one in a run's folder; ``released`` is the one that ships in the package, where no such folder stands.
+    """A library by folder or URL, or the one in a run's folder; the names of `RELEASED` are those that ship in the package, where no
+    such folder stands.
 
     Raises:
         UsageError: there is none at a local folder.
@@ -427,10 +429,10 @@ def open_library(place: str, *, must_exist: bool = True) -> Library:
     from softprompt.library.places import split_place
     from softprompt.library.store import Library
 
-    if place == RELEASED and must_exist and not Path(place).is_dir():
-        from softprompt.library.released import released_library
+    if place in RELEASED and must_exist and not Path(place).is_dir():
+        from softprompt.library.released import FOLDERS, released_library
 
-        return released_library()
+        return released_library(FOLDERS[RELEASED[place]])
     if must_exist and "://" not in place and not Path(place).expanduser().is_dir():
         raise UsageError(
             f"there is no library at {place}: name another folder, or make one with `softprompt train --library {place}`."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,8 @@ FIRST_LOOK_STEPS = 30
 QUICK_STEPS = 100
 # Targets that a prompt can learn in so few steps (docs/log.md); the demo study has all eight.
 QUICK_TARGETS = ("gen_sentiment_hotel", "gen_effect_choice", "gen_paraphrase_question")
+# On a language model of full size: one target, which a person understands, from the prompts of its released library.
+MODEL_TARGETS = ("gen_sentiment_hotel",)
 
 
 @command(app, "quickstart")
@@ -55,7 +58,7 @@ def quickstart(
 ) -> Answer:
     """The main job end to end, with a report, in minutes."""
     from softprompt.artifacts import cache_folder
-    from softprompt.library.released import find_released
+    from softprompt.library.released import FOLDER, FOLDERS, find_released
     from softprompt.quickstart import QuickstartSettings
     from softprompt.quickstart import quickstart as run_quickstart
 
@@ -72,10 +75,13 @@ def quickstart(
         train = train.having(eval_every=max(1, train.steps // 3))  # a curve, and checkpoints to choose among
     from softprompt.tasks.generated import DEMO_SOURCES
 
+    store = find_released(FOLDERS.get(backbone, FOLDER))
+    shipped = tuple(dict.fromkeys(entry.task for entry in store.list())) if store is not None else ()
+    small = backbone not in FOLDERS or backbone == "builtin"
     settings = QuickstartSettings(
         out=out,
-        sources=o.words(sources, "--sources") if sources is not None else tuple(DEMO_SOURCES),
-        targets=o.words(targets, "--targets") if targets is not None else QUICK_TARGETS,
+        sources=o.words(sources, "--sources") if sources is not None else tuple(DEMO_SOURCES) if small else shipped,
+        targets=o.words(targets, "--targets") if targets is not None else QUICK_TARGETS if small else MODEL_TARGETS,
         data=data,
         source_train=source_train,
         target_train=train,
@@ -90,7 +96,6 @@ def quickstart(
     )
     o.open_tasks([*settings.sources, *settings.targets], data)
     model = o.open_backbone(backbone, dtype, device, revision)
-    store = find_released()
     with phases() as observe:
         result = run_quickstart(
             model, settings, released=store if data is None or sources is None else None, phases=observe
@@ -104,6 +109,8 @@ def _shown(result: QuickstartResult) -> Any:
     scores = score_rows(result.reports)
     verdicts = [f"{report.target}: {report.verdict}" for report in result.reports]
     parts = [_rows(scores, "scores on held-out validation rows, percent"), lines(*verdicts, "")]
+    told = [{**row, "text": textwrap.shorten(row["text"], 40, placeholder=" …")} for row in result.examples]
+    parts.append(_rows(told, f"{result.reports[0].target}: answers of the bare backbone and with the delivered prompt"))
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
     places = [f"{name:<9} {place}" for name, place in result.files.items()]
     return both(*parts, lines(f"time: {seconds}", ""), lines(*places, wrap=False))

@@ -181,7 +181,7 @@ def search(
             backbone=backbone, dtype=dtype, device=device, revision=revision,
         )  # fmt: skip
         settings_ = [word for item in set_ or () for word in ("--set", item)]
-        keep = () if library == o.RELEASED else ("--keep",)
+        keep = () if library in o.RELEASED else ("--keep",)
         after = [("transfer", task, "--library", library, *keep, *same, *settings_)]
     if found:
         after.append(("library", "show", library, found[0].name))

@@ -93,7 +93,7 @@ def transfer(
         places.tasks_asked(tasks_, task), data, text_column=text_column, label_column=label_column, kind=kind
     )
     store = o.open_library(library)
-    if keep and library == o.RELEASED:
+    if keep and library in o.RELEASED:
         raise UsageError(
             "nothing is added to the released library: leave --keep out, the prompt is kept in the run directory, or copy the "
             "library first (softprompt library add prompts released)."
@@ -128,7 +128,7 @@ def transfer(
     data_ = {"targets": [r.plain() for r in reports], "run": folder, "reports": written, "kept": kept}
     same = places.flags(backbone=backbone, dtype=dtype, device=device, revision=revision)
     after: list[tuple[object, ...]] = [("predict", folder, *_of_several(own), "TEXT", *same), ("serve", folder, *same)]
-    if not keep and library != o.RELEASED:
+    if not keep and library not in o.RELEASED:
         after.append((*asked, *(() if resume else ("--resume",)), "--keep"))
     return Answer(data=data_, show=both(*parts, lines(*where)), next=after)
 

@@ -83,7 +83,7 @@ def quickstart_page(result: Mapping[str, Any]) -> str:
 
     Args:
         result: plain data; every part may be left out:
-            ``title``; ``subtitle``; ``summary``: paragraphs; ``table``: rows as mappings from column to value, the
+            ``title``; ``subtitle``; ``summary``: paragraphs; ``examples``: rows with ``text``, ``gold``, ``before`` and ``after``; ``table``: rows as mappings from column to value, the
             first column the row's name; ``similarity``: ``sources``, ``targets`` and the matrices ``average`` and ``per_token`` (by source, then
             target); ``curves``: name to (step, score) pairs or ``{"step", "score"}`` mappings; ``settings`` and
             ``provenance``: mappings; ``next``: commands; ``notes``: lines below the table.
@@ -96,6 +96,7 @@ def quickstart_page(result: Mapping[str, Any]) -> str:
     sections = [
         Section(name="summary", blocks=[Text(text=text) for text in paragraphs]),
         Section(name="scores", title="Scores", blocks=_score_blocks(result)),
+        Section(name="answers", title="Answers", blocks=_answer_blocks(result.get("examples") or [])),
         Section(name="similarity", title="Task similarity", blocks=_similarity(result.get("similarity") or {})),
         Section(name="curves", title="Learning curves", blocks=_curves(result.get("curves") or {})),
         Section(
@@ -118,6 +119,11 @@ def _score_blocks(result: Mapping[str, Any]) -> list[Block]:
         if rows
         else []
     )
+
+
+def _answer_blocks(examples: Sequence[Mapping[str, str]]) -> list[Block]:
+    title = "The first held-out rows of the first target, answered by the bare backbone and with the delivered prompt"
+    return [TableBlock(table=_table("answers", title, examples, ()))] if examples else []
 
 
 def _table(name: str, title: str, given: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Table:
