@@ -28,7 +28,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import CorruptArtifactError, DataError, SoftpromptError, UsageError
+from softprompt.errors import CorruptArtifactError, DataError, SoftpromptError, UsageError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,9 @@ _FULL = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file-size limit was met",
 }
+SEAL = "sha256_of_the_rest"
+"""The key under which a JSON object holds the digest of everything else in it."""
+_TENSOR_SEAL = "sha256"
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
@@ -148,12 +151,40 @@ def sha256_file(path: str | Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def json_bytes(value: Any) -> bytes:
+def json_bytes(value: Any, *, sealed: bool = False) -> bytes:
     """UTF-8 JSON, keys in the given order, two spaces of indent, a newline at the end.
 
-    Numbers that are not finite become null: JSON has no other form for them. Paths become strings.
+    Numbers that are not finite become null: JSON has no other form for them. Paths become strings. Raises UsageError for half
+    characters, which no file can hold.
+
+    Args:
+        value: what is written.
+        sealed: whether a last entry ``sha256_of_the_rest`` is added to an object, which `read_json` compares and takes off.
     """
-    return (json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    plain = _plain(value)
+    if sealed:
+        plain = {**plain, SEAL: _seal_of(plain)}
+    try:
+        return (json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except UnicodeEncodeError as error:
+        bad = printable(error.object[max(0, error.start - 20) : error.end])
+        raise UsageError(f"half of a character ({bad!r}) cannot be written: give whole characters.") from None
+
+
+def _seal_of(plain: Mapping[str, Any]) -> str:
+    return sha256_bytes(json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass"))
+
+
+def _unsealed(value: Any, path: str | Path) -> Any:
+    """A value without its seal, if it had one."""
+    if not isinstance(value, dict) or SEAL not in value:
+        return value
+    rest = {key: item for key, item in value.items() if key != SEAL}
+    if value[SEAL] != _seal_of(rest):
+        raise CorruptArtifactError(
+            f"{path} is not what was written: its own digest differs; restore it from a copy or make it again."
+        )
+    return rest
 
 
 def _plain(value: Any) -> Any:
@@ -177,12 +208,39 @@ def _plain(value: Any) -> Any:
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A safetensors file. Tensors are copied to the CPU; shapes, dtypes and bits are kept."""
+    """A safetensors file. Tensors are copied to the CPU; shapes, dtypes and bits are kept.
+
+    safetensors has no checksum, so the file's metadata holds one of each tensor, which every reading here compares.
+    """
     from safetensors.torch import save
 
     # A clone each: safetensors refuses tensors that share storage.
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    return save(plain, dict(metadata) if metadata else None)
+    seal = json.dumps({name: _digest_of(tensor) for name, tensor in plain.items()})
+    return save(plain, {**(metadata or {}), _TENSOR_SEAL: seal})
+
+
+def _digest_of(tensor: Tensor) -> str:
+    """sha256 of a tensor's dtype, shape and bytes."""
+    import torch
+
+    found = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+    if tensor.numel():
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _check_seals(tensors: Mapping[str, Tensor], metadata: Any, path: str | Path) -> None:
+    """Raises CorruptArtifactError where a file of ours holds a tensor that was not written into it."""
+    if not isinstance(metadata, dict) or _TENSOR_SEAL not in metadata:
+        return  # written by others, or before files of ours had digests
+    seals = parse_json(str(metadata[_TENSOR_SEAL]).encode(), path)
+    for name, tensor in tensors.items():
+        if not isinstance(seals, dict) or seals.get(name) != _digest_of(tensor):
+            raise CorruptArtifactError(
+                f"{path} is not what was written: the digest of tensor {name!r} differs; restore it from a copy or make it "
+                "again."
+            )
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -201,7 +259,7 @@ def write_bytes(path: str | Path, data: bytes, *, durable: bool = True) -> str:
     """
     target = Path(path)
     temporary = target.parent / _temporary_name()
-    with _storage(target, len(data)):
+    with storage(target, len(data)):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             _write_plain(temporary, data, durable)
@@ -214,9 +272,9 @@ def write_bytes(path: str | Path, data: bytes, *, durable: bool = True) -> str:
     return sha256_bytes(data)
 
 
-def write_json(path: str | Path, value: Any, *, durable: bool = True) -> str:
+def write_json(path: str | Path, value: Any, *, durable: bool = True, sealed: bool = False) -> str:
     """Write a value as JSON (see `json_bytes`) atomically; returns the sha256."""
-    return write_bytes(path, json_bytes(value), durable=durable)
+    return write_bytes(path, json_bytes(value, sealed=sealed), durable=durable)
 
 
 def write_tensors(
@@ -234,7 +292,7 @@ def append_json_line(path: str | Path, value: Any, *, durable: bool = False) -> 
     """
     line = (json.dumps(_plain(value), ensure_ascii=False, allow_nan=False) + "\n").encode()
     target = Path(path)
-    with _storage(target, len(line)):
+    with storage(target, len(line)):
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -287,7 +345,7 @@ def new_folder(target: str | Path, *, replace: bool = False, durable: bool = Tru
     """
     target = Path(target)
     temporary = target.parent / _temporary_name()
-    with _storage(target, size):
+    with storage(target, size):
         try:
             temporary.mkdir(parents=True)
             yield temporary
@@ -321,7 +379,7 @@ def new_file(folder: str | Path) -> Iterator[NewFile]:
     """
     place = Path(folder)
     file = NewFile(place / _temporary_name())
-    with _storage(place, 0):
+    with storage(place, 0):
         try:
             place.mkdir(parents=True, exist_ok=True)
             yield file
@@ -338,7 +396,7 @@ def remove_folder(target: str | Path) -> None:
     """
     target = Path(target)
     aside = target.parent / _temporary_name()
-    with _storage(target, 0):
+    with storage(target, 0):
         os.rename(target, aside)
         _fsync_folder(target.parent)
         shutil.rmtree(aside, ignore_errors=True)
@@ -408,7 +466,11 @@ def _place_folder(temporary: Path, target: Path, replace: bool) -> None:
     if not _exchange(temporary, target):  # afterwards the old content stands under the temporary name
         aside = target.parent / _temporary_name()
         os.rename(target, aside)
-        os.rename(temporary, target)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            os.rename(aside, target)  # what was there comes back
+            raise
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -423,8 +485,12 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _storage(target: Path, size: int) -> Iterator[None]:
-    """Turns what the system says about a failed write into one sentence."""
+def storage(target: Path, size: int = 0) -> Iterator[None]:
+    """Turns what the system says about a failed write into one sentence.
+
+    Raises:
+        StorageError: the disk is full, read-only, broken or not ours.
+    """
     try:
         yield
     except OSError as error:
@@ -473,13 +539,13 @@ def check_sha256(data: bytes, sha256: str | None, path: str | Path) -> None:
 
 
 def read_json(path: str | Path, *, sha256: str | None = None) -> Any:
-    """The value of a JSON file.
+    """The value of a JSON file; where it holds a digest of itself (see `json_bytes`), it is compared and left out.
 
     Raises:
         DataError: the file cannot be read.
         CorruptArtifactError: it is not JSON, or not what was written.
     """
-    return parse_json(read_bytes(path, sha256=sha256), path)
+    return _unsealed(parse_json(read_bytes(path, sha256=sha256), path), path)
 
 
 def parse_json(data: bytes, path: str | Path) -> Any:
@@ -556,7 +622,9 @@ def read_tensors(
     try:
         with safe_open(str(path), framework="pt") as stream:
             known = set(stream.keys())
-            return {name: stream.get_tensor(name) for name in names if name in known or _absent(name, path)}
+            found = {name: stream.get_tensor(name) for name in names if name in known or _absent(name, path)}
+            _check_seals(found, stream.metadata(), path)
+            return found
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
     except CorruptArtifactError:
@@ -574,9 +642,12 @@ def parse_tensors(data: bytes, path: str | Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     try:
-        return load(data)
+        tensors: dict[str, Tensor] = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except Exception as error:  # see read_tensors
         raise _not_safetensors(path, error) from error
+    _check_seals(tensors, header.get("__metadata__"), path)
+    return tensors
 
 
 def _chosen(tensors: dict[str, Tensor], names: Iterable[str], path: str | Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from softprompt import artifacts
 from softprompt.artifacts import StorageError
@@ -114,9 +115,10 @@ def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    artifacts.read_tensors(path)  # safetensors itself sees nothing wrong
-    with pytest.raises(CorruptArtifactError, match="not what was written"):
-        artifacts.read_tensors(path, sha256=digest)
+    load_file(path)  # safetensors itself sees nothing wrong
+    for known in (digest, None):
+        with pytest.raises(CorruptArtifactError, match="not what was written"):
+            artifacts.read_tensors(path, sha256=known)
 
 
 @given(st.binary(max_size=64))
@@ -283,3 +285,48 @@ def test_a_temporary_cache_that_others_hold_is_not_used(homeless: Path, trap: st
     assert found.parent != usual
     assert found == artifacts.cache_folder("encoded")  # the same for the whole process
     assert found.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_sealed_object_is_read_as_it_was_or_not_at_all(tmp_path: Path) -> None:
+    value = {"scores": {"f1": 0.1, "text": "a\u00e9\U0001f600"}, "steps": [1, 2]}
+    artifacts.write_json(tmp_path / "a.json", value, sealed=True)
+    assert artifacts.read_json(tmp_path / "a.json") == value
+    text = (tmp_path / "a.json").read_text()
+    (tmp_path / "a.json").write_text(text.replace("0.1", "0.2"))
+    with pytest.raises(CorruptArtifactError, match="its own digest differs"):
+        artifacts.read_json(tmp_path / "a.json")
+
+
+def test_a_file_of_tensors_holds_their_digests(tmp_path: Path) -> None:
+    """safetensors has no checksum: without ours a flipped bit of a number is read in silence."""
+    tensors = {"a": torch.randn(3, 4), "b": torch.zeros(0), "c": torch.tensor(7, dtype=torch.bfloat16)}
+    artifacts.write_tensors(tmp_path / "t", tensors)
+    assert torch.equal(artifacts.read_tensors(tmp_path / "t", ["a"])["a"], tensors["a"])
+    data = bytearray((tmp_path / "t").read_bytes())
+    data[-20] ^= 1
+    (tmp_path / "t").write_bytes(data)
+    for names in (None, ["a"]):
+        with pytest.raises(CorruptArtifactError, match="digest of tensor 'a' differs"):
+            artifacts.read_tensors(tmp_path / "t", names)
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(2)}, tmp_path / "others")  # files of others have none
+    assert artifacts.read_tensors(tmp_path / "others")["a"].sum() == 2
+
+
+def test_what_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two folders cannot be exchanged, the old one steps aside; a failure then must not leave nothing."""
+    artifacts.write_folder(tmp_path / "a", {"x": b"old"})
+    real, calls = os.rename, []
+
+    def second_fails(one: str, other: str) -> None:
+        calls.append(other)
+        if len(calls) == 3:  # tried, stepped aside, and now into its place
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(one, other)
+
+    monkeypatch.setattr(artifacts, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(artifacts.os, "rename", second_fails)
+    with pytest.raises(StorageError, match="Input/output error"):
+        artifacts.write_folder(tmp_path / "a", {"x": b"new"}, replace=True)
+    assert (tmp_path / "a" / "x").read_bytes() == b"old"

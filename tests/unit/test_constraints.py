@@ -78,3 +78,18 @@ def test_what_is_installed_is_what_is_pinned(parts: dict[str, dict[str, str]], l
         if found != version:
             other[name] = f"{found}, pinned {version}"
     assert not other
+
+
+def test_the_bill_of_materials_names_what_is_installed(repo: Path, parts: dict[str, dict[str, str]]) -> None:
+    spec = importlib.util.spec_from_file_location("bom", repo / "scripts" / "bom.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    bill = module.bill("dev")
+    names = {component["name"] for component in bill["components"]}
+    assert names <= {name for part in ("quickstart", "dev", "cuda") for name in parts[part]}
+    assert {"torch", "transformers", "safetensors", "pytest"} <= names
+    refs = {c["bom-ref"] for c in bill["components"]} | {bill["metadata"]["component"]["bom-ref"]}
+    assert {ref for told in bill["dependencies"] for ref in (told["ref"], *told["dependsOn"])} <= refs
+    assert all(component.get("licenses") and component.get("hashes") for component in bill["components"])

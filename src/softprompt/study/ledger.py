@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
+_CELL = {"kind", "key", "identity", "result", "provenance", "sha256"}
 FOREIGN_LOCK_S = 300.0
-"""A lock of another machine whose owner has not said anything for this long is taken over."""
+"""A lock of another machine whose owner has not said anything for this many seconds is taken over."""
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
@@ -40,6 +41,20 @@ def key_of(identity: Mapping[str, Any]) -> str:
     plain = artifacts.parse_json(artifacts.json_bytes(dict(identity)), "identity")
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return artifacts.sha256_bytes(text.encode())
+
+
+def _age_s(note: Path, beside: int) -> float:
+    """How long ago a note was written, by the clock of the file system: those of two machines may be hours apart.
+
+    Args:
+        note: the note.
+        beside: an open file of the same folder, which is touched.
+    """
+    try:
+        os.utime(beside)
+        return os.fstat(beside).st_mtime - note.stat().st_mtime
+    except FileNotFoundError:  # its owner ended in this moment
+        return FOREIGN_LOCK_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +102,17 @@ class Ledger:
             artifacts.write_json(path, {"format": FORMAT, "backbone": backbone, "fingerprint": fingerprint})
             return
         found = artifacts.read_json(path)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+        if (
+            not isinstance(found, dict)
+            or found.get("format") != FORMAT
+            or not isinstance(found.get("fingerprint"), str)
+        ):
             raise CorruptArtifactError(
                 f"{path} is not a ledger of format {FORMAT}: use another folder or a newer version."
             )
         if found["fingerprint"] != fingerprint:
             raise IncompatibleBackboneError(
-                f"ledger {self.folder} holds cells of backbone '{found['backbone']}' ({found['fingerprint'][:12]}); "
+                f"ledger {self.folder} holds cells of backbone '{found.get('backbone')}' ({found['fingerprint'][:12]}); "
                 f"this study uses '{backbone}' ({fingerprint[:12]}). Results of two backbones do not mix: give the "
                 "study a ledger folder of its own."
             )
@@ -117,11 +136,8 @@ class Ledger:
             except BlockingIOError as error:
                 raise self._busy(note) from error
             held = self._note(note)
-            if (
-                held
-                and held.get("host") != socket.gethostname()
-                and time.time() - held.get("renewed", 0) < FOREIGN_LOCK_S
-            ):
+            foreign = held and held.get("host") != socket.gethostname()
+            if foreign and _age_s(note, descriptor) < FOREIGN_LOCK_S:
                 raise self._busy(note)
             self._purpose = purpose
             self._started = time.time()
@@ -152,7 +168,10 @@ class Ledger:
 
     def _busy(self, path: Path) -> UsageError:
         who = self._note(path)
-        since = time.strftime("%H:%M:%S", time.localtime(who["started"])) if "started" in who else "an unknown time"
+        try:
+            since = time.strftime("%H:%M:%S", time.localtime(who["started"]))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            since = "an unknown time"
         return UsageError(
             f"ledger {self.folder} is in use: process {who.get('pid', '?')} on {who.get('host', '?')} has been at work on "
             f"{who.get('purpose', 'a study')} since {since}. Wait for it, stop it, or use another ledger folder."
@@ -223,7 +242,7 @@ class Ledger:
             "provenance": dict(provenance or {}),
             "sha256": hashes,
         }
-        files["cell.json"] = artifacts.json_bytes(record)
+        files["cell.json"] = artifacts.json_bytes(record, sealed=True)
         path = self.path(kind, key)
         try:
             artifacts.write_folder(path, files)
@@ -245,6 +264,8 @@ class Ledger:
             raise UsageError(f"cell {kind}/{key[:12]} of ledger {self.folder} is not finished: run the study first.")
         try:
             data = artifacts.read_json(path / "cell.json")
+            if not data.keys() <= _CELL:
+                raise CorruptArtifactError(f"{path} holds more than a cell does.")
             record = Record(
                 key=data["key"],
                 kind=data["kind"],
@@ -253,7 +274,7 @@ class Ledger:
                 provenance=data["provenance"],
             )
             intact = record.key == key == key_of(record.identity)
-        except (CorruptArtifactError, UsageError, KeyError, TypeError) as error:
+        except (CorruptArtifactError, UsageError, KeyError, TypeError, AttributeError) as error:
             raise self._corrupt(path) from error
         if not intact:
             raise self._corrupt(path)
@@ -267,7 +288,7 @@ class Ledger:
         """
         path = self.path(kind, key)
         try:
-            sha256 = artifacts.read_json(path / "cell.json")["sha256"]["tensors.safetensors"]
+            sha256 = str(artifacts.read_json(path / "cell.json")["sha256"]["tensors.safetensors"])
             return artifacts.read_tensors(path / "tensors.safetensors", sha256=sha256)
         except (CorruptArtifactError, UsageError, KeyError, TypeError) as error:
             raise self._corrupt(path) from error

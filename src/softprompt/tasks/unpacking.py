@@ -99,7 +99,10 @@ class _ZstdFile(io.RawIOBase):
                 return 0
             if self._frame is None or self._frame.eof:
                 self._frame = self._decompressor.decompressobj()
-            self._left = memoryview(self._frame.decompress(packed))
+            try:
+                self._left = memoryview(self._frame.decompress(packed))
+            except Exception as error:  # zstandard's own class, which is not importable without the package
+                raise OSError(str(error)) from error
         count = min(len(buffer), len(self._left))
         buffer[:count], self._left = self._left[:count], self._left[count:]
         return count

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from softprompt import artifacts
-from softprompt.errors import CorruptArtifactError
+from softprompt.errors import CorruptArtifactError, SoftpromptError
 
 KEPT = 2
 
@@ -23,12 +23,12 @@ def save(root: Path, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) ->
     tensor_file = artifacts.tensor_bytes(tensors)
     state = {"sha256": artifacts.sha256_bytes(tensor_file), "state": dict(plain)}
     target = root / f"step-{int(plain['step']):09d}"
-    root.mkdir(parents=True, exist_ok=True)
-    artifacts.write_folder(
-        target, {"state.safetensors": tensor_file, "state.json": artifacts.json_bytes(state)}, replace=True
-    )
-    for old in _folders(root)[:-KEPT]:
-        artifacts.remove_folder(old)
+    files = {"state.safetensors": tensor_file, "state.json": artifacts.json_bytes(state, sealed=True)}
+    with artifacts.storage(target, len(tensor_file)):
+        root.mkdir(parents=True, exist_ok=True)
+        artifacts.write_folder(target, files, replace=True)
+        for old in _folders(root)[:-KEPT]:
+            artifacts.remove_folder(old)
     return target
 
 
@@ -42,11 +42,13 @@ def load_last(root: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     if not folders:
         return None
     folder = folders[-1]
-    record = artifacts.read_json(folder / "state.json")
-    found = artifacts.sha256_file(folder / "state.safetensors")
-    if found != record.get("sha256"):
+    try:
+        record = artifacts.read_json(folder / "state.json")
+        if not isinstance(record, dict) or record.keys() != {"sha256", "state"}:
+            raise CorruptArtifactError(f"{folder / 'state.json'} does not hold what a checkpoint does.")
+        return artifacts.read_tensors(folder / "state.safetensors", sha256=str(record["sha256"])), record["state"]
+    except SoftpromptError as error:
         raise CorruptArtifactError(
-            f"checkpoint {folder} does not hold what was written (sha256 {found[:12]}, expected "
-            f"{str(record.get('sha256'))[:12]}): delete that folder to resume from the one before."
-        )
-    return artifacts.read_tensors(folder / "state.safetensors"), record["state"]
+            f"checkpoint {folder} does not hold what was written ({str(error).rstrip('.')}): delete that folder to resume "
+            "from the one before."
+        ) from error

@@ -67,6 +67,7 @@ class Group:
         self.optimizer = make_optimizer(prompter.trained(), settings)
         self.step_number = 0
         self.losses: list[list[float]] = [[] for _ in runs]
+        self._last_rows: dict[int, list[tuple[int, int]]] = {}
         self.micro_tokens = settings.micro_batch_tokens or default_micro_tokens(backbone)
         self._selected: dict[tuple[int, int], np.ndarray] = {}
 
@@ -96,7 +97,7 @@ class Group:
                 self._halve()
         norm_N = gradient_norm_N(self._tuned())
         bad = (~torch.isfinite(loss_N) | ~torch.isfinite(norm_N)).nonzero().flatten().tolist()
-        failed = {self.active[n]: self._describe_failure(n, loss_N, norm_N, picks) for n in bad}
+        failed = {self.active[n]: self._describe_failure(n, loss_N, norm_N) for n in bad}
         before = {self.active[n]: self.values_of(self.active[n]) for n in bad}
         for tensor in self._tuned().values():
             if bad and tensor.grad is not None:
@@ -105,13 +106,12 @@ class Group:
         self.prompter.after_step(self.step_number + 1)
         self.step_number += 1
         losses, tokens = loss_N.tolist(), tokens_N.tolist()  # at once: each number asked of a device is a wait
-        seconds = time.perf_counter() - started
         for n, i in enumerate(self.active):
             self.losses[i].append(losses[n])
             result = self.results[i]
             result.steps = self.step_number
             result.tokens += int(tokens[n])
-            result.seconds += seconds / len(self.active)
+            result.seconds += (time.perf_counter() - started) / len(self.active)
         for i, note in failed.items():
             self.results[i].note = note
             self.results[i].steps -= 1
@@ -121,7 +121,8 @@ class Group:
         return failed
 
     def _take(self, run: int) -> list[tuple[int, int]]:
-        return self.streams[run].take(self.settings.batch_size)
+        self._last_rows[run] = self.streams[run].take(self.settings.batch_size)
+        return self._last_rows[run]
 
     def _tuned(self) -> dict[str, Tensor]:
         return {name: t for name, t in self.prompter.trained().items() if t.requires_grad}
@@ -191,13 +192,19 @@ class Group:
             )
         self.micro_tokens //= 2
 
-    def _describe_failure(self, n: int, loss_N: Tensor, norm_N: Tensor, picks: Sequence[tuple[int, int, int]]) -> str:
-        run = self.runs[self.active[n]]
-        keys = [run.train[part].examples[row].key for m, part, row in picks if m == n]
+    def _describe_failure(self, n: int, loss_N: Tensor, norm_N: Tensor) -> str:
+        i = self.active[n]
         return (
-            f"run '{run.name}' met loss {float(loss_N[n])} and gradient norm {float(norm_N[n])} at step "
-            f"{self.step_number + 1}, batch of rows {', '.join(keys[:4])}, ...: its last good checkpoint is kept; lower "
-            "the learning rate or load the backbone in float32."
+            f"run '{self.runs[i].name}' met loss {float(loss_N[n])} and gradient norm {float(norm_N[n])} at step "
+            f"{self.step_number + 1}, {self._batch_of(i)}"
+        )
+
+    def _batch_of(self, i: int) -> str:
+        """The rows of a run's last batch, and what to do where they broke it."""
+        keys = [self.runs[i].train[part].examples[row].key for part, row in self._last_rows.get(i, [])]
+        return (
+            f"batch of rows {', '.join(keys[:4])}, ...: its last good checkpoint is kept; lower the learning rate or load the "
+            "backbone in float32."
         )
 
     # -- leaving ----------------------------------------------------------------------------------------------------
@@ -220,6 +227,21 @@ class Group:
         if keep:
             self.prompter = self.prompter.keep(keep)
             self.optimizer = self.optimizer.keep(self._tuned(), keep)
+
+    def drop_not_finite(self) -> None:
+        """Let runs leave whose last update gave NaN or infinity, before anything of it is kept: its loss would be seen only
+        at the next step, and a validation in between could choose it."""
+        finite_N = torch.ones(len(self.active), dtype=torch.bool)
+        for tensor in self._tuned().values():
+            finite_N &= tensor.detach().isfinite().flatten(1).all(dim=1).cpu()
+        failed = [self.active[n] for n in (~finite_N).nonzero().flatten().tolist()]
+        for i in failed:
+            self.results[
+                i
+            ].note = f"run '{self.runs[i].name}' got NaN or infinity from its update at step {self.step_number}, {self._batch_of(i)}"
+        self.finish(failed, "non_finite")
+        for i in failed:
+            self.results[i].final = dict(self.results[i].best) or self.results[i].final
 
     # -- validation -------------------------------------------------------------------------------------------------
 
@@ -248,7 +270,10 @@ class Group:
             progress: called with (rows done, rows in all).
         """
         started = time.perf_counter()
+        self.drop_not_finite()
         scored = [i for i in self.active if self.runs[i].validated]
+        if not scored:
+            return []
         jobs = [
             EvalJob(
                 run=n,
@@ -305,7 +330,12 @@ class Group:
 
     def complete(self) -> list[int]:
         """Active runs that have done all their own steps."""
-        return [i for i in self.active if (self.runs[i].steps or self.settings.steps) <= self.step_number]
+        if any(self._ends(i) for i in self.active):
+            self.drop_not_finite()
+        return [i for i in self.active if self._ends(i)]
+
+    def _ends(self, run: int) -> bool:
+        return (self.runs[run].steps or self.settings.steps) <= self.step_number
 
     def active_results(self) -> list[RunResult]:
         """The results of the active runs so far."""
@@ -317,6 +347,7 @@ class Group:
 
     def keep_embeddings(self) -> None:
         """Keep the present tensors of all active runs as their task embeddings."""
+        self.drop_not_finite()
         for i in self.active:
             self.results[i].embedding = self.values_of(i)
 

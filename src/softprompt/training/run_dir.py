@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from softprompt import artifacts
-from softprompt.errors import UsageError
+from softprompt.errors import CorruptArtifactError, UsageError
 from softprompt.training import checkpoint
 from softprompt.training.lock import FolderLock
 from softprompt.training.runs import RunResult
@@ -44,11 +44,13 @@ class RunDir:
         self.writes = writes
         wanted = artifacts.parse_json(artifacts.json_bytes(dict(identity)), folder)
         path = folder / "run.json"
-        folder.mkdir(parents=True, exist_ok=True)
-        if writes:
-            self._lock = FolderLock(folder)
-            weakref.finalize(self, self._lock.release)
-        if path.exists():
+        with artifacts.storage(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if writes:
+                self._lock = FolderLock(folder)
+                weakref.finalize(self, self._lock.release)
+            there = path.exists()
+        if there:
             found = artifacts.read_json(path)
             if found != wanted:
                 raise UsageError(
@@ -89,7 +91,7 @@ class RunDir:
         for result in results:
             name = artifacts.check_name(result.name.replace(".", "_"), "run name")
             artifacts.write_tensors(self.folder / "results" / f"{name}.safetensors", result.tensors())
-            artifacts.write_json(self.folder / "results" / f"{name}.json", result.plain())
+            artifacts.write_json(self.folder / "results" / f"{name}.json", result.plain(), sealed=True)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self._lock.release()
 
@@ -100,10 +102,19 @@ class RunDir:
             path = self.folder / "results" / f"{name.replace('.', '_')}.json"
             if not path.exists():
                 return None
-            result = RunResult.of_plain(artifacts.read_json(path))
+            result = _result_of(path)
             result.take_tensors(artifacts.read_tensors(path.with_suffix(".safetensors")))
             results.append(result)
         return results
+
+
+def _result_of(path: Path) -> RunResult:
+    try:
+        return RunResult.of_plain(artifacts.read_json(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptArtifactError(
+            f"{path} does not hold the result of a run: delete its folder and train again."
+        ) from error
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

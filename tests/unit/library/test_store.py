@@ -340,7 +340,7 @@ def test_card_says_what_it_is(tmp_path: Path) -> None:
     assert "license: apache-2.0" in head
     assert "| accuracy | 81.25 |" in card
     assert "softprompt train mnli --x '''" in card  # its own fence would end the block
-    assert card.count("```") == 6
+    assert card.count("```") == 8
 
 
 def test_distance_from_the_start_is_kept(tmp_path: Path) -> None:

@@ -388,3 +388,9 @@ def test_the_datasets_library_gives_the_same_rows_as_the_file(tmp_path: Path, st
     assert [dict(r.values) for r in FileSource(folder=tmp_path / "set").rows("train", BadRows())] == rows
     with pytest.raises(DataError, match=r"split 'test' of .* could not be read"):
         list(source.rows("test", BadRows()))
+
+
+def test_a_damaged_zst_array_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.json.zst").write_bytes(b"\x00")
+    with pytest.raises(DataError, match="line 1: cannot be read"):
+        list(read_rows(tmp_path / "a.json.zst", BadRows()))

@@ -10,7 +10,7 @@ from tests.support.models import tiny_backbone
 from tests.support.words import SETTINGS, StopAt, WordTask, examples, prompts, runs_of, train
 
 from softprompt import artifacts
-from softprompt.errors import Interrupted, NonFiniteError, UsageError
+from softprompt.errors import CorruptArtifactError, Interrupted, NonFiniteError, UsageError
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
@@ -297,3 +297,33 @@ def test_a_group_without_validation_can_be_resumed(backbone, splits, tmp_path):
     (resumed,) = once(tmp_path / "run", resume=True)
     assert torch.equal(whole.final["prompt"], resumed.final["prompt"])
     assert (resumed.status, resumed.scores) == ("done", {})
+
+
+def test_a_prompt_that_explodes_just_before_a_validation_is_no_best_checkpoint(backbone, splits, monkeypatch):
+    """Its loss would show it only at the next step, and its answers score like any others."""
+    start = prompts(backbone, 2)
+    for at in (2, 6):  # a validation on the way, and the last
+
+        def exploding(self, step, at=at):
+            if step == at:
+                with torch.no_grad():
+                    self.prompts_NPH[1, 0, 0] = float("inf")
+
+        monkeypatch.setattr(PromptStack, "after_step", exploding)
+        settings = SETTINGS.having(embedding_step=0)
+        results = train(backbone, splits, [1, 2], start, settings)
+        assert [r.status for r in results] == ["done", "non_finite"]
+        assert f"'word-2' got NaN or infinity from its update at step {at}, batch of rows word/1/" in results[1].note
+        assert all(t.isfinite().all() for tensors in (results[1].best, results[0].best) for t in tensors.values())
+
+
+def test_a_damaged_result_is_not_read(backbone, splits, tmp_path):
+    train(backbone, splits, [1], prompts(backbone, 1), folder=tmp_path / "run")
+    place = tmp_path / "run" / "results" / "word-1.json"
+    text = place.read_text()
+    place.write_text(text.replace('"steps": 6', '"steps": 7'))
+    with pytest.raises(CorruptArtifactError, match="its own digest differs"):
+        train(backbone, splits, [1], prompts(backbone, 1), folder=tmp_path / "run", resume=True)
+    place.write_text("{}")
+    with pytest.raises(CorruptArtifactError, match="does not hold the result of a run"):
+        train(backbone, splits, [1], prompts(backbone, 1), folder=tmp_path / "run", resume=True)

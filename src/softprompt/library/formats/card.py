@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
+from softprompt.errors import printable
 from softprompt.library.manifest import Manifest
 from softprompt.library.record import UNSTATED_LICENCE
 
@@ -207,8 +209,8 @@ def chat_form(manifest: Manifest) -> str:
 
 
 def cell(value: object) -> str:
-    """A value that stays inside its cell of a Markdown table."""
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    """A value that stays inside its cell of a Markdown table, markup and control characters spelled out."""
+    return escape(printable(str(value)), quote=False).replace("|", "\\|").replace("\n", " ")
 
 
 def _known(value: object) -> str:

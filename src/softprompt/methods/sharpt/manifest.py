@@ -83,7 +83,7 @@ class SpaceManifest(BaseModel):
     wording: Mapping[str, JsonValue] | None = None
     training: Mapping[str, JsonValue]
     versions: Mapping[str, str]
-    sha256: Mapping[Literal["space.safetensors"], Digest]
+    sha256: Annotated[Mapping[Literal["space.safetensors"], Digest], Field(min_length=1)]
 
 
 def read_manifest(path: Path) -> SpaceManifest:

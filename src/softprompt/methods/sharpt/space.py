@@ -173,7 +173,7 @@ class Space:
             "versions": {"torch": torch.__version__, "python": sys.version.split()[0]},
             "sha256": {TENSORS: artifacts.sha256_bytes(data)},
         }
-        files = {TENSORS: data, MANIFEST: artifacts.json_bytes(manifest)}
+        files = {TENSORS: data, MANIFEST: artifacts.json_bytes(manifest, sealed=True)}
         artifacts.write_folder(folder, files, replace=replace)
         return manifest
 

@@ -277,7 +277,7 @@ class Tuning:
             "micro_batch_tokens": self.micro_tokens,
         }
         if self.folder is not None and parallel.is_main():
-            artifacts.write_json(self.folder / "result.json", result.plain())
+            artifacts.write_json(self.folder / "result.json", result.plain(), sealed=True)
             if (self.folder / "checkpoints").exists():
                 artifacts.remove_folder(self.folder / "checkpoints")
         parallel.wait()

@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from softprompt import artifacts
+from softprompt.errors import CorruptArtifactError
 from softprompt.training.runs import RunResult
 
 BYTES = 4  # everything tuned is stored in float32
@@ -61,7 +62,12 @@ class TunedModel(RunResult):
 def load_tuned(folder: Path) -> TunedModel:
     """A finished run's result, its best weights and, where kept, its last ones."""
     told = artifacts.read_json(folder / "result.json")
-    result = TunedModel.of_plain({name: told[name] for name in TunedModel.PLAIN if name in told})
+    try:
+        result = TunedModel.of_plain({name: told[name] for name in TunedModel.PLAIN if name in told})
+    except (KeyError, TypeError) as error:
+        raise CorruptArtifactError(
+            f"{folder / 'result.json'} does not hold the result of a tuning: restore it, or tune again."
+        ) from error
     result.read_weights(folder)
     return result
 

@@ -84,3 +84,10 @@ def test_a_prompt_without_wording_or_scores_has_a_card(tmp_path: Path) -> None:
     assert card.data.eval_results is None
     assert card.data.to_dict()["pipeline_tag"] == "text-generation"
     assert "## Scores" not in card.text
+
+
+def test_markup_in_a_record_is_text_on_its_card(tmp_path: Path) -> None:
+    Library(tmp_path).add(record("films", origin="<script>alert(1)</script>", licence="<img src=x>", name="a@0"))
+    card = (tmp_path / "a@0" / "README.md").read_text()
+    assert "&lt;script&gt;" in card
+    assert "| <" not in card

@@ -10,6 +10,7 @@ import torch
 from tests.support.models import tiny_backbone
 from tests.support.small_tasks import WordEncoder
 
+from softprompt.artifacts import read_json
 from softprompt.batch import Rows
 from softprompt.errors import CorruptArtifactError, DataError, IncompatibleBackboneError, UsageError
 from softprompt.methods.sharpt.space import MANIFEST, TENSORS, Space, load_prompter, load_space, space_encoder
@@ -97,7 +98,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifactError):
         load_space(folder)
     a_space().save(folder, replace=True)
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_json(folder / MANIFEST)
     for change in ({"settings": {"nonsense": 1}}, {"spread": "wide"}, {"encoder": 5, "sha256": {}}):
         (folder / MANIFEST).write_text(json.dumps({**manifest, **change}))
         with pytest.raises(CorruptArtifactError):
@@ -135,7 +136,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
 def test_hostile_spaces_are_refused_with_a_sentence(tmp_path: Path, change: dict[str, object], told: str) -> None:
     folder = tmp_path / "space"
     a_space().save(folder)
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_json(folder / MANIFEST)
     (folder / MANIFEST).write_text(json.dumps({**manifest, **change}))
     with pytest.raises(CorruptArtifactError) as refused:
         load_space(folder)
@@ -156,7 +157,7 @@ def test_a_manifest_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: p
 def test_spaces_of_the_first_version_read_names_as_they_did(tmp_path: Path) -> None:
     folder = tmp_path / "space"
     a_space().save(folder)
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_json(folder / MANIFEST)
     old = {name: value for name, value in manifest.items() if name not in ("task_names", "wording")}
     (folder / MANIFEST).write_text(json.dumps({**old, "version": 1}))
     assert load_space(folder).task_names == ()
