@@ -99,17 +99,13 @@ def laid_out(
     owner_C = on_device(torch.tensor(owner, dtype=torch.int64), device)
     answer_C = start[len(used) + count :]
     tokens = [_tokens(batch.input_BT, batch.input_lengths, text_B)]
-    if any(goal):
-        tokens.append(_tokens(batch.target_BD, goal, goal_B))
-    if flat:
-        candidates = TokenBatch.of([answer[:-1] for answer in flat], device=device)
-        tokens.append(_tokens(candidates.input_BT, candidates.input_lengths, answer_C))
+    tokens += [_tokens(batch.target_BD, goal, goal_B)] if any(goal) else []
+    tokens += [_candidates(flat, answer_C)] if flat else []
     x_SH = _embedded(embed, dtype, tokens, tree.layout.total - tree.given)
-    if prompts is not None and not given:
-        copies = which if apart else list(used)
-        begins = start_B if apart else start[: len(used)]
-        x_SH = _with_prompts(x_SH, prompts, copies, begins)
     before_B = torch.full_like(goal_B, -1)
+    if prompts is not None and not given:
+        copies, begins = (which, start_B) if apart else (list(used), start[: len(used)])
+        x_SH = _with_prompts(x_SH, prompts, copies, begins)
     if used and not given:
         end = start[: len(used)] + tree.layout.length_B[: len(used)] - 1
         before_B = end[on_device(torch.tensor(behind), device)]
@@ -140,6 +136,12 @@ def _tokens(id_BT: Tensor, lengths: Sequence[int], start_B: Tensor) -> tuple[Ten
     """Packed ids of rows, and their places behind where each row's begin."""
     ids, layout = pack(id_BT, lengths)
     return ids, start_B[layout.row_S] + layout.position_S
+
+
+def _candidates(answers: Sequence[Sequence[int]], start_C: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of candidate answers, all but their last tokens."""
+    batch = TokenBatch.of([answer[:-1] for answer in answers], device=start_C.device)
+    return _tokens(batch.input_BT, batch.input_lengths, start_C)
 
 
 def _with_prompts(x_SH: Tensor, prompts: PromptBatch, copies: Sequence[int], start_C: Tensor) -> Tensor:

@@ -199,6 +199,12 @@ def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
         return path, None
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UnknownNameError("backbone", name, NAMED, "There is no such folder.")
+    found = _downloaded(name, revision)
+    return found, found.name
+
+
+def _downloaded(name: str, revision: str | None) -> Path:
+    """A backbone of the hub, from the local cache where it is there."""
     import huggingface_hub
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -218,20 +224,13 @@ def _folder(name: str, revision: str | None) -> tuple[Path, str | None]:
         if not any(found.glob("*.safetensors")):
             found = download((*_HUB_FILES, *BIN_FILES))
     except (RepositoryNotFoundError, HFValidationError, LocalEntryNotFoundError) as error:
-        offline = (
-            "HF_HUB_OFFLINE is set"
-            if os.environ.get("HF_HUB_OFFLINE")
-            else "the hub does not have it or did not answer"
-        )
-        raise UnknownNameError(
-            "backbone",
-            name,
-            [*NAMED, *_cached()],
-            f"It is neither a folder nor in the local cache, and {offline}.",
-        ) from error
+        offline = os.environ.get("HF_HUB_OFFLINE")
+        why = "HF_HUB_OFFLINE is set" if offline else "the hub does not have it or did not answer"
+        told = f"It is neither a folder nor in the local cache, and {why}."
+        raise UnknownNameError("backbone", name, [*NAMED, *_cached()], told) from error
     except (HfHubHTTPError, OSError) as error:
         raise BackboneError(f"backbone {name!r} could not be fetched from the hub: {error}") from error
-    return found, found.name
+    return found
 
 
 def _cached() -> list[str]:
