@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from softprompt.tasks.declaration import DECLARED, Declared
 from softprompt.tasks.generated import TASKS, form_of
@@ -62,39 +62,32 @@ def t5_form(declared: Declared, *, prefix: bool, **changes: Any) -> Form:
     return partial(declared.form, **settings)
 
 
-class KnownWording(Protocol):
-    """What is needed of a `softprompt.tasks.wording.Wording` whose form is ``t5`` or ``natural``."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def form(self) -> str: ...
-    @property
-    def template(self) -> str | None: ...
-    @property
-    def label_column(self) -> str | None: ...
-    @property
-    def prefix(self) -> bool: ...
-
-
-def worded_inputs(wording: KnownWording, row: Row) -> str | None:
+def worded_inputs(
+    task: str, natural: bool, row: Row, *, template: str | None, label_column: str | None, prefix: bool
+) -> str | None:
     """What the form of a task known here makes of a row without its answer; None where it is not known here.
 
-    A prompt's own template counts before the table's: what a task of the catalogue is worded as may change later.
+    Args:
+        task: its name.
+        natural: its natural form; the papers' where False.
+        row: with the answer or without.
+        template: of the natural form, as a prompt keeps it: what the table has may change later.
+        label_column: the answer's.
+        prefix: whether the papers' form has the task's name in front.
     """
-    known = canonical_name(wording.task)
-    values = {name: value for name, value in row.values.items() if name != wording.label_column}
+    known = canonical_name(task)
+    values = {name: value for name, value in row.values.items() if name != label_column}
     if known in DECLARATIONS:
         of = DECLARATIONS[known]
         renamed = {of.rename.get(name, name): value for name, value in values.items()}
         row = replace(row, values={name: v for name, v in renamed.items() if name != of.label_column})
-        if wording.form == "natural":
-            if wording.template is None:
+        if natural:
+            if template is None:
                 return None
             base = t5_form(of, prefix=False, **NATURAL[known].settings)
-            return worded(wording.template, with_made_columns(row, of.form, base))
-        made = t5_form(of, prefix=wording.prefix)(row)
-    elif known in TASKS and wording.form == "t5":
+            return worded(template, with_made_columns(row, of.form, base))
+        made = t5_form(of, prefix=prefix)(row)
+    elif known in TASKS and not natural:
         made = form_of(known)(replace(row, values=values))
     else:
         return None

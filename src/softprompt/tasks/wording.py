@@ -111,9 +111,13 @@ class Wording:
         return self._worded(Row(values=row, line=1, where=f"input for task {self.task!r}", labelled=False)).strip()
 
     def _worded(self, row: Row) -> str:
-        made = worded_inputs(self, row) if self.form in ("t5", "natural") else None
-        if made is not None:
-            return made
+        if self.form in ("t5", "natural"):
+            made = worded_inputs(
+                self.task, self.form == "natural", row,
+                template=self.template, label_column=self.label_column, prefix=self.prefix,
+            )  # fmt: skip
+            if made is not None:
+                return made
         if self.template is None:
             raise UsageError(
                 f"a prompt was tuned on task {self.task!r}, whose form this version does not know: update softprompt, or "
