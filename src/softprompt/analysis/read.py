@@ -40,8 +40,7 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
     source_steps = sum(cell.steps for cell in grid.of_kind("source"))
     runs, strategies = [], []
     further = _further(grid, ledger, held)
-    evaluations = grid.of_kind("evaluation")
-    evaluated = [(cell, grid.cells[kind, key]) for cell in evaluations for kind, key in [cell.spec["of"]]]
+    evaluated = [(c, grid.cells[kind, key]) for c in grid.of_kind("evaluation") for kind, key in [c.spec["of"]]]
     planned = dict.fromkeys(_place(parent) for _, parent in evaluated if parent.kind not in ("baseline", "transfer"))
     for cell, parent in evaluated:
         of_kind, of_key = parent.id

@@ -92,8 +92,7 @@ def prompt_design(
         scores = task.score(likely, validation.examples)
     generated = prompt.generate(rows, depth, batch_tokens=batch_tokens, progress=progress)
     plain = [canonical(text) if text in prompt.words else text for text in generated]
-    passes = len(prompt.words) + 1
-    tokens = sum(len(ids) for ids in backbone.tokenize_inputs([prompt.text(text) for text in rows])) * passes
+    read = sum(len(ids) for ids in backbone.tokenize_inputs([prompt.text(text) for text in rows]))
     return DesignResult(
         task=task.name,
         likelihood=scores,
@@ -102,7 +101,7 @@ def prompt_design(
         generation_predictions=generated,
         examples=[example.key for example in prompt.examples],
         rows=len(rows),
-        tokens=tokens,
+        tokens=read * (len(prompt.words) + 1),
         seconds=time.perf_counter() - started,
         settings={**asdict(settings), "label_words": dict(settings.label_words)},
     )

@@ -199,33 +199,19 @@ def _target(
         "protocol": study.protocol,
         **start,
     }
-    cell = grid.add(
-        kind,
-        name,
-        identity,
-        parents=parents,
-        steps=study.target.steps if steps is None else steps,
-        spec={**spec, "target": target, "seed": seed},
-    )
-    validation = grid.facts.data[target].validation
-    grid.add(
-        "evaluation",
-        f"{kind}:{name}",
-        {"of": cell.key, "validation": validation, "halves_seed": 0},
-        parents=[cell],
-        made_by=cell,
-        spec={"target": target, "of": list(cell.id)},
-    )
+    taken, told = study.target.steps if steps is None else steps, {**spec, "target": target, "seed": seed}
+    cell = grid.add(kind, name, identity, parents=parents, steps=taken, spec=told)
+    _judge(grid, "evaluation", f"{kind}:{name}", cell, target, made_by=cell)
     further = study.also_on.get(target)
     if further is not None and kind in (*TARGET_KINDS, "race"):  # cells that leave a prompt
-        grid.add(
-            "further_evaluation",
-            f"{kind}:{name} on {further}",
-            {"of": cell.key, "validation": grid.facts.data[further].validation, "halves_seed": 0},
-            parents=[cell],
-            spec={"target": further, "of": list(cell.id)},
-        )
+        _judge(grid, "further_evaluation", f"{kind}:{name} on {further}", cell, further)
     return cell
+
+
+def _judge(grid: Grid, kind: str, name: str, of: StudyCell, task: str, *, made_by: StudyCell | None = None) -> None:
+    """The evaluation of a cell on a task's validation rows."""
+    identity = {"of": of.key, "validation": grid.facts.data[task].validation, "halves_seed": 0}
+    grid.add(kind, name, identity, parents=[of], made_by=made_by, spec={"target": task, "of": list(of.id)})
 
 
 def _tuned_strategies(grid: Grid) -> None:

@@ -22,7 +22,7 @@ from softprompt.study.look import TaskLook
 from softprompt.study.run import clock
 from softprompt.study.settings import Study
 from softprompt.study.timing import Timing
-from softprompt.study.work import Work, Workload
+from softprompt.study.work import Positions, Workload
 
 # T5 1.1 LM-adapted by size: parameters that a position goes through (without the embedding table), stored parameters,
 # width and layers of the encoder; from the public configurations (d_model, d_ff, layers, heads x d_kv, 32,128 pieces).
@@ -93,7 +93,7 @@ class PlanRow:
     done: int | None
     steps: int
     steps_left: int
-    work: Work
+    work: Positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +236,7 @@ def _here(
     ledger: Ledger | None,
 ) -> Estimate:  # fmt: skip
     """The study on this machine, at a rate that is given or measured."""
-    work = sum((row.work for row in rows), Work())
+    work = sum((row.work for row in rows), Positions())
     seconds, basis = None, "no rate known: time some steps (--timing), run some cells, or give one (--rate)"
     if rate is not None:
         seconds, basis = _seconds(work, rate), "given rate"
@@ -255,7 +255,7 @@ def _here(
     )
 
 
-def _seconds(work: Work, rate: float) -> float:
+def _seconds(work: Positions, rate: float) -> float:
     # A position in validation costs about half of one in training, whose rate this is.
     return (work.train + work.validation / 2) / rate
 
@@ -268,7 +268,7 @@ def on_h100(
     for stage in _stages(grid, cells):
         work = []
         for pack in _chunks(stage, grid.study.group):
-            own = sum((workload.of(cell) for cell in pack), Work())
+            own = sum((workload.of(cell) for cell in pack), Positions())
             work.append(shape.parameters * (4.0 * own.train + 2.0 * own.validation))
         loads = [0.0] * devices
         for amount in sorted(work, reverse=True):
@@ -318,7 +318,7 @@ def _rows(grid: Grid, missing: Sequence[StudyCell], known: bool, workload: Workl
                 done=len(cells) - len(left) if known else None,
                 steps=sum(cell.steps for cell in cells),
                 steps_left=sum(cell.steps for cell in left),
-                work=sum((workload.of(cell) for cell in left), Work()),
+                work=sum((workload.of(cell) for cell in left), Positions()),
             )
         )
     return rows

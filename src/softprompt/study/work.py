@@ -22,7 +22,7 @@ ASSUMED_VALIDATION_ROWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Positions:
     """Positions through the backbone.
 
     Attributes:
@@ -33,8 +33,8 @@ class Work:
     train: float = 0.0
     validation: float = 0.0
 
-    def __add__(self, other: Work) -> Work:
-        return Work(train=self.train + other.train, validation=self.validation + other.validation)
+    def __add__(self, other: Positions) -> Positions:
+        return Positions(train=self.train + other.train, validation=self.validation + other.validation)
 
 
 class Workload:
@@ -48,15 +48,15 @@ class Workload:
     def __init__(self, study: Study, looks: Sequence[TaskLook] = ()) -> None:
         self.study = study
         self.looks: Mapping[str, TaskLook] = {one.task: one for one in looks}
-        self._known: dict[tuple[object, ...], Work] = {}
+        self._known: dict[tuple[object, ...], Positions] = {}
 
-    def of(self, cell: StudyCell) -> Work:
+    def of(self, cell: StudyCell) -> Positions:
         """The work of one cell; what is made on another's way costs nothing of its own."""
         spec = cell.spec
         same = (cell.kind, cell.steps, spec.get("target"), tuple(spec.get("tasks", ())), spec.get("role"), spec.get("k"),
                 spec.get("ablation"))  # fmt: skip
         if same not in self._known:
-            self._known[same] = Work(train=self._training(cell), validation=self._validation(cell))
+            self._known[same] = Positions(train=self._training(cell), validation=self._validation(cell))
         return self._known[same]
 
     def _training(self, cell: StudyCell) -> float:

@@ -84,20 +84,13 @@ def load_task(
         <Task gen_sentiment_film: 2 labels, accuracy>
     """
     asked = Asked(text=as_names(text), label=label, kind=kind)
-    if name.startswith("hf:"):
-        from softprompt.tasks.user import load_hub_task
-
-        return load_hub_task(name.removeprefix("hf:"), asked).with_skip_bad(skip_bad)
     if is_mixture(name) and (data is None or task_folder(name, Path(data)) is None):
         if asked:
             raise UsageError(f"{name!r} is a mixture: columns are named in each of its tasks, not for all of them.")
         return _load_mixture(name, data, prefix=prefix, skip_bad=skip_bad)
-    if _names_a_data_set(name):
-        return _of_hub(name, asked).with_skip_bad(skip_bad)
-    if _is_path(name):
-        from softprompt.tasks.user import load_user_task
-
-        return load_user_task(Path(name), asked).with_skip_bad(skip_bad)
+    own = _of_the_user(name, asked)
+    if own is not None:
+        return own.with_skip_bad(skip_bad)
     known = canonical_name(name)
     if asked and known in {*DECLARATIONS, *generated()}:
         raise UsageError(
@@ -122,7 +115,18 @@ def load_task(
 
 def is_mixture(name: str) -> bool:
     """Whether a name is one of the papers' mixtures, or joins tasks: ``mnli+qqp``, ``mnli=7+qqp=3``."""
-    return name in MIXTURES or ("+" in name and not Path(name).exists())
+    return name in MIXTURES or ("+" in name and not name.startswith("hf:") and not Path(name).exists())
+
+
+def _of_the_user(name: str, asked: Asked) -> Task | None:
+    """The task that a name of the hub or a path stands for; None where it is neither."""
+    from softprompt.tasks.user import load_hub_task, load_user_task
+
+    if name.startswith("hf:"):
+        return load_hub_task(name.removeprefix("hf:"), asked)
+    if _names_a_data_set(name):
+        return _of_hub(name, asked)
+    return load_user_task(Path(name), asked) if _is_path(name) else None
 
 
 def _load_mixture(name: str, data: str | Path | None, *, prefix: bool, skip_bad: int) -> Task:

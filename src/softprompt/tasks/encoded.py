@@ -132,20 +132,9 @@ def encode_split(
         if limit is not None and limit < 1:
             raise UsageError(f"{name} is {limit}; it must be at least 1.")
     if split.parts:
-        return JoinedSplit.of(
-            split,
-            [
-                encode_split(
-                    part,
-                    backbone,
-                    max_input_tokens=max_input_tokens,
-                    max_target_tokens=max_target_tokens,
-                    cache=cache,
-                    progress=progress,
-                )
-                for part in split.parts
-            ],
-        )
+        limits = {"max_input_tokens": max_input_tokens, "max_target_tokens": max_target_tokens}
+        encoded = [encode_split(part, backbone, **limits, cache=cache, progress=progress) for part in split.parts]
+        return JoinedSplit.of(split, encoded)
     if split.drawn_prefix:
         return _encode_texts(split, backbone, max_input_tokens, max_target_tokens, cache, progress)
     total = 2 * len(split.examples)

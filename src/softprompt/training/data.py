@@ -87,22 +87,14 @@ def task_data(
         progress: called with (texts done, texts in all) as training rows are tokenised.
     """
     if isinstance(task, MixtureTask):
-        return mixture_data(
-            task,
-            [
-                task_data(
-                    backbone,
-                    part,
-                    settings,
-                    train_rows=train_rows,
-                    validation_rows=validation_rows,
-                    seed=seed,
-                    cache=cache,
-                    progress=progress,
-                )
-                for part in task.parts.values()
-            ],
-        )
+        parts = [
+            task_data(
+                backbone, part, settings, train_rows=train_rows, validation_rows=validation_rows, seed=seed, cache=cache,
+                progress=progress,
+            )
+            for part in task.parts.values()
+        ]  # fmt: skip
+        return mixture_data(task, parts)
     task = for_backbone(task, backbone.kind)
     check_labels(backbone, task.labels)
     most = target_limit(backbone, task, settings.max_target_tokens)
