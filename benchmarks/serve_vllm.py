@@ -7,7 +7,7 @@
    ours: greedy generation in float32 on both sides, row by row.
 3. A prompt is exported into the running server's folder and loaded without a restart.
 4. Throughput: the same texts once with all requests to one prompt, once to 16 prompts in turn, alternating, with vLLM's own
-   prefix caching on; beside it our own engine in this process on the same requests.
+   prefix caching on; beside it ``softprompt serve`` on the same requests.
 
 Lines of JSON, one a stage: versions, command, seed of the draw, labels equal, requests a second. The other environment needs vLLM and
 openai (``scripts/vllm_environment.sh`` makes one for CPUs). ``--client`` is how this script calls itself there.
@@ -18,9 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import re
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,12 +41,16 @@ def client(port: int) -> None:
     """Requests as JSON lines on standard input; answers and seconds as JSON on standard output. Needs openai alone."""
     from openai import OpenAI
 
-    api = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=600, max_retries=0)
     job = json.load(sys.stdin)
+    api = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=600, max_retries=job["retries"])
 
     def ask(request: dict[str, Any]) -> str:
         made = api.completions.create(
-            model=request["model"], prompt=request["prompt"], temperature=0, max_tokens=MAX_TOKENS
+            model=request["model"],
+            prompt=request["prompt"],
+            temperature=0,
+            max_tokens=MAX_TOKENS,
+            extra_body=job["extra"],
         )
         return str(made.choices[0].text)
 
@@ -55,9 +60,11 @@ def client(port: int) -> None:
     json.dump({"answers": answers, "seconds": time.perf_counter() - start}, sys.stdout)
 
 
-def asked(python: Path, port: int, requests: Sequence[dict[str, str]], concurrency: int) -> dict[str, Any]:
-    """The client's answers to some requests, and the seconds they took."""
-    job = json.dumps({"requests": list(requests), "concurrency": concurrency})
+def asked(
+    python: Path, port: int, requests: Sequence[dict[str, str]], concurrency: int, *, retries: int = 0, **extra: Any
+) -> dict[str, Any]:
+    """The client's answers to some requests, and the seconds they took; ``extra`` fields go into each."""
+    job = json.dumps({"requests": list(requests), "concurrency": concurrency, "retries": retries, "extra": extra})
     done = subprocess.run(
         [python, __file__, "--client", str(port)], input=job, capture_output=True, text=True, check=False
     )
@@ -152,7 +159,7 @@ def copies(prompts: Sequence[Any], folder: Path, count: int) -> Any:
     from softprompt.library.store import Library
 
     made = Library(folder)
-    for number in range(count):
+    for number in range(count if not made.names() else 0):
         stored = prompts[number % len(prompts)]
         facts, prompt_PH = stored.manifest, stored.prompt().float()
         noise = torch.randn(prompt_PH.shape, generator=torch.Generator().manual_seed(number)) * 1e-3
@@ -214,20 +221,44 @@ def measure(args: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
         for prompt in prompts
         for text in rows_of(prompt, args.data, per_prompt, args.seed)
     ][: args.rows]
-    ours, our_seconds = our_answers(backbone, requests, tensors)
-    many = copies(prompts, work / "many", 16)
+    many = copies(prompts, args.copies or work / "many", 16)
     out = args.running or work / "out"
     if not args.running:
         exported(args.library, out, *names[:-1])
     with nullcontext() if args.running else serving(out, args.vllm, args.port, args.log):
         if not args.running:  # these come in while it runs
             exported(args.library, out, names[-1])
-            exported(work / "many", out)
+            exported(many.location, out)
             for name in (names[-1], *many.names()):
                 load_adapter(args.port, name, out / "adapters" / name)
-        theirs = asked(args.vllm / "bin" / "python", args.port, requests, 32)["answers"]
-        yield {"stage": "answers", "prompts": names, **compared(requests, theirs, ours), "our_seconds": our_seconds}
-        yield {"stage": "throughput", **throughput(args.vllm / "bin" / "python", args, requests, many.names())}
+        if args.stage in (None, "answers"):
+            theirs = asked(args.vllm / "bin" / "python", args.port, requests, 32)["answers"]
+            ours, our_seconds = our_answers(backbone, requests, tensors)
+            yield {"stage": "answers", "prompts": names, **compared(requests, theirs, ours), "our_seconds": our_seconds}
+        if args.stage in (None, "throughput"):
+            with nullcontext(args.ours) if args.ours else our_server(many.location, backbone.name, work) as ours_port:
+                yield {"stage": "throughput", **throughput(args, requests, many.names(), ours_port)}
+
+
+@contextmanager
+def our_server(library: str, backbone: str, work: Path) -> Iterator[int]:
+    """``softprompt serve`` on a free port of this machine, in float32."""
+    log = work / "ours.log"
+    command = [sys.executable, "-m", "softprompt", "serve", "--library", library, "--backbone", backbone, "--dtype", "float32",
+               "--port", "0"]  # fmt: skip
+    with open(log, "w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            for _ in range(600):
+                if found := re.search(r"at http://127.0.0.1:(\d+);", log.read_text()):
+                    break
+                time.sleep(0.5)
+            else:
+                raise SystemExit(f"our server did not start:\n{log.read_text()[-2000:]}")
+            yield int(found[1])
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def compared(requests: Sequence[dict[str, str]], theirs: Sequence[str], ours: Sequence[str]) -> dict[str, Any]:
@@ -244,24 +275,32 @@ def compared(requests: Sequence[dict[str, str]], theirs: Sequence[str], ours: Se
 
 
 def throughput(
-    python: Path, args: argparse.Namespace, requests: Sequence[dict[str, str]], names: Sequence[str]
+    args: argparse.Namespace, requests: Sequence[dict[str, str]], names: Sequence[str], ours: int
 ) -> dict[str, Any]:
-    """Requests a second with one prompt and with all, alternating; texts are the same, and unlike in each turn."""
-    found: dict[str, list[float]] = {"one": [], "mixed": []}
+    """Requests a second of vLLM and of our server, with one prompt and with all; texts are the same, and unlike in each turn.
+
+    Our server scores the labels; vLLM writes answers.
+    """
+    python = args.vllm / "bin" / "python"
+    found: dict[str, list[float]] = {"one": [], "mixed": [], "ours_one": [], "ours_mixed": []}
     for turn in range(args.turns + 1):
-        for kind in ("one", "mixed") if turn % 2 else ("mixed", "one"):
+        for kind in sorted(found, reverse=bool(turn % 2)):
             chosen = [
                 {
-                    "model": names[0] if kind == "one" else names[number % len(names)],
+                    "model": names[number % len(names)] if kind.endswith("mixed") else names[0],
                     "prompt": f"{turn}{kind} {request['prompt']}",
                 }
                 for number, request in enumerate(requests)
             ]
-            seconds = asked(python, args.port, chosen, 64)["seconds"]
+            port, extra = (ours, {"raw": True}) if kind.startswith("ours") else (args.port, {})
+            seconds = asked(python, port, chosen, 64, **extra)["seconds"]
             if turn:  # the first one warms up
                 found[kind].append(len(chosen) / seconds)
-    ratio = [mixed / one for mixed, one in zip(found["mixed"], found["one"], strict=True)]
-    return {**found, "mixed_over_one": sorted(ratio)[len(ratio) // 2], "concurrency": 64, "adapters": len(names)}
+    middle = {kind: statistics.median(rates) for kind, rates in found.items()}
+    return {
+        **found, "mixed_over_one": middle["mixed"] / middle["one"], "ours_mixed_over_one": middle["ours_mixed"] / middle["ours_one"],
+        "ours_over_vllm": middle["ours_mixed"] / middle["mixed"], "concurrency": 64, "adapters": len(names), "rows": len(requests),
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -277,6 +316,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8123)
     parser.add_argument("--log", type=Path, default=Path("vllm.log"))
     parser.add_argument("--running", type=Path, help="export folder that a server at --port serves already")
+    parser.add_argument("--stage", choices=("answers", "throughput"), help="this one alone")
+    parser.add_argument("--copies", type=Path, help="where the library of 16 prompts is, or is made")
+    parser.add_argument("--ours", type=int, help="port at which our server serves --copies already")
     parser.add_argument("--load", default="", help="what else ran on the machine, for the record")
     parser.add_argument("--json", type=Path, help="file that a line is appended to")
     args = parser.parse_args()
@@ -284,11 +326,12 @@ def main() -> None:
         client(args.client)
         return
     import softprompt
+    from softprompt.backbones.engine.native.levels import processor
 
     about = {
         "benchmark": "serve_vllm", "command": shlex.join(["python", *sys.argv]), "seed": args.seed,
         "versions": {"softprompt": softprompt.__version__, **versions(args.vllm)}, "cpus": os.cpu_count(),
-        "processor": platform.machine(), "dtype": "float32", "load": args.load,
+        "processor": processor(), "dtype": "float32", "load": args.load,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         for record in measure(args, Path(folder)):

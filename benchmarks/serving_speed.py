@@ -1,8 +1,8 @@
 """The server and its engine: mixed tasks against one task and against PEFT switching adapters; what HTTP adds; a bad day.
 
-    flock /tmp/heavy.lock python benchmarks/serving_speed.py                       # all, on the embedded backbone
-    flock /tmp/heavy.lock python benchmarks/serving_speed.py --backbone smollm2 --only engine
-    flock /tmp/heavy.lock python benchmarks/serving_speed.py --only day --requests 10000
+    python benchmarks/serving_speed.py                       # all, on the embedded backbone
+    python benchmarks/serving_speed.py --backbone smollm2 --only engine
+    python benchmarks/serving_speed.py --only day --requests 10000
 
 Lines go to benchmarks/results/serving_speed.jsonl with processor, seed and command. Prompts are random word vectors, which cost what
 trained ones cost. PEFT's and our answers are compared; ratios are of medians over rounds in one process, the contenders in turn.
@@ -19,6 +19,7 @@ import os
 import random
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -54,48 +55,10 @@ def engine_of(backbone: Any, prompts_NPH: Any) -> Any:
     return Engine(backbone, lambda name: held[int(name)])
 
 
-def peft_of(backbone: Any, prompts_NPH: Any, new: int) -> Callable[[list[tuple[int, str]]], list[str]]:
-    """PEFT: an adapter a prompt, ``set_adapter`` and ``generate`` for each request's prompt."""
-    import torch
-    from peft import PromptTuningConfig, TaskType, get_peft_model
-
-    plain, causal = backbone.hf_model, backbone.kind == "causal"
-    shape: dict[str, Any] = {}
-    if plain.config.model_type == "encoder-decoder":
-        encoder = plain.config.encoder
-        plain.config.vocab_size = encoder.vocab_size
-        shape = {"token_dim": encoder.hidden_size, "num_layers": encoder.num_hidden_layers,
-                 "num_attention_heads": encoder.num_attention_heads}  # fmt: skip
-    config = PromptTuningConfig(
-        task_type=TaskType.CAUSAL_LM if causal else TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=prompts_NPH.shape[1],
-        num_transformer_submodules=1, inference_mode=True, **shape,
-    )  # fmt: skip
-    model: Any = get_peft_model(plain, config, adapter_name="0")
-    for number in range(1, len(prompts_NPH)):
-        model.add_adapter(str(number), config)
-    with torch.no_grad():
-        for number, prompt in enumerate(prompts_NPH):
-            model.prompt_encoder[str(number)].embedding.weight.data = prompt.to(backbone.dtype)
-    model.eval()
-
-    @torch.no_grad()
-    def answer(asked: list[tuple[int, str]]) -> list[str]:
-        found = []
-        for number, text in asked:
-            model.set_adapter(str(number))
-            (ids,) = backbone.tokenize_inputs([text])
-            given = torch.tensor([ids])
-            out = model.generate(
-                input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=new, do_sample=False, num_beams=1
-            )
-            found += backbone.decode(out[:, len(ids) if causal else 1 :].tolist())
-        return found
-
-    return answer
-
-
 def engine_speed(backbone: Any, args: Any) -> dict[str, Any]:
     """64 requests of 64 tasks: mixed, of one task, and by PEFT."""
+    from peft_prompts import peft_answers
+
     from softprompt.inference.engine import Request
 
     prompts_NPH = word_prompts(backbone, args.prompts, args.length, args.seed)
@@ -109,11 +72,11 @@ def engine_speed(backbone: Any, args: Any) -> dict[str, Any]:
         ]
         return [answer.text for answer in engine.answer(asked)]
 
-    peft = peft_of(backbone, prompts_NPH, args.new_tokens)
+    peft = peft_answers(backbone, prompts_NPH, args.new_tokens)
     ways: dict[str, Callable[[], list[str]]] = {
         "mixed": lambda: ours(lambda i: i),
         "one task": lambda: ours(lambda i: 0),
-        "peft": lambda: peft(list(enumerate(texts))),
+        "peft": lambda: [peft(number, [text])[0] for number, text in enumerate(texts)],
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     answers = {way: run() for way, run in ways.items()}
@@ -193,38 +156,65 @@ async def post(port: int, body: bytes, reader_writer: Any = None) -> tuple[int, 
 
 
 def http_cost(backbone: Any, args: Any) -> dict[str, Any]:
-    """What a request costs over the bare engine's, 32 clients each asking again when answered, median of rounds."""
+    """What a request costs over the bare engine's, 32 clients in a process of their own, each asking again when answered."""
     from softprompt.inference.engine import Request
 
     with tempfile.TemporaryDirectory() as folder:
         server = Running(backbone, Path(folder), args)
         asked = [(f"t{i % args.served}@0", TEXTS[i % len(TEXTS)]) for i in range(32)]
-        bodies = [json.dumps({"model": n, "prompt": t, "max_tokens": args.new_tokens}).encode() for n, t in asked]
-
-        async def rounds(count: int) -> float:
-            async def client(body: bytes) -> None:
-                kept = None
-                for _ in range(count):
-                    status, _, kept = await post(server.port, body, kept)
-                    assert status == 200
-
-            begun = time.perf_counter()
-            await asyncio.gather(*map(client, bodies))
-            return (time.perf_counter() - begun) / (32 * count)
-
         requests = [Request(prompt=n, text=t, max_new_tokens=args.new_tokens) for n, t in asked]
-        asyncio.run(rounds(2))
-        bare, over = [], []
-        for _ in range(args.rounds):
-            begun = time.perf_counter()
-            for _ in range(4):
-                server.engine.answer(requests)
-            bare.append((time.perf_counter() - begun) / (4 * 32))
-            over.append(asyncio.run(rounds(4)))
+        bodies = [json.dumps({"model": n, "prompt": t, "max_tokens": args.new_tokens}) for n, t in asked]
+        command = [sys.executable, __file__, "--clients", str(server.port)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
+            assert clients.stdin is not None
+            assert clients.stdout is not None
+            clients.stdin.write(json.dumps(bodies) + "\n")
+
+            def over_http(count: int) -> float:
+                """Milliseconds a request where each client asks so often."""
+                assert clients.stdin is not None
+                assert clients.stdout is not None
+                clients.stdin.write(f"{count}\n")
+                clients.stdin.flush()
+                return 1000 * float(clients.stdout.readline()) / (32 * count)
+
+            def bare(count: int) -> float:
+                begun = time.perf_counter()
+                for _ in range(count):
+                    server.engine.answer(requests)
+                return 1000 * (time.perf_counter() - begun) / (32 * count)
+
+            over_http(3), bare(1)
+            pairs = [(bare(args.waves), over_http(args.waves)) for _ in range(args.rounds)]
+            clients.stdin.close()
         server.close()
-    added = [1000 * (o - b) for o, b in zip(over, bare, strict=True)]
-    return {"what": "http", "clients": 32, "bare_ms": 1000 * statistics.median(bare), "server_ms": 1000 * statistics.median(over),
-            "added_ms_median": statistics.median(added), "added_ms": added}  # fmt: skip
+    added = [over - alone for alone, over in pairs]
+    return {
+        "what": "http", "clients": 32, "bare_ms": statistics.median(p[0] for p in pairs), "server_ms": statistics.median(p[1] for p in pairs),
+        "added_ms_median": statistics.median(added), "added_ms": added,
+    }  # fmt: skip
+
+
+def run_clients(port: int) -> None:
+    """Bodies as a line of JSON on standard input, then how often each is asked for, a line a round; seconds go out."""
+    bodies = [body.encode() + b" " * i for i, body in enumerate(json.loads(sys.stdin.readline()))]
+
+    kept: dict[bytes, Any] = {}
+
+    async def client(body: bytes, count: int) -> None:
+        for _ in range(count):
+            status, _, kept[body] = await post(port, body, kept.get(body))
+            assert status == 200, status
+
+    async def round_of(count: int) -> float:
+        kept.clear()
+        await asyncio.gather(*(client(body, 2) for body in bodies))  # connections are open
+        begun = time.perf_counter()
+        await asyncio.gather(*(client(body, count) for body in bodies))
+        return time.perf_counter() - begun
+
+    for line in sys.stdin:
+        print(asyncio.run(round_of(int(line))), flush=True)
 
 
 def bad_day(backbone: Any, args: Any) -> dict[str, Any]:
@@ -316,7 +306,7 @@ async def _clients(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="builtin")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--only", choices=("engine", "http", "day"))
     parser.add_argument("--prompts", type=int, default=64, help="tasks of the 64 requests")
     parser.add_argument("--served", type=int, default=16, help="prompts of the served library")
@@ -324,10 +314,18 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=4)
     parser.add_argument("--requests", type=int, default=2000, help="of the bad day")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--waves", type=int, default=3, help="requests of each client in a round of http, after two that are not timed"
+    )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--clients", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.clients:
+        run_clients(args.clients)
+        return
     import torch
 
+    from softprompt.backbones.engine.native.levels import processor
     from softprompt.backbones.load import load_backbone
 
     torch.set_grad_enabled(False)
@@ -335,20 +333,11 @@ def main() -> None:
     ways = {"http": http_cost, "day": bad_day, "engine": engine_speed}
     for way in [args.only] if args.only else ways:
         found = ways[way](backbone, args)
-        found |= {"backbone": args.backbone, "dtype": args.dtype, "seed": args.seed, "processor": processor(), "load_before": LOAD,
+        found |= {"backbone": args.backbone, "dtype": str(backbone.dtype).removeprefix("torch."), "seed": args.seed, "processor": processor(), "load_before": LOAD, "nice": os.nice(0),
                   "threads": torch.get_num_threads(), "command": "python benchmarks/serving_speed.py " + " ".join(sys.argv[1:])}  # fmt: skip
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
         print(json.dumps(found, indent=1))
-
-
-def processor() -> str:
-    """Its name, from /proc/cpuinfo."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown"
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

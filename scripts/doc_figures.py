@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     "README.md", "docs/evidence.md", "docs/evidence-plan.md", "docs/sharpt.md", "docs/soft-prompts.md", "docs/ranking.md",
+    "docs/http.md", "docs/engines.md",
 )  # fmt: skip
 FIGURE = re.compile(r"(?<![\w.,])[+−-]?\d[\d,]*\.\d+(?![\w.]*\w)|(?<![\w\d.,])[+−-]\d+(?![\w.])|(?<![\w.,])\d+(?= ?%)")
 MARK = re.compile(r"<!-- figures:\s(.*?)\s-->", re.DOTALL)
@@ -100,7 +101,7 @@ def records() -> dict[str, Any]:
     generic = Evidence(RESULTS / "generic", load_study("generic-spot-small"))
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
-        "promptability": promptability, "kin": kin,
+        "promptability": promptability, "kin": kin, "serving": serving,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
 
@@ -257,6 +258,15 @@ def _line(name: str, **keys: object) -> dict[str, Any]:
     """The first line of a file of records with these values."""
     lines = (json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines())
     return next(line for line in lines if all(line.get(key) == value for key, value in keys.items()))
+
+
+def serving(name: str, digits: int = 1, *, percent: bool = False, file: str = "serving_speed", **which: Any) -> str:
+    """A figure of the last line of a serving benchmark with these facts; ``a/b`` is ``b`` of its ``a``."""
+    lines = [json.loads(line) for line in (RESULTS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()]
+    value = [line for line in lines if all(line.get(key) == wanted for key, wanted in which.items())][-1]
+    for part in name.split("/"):
+        value = value[part]
+    return f"{one(100 * value, digits)} %" if percent else one(value, digits)
 
 
 class Choices:

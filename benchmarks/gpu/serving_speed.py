@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from job import Budget, Job, job_of, parser, run, verify
@@ -87,46 +88,18 @@ def engine_mode(backbone: Any, load: Load, *, mixed: bool) -> Callable[[], Answe
 
 def peft_mode(backbone: Any, load: Load) -> Callable[[], Answered]:
     """PEFT: one adapter a prompt, ``set_adapter`` and ``generate`` for each prompt's requests."""
-    import torch
-    from peft import PromptTuningConfig, TaskType, get_peft_model
+    from peft_prompts import peft_answers
 
-    plain = backbone.hf_model
-    shape: dict[str, Any] = {}
-    if plain.config.model_type == "encoder-decoder":
-        encoder = plain.config.encoder
-        plain.config.vocab_size = encoder.vocab_size
-        shape = {"token_dim": encoder.hidden_size, "num_layers": encoder.num_hidden_layers,
-                 "num_attention_heads": encoder.num_attention_heads}  # fmt: skip
-    config = PromptTuningConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=load.prompts.shape[1], num_transformer_submodules=1,
-        inference_mode=True, **shape,
-    )  # fmt: skip
-    model: Any = get_peft_model(plain, config, adapter_name="0")
-    for number in range(1, len(load.prompts)):
-        model.add_adapter(str(number), config)
-    with torch.no_grad():
-        for number, prompt in enumerate(load.prompts):
-            weight = model.prompt_encoder[str(number)].embedding.weight
-            weight.data = prompt.to(weight.device, backbone.dtype)
-    model.to(backbone.device).eval()
+    answers = peft_answers(backbone, load.prompts, load.new_tokens)
     order = sorted(range(len(load.which)), key=lambda i: load.which[i])
 
-    @torch.no_grad()
     def answer() -> Answered:
         texts, seconds = [""] * len(load.which), [0.0] * len(load.which)
         started = time.perf_counter()
         for part in batches(order, load, mixed=False):
-            model.set_adapter(str(load.which[part[0]]))
-            ids = backbone.tokenize_inputs([load.texts[i] for i in part])
-            width = max(len(row) for row in ids)
-            given = torch.tensor([row + [backbone.pad_id] * (width - len(row)) for row in ids]).to(backbone.device)
-            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]).to(backbone.device)
-            out = model.generate(
-                input_ids=given, attention_mask=mask, max_new_tokens=load.new_tokens, do_sample=False, num_beams=1
-            )
-            answers = backbone.decode(out[:, 1:].tolist())
+            found = answers(load.which[part[0]], [load.texts[i] for i in part])
             now = time.perf_counter() - started
-            for i, text in zip(part, answers, strict=True):
+            for i, text in zip(part, found, strict=True):
                 texts[i], seconds[i] = text, now
         return texts, seconds
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,39 @@ def test_rows_come_back_in_order_with_their_columns(
     single = call(capsys, "predict", ROWS[3]["text"], *library, "--json")[1]
     one = json.loads(single)["predictions"][0]
     assert found[3]["prediction"] == one.get("label", one["output"])
+
+
+def test_without_ray_it_says_what_to_install(
+    library: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    write(tmp_path / "in.csv", ROWS)
+    asked = ("predict", "--file", str(tmp_path / "in.csv"), *library, "--executor")
+    code, _, err = call(capsys, *asked, "ray")
+    assert (code, "pip install 'softprompt[ray]'" in err) == (2, True)
+    code, _, err = call(capsys, *asked, "serial", "--workers", "2")
+    assert (code, "takes no option" in err) == (2, True)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning")
+def test_ray_answers_as_this_process_does(
+    library: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    write(tmp_path / "in.csv", [{"text": f"good film {i}"} for i in range(600)])
+    found = []
+    for name, how in (("serial", ()), ("ray", ("--workers", "2", "--executor-option", "cpus=0.5"))):
+        out = tmp_path / f"{name}.jsonl"
+        file = ("--file", str(tmp_path / "in.csv"), "--out", str(out), "--executor", name, *how)
+        code, _, err = call(capsys, "predict", *file, *library)
+        assert code == 0, err
+        found.append(read(out))
+    assert found[0] == found[1]
+    write(tmp_path / "wrong.csv", [{"title": "x"}])
+    code, _, err = call(capsys, "predict", "--file", str(tmp_path / "wrong.csv"), "--executor", "ray", *library)
+    assert (code, "no column 'text'" in err) == (2, True), "a worker's own sentence"
 
 
 def test_columns_of_other_names(library: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

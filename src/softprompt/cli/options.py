@@ -100,6 +100,15 @@ Kind = Annotated[
     str | None,
     typer.Option("--kind", help="What the label column holds: classification, regression, multi_label or text."),
 ]
+Workers = Annotated[int | None, typer.Option("--workers", help="Workers of processes, ray or slurm.", min=1)]
+ExecutorOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--executor-option",
+        metavar="KEY=VALUE",
+        help="devices=cuda:0,cuda:1 (processes), gpus=1 (ray), slurm_partition=gpu (slurm), ...; may be repeated.",
+    ),
+]
 AnswerColumn = Annotated[str, typer.Option("--answer-column", help="The column that answers are written to.")]
 AsIs = Annotated[bool, typer.Option("--as-is", help="The texts are worded already: leave them as they are.")]
 WordingForm = Annotated[

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ from softprompt.errors import DataError, UsageError
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
     from softprompt.inference.predict import Predictions
+    from softprompt.inference.ray_predict import WorkerSettings
     from softprompt.prompts.prompter import Prompter
     from softprompt.tasks.tuned import Kept
 
@@ -37,6 +38,11 @@ def predict(
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the library.")] = None,
     library: Annotated[str | None, typer.Option("--library", help="Where the prompt is.")] = None,
     max_new_tokens: o.MaxNewTokens = None,
+    executor: Annotated[
+        Literal["serial", "ray"], typer.Option("--executor", help="Who answers: this process, or a Ray cluster.")
+    ] = "serial",
+    executor_option: o.ExecutorOptions = None,
+    workers: o.Workers = None,
     backbone: o.BackboneOf = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
@@ -54,17 +60,45 @@ def predict(
     if place is not None and not text and file is None:
         file = Path("-")
     given = given_rows(text, file, text_column, answer_column)
-    model = o.open_backbone(o.backbone_of(backbone, library, names), dtype, device, revision)
-    prompter = stack_of(model, library, names)
+    chosen = o.backbone_of(backbone, library, names)
     (kept,) = kept_of(library, names)
-    found = answered(model, prompter, given, kept, as_is=as_is, max_new_tokens=max_new_tokens)
-    answer = given.answer(found, out, {"prompt": names[0] if names else None, "backbone": model.name})
+    facts = {"prompt": names[0] if names else None, "backbone": chosen}
+    if executor == "serial" and not executor_option and workers is None:
+        model = o.open_backbone(chosen, dtype, device, revision)
+        facts["backbone"] = model.name
+        prompter = stack_of(model, library, names)
+        found = answered(model, prompter, given, kept, as_is=as_is, max_new_tokens=max_new_tokens)
+    else:
+        from softprompt.inference.ray_predict import WorkerSettings
+        from softprompt.study.executor_options import executor_options
+
+        options = executor_options(executor, executor_option or (), workers)
+        asked = WorkerSettings(
+            backbone=_everywhere(chosen), dtype=dtype, device=device, revision=revision, prompt=facts["prompt"], as_is=as_is,
+            max_new_tokens=max_new_tokens, library=None if library is None else _everywhere(o.open_library(library).location),
+        )  # fmt: skip
+        found = _on_ray(asked, given.inputs(_columns(kept, as_is)), options)
+    answer = given.answer(found, out, facts)
     same = places.flags(backbone=backbone, dtype=dtype, device=device, revision=revision)
     where = place if place is not None else library
     if where is None:
         return changed(answer, next=[("train", "TASK", *same)])
     rows = ("predict", where, *places.flags(prompt=prompt), "--file", "ROWS.csv", "--out", "answers.csv", *same)
     return changed(answer, next=[*([] if out is not None else [rows]), ("serve", where, *same)])
+
+
+def _on_ray(
+    asked: WorkerSettings, inputs: Sequence[Mapping[str, Any] | str], options: Mapping[str, Any]
+) -> Predictions:
+    from softprompt.inference.ray_predict import predict_on_ray
+
+    with counting("predicting") as progress:
+        return _told_cut(predict_on_ray(asked, inputs, progress=progress, **options), asked.backbone)
+
+
+def _everywhere(place: str) -> str:
+    """A local folder by its whole path, which other processes and nodes read too."""
+    return str(Path(place).resolve()) if Path(place).is_dir() else place
 
 
 class GivenRows:
@@ -189,16 +223,26 @@ def answered(
 ) -> Predictions:
     """The answers, with a bar; says how many texts were cut."""
     from softprompt.inference.predict import predict as answer_rows
-    from softprompt.tasks.tuned import wording_of
 
-    wording = wording_of(kept) if kept is not None else None
-    inputs = given.inputs(wording.columns if wording is not None and not as_is else ())
+    inputs = given.inputs(_columns(kept, as_is))
     with counting("predicting") as progress:
         found = answer_rows(
             backbone, prompter, inputs, kept, as_is=as_is, max_new_tokens=max_new_tokens, progress=progress
         )
+    return _told_cut(found, backbone.name)
+
+
+def _columns(kept: Kept | None, as_is: bool) -> Sequence[str]:
+    """The columns a prompt's wording reads."""
+    from softprompt.tasks.tuned import wording_of
+
+    wording = wording_of(kept) if kept is not None and not as_is else None
+    return wording.columns if wording is not None else ()
+
+
+def _told_cut(found: Predictions, backbone: str) -> Predictions:
     if found.cut:
-        say(f"{found.cut} of {len(inputs)} texts were longer than backbone {backbone.name} holds and were cut")
+        say(f"{found.cut} of {len(found.rows)} texts were longer than backbone {backbone} holds and were cut")
     return found
 
 

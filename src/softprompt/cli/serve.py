@@ -132,8 +132,8 @@ def _run(site: Any, listener: socket.socket, limits: Limits) -> None:
 
     # No logging set-up of the server's: it would close every handler of the process, with the streams other packages write to.
     config = uvicorn.Config(
-        site, log_level="critical", log_config=None, http=protocol(limits), ws="none", access_log=False, server_header=False,
-        timeout_graceful_shutdown=max(1, round(limits.drain_s)), h11_max_incomplete_event_size=64 * 1024,
+        site, log_level="critical", log_config=None, http=protocol(limits, site.state.site.metrics.refused), ws="none",
+        access_log=False, server_header=False, timeout_graceful_shutdown=max(1, round(limits.drain_s)), h11_max_incomplete_event_size=64 * 1024,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -28,15 +28,6 @@ StudyName = Annotated[str, typer.Argument(help="Study file (.toml) or ready stud
 Ledger = Annotated[Path, typer.Argument(help="Ledger folder of a study.", show_default=False)]
 Which = Annotated[str | None, typer.Option("--study", help="Its name, where the ledger holds several.")]
 Executor = Annotated[Literal["serial", "processes", "ray", "slurm"], typer.Option("--executor", help="Who trains.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Workers of processes, ray or slurm.", min=1)]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--executor-option",
-        metavar="KEY=VALUE",
-        help="devices=cuda:0,cuda:1 (processes), gpus=1 (ray), slurm_partition=gpu (slurm), ...; may be repeated.",
-    ),
-]
 
 
 @command(study, "plan")
@@ -83,8 +74,8 @@ def run(
         Path, typer.Option("--out", help="Ledger folder; several studies may share one.", show_default=False)
     ],
     executor: Executor = "serial",
-    workers: Workers = None,
-    executor_option: Options = None,
+    workers: o.Workers = None,
+    executor_option: o.ExecutorOptions = None,
     device: o.Device = "auto",
     checkpointing: o.Checkpointing = False,
 ) -> Answer:
@@ -97,8 +88,8 @@ def resume(
     ledger: Ledger,
     which: Which = None,
     executor: Executor = "serial",
-    workers: Workers = None,
-    executor_option: Options = None,
+    workers: o.Workers = None,
+    executor_option: o.ExecutorOptions = None,
     device: o.Device = "auto",
     checkpointing: o.Checkpointing = False,
 ) -> Answer:
@@ -191,8 +182,8 @@ def ladder(
     arms: Annotated[str | None, typer.Option("--arms", help="Only these methods, commas between.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Hours and memory of every part; nothing starts.")] = False,
     executor: Executor = "serial",
-    workers: Workers = None,
-    executor_option: Options = None,
+    workers: o.Workers = None,
+    executor_option: o.ExecutorOptions = None,
     figures: o.Figures = True,
     device: o.Device = "auto",
     checkpointing: o.Checkpointing = False,

@@ -233,14 +233,11 @@ def stack_of(backbone: Backbone, place: str | None, names: Sequence[str]) -> Pro
     Raises:
         UsageError: prompts were named without a library.
     """
-    from softprompt.prompts.stack import PromptStack
-
     if not names:
         return None
     if place is None:
         raise UsageError("--prompt names a prompt of a library: give --library as well.")
-    library = o.open_library(place)
-    return PromptStack.of([library.load(name, backbone).float().to(backbone.device) for name in names], keys=names)
+    return o.open_library(place).stack(names, backbone)
 
 
 def kept_of(place: str | None, names: Sequence[str]) -> list[Manifest | None]:

@@ -23,7 +23,6 @@ from softprompt.batch import PromptBatch, Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import canonical_text, length_batches, scoring_of
 from softprompt.prompts.prompter import Prompter
-from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.tuned import Input, Kept, reader, wording_of
 from softprompt.tasks.wording import Wording
 
@@ -141,9 +140,8 @@ def from_library(library: Library, backbone: Backbone) -> Resolve:
     """
 
     def resolve(name: str) -> Served:
-        key = f"{name}#{library.folders.version(name)}"
-        prompt = library.load(name, backbone).float().to(backbone.device)
-        return served(PromptStack.of([prompt], keys=["0"]), library.get(name).manifest, backbone, key)
+        stack = library.stack([name], backbone)
+        return served(stack, library.get(name).manifest, backbone, stack.keys[0])
 
     return resolve
 

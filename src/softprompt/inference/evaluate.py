@@ -7,7 +7,7 @@ backbone finds most probable behind the text: one pass, no decoding loop, and no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -25,8 +25,8 @@ from softprompt.tasks.task import Task
 DEFAULT_BATCH_TOKENS = 8192
 
 Scoring = Literal["auto", "labels", "generate"]
-Answer = tuple[str, int, float | None]
-"""Its text, the positions it took, and the loss of the gold label in nats where labels were scored."""
+Answer = tuple[str, int, float | None, Sequence[float]]
+"""Its text, the positions it took, and where labels were scored the loss of the gold one and the log-probability of each, nats."""
 SCORINGS: tuple[Scoring, ...] = ("auto", "labels", "generate")
 """How answers are found; ``auto``: by label for decoder-only backbones on tasks with labels, else generated."""
 
@@ -143,7 +143,7 @@ def answers(
         For each job, (text, positions that went through the backbone) of its rows in order.
     """
     found = _answered(backbone, prompter, jobs, max_target_tokens, batch_tokens, progress)
-    return [[(text, tokens) for text, tokens, _ in job] for job in found]
+    return [[(text, tokens) for text, tokens, *_ in job] for job in found]
 
 
 def _answered(
@@ -171,7 +171,7 @@ def _answered(
             answered = way.answer(backbone, batch, prompts_for(backbone, prompter, rows))
             for i, (job, row), (text, tokens, logs) in zip(group[part], rows, answered, strict=True):
                 loss = way.loss(job.split.examples[row].targets, logs)
-                found[int(i)] = (text, int(lengths[i]) + prompt_length + tokens, loss)
+                found[int(i)] = (text, int(lengths[i]) + prompt_length + tokens, loss, logs)
             if progress is not None:
                 progress(len(found), len(place))
     for other in parallel.gather(found):
@@ -202,10 +202,10 @@ def evaluate(
     results: list[Evaluation] = []
     for job, answered in zip(jobs, found, strict=True):
         texts = [text for text, *_ in answered]
-        losses = [loss for *_, loss in answered if loss is not None]
+        losses = [loss for _, _, loss, _ in answered if loss is not None]
         examples = [job.split.examples[int(r)] for r in job.row_numbers()]
         scores = job.task.score(texts, examples, canonical=canonical)
-        tokens = sum(count for _, count, _ in answered)
+        tokens = sum(count for _, count, *_ in answered)
         mean = float(np.mean(losses)) if losses else None
         results.append(Evaluation(scores=scores, predictions=texts, tokens=tokens, label_loss=mean))
     return results
@@ -214,6 +214,29 @@ def evaluate(
 def _length(split: EncodedSplit, row: int, way: Way) -> int:
     """Positions of a row's text, its target included where that is read too."""
     return len(split.inputs(row)) + (len(split.targets(row)) if way.of_targets else 0)
+
+
+def label_probabilities(
+    backbone: Backbone,
+    prompter: Prompter | None,
+    job: EvalJob,
+    *,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """The probability of each label among the labels, for each row of a job; see ``answers`` for the arguments.
+
+    Returns:
+        float32 [rows, labels] in 0..1, each row sums to 1; labels in index order. It is the softmax of the summed
+        log-probabilities of each label's tokens: labels of more tokens are not made longer or shorter.
+
+    Raises:
+        UsageError: the task has no labels.
+    """
+    if not job.task.labels:
+        raise UsageError(f"task {job.task.name!r} has no labels: its answers are free text, without probabilities.")
+    (found,) = _answered(backbone, prompter, [replace(job, scoring="labels")], 1, batch_tokens, progress)
+    return np.exp(np.asarray([logs for *_, logs in found], dtype=np.float32)).reshape(len(found), -1)
 
 
 @dataclass(frozen=True)

@@ -78,12 +78,14 @@ class Guard:
         limits: see there.
         token: asked for as ``Authorization: Bearer TOKEN``, but for the page and health; None for none.
         hosts: names a request may call the server by; None for any.
+        refused: told the code of each request that is refused here, so before the application knows of it.
     """
 
     def __init__(
-        self, app: App, *, limits: Limits, token: str | None = None, hosts: frozenset[str] | None = None
-    ) -> None:
-        self._app, self._limits, self._hosts = app, limits, hosts
+        self, app: App, *, limits: Limits, token: str | None = None, hosts: frozenset[str] | None = None,
+        refused: Callable[[str], None] = lambda code: None,
+    ) -> None:  # fmt: skip
+        self._app, self._limits, self._hosts, self._refused = app, limits, hosts, refused
         self._token = token.encode() if token is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,11 +105,16 @@ class Guard:
             async with asyncio.timeout(self._limits.request_s + self._limits.body_s):
                 await self._watched(scope, body, receive, watched)
         except Refused as refused:
-            await _send(send, refused)
+            await self._refuse(send, refused)
         except TimeoutError:
             if begun:
                 raise ConnectionError("the client did not read its answer in time") from None
-            await _send(send, Refused(504, "timeout", "the answer was not there in time: try again, or ask for less."))
+            late = Refused(504, "timeout", "the answer was not there in time: try again, or ask for less.")
+            await self._refuse(send, late)
+
+    async def _refuse(self, send: Send, refused: Refused) -> None:
+        self._refused(refused.code)
+        await _send(send, refused)
 
     def _admit(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
@@ -227,14 +234,27 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def protocol(limits: Limits) -> Any:
-    """uvicorn's HTTP protocol with a time for a request's head and a number of connections."""
+_BUSY = b'{"error": {"message": "too many connections are open: try again.", "type": "server_error", "code": "busy"}}'
+
+
+def _turned_away(transport: Any) -> None:
+    """Answer a connection that is one too many, and close it."""
+    transport.write(
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_BUSY), _BUSY)
+    )
+    transport.close()
+
+
+def protocol(limits: Limits, refused: Callable[[str], None] = lambda code: None) -> Any:
+    """uvicorn's HTTP protocol with a time for a request's head and a number of connections.
+
+    Args:
+        limits: see there.
+        refused: told the code of each connection that is refused: ``busy``, ``head_timeout``, ``not_http``.
+    """
     import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    full = (
-        b'{"error": {"message": "too many connections are open: try again.", "type": "server_error", "code": "busy"}}'
-    )
 
     class Guarded(H11Protocol):
         _head: asyncio.TimerHandle | None = None
@@ -242,11 +262,8 @@ def protocol(limits: Limits) -> Any:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
-                transport.write(
-                    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-                    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(full), full)
-                )
-                transport.close()
+                refused("busy")
+                _turned_away(transport)
                 return
             self._arm()
 
@@ -259,13 +276,21 @@ def protocol(limits: Limits) -> Any:
             else:
                 self._disarm()
 
+        def send_400_response(self, msg: str) -> None:
+            refused("not_http")
+            super().send_400_response(msg)
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
             super().connection_lost(exc)
 
         def _arm(self) -> None:
             if self._head is None:
-                self._head = self.loop.call_later(limits.header_s, self.transport.abort)
+                self._head = self.loop.call_later(limits.header_s, self._late)
+
+        def _late(self) -> None:
+            refused("head_timeout")
+            self.transport.abort()
 
         def _disarm(self) -> None:
             if self._head is not None:

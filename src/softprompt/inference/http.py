@@ -65,13 +65,14 @@ def make_app(
         engine: answers; its ``version`` should be the catalogue's.
         catalogue: what can be asked for.
         limits: what a client may ask for.
-        wait_ms: how long a request of an idle server waits for others.
+        wait_ms: see `Scheduler`.
         token: see `Guard`.
         hosts: see `Guard`.
     """
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
 
     site = Site(engine, catalogue, limits=limits, wait_ms=wait_ms)
 
@@ -84,17 +85,31 @@ def make_app(
     app = FastAPI(title="softprompt", summary="Soft prompts of many tasks on one frozen model.", lifespan=lifespan)
     app.state.site = site
 
-    async def failed(_: Any, error: Any) -> Any:
-        found = invalid(error) if isinstance(error, RequestValidationError) else refused_of(error)
+    async def failed(asked: Any, error: Any) -> Any:
+        found = _refused(asked, error)
         site.metrics.refused(found.code)
         return JSONResponse(found.body, status_code=found.status, headers=found.headers)
 
-    for kind in (SoftpromptError, Refused, RequestValidationError):
+    for kind in (SoftpromptError, Refused, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, failed)
     _add_answers(app, site)
     _add_rest(app, site)
-    app.add_middleware(Guard, limits=limits, token=token, hosts=hosts)
+    app.add_middleware(Guard, limits=limits, token=token, hosts=hosts, refused=site.metrics.refused)
     return app
+
+
+def _refused(asked: Any, error: Any) -> Refused:
+    """What went wrong with a request, as an answer."""
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
+
+    if isinstance(error, RequestValidationError):
+        return invalid(error)
+    if isinstance(error, HTTPException):
+        code = "no_such_path" if error.status_code == 404 else "wrong_method"
+        place = printable(f"{asked.method} {asked.url.path}")
+        return Refused(error.status_code, code, f"there is no {place}: see /docs.", dict(error.headers or {}))
+    return refused_of(error)
 
 
 def invalid(error: Any) -> Refused:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,20 +70,24 @@ class Scheduler:
 
     Args:
         engine: answers.
-        wait_ms: how long the first job of an idle server waits for others, milliseconds.
+        wait_ms: how long jobs wait at least for another one to come right behind them, milliseconds. They wait for a fortieth
+            of a first pass, or for a tenth where someone was answered a moment ago and may ask again, and go on while others
+            come, for half a pass at most: a pass over a few rows costs nearly what one over many does.
         most_waiting: jobs that may wait.
         most_active: answers under way at once.
         active_positions: positions (prompt, text, answer) whose keys and values answers under way may hold.
         watch: told of each pass: (kind, rows, tokens).
+        coming: how many requests have arrived and are still being read.
     """
 
     def __init__(
         self, engine: Engine, *, wait_ms: float = 1.0, most_waiting: int = 1024, most_active: int = 256,
         active_positions: int = 262_144, watch: Callable[[str, int, int], None] = lambda kind, rows, tokens: None,
+        coming: Callable[[], int] = lambda: 0,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.wait_s, self.most_waiting, self.most_active = wait_ms / 1000.0, most_waiting, most_active
-        self.active_positions, self._watch = active_positions, watch
+        self.active_positions, self._watch, self._coming = active_positions, watch, coming
         self._waiting: deque[Job] = deque()
         self._slow: deque[Job] = deque()
         self._active: list[Job] = []
@@ -90,6 +95,8 @@ class Scheduler:
         self._wake = threading.Condition()
         self._open = True
         self._per_job_s = 0.02  # a running mean, for Retry-After
+        self._pass_s = 0.0  # a running mean of the first passes over new rows
+        self._gone, self._answered = 0, 0.0  # jobs that ended in the last round, and when the last one did
         self._thread = threading.Thread(target=self._run, name="softprompt-scheduler", daemon=True)
 
     # -- from any thread --------------------------------------------------------------------------------------------
@@ -105,8 +112,8 @@ class Scheduler:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether it takes jobs."""
+        return self._open and self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
@@ -146,16 +153,41 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._wake:
-                idle = not (self._waiting or self._slow or self._active)
+                back, self._gone = len(self._waiting) + self._gone, 0
                 while self._open and not (self._waiting or self._slow or self._active):
                     self._wake.wait()
+                self._gather(back)
                 if not self._open:
                     break
-            if idle and self.wait_s:
-                time.sleep(self.wait_s)
             self._round()
         for job in (*self._waiting, *self._slow, *self._active):
             self._finish(job, Stopping("the server was shut down before the answer was there."))
+
+    def _few_wait(self) -> bool:
+        """Whether those that wait go on doing so: a first pass stops the many under way, so it waits for more, or for as long as it takes."""
+        few = 0 < len(self._waiting) < len(self._active)
+        return few and time.monotonic() - self._waiting[0].submitted < self._pass_s
+
+    def _gather(self, back: int) -> None:
+        """Let jobs that wait for their first pass wait for those right behind them; the lock is held.
+
+        Args:
+            back: jobs that wait once those who were answered a moment ago have asked again.
+        """
+        if self._few_wait():
+            return
+        begun, most = time.monotonic(), max(self.wait_s, self._pass_s / 2)
+        back = back if begun - self._answered < most else 0
+        gap = max(self.wait_s, self._pass_s / (10 if back else 40))
+        while (
+            self._open and 0 < len(self._waiting) < self.most_active and (left := begun + most - time.monotonic()) > 0
+        ):
+            before = len(self._waiting)
+            if 0 < back <= before:
+                break
+            self._wake.wait(min(left, gap))
+            if len(self._waiting) == before and not self._coming():
+                break
 
     def _round(self) -> None:
         """Let new rows in, write one more token of all, do one slice."""
@@ -195,6 +227,8 @@ class Scheduler:
 
     def _admitted(self) -> list[Job]:
         """Waiting jobs in their order, as many as there is room for; at least one where nothing is under way."""
+        if self._few_wait():
+            return []
         held = sum(_held(job) for job in self._active)
         taken: list[Job] = []
         while self._waiting and len(self._active) + len(taken) < self.most_active:
@@ -225,15 +259,23 @@ class Scheduler:
 
     def _score(self, jobs: list[Job]) -> None:
         rows = [job.row for job in jobs if job.row is not None]
-        found: list[Tensor] = self.engine.label_scores(rows)
+        with self._timed():
+            found: list[Tensor] = self.engine.label_scores(rows)
         self._watch("score", len(rows), sum(row.positions + row.depth for row in rows))
         for job, row, scores in zip(jobs, rows, found, strict=True):
             answer = self.engine.most_probable(row, scores)
             self._finish(job, (answer, scores.tolist()) if job.scores else answer)
 
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self._pass_s += 0.2 * (time.monotonic() - begun - self._pass_s)
+
     def _begin(self, jobs: list[Job]) -> None:
         rows = [job.row for job in jobs if job.row is not None]
-        decoding = self.engine.begin(rows)
+        with self._timed():
+            decoding = self.engine.begin(rows)
         self._watch("begin", len(rows), sum(row.positions for row in rows))
         stay = self._taken(jobs, decoding.tokens)
         if not stay:
@@ -283,7 +325,8 @@ class Scheduler:
             self._finish(job, error)
 
     def _finish(self, job: Job, result: Reply | tuple[Reply, list[float]] | BaseException | Any) -> None:
-        took = time.monotonic() - job.submitted
+        self._gone, self._answered = self._gone + 1, time.monotonic()
+        took = self._answered - job.submitted
         self._per_job_s += 0.02 * (took / max(1, self.waiting + len(self._active)) - self._per_job_s)
         if not job.cancelled:
             job.done(result)

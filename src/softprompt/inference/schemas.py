@@ -243,7 +243,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": what}
     for status, what in (
         (400, "a field is missing, unknown or wrong, or a text does not fit"), (401, "the bearer token is missing or wrong"),
-        (404, "no such model"), (408, "the body did not arrive in time"), (409, "the prompt is of another backbone or damaged"),
+        (404, "no such model or path"), (408, "the body did not arrive in time"), (409, "the prompt is of another backbone or damaged"),
         (413, "the body is too large"), (415, "the body is not JSON"), (429, "too many requests wait; see Retry-After"),
         (503, "the server is shutting down"), (504, "the answer was not there in time"),
     )

@@ -39,7 +39,7 @@ class Site:
         self.engine, self.catalogue, self.limits = engine, catalogue, limits
         self.metrics = Metrics()
         self.scheduler = Scheduler(
-            engine, wait_ms=wait_ms, most_waiting=limits.waiting, watch=self.metrics.passed,
+            engine, wait_ms=wait_ms, most_waiting=limits.waiting, watch=self.metrics.passed, coming=lambda: self._tasks.qsize(),
         )  # fmt: skip
         self.metrics.follow(self.scheduler)
         self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()

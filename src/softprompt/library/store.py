@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import builtins
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
@@ -42,6 +42,10 @@ from softprompt.library.reading import (
     steady,
 )
 from softprompt.library.record import MANIFEST, BackboneIdentity, PromptRecord
+from softprompt.prompts.stack import PromptStack
+
+if TYPE_CHECKING:
+    from softprompt.backbones.base import Backbone
 
 T = TypeVar("T")
 
@@ -245,6 +249,14 @@ class Library:
         prompt_PH = stored.prompt()
         stored.check_backbone(backbone)  # again: it may have been replaced in between
         return prompt_PH
+
+    def stack(self, names: Sequence[str], backbone: Backbone) -> PromptStack:
+        """Prompts as one stack in float32 on a backbone's device, each run a prompt; refusals as in `load`.
+
+        Their keys change when a prompt is replaced, so that what is remembered of one is never taken for the other.
+        """
+        keys = [f"{self.location}/{name}#{self.folders.version(name)}" for name in names]
+        return PromptStack.of([self.load(name, backbone).float().to(backbone.device) for name in names], keys=keys)
 
     def remove(self, name: str) -> None:
         """Remove a prompt.

@@ -6,9 +6,10 @@ from tests.support.models import corpus, random_prompts, tiny_backbone
 
 from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
-from softprompt.inference.engine import Engine, Request, from_library
+from softprompt.inference.engine import Engine, Request, Served, from_library
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
+from softprompt.prompts.stack import PromptStack
 
 
 @pytest.fixture(scope="module", params=["t5", "encdec", "llama"])
@@ -117,3 +118,18 @@ def test_rows_that_join_and_leave_are_answered_as_alone(kind, dtype):
                 decoding = decoding or begun
     assert not order
     assert [written[r] for r in range(9)] == alone
+
+
+def test_prompts_whose_own_keys_are_alike_are_not_taken_for_one_another():
+    """Two SharPT spaces both call a prompt ``0/skill-3``; what is remembered of one is never the other's."""
+    backbone = tiny_backbone("llama")
+    stacks = [PromptStack(torch.randn(1, 5, backbone.hidden_size), keys=["0/skill-3"]) for _ in range(2)]
+
+    def answers(key):
+        engine = Engine(backbone, lambda name: Served(prompter=stacks[int(name)], key=key(name)))
+        asked = [Request(prompt=name, text=text, max_new_tokens=8) for name in "0101" for text in corpus(3, 5)]
+        return [answer.text for one in asked for answer in engine.answer([one])]
+
+    remembered = answers(lambda name: f"space-{name}")
+    assert remembered == answers(lambda name: None)
+    assert remembered[:3] != remembered[3:6]

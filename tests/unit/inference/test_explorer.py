@@ -23,6 +23,12 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 PICTURES = os.environ.get("SOFTPROMPT_PICTURES")  # a folder to look at the page in
 
 
+# Names on the map that stand on another prompt's dot.
+COVERED = """(() => { const box = e => e.getBoundingClientRect(), dots = [...document.querySelectorAll('#map .dot')];
+return [...document.querySelectorAll('#map text')].filter(t => dots.some(d => { const a = box(t), b = box(d);
+return a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom; })).length; })()"""
+
+
 def wording(task: str) -> Wording:
     return Wording(
         task=task, form="template", template="review: {text}", columns=("text",), label_column="label",
@@ -108,6 +114,8 @@ def test_it_fits_every_width_in_both_schemes(page, width, dark):
     picture = Path(PICTURES) / f"explorer-{width}-{'dark' if dark else 'light'}.png" if PICTURES else None
     page.look(width, dark=dark, file=picture)
     assert page.run("document.documentElement.scrollWidth") <= width
+    page.wait("document.getElementById('map').viewBox.baseVal.width === document.getElementById('map').clientWidth")
+    assert page.run(COVERED) == 0
     ink, paper = page.run("(s => [s.color, s.backgroundColor])(getComputedStyle(document.body))")
     assert contrast(ink, paper) >= 7.0
 

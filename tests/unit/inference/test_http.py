@@ -1,8 +1,10 @@
 """The server's shape, limits and reloading, over its ASGI application."""
 
+import asyncio
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -238,6 +240,107 @@ def test_one_that_fails_fails_alone(library, backbone, monkeypatch):
         for thread in threads:
             thread.join()
     assert [found[t].status_code for t in texts] == [200, 500, 200]
+
+
+def test_a_body_that_does_not_come_is_408(library, backbone):
+    app = app_of(library, backbone, limits=Limits(body_s=0.1))
+
+    def post(*messages):
+        """Status and code of the answer to a request whose body arrives in these messages, and then no more."""
+        left, sent = list(messages), []
+
+        async def receive():
+            return left.pop(0) if left else await asyncio.Event().wait()
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"", "http_version": "1.1",
+                 "headers": [(b"content-type", b"application/json"), (b"content-length", b"99")]}  # fmt: skip
+        asyncio.run(app(scope, receive, send))
+        return sent[0]["status"], json.loads(sent[1]["body"])["error"]["code"]
+
+    half = {"type": "http.request", "body": b'{"model": ', "more_body": True}
+    assert post(half) == (408, "body_timeout")
+    assert post(half, {"type": "http.disconnect"}) == (408, "cut_off")
+    text = app.state.site.metrics.text()[0].decode()
+    assert 'refused_total{code="body_timeout"} 1.0' in text
+    assert 'refused_total{code="cut_off"} 1.0' in text
+
+
+def test_prompts_that_cannot_be_used_are_409(client, library, backbone):
+    add(library, backbone, "broken")
+    weights = Path(library.location) / "broken@0" / "adapter_model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    prompt = torch.zeros(3, backbone.hidden_size)
+    library.add(
+        PromptRecord(task="other", prompt=prompt, backbone_name="other", backbone_fingerprint="0" * 64, backbone_kind=backbone.kind)
+    )  # fmt: skip
+    for name in ("broken@0", "other@0"):
+        reply = ask(client, model=name, prompt="x")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (409, "prompt_unusable")
+    assert ask(client, model="films@0", prompt="x").status_code == 200
+
+
+def test_a_server_that_stops_says_so(library, backbone, monkeypatch):
+    app = app_of(library, backbone)
+    site = app.state.site
+    begun, go_on, found = threading.Event(), threading.Event(), []
+    whole = site.engine.begin
+
+    def begin(rows):
+        begun.set()
+        go_on.wait(20)
+        return whole(rows)
+
+    monkeypatch.setattr(site.engine, "begin", begin)
+    with testclient.TestClient(app) as client:
+        under_way = threading.Thread(
+            target=lambda: found.append(ask(client, model="plain@0", prompt="x", max_tokens=50))
+        )
+        under_way.start()
+        assert begun.wait(20)
+        site.scheduler.stop()
+        found.append(ask(client, model="plain@0", prompt="x"))
+        go_on.set()
+        under_way.join()
+        assert client.get("/health/ready").status_code == 503
+        assert client.get("/health/live").status_code == 200
+    for reply in found:  # one that came too late, one that was given up
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "stopping")
+        assert int(reply.headers["Retry-After"]) >= 1
+
+
+def test_every_refusal_has_the_shape_and_is_counted(library, backbone, monkeypatch):
+    app = app_of(library, backbone, token="secret", limits=Limits(body_bytes=2000))
+    with testclient.TestClient(app, raise_server_exceptions=False) as client:
+        client.headers["Authorization"] = "Bearer secret"
+        monkeypatch.setattr(app.state.site.catalogue, "models", lambda: 1 / 0)
+        for code, reply in {
+            "unauthorized": client.get("/v1/models", headers={"Authorization": "Bearer other"}),
+            "body_too_large": ask(client, model="plain@0", prompt="x" * 3000),
+            "not_json": client.post("/v1/completions", content="{}"),
+            "foreign_origin": client.get("/health/live", headers={"Origin": "http://evil.example"}),
+            "no_such_path": client.get("/v2/models"),
+            "wrong_method": client.get("/v1/completions"),
+            "invalid": ask(client),
+            "failed": client.get("/v1/models"),
+        }.items():
+            assert reply.json()["error"]["code"] == code
+            assert f'softprompt_refused_total{{code="{code}"}} 1.0' in client.get("/metrics").text
+
+
+def test_a_text_of_twenty_megabytes_stops_nobody(library, backbone, monkeypatch):
+    app = app_of(library, backbone, limits=Limits(body_bytes=32 << 20))  # were the body taken
+    tokenized, tokenize = [], backbone.tokenize_inputs
+    monkeypatch.setattr(backbone, "tokenize_inputs", lambda texts: tokenized.extend(texts) or tokenize(texts))
+    with testclient.TestClient(app) as client:
+        for long in ("x " * 10_000_000, {"text": "x" * 20_000_000}):
+            assert ask(client, model="films@0", prompt=long).json()["error"]["code"] == "text_too_long"
+        assert ask(client, model="films@0", prompt="x").status_code == 200
+    assert [len(text) for text in tokenized] == [len("review: x")]
 
 
 def test_the_door(library, backbone):

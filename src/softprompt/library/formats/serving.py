@@ -54,12 +54,13 @@ def _quoted(text: str) -> str:
 
 
 def ray_config(model: str, rank: int, count: int) -> str:
-    """A configuration for ``serve run`` (Ray Serve LLM): several replicas of the model, each loads adapters when asked.
+    """A configuration for ``serve deploy`` (Ray Serve LLM): several replicas of the model, each loads adapters when asked.
 
     JSON strings are YAML strings, so what was given cannot change the file's shape.
     """
-    return f"""# Ray Serve LLM: serve run ray_serve.yaml. Put the folder `adapters` and the folder `tokenizer` where all nodes read them,
-# and name the two places below. A client asks for model="base:NAME".
+    return f"""# Ray Serve LLM: serve deploy ray_serve.yaml. Put the folder `adapters` into a bucket and the folder `tokenizer` where all nodes
+# read it, and name the two places below. Without GPUs add `accelerator_config: {{kind: cpu}}` beside lora_config.
+# A client asks for model="base:NAME" and retries: a replica that dies loses what it was answering.
 applications:
   - name: softprompt
     route_prefix: /

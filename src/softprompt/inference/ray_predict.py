@@ -1,0 +1,147 @@
+"""`predict` over many rows on a Ray cluster, through Ray Data: each worker loads the backbone once and answers blocks of rows.
+
+A worker or node that is lost costs the block it had: Ray gives it to another one. Ray is optional.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from softprompt import errors
+from softprompt.errors import SoftpromptError, UsageError
+from softprompt.inference.predict import Prediction, Predictions, predict
+from softprompt.tasks.tuned import Input
+
+BLOCK_ROWS = 256
+_RAISED = re.compile(r"softprompt\.errors\.(\w+): (.+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What each worker loads, as plain data that can travel; places are read by every node.
+
+    Attributes:
+        backbone: name or folder, as for `load_backbone`, with ``dtype``, ``device`` and ``revision``.
+        library: folder or URL of the prompt; None for the bare backbone.
+        prompt: its name.
+        as_is: see `predict`.
+        max_new_tokens: see `predict`.
+    """
+
+    backbone: str
+    dtype: str = "auto"
+    device: str = "auto"
+    revision: str | None = None
+    library: str | None = None
+    prompt: str | None = None
+    as_is: bool = False
+    max_new_tokens: int | None = None
+
+
+class _Answerer:
+    """What a worker does; Ray Data wraps it."""
+
+    def __init__(self, asked: WorkerSettings) -> None:
+        from softprompt.backbones.load import load_backbone
+        from softprompt.library.store import Library
+
+        self._asked = asked
+        self._backbone = load_backbone(asked.backbone, dtype=asked.dtype, device=asked.device, revision=asked.revision)
+        self._prompter = self._kept = None
+        if asked.library is not None and asked.prompt is not None:
+            library = Library(asked.library)
+            self._kept = library.get(asked.prompt).manifest
+            self._prompter = library.stack([asked.prompt], self._backbone)
+
+    def __call__(self, block: Mapping[str, Any]) -> dict[str, list[Any]]:
+        rows = [json.loads(text) for text in block["row"]]
+        found = predict(
+            self._backbone, self._prompter, rows, self._kept, as_is=self._asked.as_is,
+            max_new_tokens=self._asked.max_new_tokens,
+        )  # fmt: skip
+        answers = [json.dumps([one.output, one.label]) for one in found.rows]
+        return {"place": list(block["place"]), "answer": answers, "cut": [found.cut, *[0] * (len(rows) - 1)]}
+
+
+def predict_on_ray(
+    asked: WorkerSettings,
+    rows: Sequence[Input],
+    *,
+    workers: int = 1,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    address: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """The answers to rows in their order, as `predict` gives them.
+
+    Args:
+        asked: what the workers load.
+        rows: texts, or rows of the columns the prompt's wording reads.
+        workers: how many.
+        cpus: cores of each.
+        gpus: GPUs of each, may be a fraction.
+        address: of a running cluster (``auto`` finds it); None starts one on this machine.
+        progress: called with (rows done, rows in all).
+
+    Raises:
+        UsageError: Ray is not installed.
+        SoftpromptError: as `predict`, from a worker.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--executor ray needs Ray, which is not installed: pip install 'softprompt[ray]'.") from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    try:
+        found = _answers(asked, rows, workers, {"num_cpus": cpus, "num_gpus": gpus or None}, progress)
+    except ray.exceptions.RayError as error:
+        raise _own(error) from error
+    finally:
+        if started:
+            ray.shutdown()
+    return found
+
+
+def _answers(
+    asked: WorkerSettings,
+    rows: Sequence[Input],
+    workers: int,
+    resources: Mapping[str, float | None],
+    progress: Callable[[int, int], None] | None,
+) -> Predictions:
+    import ray.data
+
+    given = [{"place": i, "row": json.dumps(row, default=str)} for i, row in enumerate(rows)]
+    blocks = max(workers, -(-len(given) // BLOCK_ROWS))
+    answered = ray.data.from_items(given, override_num_blocks=blocks).map_batches(
+        _Answerer, fn_constructor_kwargs={"asked": asked}, batch_size=BLOCK_ROWS,
+        compute=ray.data.ActorPoolStrategy(size=workers), **resources,
+    )  # fmt: skip
+    made: dict[int, Prediction] = {}
+    cut = 0
+    for row in answered.iter_rows():
+        output, label = json.loads(row["answer"])
+        made[int(row["place"])] = Prediction(output=output, label=label)
+        cut += int(row["cut"])
+        if progress is not None:
+            progress(len(made), len(given))
+    return Predictions(rows=[made[i] for i in range(len(given))], cut=cut)
+
+
+def _own(error: BaseException) -> SoftpromptError:
+    """What a worker raised, where it was one of our errors; else a sentence. Ray tells of it in the text of its own error."""
+    told = _RAISED.findall(str(error))
+    if not told:
+        last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        return SoftpromptError(f"the workers on Ray could not answer: {last[0]}")
+    kind, message = told[-1]
+    made: SoftpromptError = Exception.__new__(getattr(errors, kind, SoftpromptError))
+    Exception.__init__(made, message)
+    return made
