@@ -292,15 +292,6 @@ class Study:
                 raise UsageError(f"study '{self.name}' names {what} {', '.join(twice)} twice: name each once.")
         if self.protocol not in get_args(Protocol):
             raise UnknownNameError("protocol", self.protocol, get_args(Protocol))
-        for name in self.tuned:
-            if name not in TUNED:
-                raise UnknownNameError("start of target prompts", name, TUNED)
-        if self.tuned != TUNED and (
-            self.strategies.weighted_average or self.strategies.multitask_mixture or self.strategies.race
-        ):
-            raise UsageError(
-                f"study '{self.name}' compares strategies, which need the runs from scratch and the transfers: leave out tuned."
-            )
         for name in self.methods:
             if name not in METHODS:
                 raise UnknownNameError("method", name, METHODS)
@@ -320,6 +311,20 @@ class Study:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.group < 1:
             raise UsageError(f"group must be at least 1, got {self.group}.")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """That mixtures, starts, further rows and limits name what there is."""
+        for name in self.tuned:
+            if name not in TUNED:
+                raise UnknownNameError("start of target prompts", name, TUNED)
+        compared = self.strategies
+        if self.tuned != TUNED and (
+            compared.weighted_average or compared.multitask_mixture or compared.race or compared.predictors
+        ):
+            raise UsageError(
+                f"study '{self.name}' compares strategies, which need the runs from scratch and the transfers: leave out tuned."
+            )
         for name, tasks in self.mixtures.items():
             if not tasks:
                 raise UsageError(f"mixture '{name}' of study '{self.name}' has no tasks: name at least one.")

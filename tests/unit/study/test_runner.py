@@ -9,7 +9,7 @@ import torch
 from tests.support.tuned_study import backbone, finished, made, vars_of
 
 from softprompt.analysis.read import collect, skill_relations
-from softprompt.errors import DataError
+from softprompt.errors import DataError, UnknownNameError
 from softprompt.report.study import report_study
 from softprompt.study.build import build_grid
 from softprompt.study.facts import contamination, data_facts
@@ -202,3 +202,26 @@ def test_rows_are_tokenised_once_for_all_workers(
     assert [again.train.inputs(i).tolist() for i in range(len(again.train))] == [
         first.train.inputs(i).tolist() for i in range(len(first.train))
     ]
+
+
+def test_a_target_is_measured_on_further_rows_too(backbone: Path, tmp_path: Path) -> None:
+    study = made(
+        backbone, seeds=[0], sources=["gen_sentiment_film"], strategies={}, embedding={"step": 2},
+        also_on={"gen_sentiment_hotel": "gen_sentiment_product"},
+    )  # fmt: skip
+    summary = run_study(study, tmp_path)
+    assert summary.complete, summary.failed
+    _, ledger, noted = open_study(tmp_path)
+    grid = build_grid(study, facts_of(study, noted))
+    results = collect(study, ledger, facts_of(study, noted))
+    assert len(results.runs) == 2
+    for run in results.runs:
+        kind = "transfer" if run.source else "baseline"
+        cell = next(cell for cell in grid.of_kind(kind))
+        own = ledger.read("evaluation", grid.named("evaluation", f"{kind}:{cell.name}").key).result
+        name = f"{kind}:{cell.name} on gen_sentiment_product"
+        further = ledger.read("further_evaluation", grid.named("further_evaluation", name).key).result
+        assert run.score == pytest.approx((own["score"] + further["score"]) / 2)
+        assert len(further["predictions"]) == study.validation_rows
+    with pytest.raises(UnknownNameError, match="also_on"):
+        made(backbone, also_on={"mnly": "mnli"})
