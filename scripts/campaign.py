@@ -22,15 +22,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "recipes")]
 for name, value in (("OMP_NUM_THREADS", "1"), ("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
     os.environ.setdefault(name, value)
 
+from tests.fault.campaign import NAMES, RECORD, Row, filled, read_records, row_of, run_cases, run_piece, table  # noqa: E402
+
+from softprompt import artifacts  # noqa: E402
+
 PAGE = ROOT / "docs" / "reliability.md"
 
 
 def main() -> int:
     """Run what is asked for; 1 where a promise was broken."""
-    from tests.fault.campaign import NAMES, RECORD, filled, read_records, row_of, run_cases, run_piece, table
-
-    from softprompt import artifacts
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", choices=NAMES, action="append", help="only this row (may be repeated)")
     parser.add_argument("--cases", help="FIRST-END of one row, END left out, instead of what the record lacks")
@@ -48,25 +48,41 @@ def main() -> int:
         tally = run_cases(row_of(args.case[0]), [int(args.case[1])])
         print(dict(tally.counts), *tally.failures, sep="\n")
         return int(bool(tally.failures))
+    if args.cases:
+        first, end = map(int, args.cases.split("-"))
+        return int(tried(row_of((args.row or NAMES)[0]), first, end))
     begun, broken = time.monotonic(), False
-    for name in args.row or NAMES:
-        row = row_of(name)
-        done = {(r["first"], r["end"]) for r in read_records() if r["row"] == name}
-        pieces = [(first, min(first + row.piece, row.cases)) for first in range(0, row.cases, row.piece)]
-        if args.cases:
-            pieces, done = [tuple(map(int, args.cases.split("-")))], set()  # type: ignore[list-item]
-        for first, end in pieces:
-            if (first, end) in done or time.monotonic() - begun > 60 * args.minutes:
-                continue
-            record = run_piece(row, first, end)
-            artifacts.append_json_line(RECORD, record)
-            broken = broken or bool(record["failures"])
-            print(
-                f"{name} {first} to {end}: {len(record['failures'])} broken, {record['counts']}, {record['seconds']} s",
-                flush=True,
-            )
-            print(*record["failures"][:5], sep="\n", end="\n" if record["failures"] else "", flush=True)
+    todo = {name: missing(row_of(name)) for name in args.row or NAMES}
+    while any(todo.values()):  # a piece of each row in turn, so that a run that is stopped has tried them all
+        for name, pieces in todo.items():
+            if pieces and time.monotonic() - begun < 60 * args.minutes:
+                broken |= tried(row_of(name), *pieces.pop(0))
+        if time.monotonic() - begun >= 60 * args.minutes:
+            break
     return int(broken)
+
+
+def missing(row: Row) -> list[tuple[int, int]]:
+    """The cases of a row that the record lacks, in pieces."""
+    pieces, at = [], 0
+    done = sorted((r["first"], r["end"]) for r in read_records() if r["row"] == row.name)
+    for first, end in [*done, (row.cases, row.cases)]:
+        pieces += [(start, min(start + row.piece, first)) for start in range(at, first, row.piece)]
+        at = max(at, end)
+    return pieces
+
+
+def tried(row: Row, first: int, end: int) -> bool:
+    """Run a piece, record it and say what came of it; whether a promise was broken."""
+    record = run_piece(row, first, end)
+    artifacts.append_json_line(RECORD, record)
+    print(
+        f"{row.name} {first} to {end}: {len(record['failures'])} broken, {record['counts']}, {record['seconds']} s",
+        flush=True,
+    )
+    for failure in record["failures"][:5]:
+        print(failure, flush=True)
+    return bool(record["failures"])
 
 
 if __name__ == "__main__":

@@ -179,5 +179,5 @@ def run(cases: Sequence[int], folder: Path) -> Tally:
 ROW = Row(
     name="library", promise="A library loses nothing that it acknowledged, and shows nothing partial",
     tried="prompts added by each of 16 writers, some replaced or removed, with kills and two readers all along",
-    cases=200, short=range(8), piece=200, run=run,
+    cases=200, short=range(8), piece=40, run=run,
 )  # fmt: skip

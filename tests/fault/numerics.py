@@ -137,7 +137,7 @@ SHORT = 8
 ROW = Row(
     name="numerics", promise="A prompt that explodes stops alone and is named",
     tried="NaN, infinity or huge numbers in a prompt of three at a random step, on four backbones, at each level of instructions",
-    cases=800, short=range(SHORT), piece=400, run=run,
+    cases=800, short=range(SHORT), piece=40, run=run,
 )  # fmt: skip
 
 if __name__ == "__main__":

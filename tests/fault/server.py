@@ -346,5 +346,5 @@ def run(cases: Sequence[int], folder: Path) -> Tally:
 ROW = Row(
     name="server", promise="A server on a bad day answers right, and stays up",
     tried="requests of 64 clients, 5 % each malformed, unknown, cut off and slow; hot reload, 1 GB bodies, half-open clients, SIGTERM",
-    cases=640_000, short=range(250), piece=10_000, run=run,
+    cases=640_000, short=range(250), piece=2_500, run=run,
 )  # fmt: skip

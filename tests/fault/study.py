@@ -90,5 +90,5 @@ def run(cases: Sequence[int], folder: Path) -> Tally:
 ROW = Row(
     name="study", promise="A study ends with one result a cell, whoever was killed",
     tried="kills of a driver, and of its workers with it, at random moments, serial and on worker processes",
-    cases=100, short=(0, 1, 2), piece=20, run=run,
+    cases=100, short=(0, 1, 2), piece=5, run=run,
 )  # fmt: skip

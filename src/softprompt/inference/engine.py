@@ -236,8 +236,12 @@ class Engine:
                 held -= self._served.popitem(last=False)[1][1].bytes
             return found[1]
 
-    def prepare(self, request: Request) -> Prepared:
+    def prepare(self, request: Request, *, like: Prepared | None = None) -> Prepared:
         """Read, word, tokenise and check a request; safe beside a thread that answers.
+
+        Args:
+            request: one text.
+            like: another text of the same request: its prompt is taken as it was then, whatever has replaced it since.
 
         Raises:
             UsageError: too long, a row where a text is needed, or max_new_tokens below 1.
@@ -245,7 +249,10 @@ class Engine:
         """
         if request.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be at least 1, got {request.max_new_tokens}.")
-        known = self.prompter(request.prompt) if request.prompt is not None else None
+        if like is not None:
+            known = like.served
+        else:
+            known = self.prompter(request.prompt) if request.prompt is not None else None
         text = self._worded(request, known)
         try:
             text.encode()

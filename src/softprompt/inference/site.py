@@ -84,7 +84,7 @@ class Site:
             Refused: no such model, or a text is longer than is taken.
         """
         name = self._prompt(model)
-        rows = []
+        rows: list[Prepared] = []
         for given in inputs if isinstance(inputs, list) else [inputs]:
             letters = len(given) if isinstance(given, str) else len(json.dumps(given))
             if letters > self.limits.text_letters:
@@ -95,7 +95,7 @@ class Site:
             request = Request(
                 prompt=name, text=given, max_new_tokens=answer_room(self.engine.backbone, most), as_is=raw
             )
-            row = self.engine.prepare(request)
+            row = self.engine.prepare(request, like=rows[0] if rows else None)
             if row.positions + row.depth > self.limits.tokens:
                 raise Refused(
                     400, "too_many_tokens",

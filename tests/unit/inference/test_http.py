@@ -376,3 +376,23 @@ def test_the_explorer_has_a_place_for_each_prompt(client):
     assert found["mapped"] == ["films@0", "plain@0"]
     assert found["similarity"][0][1] == found["similarity"][1][0]
     assert {p["name"]: p["x"] is not None for p in found["prompts"]} == {"films@0": True, "plain@0": True}
+
+
+def test_the_texts_of_a_request_are_answered_by_one_prompt(library, backbone, monkeypatch):
+    """A prompt that is replaced while a request is read must not answer the rest of it."""
+    app = app_of(library, backbone)
+    engine, seen = app.state.site.engine, []
+    real = engine.prepare
+
+    def replacing(request, **how):
+        row = real(request, **how)
+        if not seen:
+            add(library, backbone, "films", seed=9, wording=SENTIMENT, replace=True)
+        seen.append(row.served)
+        return row
+
+    monkeypatch.setattr(engine, "prepare", replacing)
+    with testclient.TestClient(app) as client:
+        assert ask(client, "/v1/classify", model="films@0", input=["a cat", "a dog"]).status_code == 200
+    assert len(seen) == 2
+    assert seen[0] is seen[1]
