@@ -171,7 +171,7 @@ def transfer(folder: Path) -> Found:
     data = small_data(backbone, "birds", TRAIN, validation=24)
     others = {name: small_data(backbone, name, TRAIN) for name in ("alpha", "beta", "gamma")}
     settings = TransferSettings(
-        train=TRAIN, k=2, average_k=3, mixture_k=2, embedding_runs=2, generic="beta@0",
+        train=TRAIN, k=2, average_k=3, mixture_k=2, embedding_runs=2, generic="beta@0", metric="per_token",
         strategies=("best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race"),
     )  # fmt: skip
     (report,) = transfer_targets(
