@@ -260,13 +260,15 @@ def _line(name: str, **keys: object) -> dict[str, Any]:
     return next(line for line in lines if all(line.get(key) == value for key, value in keys.items()))
 
 
-def serving(name: str, digits: int = 1, *, percent: bool = False, file: str = "serving_speed", **which: Any) -> str:
+def serving(
+    name: str, digits: int = 1, *, percent: bool = False, scale: float = 1.0, file: str = "serving_speed", **which: Any
+) -> str:
     """A figure of the last line of a serving benchmark with these facts; ``a/b`` is ``b`` of its ``a``."""
     lines = [json.loads(line) for line in (RESULTS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()]
     value = [line for line in lines if all(line.get(key) == wanted for key, wanted in which.items())][-1]
     for part in name.split("/"):
         value = value[part]
-    return f"{one(100 * value, digits)} %" if percent else one(value, digits)
+    return f"{one(100 * value, digits)} %" if percent else one(scale * value, digits)
 
 
 class Choices:
