@@ -21,13 +21,15 @@ import torch
 
 from softprompt import artifacts
 from softprompt.backbones.load import load_backbone
+from softprompt.methods.method import Target, Work
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.encoders import load_encoder
+from softprompt.methods.sharpt.method import SharPT
 from softprompt.methods.sharpt.recipes import UNTRAINED, SharPTRecipe, sharpt_recipe
 from softprompt.methods.sharpt.relations import Relations, relations, task_encodings
 from softprompt.methods.sharpt.space import Space
 from softprompt.methods.sharpt.start import StartSettings
-from softprompt.methods.sharpt.train import adapt, train_space, tuned_share, untrained_space
+from softprompt.methods.sharpt.train import train_space, tuned_share, untrained_space
 from softprompt.methods.sharpt.union import reference_encodings
 from softprompt.methods.sharpt.use import skill_use
 from softprompt.prompts.init import default_init, initial_prompts
@@ -62,7 +64,6 @@ VARIANTS: Mapping[str, Change] = {
     "start-normal": _start(skill_init="normal"),
     "step-0.3": _start(skill_step=0.3),  # the paper's rate in plain units
     "prompt-units": _start(skill_step=1.12),  # E in the units of a prompt of the embedded backbone: collapses
-    "normalised": _latent(metric="normalised"),
     "no-entropy-into-skills": _latent(skill_gradient=False),
     "top-4": _latent(top_n=4),
     "soft": lambda recipe: replace(recipe, latent=replace(recipe.latent, top_n=recipe.start.skill_count)),
@@ -209,10 +210,9 @@ class Bench:
             more["relations"] = self.relations(space)
         scores = {}
         if not self.options.spaces_only:
-            adapted = adapt(
-                self.backbone, self.encoder, space, self.targets, recipe.target, seeds=[seed],
-                folder=folder and folder / "targets", resume=folder is not None,
-            )  # fmt: skip
+            place = Work(backbone=self.backbone, folder=folder and folder / "targets", resume=folder is not None)
+            targets = [Target(data=data) for data in self.targets]
+            adapted = SharPT(space, self.encoder, recipe.target).adapt(place, targets, [seed])
             scores = {a.task: a.result.scores["score"] for a in adapted}
             more["cost"] = {
                 "tokens": sum(a.result.tokens for a in adapted),

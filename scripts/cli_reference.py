@@ -22,30 +22,35 @@ Written by `python scripts/cli_reference.py` from the commands' own help.
 - `--debug` adds the traceback to an error. Exit codes are in [Errors](errors.md).
 - Settings of a training have flags of their own or go through `--set NAME=VALUE`; an unknown name is refused with the
   nearest ones.
+- `--help` shows the flags that most need, `--help-all` every flag, as below. `softprompt --install-completion` completes
+  commands, flags, tasks, backbones, recipes and studies in your shell.
 """
 
 
-def paths(program: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every command and group, the program itself first."""
+def paths(program: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Every command and group, the program itself first, and whether it is a group."""
     program = program or typer.main.get_command(load_commands())
-    yield path
-    for name, inner in getattr(program, "commands", {}).items():
-        yield from paths(inner, (*path, name))
+    inner = getattr(program, "commands", {})
+    yield path, bool(inner)
+    for name, command in inner.items():
+        yield from paths(command, (*path, name))
 
 
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
     with _width("120"):
-        for path in paths():
+        for path, grouped in paths():
             heading = "#" * (min(len(path), 2) + 2)
-            parts.append(f"{heading} {' '.join(('softprompt', *path))}\n\n```text\n{_help(path)}\n```\n")
+            parts.append(
+                f"{heading} {' '.join(('softprompt', *path))}\n\n```text\n{_help(path, grouped=grouped)}\n```\n"
+            )
     return "\n".join(parts)
 
 
-def _help(path: tuple[str, ...]) -> str:
+def _help(path: tuple[str, ...], *, grouped: bool) -> str:
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        run([*path, "--help"])
+        run([*path, "--help" if grouped else "--help-all"])
     return out.getvalue().strip()
 
 

@@ -30,7 +30,7 @@ def objects() -> list[tuple[str, list[tuple[str, Any]]]]:
     import softprompt as sp
     from softprompt.inference.predict import Prediction
     from softprompt.library.search import Match
-    from softprompt.methods.spot.settings import TargetReport
+    from softprompt.methods.spot.outcomes import TargetReport
     from softprompt.tuned import Score, TunedPrompt
 
     library = ("add", "get", "names", "list", "load", "remove", "verify")

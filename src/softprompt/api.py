@@ -5,7 +5,7 @@ Everything here is a thin layer over ``training``, ``library`` and ``methods``; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from softprompt.library.search import Match
 from softprompt.library.search import search as search_library
 from softprompt.library.store import Library
 from softprompt.methods.beside import beside
-from softprompt.methods.method import PhaseObserver, Work
+from softprompt.methods.method import PhaseObserver, Target, Work
+from softprompt.methods.sharpt.method import AdaptedPrompt, SharPT
 from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.methods.sharpt.space import Space, load_space, space_encoder
-from softprompt.methods.sharpt.train import AdaptedPrompt
-from softprompt.methods.sharpt.train import adapt as adapt_space
 from softprompt.methods.spot.checks import check_searchable
-from softprompt.methods.spot.run import source_entries, transfer_targets
-from softprompt.methods.spot.settings import TargetReport, TransferSettings
+from softprompt.methods.spot.outcomes import TargetReport
+from softprompt.methods.spot.run import SPoT, source_entries
+from softprompt.methods.spot.settings import TransferSettings
 from softprompt.methods.spot.written import write_report
 from softprompt.prompts.init import InitSettings, Role, initial_prompt
 from softprompt.tasks.mixed import MixtureTask
@@ -118,29 +118,42 @@ def tune_tasks(
     settings = settings.resolved(backbone)
     if settings.embedding_step > settings.steps:  # a short run keeps its last prompt: without one nothing ranks it
         settings = settings.having(embedding_step=settings.steps)
-    runs = [data.run(f"{data.task.name}-{seed}", seed) for data in tasks for seed in seeds]
-    inits = [init or start_of(backbone, data.task, role) for data in tasks for _ in seeds]
-    owners = [data for data in tasks for _ in seeds]
-    prompts = [
-        initial_prompt(backbone, start, settings.prompt_length, run.seed)
-        for start, run in zip(inits, runs, strict=True)
+    owners = [(data, seed) for data in tasks for seed in seeds]
+    inits = [init or start_of(backbone, data.task, role) for data, _ in owners]
+    starts = [
+        (data.run(f"{data.task.name}-{seed}", seed), initial_prompt(backbone, start, settings.prompt_length, seed))
+        for start, (data, seed) in zip(inits, owners, strict=True)
     ]
     identity = {"init": [start.record() for start in inits]}
     work = Work(backbone=backbone, folder=folder, resume=resume, observe=lambda *_: observer, identity=identity)
-    results = list(work.train("", list(zip(runs, prompts, strict=True)), settings).values())
+    results = list(work.train("", starts, settings).values())
+    prompts = [prompt for _, prompt in starts]
     if compared and not backbone.sharded:
-        for number, data in enumerate(tasks):
-            mine = slice(number * len(seeds), (number + 1) * len(seeds))
-            measured = beside(
-                backbone, data, prompts[mine], settings, scoring(observer, settings.steps, settings.steps)
-            )
-            for n, result in enumerate(results[mine]):
-                result.evidence["beside"] = measured.of_run(n)
+        _measure_beside(backbone, tasks, settings, prompts, results, observer)
+    made = zip(owners, results, inits, prompts, strict=True)
     return [
-        _record(backbone, data, settings, result, start.record(), prompt, command, licence)
-        for data, result, start, prompt in zip(owners, results, inits, prompts, strict=True)
+        _record(backbone, data, settings, result, init=start.record(), initial=prompt, command=command, licence=licence)
+        for (data, _), result, start, prompt in made
         if result.best
     ]
+
+
+def _measure_beside(
+    backbone: Backbone,
+    tasks: Sequence[TaskData],
+    settings: TrainSettings,
+    prompts: Sequence[Any],
+    results: Sequence[RunResult],
+    observer: Observer | None,
+) -> None:
+    """Put what stands beside each task's scores into its runs' evidence; as many runs of each task, tasks outermost."""
+    each = len(results) // len(tasks)
+    for number, data in enumerate(tasks):
+        mine = slice(number * each, (number + 1) * each)
+        told = scoring(observer, settings.steps, settings.steps)
+        measured = beside(backbone, data, prompts[mine], settings, told)
+        for n, result in enumerate(results[mine]):
+            result.evidence["beside"] = measured.of_run(n)
 
 
 def _record(
@@ -148,35 +161,34 @@ def _record(
     data: TaskData,
     settings: TrainSettings,
     result: RunResult,
-    init: Mapping[str, Any],
-    initial: Any,
-    command: str,
+    *,
     licence: str | None,
+    **more: Any,
 ) -> PromptRecord:
     embedding = result.embedding["prompt"] if result.embedding else None
+    facts = {**_of_task(data.task), **({} if licence is None else {"licence": licence})}
     return PromptRecord(
-        task=data.task.name,
-        prompt=result.best["prompt"],
-        task_embedding=embedding,
-        backbone_name=backbone.name,
-        backbone_fingerprint=backbone.fingerprint,
-        backbone_kind=backbone.kind,
-        seed=result.seed,
-        data_fingerprint=data.train.fingerprint,
-        steps=result.steps,
-        best_step=result.best_step,
-        embedding_step=settings.embedding_step if embedding is not None else None,
-        scores=result.scores,
-        recipe={**asdict(settings), "train_rows": len(data.train), **_rates(data), **result.evidence},
-        init=init,
-        initial=initial,
-        command=command,
-        licence=licence or data.task.licence,
-        tags=(data.task.category,),
-        chat=data.task.chat,
-        wording=data.task.wording.record() if data.task.wording is not None else None,
-        data_source=_data_source(data.task),
-    )
+        task=data.task.name, prompt=result.best["prompt"], task_embedding=embedding, seed=result.seed,
+        data_fingerprint=data.train.fingerprint, steps=result.steps, best_step=result.best_step,
+        embedding_step=settings.embedding_step if embedding is not None else None, scores=result.scores,
+        recipe={**asdict(settings), "train_rows": len(data.train), **_rates(data), **result.evidence}, tags=(data.task.category,),
+        **_of_backbone(backbone), **facts, **more,
+    )  # fmt: skip
+
+
+def _of_backbone(backbone: Backbone) -> dict[str, Any]:
+    """What a prompt's record says of its backbone."""
+    return {
+        "backbone_name": backbone.name,
+        "backbone_fingerprint": backbone.fingerprint,
+        "backbone_kind": backbone.kind,
+    }
+
+
+def _of_task(task: Task) -> dict[str, Any]:
+    """What a prompt's record says of its task."""
+    wording = task.wording.record() if task.wording is not None else None
+    return {"licence": task.licence, "chat": task.chat, "wording": wording, "data_source": _data_source(task)}
 
 
 def _rates(data: TaskData) -> dict[str, Any]:
@@ -213,31 +225,16 @@ def delivered_record(
         command: what to run to make it again.
         task: the target; its licence, chat form and data source are stored with the prompt where it is given.
     """
-    more: dict[str, Any] = {}
-    if task is not None:
-        task = for_backbone(task, backbone.kind)
-        wording = task.wording.record() if task.wording is not None else None
-        more = {"licence": task.licence, "chat": task.chat, "wording": wording, "data_source": _data_source(task)}
-    outcome = report.outcome(report.delivered)
+    outcome, embedding = report.outcome(report.delivered), report.embedding_PH
     return PromptRecord(
-        task=report.target,
-        prompt=report.prompt_PH,
-        task_embedding=report.embedding_PH,
-        backbone_name=backbone.name,
-        backbone_fingerprint=backbone.fingerprint,
-        backbone_kind=backbone.kind,
-        seed=seed,
-        data_fingerprint=str(report.facts["train_fingerprint"]),
-        steps=settings.steps,
-        best_step=outcome.step,
-        embedding_step=settings.embedding_step if report.embedding_PH is not None else None,
-        scores={"score": outcome.score},
+        task=report.target, prompt=report.prompt_PH, task_embedding=embedding, seed=seed,
+        data_fingerprint=str(report.facts["train_fingerprint"]), steps=settings.steps, best_step=outcome.step,
+        embedding_step=settings.embedding_step if embedding is not None else None, scores={"score": outcome.score},
         recipe={**asdict(settings.resolved(backbone)), "train_rows": int(report.facts["train_rows"])},
-        init={"kind": report.delivered, "sources": [name for name, _ in outcome.sources]},
-        command=command,
-        tags=("target",),
-        **more,
-    )
+        init={"kind": report.delivered, "sources": [name for name, _ in outcome.sources]}, command=command,
+        tags=("target",), **_of_backbone(backbone),
+        **({} if task is None else _of_task(for_backbone(task, backbone.kind))),
+    )  # fmt: skip
 
 
 def task_embeddings(
@@ -334,7 +331,7 @@ def transfer(
         library: source prompts.
         task: the target.
         recipe: of every target run.
-        strategies: see ``softprompt.methods.spot.strategies``.
+        strategies: names of ``softprompt.methods.spot.settings.STRATEGIES``.
         k: source prompts of best_of_top_k.
         seed: first seed.
         folder: run directory (resumable); the report is written there too.
@@ -354,12 +351,12 @@ def transfer(
         >>> report.prompt.predict("a fine hotel", progress=False)[0].label in ("bad", "good")
         True
     """
-    settings = TransferSettings(train=recipe_named(recipe, **changes), strategies=tuple(strategies), k=k, seed=seed)
+    chosen: Any = tuple(strategies)  # checked by the settings
+    settings = TransferSettings(train=recipe_named(recipe, **changes), strategies=chosen, k=k, seed=seed)
     data = task_data(backbone, task, settings.train)
     with bars.phases(progress and observe is None) as shown:
-        (report,) = transfer_targets(
-            backbone, library, [data], settings, folder=folder, resume=resume, observe=observe or shown
-        )
+        work = Work(backbone=backbone, folder=folder, resume=resume, observe=observe or shown)
+        (report,) = SPoT(library, settings).run_all(work, [Target(data=data)])
     record = delivered_record(backbone, report, settings.train, seed=seed, command=command, task=task)
     report.prompt = TunedPrompt.of(record, backbone)
     if folder is not None:
@@ -402,8 +399,8 @@ def adapt(
     """
     loaded = space if isinstance(space, Space) else load_space(Path(space))
     settings = sharpt_recipe(recipe).target.having(prompt_length=loaded.prompt_length).having(**changes)
-    data = task_data(backbone, task, settings)
-    encoder = space_encoder(loaded, backbone, cache)
+    method = SharPT(loaded, space_encoder(loaded, backbone, cache), settings)
+    target = Target(data=method.encode(backbone, task))
     with bars.training(f"adapting to {task.name}", progress) as observer:
-        (adapted,) = adapt_space(backbone, encoder, loaded, [data], settings, seeds=[seed], observer=observer)
+        (adapted,) = method.adapt(Work(backbone=backbone, observe=lambda *_: observer), [target], [seed])
     return adapted

@@ -20,9 +20,10 @@ from softprompt.errors import UsageError
 from softprompt.inference.evaluate import EvalJob, answers
 from softprompt.library.metric import DEFAULT_METRIC, Metric
 from softprompt.library.store import Library
-from softprompt.methods.method import halved
-from softprompt.methods.spot.run import transfer_targets
-from softprompt.methods.spot.settings import TargetReport, TransferSettings
+from softprompt.methods.method import Target, Work, halved
+from softprompt.methods.spot.outcomes import TargetReport
+from softprompt.methods.spot.run import SPoT
+from softprompt.methods.spot.settings import TransferSettings
 from softprompt.prompts.stack import PromptStack
 from softprompt.report.quickstart import (
     score_rows,
@@ -167,27 +168,16 @@ def quickstart(
     _train_sources(backbone, library, [data[name] for name in missing], settings, phases)
     lap("sources")
     reports = _transfer(backbone, library, data, settings, phases)
+    same: dict[str, Any] = {"seed": settings.seed, "command": settings.command}
     for report in reports:
-        record = delivered_record(
-            backbone,
-            report,
-            settings.target_train,
-            seed=settings.seed,
-            command=settings.command,
-            task=tasks[report.target],
-        )
+        record = delivered_record(backbone, report, settings.target_train, task=tasks[report.target], **same)
         library.add(record, replace=True)
     examples = answered(backbone, data[settings.targets[0]], reports[0])
     lap("targets")
     result = QuickstartResult(
-        reports=reports,
-        table=[table_row(report) for report in reports],
-        files=_files(settings.out),
-        seconds=seconds,
-        next=following,
-        trained_sources=missing,
-        examples=examples,
-    )
+        reports=reports, table=[table_row(report) for report in reports], files=_files(settings.out), seconds=seconds,
+        next=following, trained_sources=missing, examples=examples,
+    )  # fmt: skip
     write_report(result, settings, backbone)
     return result
 
@@ -214,10 +204,9 @@ def _transfer(
         train=settings.target_train, k=settings.k, average_k=max(2, settings.k), metric=settings.metric,
         scratch_runs=settings.scratch_runs, embedding_runs=settings.embedding_runs, seed=settings.seed,
     )  # fmt: skip
-    return transfer_targets(
-        backbone, library, [data[name] for name in settings.targets], asked, source_tasks=settings.sources,
-        folder=settings.out / "runs" / "targets", resume=settings.resume, observe=phases,
-    )  # fmt: skip
+    work = Work(backbone=backbone, folder=settings.out / "runs" / "targets", resume=settings.resume, observe=phases)
+    targets = [Target(data=data[name]) for name in settings.targets]
+    return SPoT(library, asked, source_tasks=settings.sources).run_all(work, targets)
 
 
 def _data(backbone: Backbone, tasks: Mapping[str, Task], settings: QuickstartSettings) -> dict[str, TaskData]:

@@ -35,6 +35,7 @@ def _train(kind: str, folder: Path) -> Any:
     backbone = tiny_backbone("t5")
     if kind == "model tuning":
         from softprompt.training.weights.settings import TuneSettings
+
         from softprompt.training.weights.tune import tune_model
 
         tuning = TuneSettings(

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tests.support import models
 from tests.support.models import corpus, tiny_backbone
-from tests.support.small_tasks import SETTINGS, WordEncoder, small_data
+from tests.support.small_tasks import SETTINGS, WordEncoder, adapt, small_data
 
 STORED = Path(__file__).with_name("house_parity.json")
 TENSORS = Path(__file__).with_name("house_parity.safetensors")
@@ -164,7 +164,8 @@ def _report(report: Any) -> Found:
 
 def transfer(folder: Path) -> Found:
     """Every strategy, a race among them, onto one target."""
-    from softprompt.methods.spot.run import transfer_targets
+    from softprompt.methods.method import Target, Work
+    from softprompt.methods.spot.run import SPoT
     from softprompt.methods.spot.settings import TransferSettings
 
     backbone = _backbone()
@@ -174,10 +175,10 @@ def transfer(folder: Path) -> Found:
         train=TRAIN, k=2, average_k=3, mixture_k=2, embedding_runs=2, generic="beta@0", metric="per_token",
         strategies=("best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race"),
     )  # fmt: skip
-    (report,) = transfer_targets(
-        backbone, _library(backbone, folder), [data], settings,
-        mixture_data=lambda names: {name: others[name] for name in names},
-    )  # fmt: skip
+    method = SPoT(
+        _library(backbone, folder), settings, mixture_data=lambda names: {name: others[name] for name in names}
+    )
+    (report,) = method.run_all(Work(backbone=backbone), [Target(data=data)])
     return _report(report)
 
 
@@ -205,7 +206,7 @@ def adaptation(folder: Path) -> Found:
     """A latent space learned on two sources, its generator tuned on a target."""
     from softprompt.methods.sharpt.cache import CachedEncoder
     from softprompt.methods.sharpt.recipes import sharpt_recipe
-    from softprompt.methods.sharpt.train import adapt, train_space
+    from softprompt.methods.sharpt.train import train_space
 
     backbone, encoder = _backbone(), CachedEncoder(WordEncoder())
     quick = sharpt_recipe("quick")
@@ -225,8 +226,8 @@ def adaptation(folder: Path) -> Found:
 
 def weights(folder: Path) -> Found:
     """All weights, and LoRA's adapters."""
+    from softprompt.training.settings import TuneSettings
     from softprompt.training.weights.lora import LoraSettings, tune_lora
-    from softprompt.training.weights.settings import TuneSettings
     from softprompt.training.weights.tune import tune_model
 
     settings = TuneSettings(

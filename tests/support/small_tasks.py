@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
+from softprompt.methods.method import Target, Work
+from softprompt.methods.sharpt.cache import CachedEncoder
+from softprompt.methods.sharpt.method import AdaptedPrompt, SharPT
 from softprompt.methods.sharpt.recipes import (
     SharPTRecipe,
 )
+from softprompt.methods.sharpt.space import Space
 from softprompt.methods.sharpt.start import StartSettings
 from softprompt.tasks.rows import BadRows, Formed, Row
 from softprompt.tasks.task import Task
@@ -107,3 +111,19 @@ RECIPE = SharPTRecipe(
 
 def sources(backbone: Any) -> list[Any]:
     return [small_data(backbone, "animals"), small_data(backbone, "birds", train=10)]
+
+
+def adapt(
+    backbone: Backbone,
+    encoder: CachedEncoder,
+    space: Space,
+    targets: Sequence[TaskData],
+    settings: TrainSettings,
+    *,
+    seeds: Sequence[int] = (0,),
+    observer: Any = None,
+    **work: Any,
+) -> list[AdaptedPrompt]:
+    """The generator tuned on targets, all rows choosing and reporting."""
+    place = Work(backbone=backbone, observe=lambda *_: observer, **work)
+    return SharPT(space, encoder, settings).adapt(place, [Target(data=data) for data in targets], seeds)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import math
+import re
 import resource
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from tests.support.cli import call
 
 from softprompt.cli import app
 from softprompt.cli.output import Answer, plain, put
+from softprompt.training.settings import TrainSettings
 
 
 def commands(program: Any = None, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -27,6 +31,14 @@ def commands(program: Any = None, path: tuple[str, ...] = ()) -> list[tuple[str,
     found = [path]
     for name, inner in getattr(program, "commands", {}).items():
         found += commands(inner, (*path, name))
+    return found
+
+
+def _command(path: tuple[str, ...]) -> Any:
+    """The parser of a command or group."""
+    found: Any = typer.main.get_command(app.load_commands())
+    for name in path:
+        found = found.commands[name]
     return found
 
 
@@ -179,3 +191,98 @@ def test_the_reference_page_is_what_the_commands_say(repo: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run: python scripts/cli_reference.py"
+
+
+COMMANDS = [path for path in commands() if not hasattr(_command(path), "commands")]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_two_examples_that_it_takes(path: tuple[str, ...]) -> None:
+    command = _command(path)
+    examples = (command.epilog or "").splitlines()
+    assert len(examples) == 2
+    for example in examples:
+        words = shlex.split(example)
+        assert tuple(words[1 : 1 + len(path)]) == path
+        command.make_context(" ".join(path), words[1 + len(path) :])
+
+
+def test_help_shows_what_most_need_and_help_all_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    _, short, _ = call(capsys, "train", "--help")
+    assert "--steps" in short
+    assert "--weight-decay" not in short
+    assert "more flags with --help-all: Rows and wording, Backbone, Training settings" in " ".join(short.split())
+    assert "Examples:" in short
+    code, whole, err = call(capsys, "train", "--help-all")
+    assert (code, err) == (0, "")
+    assert "Training settings:" in whole
+    missing = [name for name in TrainSettings.names() if f"--{name.replace('_', '-')}" not in whole]
+    assert not missing
+
+
+def test_a_flag_says_what_the_field_says(capsys: pytest.CaptureFixture[str]) -> None:
+    _, whole, _ = call(capsys, "train", "--help-all")
+    told = " ".join(whole.split())
+    assert "Steps over which the rate grows linearly from 0; 0 for none." in told
+    _, whole, _ = call(capsys, "model-tune", "--help-all")
+    assert "--optimizer adafactor|adamw" in whole
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("softprompt tr", "train"),
+        ("softprompt train --task gen_senti", "gen_sentiment_hotel"),
+        ("softprompt train --backbone smol", "smollm2"),
+        ("softprompt train --recipe spot-t", "spot-target"),
+        ("softprompt transfer --strategies best_of_top_k,ra", "best_of_top_k,race"),
+        ("softprompt study plan de", "demo"),
+    ],
+)
+def test_names_complete(
+    words: str, found: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_SOFTPROMPT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    with pytest.raises(SystemExit):
+        app.run([])
+    assert found in capsys.readouterr().out.split()
+
+
+def test_tables_fit_the_columns_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for columns in (80, 60):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        _, out, _ = call(capsys, "tasks", "ls")
+        assert max(len(line) for line in out.splitlines() if "─" in line) == columns
+
+
+def written(repo: Path) -> list[str]:
+    """The commands in the code blocks of README and docs, without what a shell does with them."""
+    found = []
+    for page in (repo / "README.md", *sorted((repo / "docs").rglob("*.md"))):
+        if page.name == "cli.md":  # made from the commands themselves
+            continue
+        for block in re.findall(r"```[a-z]*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [
+                line.split("softprompt ", 1)[1] for line in lines if line.startswith(("softprompt ", "$ softprompt "))
+            ]
+    return [re.split(r" [|<>&#;] ?", line)[0] for line in found if "..." not in line]
+
+
+def test_the_commands_that_the_pages_write_are_taken(repo: Path) -> None:
+    program = _command(())
+    commands = written(repo)
+    assert len(commands) > 50
+    for line in commands:
+        words, command = shlex.split(line), program
+        path: list[str] = []
+        while words and words[0] in getattr(command, "commands", {}):
+            path.append(words.pop(0))
+            command = command.commands[path[-1]]
+        if not hasattr(command, "commands"):
+            with contextlib.suppress(typer.Exit):  # of --help
+                command.make_context(" ".join(path), words)

@@ -90,13 +90,13 @@ def test_the_counts_stand_beside_the_papers(place: Path, capsys: pytest.CaptureF
 
 
 def test_what_the_paper_leaves_open_can_be_chosen(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    choices = ("metric=normalised", "top_n=2", "skill-init=sampled", "named=true", "source_checkpoint=best")
+    choices = ("temperature=0.5", "top_n=2", "skill-init=sampled", "named=true", "source_checkpoint=best")
     flags = [word for choice in choices for word in ("--space-set", choice)]
     code, _, err = call(capsys, *TRAIN, "--sources", "films", "--skills", "3", *flags, "--out", "chosen")
     assert code == 0, err
     story = manifest(place / "chosen" / "space")
     recipe = story["training"]["recipe"]
-    assert (story["settings"]["metric"], story["settings"]["top_n"]) == ("normalised", 2)
+    assert (story["settings"]["temperature"], story["settings"]["top_n"]) == (0.5, 2)
     assert (recipe["start"]["skill_init"], recipe["start"]["skill_count"]) == ("sampled", 3)
     assert (recipe["named"], recipe["source_checkpoint"]) == (True, "best")
 
@@ -174,7 +174,7 @@ def test_serve_answers_with_generated_prompts(
         (("--mixture", "sharpt_source"), 2, "did you mean sharpt_sources"),
         (("--setting", "high-to-lo"), 2, "did you mean high-to-low"),
         (("--sources", "films", "--skills", "99"), 2, "99 skills were asked for with a k-means start"),
-        (("--sources", "films", "--space-set", "metrc=normalised"), 2, "did you mean metric"),
+        (("--sources", "films", "--space-set", "temprature=2"), 2, "did you mean temperature"),
         (("--sources", "films", "--space-set", "top_n=many"), 2, "top_n takes a whole number"),
         (("--sources", "films", "--space-set", "skill_count=2", "--skills", "3"), 2, "set twice"),
         (("--sources", "films", "--skills", "3", "--space-set", "top_n=9"), 2, "more than the 3 skills"),

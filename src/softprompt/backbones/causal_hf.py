@@ -26,9 +26,10 @@ from softprompt.backbones.base import Dropout, ExampleLosses
 from softprompt.backbones.causal import CausalBackbone, nothing_to_score
 from softprompt.backbones.engine.dropout import Masks
 from softprompt.backbones.engine.formulas import wide
+from softprompt.backbones.greedy import greedy_answers
 from softprompt.backbones.sharding import blocks, fully_shard, local
 from softprompt.batch import PromptBatch, TokenBatch, TokenRow, on_device
-from softprompt.distributed import any_process, in_step
+from softprompt.distributed import in_step
 
 _DROPOUT_PARTS = ("self_attn", "attn", "attention", "self_attention", "mlp", "feed_forward")
 _CANDIDATE_POSITIONS = 16384  # cached positions of candidates that are scored together
@@ -236,35 +237,20 @@ class TransformersCausal(CausalBackbone):
         self._check(prompts, int((batch.input_length_B + lengths).max()) + max_new_tokens if batch.size else 0)
         whole, out = self._begin(batch, prompts)
         cache, mask_BL, position_B = out.past_key_values, whole.mask_BL, whole.position_BL[:, -1]
-        ends = torch.tensor(self.end_ids, device=self.device)
-        answers: list[list[int]] = [[] for _ in range(batch.size)]
-        alive, idle = list(range(batch.size)), False
-        for made in range(1, max_new_tokens + 1):
-            next_B = wide(out.logits[:, -1]).argmax(-1)
-            going = ~torch.isin(next_B, ends) & (not idle)
-            for slot, (row, token) in enumerate(zip(alive, next_B.tolist(), strict=True)):
-                if bool(going[slot]):
-                    answers[row].append(token)
-            rows = going.nonzero()[:, 0]
-            idle = not len(rows)
-            if made == max_new_tokens or not (any_process(not idle) if self.sharded else not idle):
-                break
-            if idle:  # its answers are done, and other processes need its shards
-                rows = torch.zeros(1, dtype=torch.int64, device=self.device)
-            if len(rows) < len(alive):
-                cache.batch_select_indices(rows)
-            alive = [alive[i] for i in rows.tolist()]
-            position_B = position_B[rows] + 1
-            mask_BL = torch.cat([mask_BL[rows], mask_BL.new_ones(len(rows), 1)], 1)
+
+        def follow(id_R: Tensor, rows_R: Tensor) -> Tensor:
+            nonlocal mask_BL, position_B
+            if len(rows_R) < len(mask_BL):
+                cache.batch_select_indices(rows_R)
+            position_B = position_B[rows_R] + 1
+            mask_BL = torch.cat([mask_BL[rows_R], mask_BL.new_ones(len(rows_R), 1)], 1)
             out = self._run(
-                input_ids=next_B[rows][:, None],
-                attention_mask=mask_BL,
-                position_ids=position_B[:, None],
-                past_key_values=cache,
-                use_cache=True,
-                keep=1,
-            )
-        return answers
+                input_ids=id_R[:, None], attention_mask=mask_BL, position_ids=position_B[:, None],
+                past_key_values=cache, use_cache=True, keep=1,
+            )  # fmt: skip
+            return wide(out.logits[:, -1]).argmax(-1)
+
+        return greedy_answers(self, wide(out.logits[:, -1]).argmax(-1), follow, max_new_tokens)
 
     @torch.no_grad()
     def label_scores(

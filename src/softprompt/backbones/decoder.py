@@ -31,10 +31,10 @@ from softprompt.backbones.engine.ops import activate, add_rms
 from softprompt.backbones.engine.packing import Layout, pack
 from softprompt.backbones.engine.tree import Rotation, Tree, attend_masked, attend_tree
 from softprompt.backbones.fingerprint import digest_tensors
+from softprompt.backbones.greedy import greedy_answers
 from softprompt.backbones.laid import Laid, laid_out
 from softprompt.backbones.sharding import Root, local, shard_layers, through
 from softprompt.batch import PromptBatch, TokenBatch, TokenRow, on_device
-from softprompt.distributed import any_process
 
 _KEPT_BYTES = 1 << 30  # of the remembered keys and values of prompts
 _MORE_PLACES = 16  # by which a cache that is full grows
@@ -269,26 +269,16 @@ class DecoderBackbone(CausalBackbone):
         state = _Decoding.of(self, laid, kept, given, max_new_tokens)
         self._check(None, laid.tree.longest + max_new_tokens)
         hidden_BH = self._exact(x_SH[laid.last_B], out_SH[laid.last_B])
-        ends = torch.tensor(self.end_ids, device=self.device)
-        answers: list[list[int]] = [[] for _ in range(batch.size)]
-        alive, idle = list(range(batch.size)), False
-        for made in range(1, max_new_tokens + 1):
-            next_B = self._project(hidden_BH, exact=True).argmax(-1)
-            going = ~torch.isin(next_B, ends) & (not idle)
-            for row, token, goes in zip(alive, next_B.tolist(), going.tolist(), strict=True):
-                if goes:
-                    answers[row].append(token)
-            rows = going.nonzero()[:, 0]
-            idle = not len(rows)
-            if made == max_new_tokens or not (any_process(not idle) if self.sharded else not idle):
-                break
-            if idle:  # its answers are done, and other processes need its shards
-                rows = torch.zeros(1, dtype=torch.int64, device=self.device)
-            if len(rows) < len(alive):
-                state.keep(rows)
-            alive = [alive[i] for i in rows.tolist()]
-            hidden_BH = self._step(next_B[rows], state)
-        return answers
+        count = batch.size
+
+        def follow(id_R: Tensor, rows_R: Tensor) -> Tensor:
+            nonlocal count
+            if len(rows_R) < count:
+                state.keep(rows_R)
+            count = len(rows_R)
+            return self._project(self._step(id_R, state), exact=True).argmax(-1)
+
+        return greedy_answers(self, self._project(hidden_BH, exact=True).argmax(-1), follow, max_new_tokens)
 
     @torch.no_grad()
     def decoding(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> Decoding:

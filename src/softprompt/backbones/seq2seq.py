@@ -22,10 +22,11 @@ from softprompt.backbones.engine.losses import token_losses
 from softprompt.backbones.engine.packing import Layout, pack
 from softprompt.backbones.engine.quantized import activation_bytes, parameter_count, precision_of
 from softprompt.backbones.fingerprint import digest_memory, digest_tensors
+from softprompt.backbones.greedy import greedy_answers
 from softprompt.backbones.sharding import Root, local, no_whole_model, shard_layers
 from softprompt.backbones.texts import tokenize
 from softprompt.batch import PromptBatch, TokenBatch, TokenRow, on_device
-from softprompt.distributed import any_process, in_step
+from softprompt.distributed import in_step
 from softprompt.errors import IncompatibleBackboneError, UsageError
 
 Result = TypeVar("Result")
@@ -180,25 +181,18 @@ class Seq2SeqBackbone(Backbone):
         x_SH, source = self._rows(batch, prompts)
         memory = Memory(self._pass(self._encode, x_SH, source, Masks(None, self.device)), source)
         state = DecodeState([None] * self._decoder_depth, memory.padded_BLH, memory.mask)
-        out: list[list[int]] = [[] for _ in range(batch.size)]
-        alive = torch.arange(batch.size, device=self.device)
-        id_B = torch.full((batch.size,), self.start_id, dtype=torch.int64, device=self.device)
-        ends = torch.tensor(self.end_ids, device=self.device)
-        idle = False
-        for position in range(max_new_tokens):
-            id_B = self._project(self._pass(self._step, id_B, position, state)).argmax(-1)
-            going = ~torch.isin(id_B, ends) & (not idle)
-            for row, token in zip(alive[going].tolist(), id_B[going].tolist(), strict=True):
-                out[row].append(token)
-            if self.sharded or not bool(going.all()):
-                rows = going.nonzero()[:, 0]
-                idle = not len(rows)
-                if not (any_process(not idle) if self.sharded else not idle):
-                    break
-                if idle:  # its answers are done, and other processes need its shards
-                    rows = torch.zeros(1, dtype=torch.int64, device=self.device)
-                alive, id_B, state = alive[rows], id_B[rows], state.keep(rows)
-        return out
+        position, count = 0, batch.size
+
+        def follow(id_R: Tensor, rows_R: Tensor) -> Tensor:
+            nonlocal position, count, state
+            if len(rows_R) < count:
+                state = state.keep(rows_R)
+            position, count = position + 1, len(rows_R)
+            return self._project(self._pass(self._step, id_R, position, state)).argmax(-1)
+
+        start_B = torch.full((batch.size,), self.start_id, dtype=torch.int64, device=self.device)
+        first_B = self._project(self._pass(self._step, start_B, 0, state)).argmax(-1)
+        return greedy_answers(self, first_B, follow, max_new_tokens)
 
     @torch.no_grad()
     def decoding(self, batch: TokenBatch, prompts: PromptBatch | None, max_new_tokens: int) -> Decoding:

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from softprompt.cli.flags import Command, Flags, HelpAll, parameters_of
 from softprompt.cli.output import Answer, asked, put
 from softprompt.errors import SoftpromptError, printable
 
@@ -35,7 +36,6 @@ app = typer.Typer(
     name="softprompt",
     help="Soft prompts on one frozen language model: tune, keep, search, transfer, serve.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -66,37 +66,50 @@ def group(name: str, help: str) -> typer.Typer:
     return made
 
 
-def command(where: typer.Typer, name: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
-    """Register a function that returns an `Answer` as command ``name`` of an app or group."""
+def command(where: typer.Typer, name: str, *examples: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    """Register a function that returns an `Answer` as command ``name`` of an app or group.
+
+    Args:
+        where: the app or group.
+        name: of the command.
+        examples: command lines that its help ends with.
+    """
 
     def register(function: Callable[..., Answer]) -> Callable[..., Answer]:
-        where.command(name)(_with_common_flags(function))
+        where.command(name, cls=Command, epilog="\n".join(examples))(_with_common_flags(function))
         return function
 
     return register
 
 
 def _with_common_flags(function: Callable[..., Answer]) -> Callable[..., None]:
+    """The function as the parser takes it: groups of flags (`Flags`) one by one, and the flags that every command has."""
+    own = inspect.signature(function, eval_str=True).parameters
+    groups: dict[str, tuple[type[Flags], list[str]]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        if inspect.isclass(parameter.annotation) and issubclass(parameter.annotation, Flags):
+            flags = parameters_of(parameter.annotation)
+            groups[name] = parameter.annotation, [flag.name for flag in flags]
+            parameters += flags
+        else:
+            parameters.append(parameter)
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in (("json", Json), ("debug", Debug), ("help_all", HelpAll))
+    ]
+
     @functools.wraps(function)
     def run_command(**given: Any) -> None:
         as_json = given.pop("json")
-        given.pop("debug")
-        put(function(**given), as_json=as_json)
+        del given["debug"], given["help_all"]
+        made = {name: kind.of({flag: given.pop(flag) for flag in flags}) for name, (kind, flags) in groups.items()}
+        put(function(**given, **made), as_json=as_json)
 
-    flags = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-        for name, kind in (("json", Json), ("debug", Debug))
-    ]
-    own = inspect.signature(function, eval_str=True)
-    run_command.__signature__ = own.replace(  # type: ignore[attr-defined]
-        parameters=[*own.parameters.values(), *flags], return_annotation=None
-    )
-    run_command.__annotations__ = {
-        **{name: parameter.annotation for name, parameter in own.parameters.items()},
-        "json": Json,
-        "debug": Debug,
-        "return": None,
-    }
+    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    named = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    run_command.__signature__ = inspect.Signature([*positional, *named])  # type: ignore[attr-defined]
+    run_command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
     return run_command
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
+from softprompt.cli.flags import Flags, flag
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import counting, say, training
 from softprompt.errors import UsageError
@@ -22,114 +23,104 @@ if TYPE_CHECKING:
     from softprompt.tasks.mixture import Mixture
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
-    from softprompt.training.weights.settings import TuneSettings
+    from softprompt.training.settings import TuneSettings
     from softprompt.training.weights.tuned import TunedModel
 
-Rank = Annotated[int, typer.Option("--rank", help="Of LoRA.", min=1)]
-Shots = Annotated[int, typer.Option("--shots", help="Training examples in the context.", min=0)]
+MULTITASK = "Multi-task model tuning"
+Rank = Annotated[int, flag("--rank", "Of LoRA.", min=1)]
+Shots = Annotated[int, flag("--shots", "Training examples in the context.", min=0)]
 
 
-@command(app, "model-tune")
-def model_tune(
-    task: Annotated[str | None, typer.Option("--task", help="Task: a name or a path to your own.")] = None,
+@dataclass(frozen=True, kw_only=True)
+class StageFlags(Flags):
+    """What model tuning tunes on: one task, or a mixture and then its targets."""
+
+    task: Annotated[str | None, flag("--task", "Task: a name or a path to your own.", complete=o.task_completion)] = (
+        None
+    )
     mixture: Annotated[
         str | None,
-        typer.Option("--mixture", help="Tune on these first: a mixture's name, task,task or task=rate,task=rate."),
-    ] = None,
+        flag(
+            "--mixture",
+            "Tune on these first: a mixture's name, task,task or task=rate,task=rate.",
+            MULTITASK,
+            complete=o.mixture_completion,
+        ),
+    ] = None
     targets: Annotated[
-        str | None, typer.Option("--targets", help="With --mixture: the tasks tuned after it, commas between.")
-    ] = None,
+        str | None,
+        flag(
+            "--targets",
+            "With --mixture: the tasks tuned after it, commas between.",
+            MULTITASK,
+            complete=o.task_completion,
+        ),
+    ] = None
     mixture_steps: Annotated[
-        int | None, typer.Option("--mixture-steps", help="Steps on the mixture; as many as --steps if not given.")
-    ] = None,
+        int | None, flag("--mixture-steps", "Steps on the mixture; as many as --steps if not given.", MULTITASK)
+    ] = None
+
+    def check(self, lora: bool) -> None:
+        """Raises UsageError unless the flags name one task, or a mixture and its targets."""
+        if self.mixture is None:
+            for flag, value in (("--targets", self.targets), ("--mixture-steps", self.mixture_steps)):
+                if value is not None:
+                    raise UsageError(
+                        f"{flag} goes with --mixture: name the tasks tuned first, or tune one task with --task."
+                    )
+            if self.task is None:
+                raise UsageError("model-tune needs --task, or --mixture with --targets.")
+            return
+        if self.task is not None:
+            raise UsageError("model-tune takes --task, or --mixture with --targets, not both: leave one out.")
+        if self.targets is None:
+            raise UsageError("--mixture is tuned first and its targets after it: name them with --targets.")
+        if lora:
+            raise UsageError("multi-task model tuning tunes all weights: leave --lora out, or --mixture.")
+
+
+@command(
+    app, "model-tune", "softprompt model-tune --task my.csv --lora",
+    "softprompt model-tune --mixture glue --targets cb,copa --data DIR --recipe model-tuning --batch-tokens 65536",
+)  # fmt: skip
+def model_tune(
+    *,
+    stage: StageFlags,
     data: o.Data = None,
-    lora: Annotated[bool, typer.Option("--lora", help="Tune LoRA adapters instead of all weights.")] = False,
+    model: o.BackboneFlags,
+    lora: Annotated[bool, flag("--lora", "Tune LoRA adapters instead of all weights.")] = False,
     rank: Rank = 8,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", help="model-tuning-quick, model-tuning, lora-quick, lora, ...")
-    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run directory; runs/model-tune-TASK (or -MIXTURE) if not given.")
+        Path | None, flag("--out", "Run directory; runs/model-tune-TASK (or -MIXTURE) if not given.")
     ] = None,
     resume: o.Resume = False,
     seed: o.Seed = 1,
-    steps: o.Steps = None,
     batch_tokens: Annotated[
-        str | None, typer.Option("--batch-tokens", help="Tokens of a step; several, commas between, are swept.")
+        str | None, flag("--batch-tokens", "Tokens of a step; several, commas between, are swept.")
     ] = None,
-    learning_rate: o.LearningRate = None,
-    max_input_tokens: o.MaxInputTokens = None,
-    set_: o.Set = None,
-    train_rows: o.TrainRows = None,
-    validation_rows: o.ValidationRows = None,
-    backbone: o.BackboneName = "builtin",
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
-    sharded: Annotated[
-        bool,
-        typer.Option(
-            "--sharded", help="Weights, gradients and moments in shards on all processes of torchrun (FSDP2)."
-        ),
-    ] = False,
-    checkpointing: o.Checkpointing = False,
+    tuning: o.TuningFlags,
+    limits: o.RowLimitFlags,
 ) -> Answer:
     """Tune all weights, or LoRA, on a task: the baseline."""
-    from softprompt.training.weights.settings import tune_recipe
-
-    _check_stages(task, mixture, targets, mixture_steps, lora)
-    if lora and sharded:
+    stage.check(lora)
+    if lora and tuning.given.get("sharded"):
         raise UsageError("--sharded is of model tuning, and LoRA's adapters are small: leave --sharded out, or --lora.")
-    named = tune_recipe(recipe or ("lora-quick" if lora else "model-tuning-quick"))
-    sizes: Sequence[int | None] = (None,) if batch_tokens is None else o.numbers(batch_tokens, "--batch-tokens")
-    if mixture is not None and len(sizes) > 1:
+    sizes: Sequence[int | None] = (None,) if batch_tokens is None else opening.numbers(batch_tokens, "--batch-tokens")
+    if stage.mixture is not None and len(sizes) > 1:
         raise UsageError("a sweep goes over one task: with --mixture give one number of --batch-tokens.")
-    settings, *others = (
-        o.changed_settings(
-            named,
-            set_,
-            steps=steps,
-            batch_tokens=size,
-            learning_rate=learning_rate,
-            max_input_tokens=max_input_tokens,
-            sharded=sharded or None,
-            checkpointing=checkpointing or None,
-        )
-        for size in sizes
-    )
-    rows = {"train_rows": train_rows, "validation_rows": validation_rows}
-    if mixture is not None:
-        mixed, parts = o.open_mixture(mixture, data)
-        chosen = o.open_tasks(o.words(str(targets), "--targets"), data)
-        model = o.open_backbone(backbone, dtype, device, revision)
+    sweep = [tuning.settings("lora-quick" if lora else "model-tuning-quick", batch_tokens=size) for size in sizes]
+    if stage.mixture is not None:
+        mixed, parts = opening.open_mixture(stage.mixture, data)
+        chosen = opening.open_tasks(opening.words(str(stage.targets), "--targets"), data)
+        backbone, settings = model.open(), sweep[0]
         folder = out or Path("runs") / f"model-tune-{'+'.join(mixed.tasks) if ',' in mixed.name else mixed.name}"
-        first = settings.having(steps=settings.steps if mixture_steps is None else mixture_steps, patience=0)
-        return _multitask(model, mixed, parts, chosen, (first, settings), rows, folder, seed, resume)
-    (one,) = o.open_tasks([str(task)], data)
-    model = o.open_backbone(backbone, dtype, device, revision)
+        steps = settings.steps if stage.mixture_steps is None else stage.mixture_steps
+        stages = settings.having(steps=steps, patience=0), settings
+        return _multitask(backbone, mixed, parts, chosen, stages, limits.plain(), folder, seed, resume)
+    (one,) = opening.open_tasks([str(stage.task)], data)
+    backbone = model.open()
     folder = out or Path("runs") / f"{'lora' if lora else 'model-tune'}-{one.name}"
-    return _alone(model, one, (settings, *others), rows, rank if lora else None, folder, seed, resume)
-
-
-def _check_stages(
-    task: str | None, mixture: str | None, targets: str | None, mixture_steps: int | None, lora: bool
-) -> None:
-    """Raises UsageError unless the flags name one task, or a mixture and its targets."""
-    if mixture is None:
-        for flag, value in (("--targets", targets), ("--mixture-steps", mixture_steps)):
-            if value is not None:
-                raise UsageError(
-                    f"{flag} goes with --mixture: name the tasks tuned first, or tune one task with --task."
-                )
-        if task is None:
-            raise UsageError("model-tune needs --task, or --mixture with --targets.")
-        return
-    if task is not None:
-        raise UsageError("model-tune takes --task, or --mixture with --targets, not both: leave one out.")
-    if targets is None:
-        raise UsageError("--mixture is tuned first and its targets after it: name them with --targets.")
-    if lora:
-        raise UsageError("multi-task model tuning tunes all weights: leave --lora out, or --mixture.")
+    return _alone(backbone, one, sweep, limits.plain(), rank if lora else None, folder, seed, resume)
 
 
 def _multitask(
@@ -144,7 +135,7 @@ def _multitask(
     resume: bool,
 ) -> Answer:
     """Tune on the mixture, then on each target from its weights."""
-    from softprompt.training.weights.data import mixed_run
+    from softprompt.training.data import mixed_run
     from softprompt.training.weights.tune import tune_multitask
 
     encoded = [_encode(model, task, stages[0], rows) for task in parts]
@@ -203,9 +194,9 @@ def _alone(
 
 def _encode(backbone: Backbone, task: Task, settings: TuneSettings, rows: Mapping[str, int | None]) -> TaskData:
     """A task tokenised, with a line of progress."""
-    from softprompt.training.weights.data import tuning_data
+    from softprompt.training.data import task_data
 
-    made = tuning_data(backbone, task, settings, **rows)
+    made = task_data(backbone, task, settings, **rows)
     say(f"task {task.name}: {len(made.train)} training and {len(made.validation)} validation rows")
     return made
 
@@ -221,7 +212,7 @@ def _facts(model: Backbone, data: TaskData, tuned: TunedModel, folder: Path) -> 
         "data": {"train": data.train.fingerprint, "validation": data.validation.fingerprint},
         "backbone": model.name,
         "fingerprint": model.fingerprint,
-        "command": o.command_line(),
+        "command": opening.command_line(),
     }
 
 
@@ -241,26 +232,25 @@ def _rows(found: Sequence[Mapping[str, Any]]) -> Callable[[Console], None]:
     return table(list(columns), [[value(f) for value in columns.values()] for f in found])
 
 
-@command(app, "prompt-design")
+@command(
+    app, "prompt-design", "softprompt prompt-design --task my.csv --shots 8 --backbone smollm2",
+    "softprompt prompt-design --task cb,rte --data DIR --fit --calibrated",
+)  # fmt: skip
 def prompt_design(
+    *,
     task: o.TaskNames,
     data: o.Data = None,
+    model: o.BackboneFlags,
     shots: Shots = 16,
-    fit: Annotated[bool, typer.Option("--fit", help="Take as many examples as the backbone holds.")] = False,
-    calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="Divide by content-free rows (Zhao et al. 2021).")
-    ] = False,
-    instruction: Annotated[str, typer.Option("--instruction", help="First paragraph of the prompt.")] = "",
-    answer: Annotated[str, typer.Option("--answer", help="Between a row and its answer.")] = "\nAnswer:",
+    fit: Annotated[bool, flag("--fit", "Take as many examples as the backbone holds.")] = False,
+    calibrated: Annotated[bool, flag("--calibrated", "Divide by content-free rows (Zhao et al. 2021).")] = False,
+    instruction: Annotated[str, flag("--instruction", "First paragraph of the prompt.", o.ROWS)] = "",
+    answer: Annotated[str, flag("--answer", "Between a row and its answer.", o.ROWS)] = "\nAnswer:",
     label_word: Annotated[
-        list[str] | None, typer.Option("--label-word", metavar="LABEL=WORD", help="A word that stands for a label.")
+        list[str] | None, flag("--label-word", "A word that stands for a label.", o.ROWS, metavar="LABEL=WORD")
     ] = None,
     max_rows: o.MaxRows = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the examples' draw.")] = 0,
-    backbone: o.BackboneName = "builtin",
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
+    seed: Annotated[int, flag("--seed", "Of the examples' draw.")] = 0,
 ) -> Answer:
     """Answer from a few-shot text prompt: the baseline."""
     from softprompt.methods.few_shot import DesignSettings
@@ -270,12 +260,12 @@ def prompt_design(
         shots=shots, fit=fit, calibrated=calibrated, instruction=instruction, seed=seed,
         answer=answer.replace("\\n", "\n"), label_words=_label_words(label_word or ()),
     )  # fmt: skip
-    tasks = o.open_tasks(o.words(task, "--task"), data)
-    model = o.open_backbone(backbone, dtype, device, revision)
-    tasks = o.worded(tasks, "auto", model)
+    tasks = opening.open_tasks(opening.words(task, "--task"), data)
+    backbone = model.open()
+    tasks = opening.worded(tasks, "auto", backbone)
     with counting("answering") as progress:
         found = [
-            prompt_design(model, t, settings, validation=t.split("validation", max_rows=max_rows), progress=progress)
+            prompt_design(backbone, t, settings, validation=t.split("validation", max_rows=max_rows), progress=progress)
             for t in tasks
         ]
     rows = [
@@ -283,7 +273,7 @@ def prompt_design(
         for r in found
     ]
     shown = table(["task", "shots", "rows", "likelihood", "generation"], rows)
-    return Answer(data={"results": found, "fingerprint": model.fingerprint}, show=shown)
+    return Answer(data={"results": found, "fingerprint": backbone.fingerprint}, show=shown)
 
 
 def _label_words(given: Sequence[str]) -> dict[str, str]:

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.output import Answer, named
 
 
-@command(app, "convert")
+@command(app, "convert", "softprompt convert model.gguf", "softprompt convert google/t5-base-lm-adapt t5-safetensors")
 def convert(
     source: Annotated[
-        str,
-        typer.Argument(help="Folder or hub id with pytorch_model.bin, or a GGUF file.", show_default=False),
+        str, typer.Argument(help="Folder or hub id with pytorch_model.bin, or a GGUF file.", show_default=False)
     ],
     out: Annotated[
         Path | None,
@@ -30,7 +30,7 @@ def convert(
     from softprompt.backbones.converted import RECORD
     from softprompt.backbones.load import convert_backbone
 
-    o.quiet_transformers()
+    opening.quiet_transformers()
     folder = convert_backbone(source, out, revision=revision)
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))

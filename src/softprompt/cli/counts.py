@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
+from softprompt.cli.flags import flag
 from softprompt.cli.output import Answer, table
 
 if TYPE_CHECKING:
@@ -16,26 +16,29 @@ if TYPE_CHECKING:
 T5_NAMES = "t5-small,t5-base,t5-large,t5-xl,t5-xxl"
 
 
-@command(app, "counts")
+@command(
+    app,
+    "counts",
+    "softprompt counts --backbones t5-base,t5-xxl",
+    "softprompt counts --backbones builtin --prompt-length 16",
+)
 def counts(
+    *,
     backbones: Annotated[
-        str, typer.Option("--backbones", help="T5 1.1 by size (t5-small to t5-xxl), builtin, folders, hub ids.")
+        str, flag("--backbones", "T5 1.1 by size (t5-small to t5-xxl), builtin, folders, hub ids.")
     ] = T5_NAMES,
-    prompt_length: Annotated[int, typer.Option("--prompt-length", help="P of prompt tuning and SPoT.", min=1)] = 100,
-    sharpt_length: Annotated[int, typer.Option("--sharpt-length", help="P of SharPT.", min=1)] = 64,
-    skills: Annotated[int, typer.Option("--skills", help="K, skills of SharPT.", min=1)] = 256,
-    encoder_width: Annotated[
-        int, typer.Option("--encoder-width", help="m of SharPT; 768 is SimCSE BERT-base's.", min=1)
-    ] = 768,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
+    prompt_length: Annotated[int, flag("--prompt-length", "P of prompt tuning and SPoT.", min=1)] = 100,
+    sharpt_length: Annotated[int, flag("--sharpt-length", "P of SharPT.", min=1)] = 64,
+    skills: Annotated[int, flag("--skills", "K, skills of SharPT.", min=1)] = 256,
+    encoder_width: Annotated[int, flag("--encoder-width", "m of SharPT; 768 is SimCSE BERT-base's.", min=1)] = 768,
+    held: o.DeviceFlags,
 ) -> Answer:
     """Count what each method tunes for a task, without training."""
     from softprompt.methods.counts import count
 
     rows: list[dict[str, Any]] = []
-    for name in o.words(backbones, "--backbones"):
-        shape = _shape(name, dtype, device)
+    for name in opening.words(backbones, "--backbones"):
+        shape = _shape(name, held)
         whole = count("model-tuning", shape)
         made = (
             count("prompt-tuning", shape, prompt_length=prompt_length),
@@ -44,15 +47,8 @@ def counts(
         )
         rows += [_row(name, shape, one, whole) for one in made]
     columns = [
-        "backbone",
-        "parameters",
-        "method",
-        "tuned for a task",
-        "%",
-        "stored MiB",
-        "times fewer",
-        "shared by all",
-    ]
+        "backbone", "parameters", "method", "tuned for\na task", "%", "stored\nMiB", "times\nfewer", "shared\nby all",
+    ]  # fmt: skip
     cells = [
         [r["backbone"], r["parameters"], r["method"], r["tuned"], f"{r['percent']:.3g}", r["stored_bytes"] / 2**20,
          round(r["times_fewer"]), r["shared"]] for r in rows
@@ -60,11 +56,11 @@ def counts(
     return Answer(data={"counts": rows}, show=table(columns, cells))
 
 
-def _shape(name: str, dtype: str, device: str) -> BackboneShape:
+def _shape(name: str, held: o.DeviceFlags) -> BackboneShape:
     """Of a published size by name, else of a backbone that is loaded."""
     from softprompt.methods.counts import T5_SIZES, shape_of
 
-    return T5_SIZES[name] if name in T5_SIZES else shape_of(o.open_backbone(name, dtype, device))
+    return T5_SIZES[name] if name in T5_SIZES else shape_of(opening.open_backbone(name, held.dtype, held.device))
 
 
 def _row(name: str, shape: BackboneShape, one: Counts, whole: Counts) -> dict[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from softprompt.doctor import Finding
 
 
-@command(app, "doctor")
+@command(app, "doctor", "softprompt doctor", "softprompt doctor --json")
 def doctor() -> Answer:
     """Say what this machine has and lacks, and what to do."""
     import softprompt

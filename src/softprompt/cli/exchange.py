@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from softprompt.cli import options as o
+from softprompt.cli import opening
 from softprompt.cli.app import command
+from softprompt.cli.flags import flag
 from softprompt.cli.library import Place, Replace, library
 from softprompt.cli.output import Answer, lines
 from softprompt.errors import DataError, UsageError
@@ -22,21 +23,24 @@ Names = Annotated[list[str] | None, typer.Argument(help="Prompts; all if none is
 SUFFIXES = {"npy": ".npy", "vllm": ".safetensors"}
 
 
-@command(library, "import")
+@command(
+    library,
+    "import",
+    "softprompt library import prompts adapter/ --task cb",
+    "softprompt library import prompts encoder.prompt.npy --task mnli --name mnli@0",
+)
 def import_(
     place: Place,
     source: Annotated[Path, typer.Argument(help="PEFT folder, .npy or .safetensors.", show_default=False)],
-    task: Annotated[
-        str | None, typer.Option("--task", help="What it was tuned on; from the name if not given.")
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name in the library; TASK@SEED if not given.")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the prompt (SPDX).")] = None,
+    task: Annotated[str | None, flag("--task", "What it was tuned on; from the name if not given.")] = None,
+    name: Annotated[str | None, flag("--name", "Name in the library; TASK@SEED if not given.")] = None,
+    licence: Annotated[str | None, flag("--licence", "Licence of the prompt (SPDX).")] = None,
     replace: Replace = False,
 ) -> Answer:
     """Add a prompt of another format."""
     if not source.exists():
         raise DataError(f"there is nothing at {source}: name a PEFT folder, or a .npy or .safetensors file.")
-    stored = _imported(o.open_library(place, must_exist=False), source, task, name, licence, replace)
+    stored = _imported(opening.open_library(place, must_exist=False), source, task, name, licence, replace)
     known = "" if stored.manifest.verified else ", unverified: it carries no fingerprint of its backbone"
     facts = stored.manifest
     told = f"added {stored.name} ({facts.prompt_length} x {facts.width}, {facts.backbone_name}{known})"
@@ -68,7 +72,12 @@ def _imported(
     return store.add(npy_record(source, task, **more), replace=replace)
 
 
-@command(library, "export")
+@command(
+    library,
+    "export",
+    "softprompt library export prompts cb@1 adapter",
+    "softprompt library export prompts engine --format lora",
+)
 def export(
     place: Place,
     names: Annotated[
@@ -78,18 +87,18 @@ def export(
     out: Annotated[Path, typer.Argument(help="File, or folder for peft and lora.", show_default=False)],
     kind: Annotated[
         Literal["peft", "lora", "npy", "vllm"],
-        typer.Option("--format", help="peft folder, lora for vLLM and SGLang, Google's npy, vllm's prompt_embeds."),
+        flag("--format", "peft folder, lora for vLLM and SGLang, Google's npy, vllm's prompt_embeds."),
     ] = "peft",
     backbone: Annotated[
-        str | None, typer.Option("--backbone-name", help="What PEFT or vLLM is to load; the manifest's if not given.")
+        str | None, flag("--backbone-name", "What PEFT or vLLM is to load; the manifest's if not given.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace what stands there.")] = False,
+    replace: Annotated[bool, flag("--replace", "Replace what stands there.")] = False,
 ) -> Answer:
     """Write a prompt in another format.
 
     lora writes one folder for an engine: an adapter a prompt, a tokenizer, and the script that starts vLLM.
     """
-    store = o.open_library(place)
+    store = opening.open_library(place)
     if kind == "lora":
         return _export_lora(store, list(names or store.names()), out, backbone, replace)
     if names is None or len(names) != 1:
@@ -113,7 +122,7 @@ def _export_lora(store: Library, names: list[str], out: Path, model: str | None,
         raise UsageError(f"library {store.location} holds no prompts; nothing was exported.")
     prompts = [store.get(name) for name in names]
     backbone = prompts[0].manifest.backbone_name
-    opened = o.open_backbone(backbone, "float32", "cpu")
+    opened = opening.open_backbone(backbone, "float32", "cpu")
     made = export_lora(opened, prompts, out, model=model or _weights_of(backbone), replace=replace)
     told = []
     for one in made:
@@ -158,19 +167,24 @@ def _export(stored: StoredPrompt, out: Path, kind: str, backbone: str | None, re
         write_peft(out, stored.prompt(), backbone_name=name, backbone_kind=facts.backbone_kind, replace=replace)
 
 
-@command(library, "push")
+@command(
+    library,
+    "push",
+    "softprompt library push prompts me/prompts",
+    "softprompt library push prompts me/prompts cb@1 --public",
+)
 def push(
     place: Place,
     repo: Repo,
     names: Names = None,
-    public: Annotated[bool, typer.Option("--public", help="A new repository is public.")] = False,
+    public: Annotated[bool, flag("--public", "A new repository is public.")] = False,
     replace: Replace = False,
-    message: Annotated[str, typer.Option("--message", help="Of the commit.")] = "",
+    message: Annotated[str, flag("--message", "Of the commit.")] = "",
 ) -> Answer:
     """Upload prompts to the Hugging Face Hub, in one commit."""
     from softprompt.library.formats.hub import push as push_to
 
-    store = o.open_library(place)
+    store = opening.open_library(place)
     commit = push_to(store, repo, list(names) if names else None, private=not public, replace=replace, message=message)
     told = f"{repo} holds the prompts at commit {commit[:12]}"
     return Answer(
@@ -178,18 +192,23 @@ def push(
     )
 
 
-@command(library, "pull")
+@command(
+    library,
+    "pull",
+    "softprompt library pull prompts me/prompts",
+    "softprompt library pull prompts me/prompts cb@1 --revision main",
+)
 def pull(
     place: Place,
     repo: Repo,
     names: Names = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch.")] = None,
+    revision: Annotated[str | None, flag("--revision", "Commit, tag or branch.")] = None,
     replace: Replace = False,
 ) -> Answer:
     """Download prompts from the Hugging Face Hub, every file checked."""
     from softprompt.library.formats.hub import pull as pull_from
 
-    store = o.open_library(place, must_exist=False)
+    store = opening.open_library(place, must_exist=False)
     found = pull_from(store, repo, list(names) if names else None, revision=revision, replace=replace)
     made = [prompt.name for prompt in found.added]
     told = f"added {', '.join(made) or 'nothing new'} from {repo} at commit {found.commit[:12]}"

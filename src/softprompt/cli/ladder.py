@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.baselines import Rank, Shots
+from softprompt.cli.flags import Flags, among, flag
 from softprompt.cli.output import Answer, lines
 from softprompt.cli.study import watching
 from softprompt.errors import SoftpromptError
@@ -19,112 +20,110 @@ if TYPE_CHECKING:
     from softprompt.study.settings import Study
 
 
-@command(app, "ladder")
+STAGES = "Recipes and steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderFlags(Flags):
+    """Recipes and steps of the methods besides prompt tuning, and steps on the sources."""
+
+    tune_recipe: Annotated[str, flag("--tune-recipe", "Of model tuning.", STAGES)] = "model-tuning-quick"
+    lora_recipe: Annotated[str, flag("--lora-recipe", "Of LoRA.", STAGES)] = "lora-quick"
+    sharpt_recipe: Annotated[str, flag("--sharpt-recipe", "Of SharPT.", STAGES)] = "quick"
+    tune_steps: Annotated[int | None, flag("--tune-steps", "Of model tuning and LoRA on a target.", STAGES)] = None
+    source_steps: Annotated[int | None, flag("--source-steps", "On the sources, of every method.", STAGES)] = None
+    rank: Rank = 8
+    shots: Shots = 16
+
+
+@command(
+    app, "ladder", "softprompt ladder --backbones builtin --task my.csv",
+    "softprompt ladder --backbones t5-lm-adapted --task cb,rte --methods spot,model-tuning --sources glue --data DIR",
+)  # fmt: skip
 def ladder(
+    *,
     backbones: Annotated[
         str,
-        typer.Option(
+        flag(
             "--backbones",
-            help="Ids or folders, commas between, or t5-lm-adapted, t5-1.1, sharpt-sizes.",
+            "Ids or folders, commas between, or t5-lm-adapted, t5-1.1, sharpt-sizes.",
+            complete=among(o.BACKBONES),
             show_default=False,
         ),
     ],
     task: o.TaskNames,
     methods: Annotated[
-        str,
-        typer.Option(
-            "--methods", help="prompt-tuning, spot, sharpt, model-tuning, multitask-tuning, lora, prompt-design."
-        ),
+        str, flag("--methods", "prompt-tuning, spot, sharpt, model-tuning, multitask-tuning, lora, prompt-design.")
     ] = "prompt-tuning,model-tuning,lora,prompt-design",
     sources: Annotated[
         str | None,
-        typer.Option("--sources", help="What spot, sharpt and multitask-tuning learn from: tasks or a mixture."),
+        flag(
+            "--sources",
+            "What spot, sharpt and multitask-tuning learn from: tasks or a mixture.",
+            complete=o.mixture_completion,
+        ),
     ] = None,
     data: o.Data = None,
-    out: Annotated[Path, typer.Option("--out", help="Ledgers, one a backbone, table and figure.")] = Path(
-        "runs/ladder"
-    ),
+    out: Annotated[Path, flag("--out", "Ledgers, one a backbone, table and figure.")] = Path("runs/ladder"),
     seeds: o.Seeds = "1,2,3",
-    recipe: o.Recipe = "quick",
-    tune_recipe: Annotated[str, typer.Option("--tune-recipe", help="Of model tuning.")] = "model-tuning-quick",
-    lora_recipe: Annotated[str, typer.Option("--lora-recipe", help="Of LoRA.")] = "lora-quick",
-    sharpt_recipe: Annotated[str, typer.Option("--sharpt-recipe", help="Of SharPT.")] = "quick",
-    steps: Annotated[int | None, typer.Option("--steps", help="Of prompts on a target task.")] = None,
-    tune_steps: Annotated[
-        int | None, typer.Option("--tune-steps", help="Of model tuning and LoRA on a target.")
-    ] = None,
-    source_steps: Annotated[int | None, typer.Option("--source-steps", help="On the sources, of every method.")] = None,
-    prompt_length: o.PromptLength = None,
-    set_: o.Set = None,
-    rank: Rank = 8,
-    shots: Shots = 16,
-    train_rows: o.TrainRows = None,
-    validation_rows: o.ValidationRows = None,
+    training_: o.TrainingFlags,
+    stages: LadderFlags,
+    limits: o.RowLimitFlags,
     figures: o.Figures = True,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
+    device: o.DeviceFlags,
     checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Compare methods over model sizes: score against parameters."""
     from softprompt.study.ladder import ladder_methods, ladder_studies, rungs
     from softprompt.study.run import run_study
 
-    mixed = () if sources is None else o.open_mixture(sources, data)[0].tasks
-    o.open_tasks(o.words(task, "--task"), data)
-    recipes = {"prompt": recipe, "tune": tune_recipe, "lora": lora_recipe, "sharpt": sharpt_recipe}
+    mixed = () if sources is None else opening.open_mixture(sources, data)[0].tasks
+    targets = opening.words(task, "--task")
+    opening.open_tasks(targets, data)
     made = _study(
-        recipes, {"prompt": steps, "tune": tune_steps, "source": source_steps}, prompt_length, set_,
-        name="ladder", title="Methods over model sizes", dtype=dtype, data=str(data or ""),
-        methods=ladder_methods(o.words(methods, "--methods"), mixed), targets=o.words(task, "--task"),
+        training_, stages, name="ladder", title="Methods over model sizes", dtype=device.dtype,
+        data=str(data or ""), methods=ladder_methods(opening.words(methods, "--methods"), mixed), targets=targets,
         sources=("sources",) if mixed else (), mixtures={"sources": mixed} if mixed else {},
-        seeds=tuple(o.numbers(seeds, "--seeds")), train_rows=train_rows or 0, validation_rows=validation_rows or 0,
-        rank=rank, shots=shots,
+        seeds=opening.numbers(seeds, "--seeds"), train_rows=limits.train_rows or 0,
+        validation_rows=limits.validation_rows or 0,
     )  # fmt: skip
-    o.quiet_transformers()
-    studies, failed = ladder_studies(made, rungs(o.words(backbones, "--backbones")), out), {}
+    opening.quiet_transformers()
+    studies = ladder_studies(made, rungs(opening.words(backbones, "--backbones")), out)
+    failed, options = {}, {"device": device.device, "checkpointing": checkpointing}
     for ledger, study in studies.items():
         with watching() as observer:
-            summary = run_study(
-                study, ledger, runner_options={"device": device, "checkpointing": checkpointing}, observer=observer
-            )
+            summary = run_study(study, ledger, runner_options=options, observer=observer)
         if summary.failed:
             failed[study.backbone] = list(summary.failed)
     return _compared(list(studies), out, figures, failed)
 
 
-def _study(
-    recipes: Mapping[str, str], steps: Mapping[str, int | None], prompt_length: int | None, set_: list[str] | None,
-    *, rank: int, shots: int, **given: Any,
-) -> Study:  # fmt: skip
+def _study(training: o.TrainingFlags, stages: LadderFlags, **given: Any) -> Study:
     """The study that is run on every backbone, from the flags."""
-    from softprompt.study.settings import (
-        DesignChoice,
-        EmbeddingSettings,
-        LoraChoice,
-        ModelTuningChoice,
-        SharPTChoice,
-        StrategySettings,
-        Study,
-    )
-    from softprompt.training.weights.settings import tune_recipe
+    from softprompt.study import settings as of
+    from softprompt.training.recipes import tune_recipe
 
-    prompt = o.train_settings(recipes["prompt"], set_, steps=steps["prompt"], prompt_length=prompt_length)
-    tune, source = steps["tune"] or 0, steps["source"] or 0
-    for name in (recipes["tune"], recipes["lora"]):
+    prompt, asked = training.settings(), training.asked()
+    tune, source = stages.tune_steps or 0, stages.source_steps or 0
+    for name in (stages.tune_recipe, stages.lora_recipe):
         tune_recipe(name)  # an unknown name is refused before anything is loaded
-    return Study(
+    embedding = min(prompt.steps, source or prompt.steps, prompt.embedding_step or 1)
+    return of.Study(
         source=prompt.having(steps=source or prompt.steps),
         target=prompt,
-        embedding=EmbeddingSettings(step=min(prompt.steps, source or prompt.steps, prompt.embedding_step or 1)),
-        strategies=StrategySettings(best_of_top_k=(1,)),
-        sharpt=SharPTChoice(
-            recipe=recipes["sharpt"], prompt_length=prompt_length or 0, source_steps=source, target_steps=steps["prompt"] or 0
+        embedding=of.EmbeddingSettings(step=embedding),
+        strategies=of.StrategySettings(best_of_top_k=(1,)),
+        sharpt=of.SharPTChoice(
+            recipe=stages.sharpt_recipe,
+            prompt_length=asked.get("prompt_length", 0),
+            source_steps=source,
+            target_steps=asked.get("steps", 0),
         ),
-        model_tuning=ModelTuningChoice(recipe=recipes["tune"], steps=tune, source_steps=source),
-        lora=LoraChoice(recipe=recipes["lora"], steps=tune, rank=rank),
-        prompt_design=DesignChoice(shots=shots),
+        model_tuning=of.ModelTuningChoice(recipe=stages.tune_recipe, steps=tune, source_steps=source),
+        lora=of.LoraChoice(recipe=stages.lora_recipe, steps=tune, rank=stages.rank),
+        prompt_design=of.DesignChoice(shots=stages.shots),
         **given,
-    )  # fmt: skip
+    )
 
 
 def _compared(ledgers: list[Path], out: Path, figures: bool, failed: Mapping[str, list[str]]) -> Answer:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
+from softprompt.cli.flags import flag
 from softprompt.cli.output import Answer, both, lines, named, plain, table
 from softprompt.cli.searching import named_by_task
 from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
@@ -21,18 +23,18 @@ library = group("library", "Prompts kept with what made them.")
 
 Place = Annotated[str, typer.Argument(help="Library: a folder, a URL, or `released`.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="Name of the prompt.", show_default=False)]
-Replace = Annotated[bool, typer.Option("--replace", help="Replace a prompt of the same name.")]
+Replace = Annotated[bool, flag("--replace", "Replace a prompt of the same name.")]
 
 
-@command(library, "ls")
+@command(library, "ls", "softprompt library ls prompts", "softprompt library ls released --task mnli")
 def ls(
     place: Place,
-    task: Annotated[str | None, typer.Option("--task", help="Only prompts of this task.")] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="Only prompts with this tag.")] = None,
-    unverified: Annotated[bool, typer.Option("--unverified", help="Only those without a fingerprint.")] = False,
+    task: Annotated[str | None, flag("--task", "Only prompts of this task.")] = None,
+    tag: Annotated[str | None, flag("--tag", "Only prompts with this tag.")] = None,
+    unverified: Annotated[bool, flag("--unverified", "Only those without a fingerprint.")] = False,
 ) -> Answer:
     """List prompts."""
-    store = o.open_library(place)
+    store = opening.open_library(place)
     entries = store.list(task=task, tag=tag, verified=False if unverified else None)
     problems = dict(store.index.problems)
     whose = ["prompt (task@seed)"] if named_by_task(entries) else ["prompt", "task"]
@@ -54,21 +56,17 @@ def _headline(entry: Entry) -> list[object]:
     return [entry.score, entry.prompt_length, entry.width, backbone, key, entry.licence]
 
 
-@command(library, "show")
+@command(library, "show", "softprompt library show prompts cb@1", "softprompt library show prompts cb@1 --read")
 def show(
     place: Place,
     name: Name,
-    read: Annotated[
-        bool, typer.Option("--read", help="Load the backbone and show the words nearest to each prompt token.")
-    ] = False,
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Backbone for --read; the prompt's own if not given.")
-    ] = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
+    *,
+    read: Annotated[bool, flag("--read", "Load the backbone and show the words nearest to each prompt token.")] = False,
+    backbone: Annotated[str | None, flag("--backbone", "Backbone for --read; the prompt's own if not given.")] = None,
+    held: o.DeviceFlags,
 ) -> Answer:
     """Show everything known of a prompt."""
-    stored = o.open_library(place).get(name)
+    stored = opening.open_library(place).get(name)
     facts = {**plain(stored.manifest), "place": stored.place, "verified": stored.manifest.verified}
     shown = named(_facts(stored.manifest, stored.place))
     after = [("predict", place, "--prompt", name, "TEXT"), ("library", "export", place, name, f"{name}-peft")]
@@ -77,7 +75,7 @@ def show(
     from softprompt.prompts.inspect import read_prompt, start_again
 
     manifest = stored.manifest
-    model = o.open_backbone(backbone or manifest.backbone_name, dtype, device)
+    model = opening.open_backbone(backbone or manifest.backbone_name, held.dtype, held.device)
     stored.check_backbone(model)
     initial = start_again(model, manifest.init, manifest.prompt_length, manifest.seed)
     reading = read_prompt(model, stored.prompt(), initial_PH=initial)
@@ -127,30 +125,35 @@ def _facts(manifest: Manifest, place: str) -> dict[str, object]:
     }
 
 
-@command(library, "add")
+@command(
+    library,
+    "add",
+    "softprompt library add prompts other-prompts",
+    "softprompt library add prompts runs/paper --prompts all",
+)
 def add(
     place: Place,
     source: Annotated[str, typer.Argument(help="Another library, or the ledger of a study.", show_default=False)],
     names: Annotated[list[str] | None, typer.Argument(help="Prompts to copy; all if none is named.")] = None,
     replace: Replace = False,
-    which: Annotated[str | None, typer.Option("--study", help="Of a ledger with several studies.")] = None,
+    which: Annotated[str | None, flag("--study", "Of a ledger with several studies.")] = None,
     of: Annotated[
         Literal["sources", "targets", "all"],
-        typer.Option("--prompts", help="Of a study: its source prompts, the best of each target, or both."),
+        flag("--prompts", "Of a study: its source prompts, the best of each target, or both."),
     ] = "sources",
 ) -> Answer:
     """Copy prompts of another library, or a study's prompts out of its ledger."""
     from softprompt.study.prompts import is_ledger
 
-    target = o.open_library(place, must_exist=False)
+    target = opening.open_library(place, must_exist=False)
     if is_ledger(source):
         return _add_study(target, source, which, of, list(names or ()), replace)
-    origin = o.open_library(source)
+    origin = opening.open_library(source)
     chosen = list(names) if names else origin.names()
     if not chosen:
         raise UsageError(f"library {source} holds no prompts; nothing was copied.")
     prompts = [origin.get(name) for name in chosen]
-    o.refuse_taken(target, chosen, replace=replace)
+    opening.refuse_taken(target, chosen, replace=replace)
     copied = [target.copy_from(prompt, replace=replace).name for prompt in prompts]
     data = {"library": target.location, "added": copied}
     told = lines(f"added {', '.join(copied)} to {target.location}")
@@ -166,18 +169,18 @@ def _add_study(target: Library, ledger: str, which: str | None, of: str, names: 
         if name not in records:
             raise UnknownNameError("prompt of the study", name, records)
     chosen = [records[name] for name in names or records]
-    o.refuse_taken(target, [record.library_name for record in chosen], replace=replace)
+    opening.refuse_taken(target, [record.library_name for record in chosen], replace=replace)
     added = [target.add(record, replace=replace).name for record in chosen]
     data = {"library": target.location, "added": added}
     return Answer(data=data, show=lines(f"added {', '.join(added)} to {target.location}"))
 
 
-@command(library, "rm")
+@command(library, "rm", "softprompt library rm prompts cb@1", "softprompt library rm prompts cb@1 rte@1")
 def rm(
     place: Place, names: Annotated[list[str], typer.Argument(help="Prompts to remove.", show_default=False)]
 ) -> Answer:
     """Remove prompts."""
-    store = o.open_library(place)
+    store = opening.open_library(place)
     known = store.names()
     for name in names:
         # Not opened: a damaged prompt can be removed too.
@@ -191,12 +194,12 @@ def rm(
     )
 
 
-@command(library, "verify")
+@command(library, "verify", "softprompt library verify prompts", "softprompt library verify prompts cb@1")
 def verify(
     place: Place, names: Annotated[list[str] | None, typer.Argument(help="Prompts to check; all if none.")] = None
 ) -> Answer:
     """Hash every file and say which prompts are not what was written."""
-    store = o.open_library(place)
+    store = opening.open_library(place)
     problems = dict(store.verify(list(names) if names else None))
     count = f"{len(names) if names else len(store.names())} prompt(s)"
     if problems:

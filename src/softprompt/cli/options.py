@@ -1,466 +1,359 @@
-"""Flags that several commands share, and how they become what the package takes."""
+"""Flags that several commands share, alone and in groups, and what the groups become.
+
+A flag without a panel is shown by ``--help``; the others by ``--help-all``.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Mapping, Sequence
-from itertools import chain
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from softprompt.cli.output import asked
-from softprompt.cli.progress import counting, say
-from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.cli import opening
+from softprompt.cli.flags import Flags, SettingFlags, among, changes_of, flag, spelled
+from softprompt.fields import kinds
 from softprompt.library import metric as library_metric
+from softprompt.methods.spot.predictor_names import MEASURED
+from softprompt.methods.spot.settings import TransferSettings
+from softprompt.training.recipes import RECIPES, TUNE_RECIPES, recipe, tune_recipe
+from softprompt.training.settings import TrainSettings, TuneSettings
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
-    from softprompt.library.store import Library
-    from softprompt.tasks.mixture import Mixture
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
-    from softprompt.training.settings import TrainSettings
 
-TaskName = Annotated[
-    str, typer.Option("--task", help="Task: a name (`softprompt tasks ls`) or a path to your own.", show_default=False)
-]
-TaskNames = Annotated[str, typer.Option("--task", help="Task, or several with commas between.", show_default=False)]
-TaskFlag = Annotated[
-    str | None, typer.Option("--task", help="Task, or several with commas between.", show_default=False)
-]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder with tasks/NAME/{train,validation}.*.")]
-BackboneName = Annotated[str, typer.Option("--backbone", help="builtin, smollm2, a GGUF file, a folder, or a hub id.")]
-BackboneOf = Annotated[
+BACKBONE, ROWS, TRAINING, RUN, WORKERS = "Backbone", "Rows and wording", "Training settings", "Run", "Workers"
+BACKBONES = ("builtin", "smollm2", "google/t5-base-lm-adapt", "google/t5-v1_1-base", "HuggingFaceTB/SmolLM2-135M")
+"""Names that complete; any folder, GGUF file or hub id is taken."""
+
+
+def _tasks() -> list[str]:
+    from softprompt.tasks.catalog import task_names
+
+    return task_names()
+
+
+def _mixtures() -> list[str]:
+    from softprompt.tasks.mixture import MIXTURES
+
+    return [*MIXTURES, *_tasks()]
+
+
+task_completion, mixture_completion = among(_tasks), among(_mixtures)
+
+GivenTasks = Annotated[
     str | None,
-    typer.Option("--backbone", help="As for `train`; that of the prompts if not given.", show_default=False),
-]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, int8 or int4.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
-Sharded = Annotated[
-    bool, typer.Option("--sharded", help="The backbone's layers in shards on all processes of torchrun (FSDP2).")
-]
-Checkpointing = Annotated[
-    bool, typer.Option("--checkpointing", help="Compute layers again in the backward pass: less memory, the same bits.")
-]
-Revision = Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch of a hub backbone.")]
-LibraryPlace = Annotated[
-    str,
-    typer.Option(
-        "--library", help="Prompt library: a folder, a URL (s3://, hf://), or `released`.", show_default=False
+    typer.Argument(
+        metavar="TASK",
+        help="What --task takes: a file, a folder, hf:NAME or a task.",
+        show_default=False,
+        autocompletion=task_completion,
     ),
 ]
-Recipe = Annotated[str, typer.Option("--recipe", help="Training settings by name, e.g. quick, spot, spot-30k.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any training setting, e.g. weight_decay=0; may be repeated."),
+GivenPlace = Annotated[
+    str | None,
+    typer.Argument(metavar="PLACE", help="The folder of a run, of a library or of one prompt.", show_default=False),
 ]
-Steps = Annotated[int | None, typer.Option("--steps", help="Optimiser steps.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows of each run in a step.")]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Rate after warm-up.")]
-PromptLength = Annotated[int | None, typer.Option("--prompt-length", help="Prompt tokens.")]
-MaxInputTokens = Annotated[int | None, typer.Option("--max-input-tokens", help="Inputs are cut to this in training.")]
-TrainRows = Annotated[int | None, typer.Option("--train-rows", help="At most this many training rows.", min=1)]
-ValidationRows = Annotated[int | None, typer.Option("--validation-rows", help="The same for validation.", min=1)]
-Seed = Annotated[int, typer.Option("--seed", help="First seed.")]
-Seeds = Annotated[str, typer.Option("--seeds", help="Seeds, with commas between.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the run directory holds.")]
-SkipBad = Annotated[int, typer.Option("--skip-bad", help="Bad rows a split may leave out.", min=0)]
-Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]
-MaxRows = Annotated[int | None, typer.Option("--max-rows", help="At most this many rows.", min=1)]
+TaskName = Annotated[
+    str,
+    flag(
+        "--task",
+        "Task: a name (`softprompt tasks ls`) or a path to your own.",
+        complete=task_completion,
+        show_default=False,
+    ),
+]
+TaskNames = Annotated[
+    str, flag("--task", "Task, or several with commas between.", complete=task_completion, show_default=False)
+]
+TaskFlag = Annotated[
+    str | None, flag("--task", "Task, or several with commas between.", complete=task_completion, show_default=False)
+]
+NewTask = Annotated[str | None, flag("--task", "The new task.", complete=task_completion)]
+Sources = Annotated[
+    str,
+    flag(
+        "--sources",
+        "Source tasks, commas between, or a mixture by name.",
+        complete=mixture_completion,
+        show_default=False,
+    ),
+]
+Data = Annotated[Path | None, flag("--data", "Folder with tasks/NAME/{train,validation}.*.")]
+BackboneName = Annotated[
+    str, flag("--backbone", "builtin, smollm2, a GGUF file, a folder, or a hub id.", complete=among(BACKBONES))
+]
+Dtype = Annotated[
+    str,
+    flag(
+        "--dtype",
+        "auto, float32, bfloat16, int8 or int4.",
+        BACKBONE,
+        complete=among(("auto", "float32", "bfloat16", "int8", "int4")),
+    ),
+]
+Device = Annotated[str, flag("--device", "auto, cpu, cuda, cuda:1.", BACKBONE)]
+Sharded = Annotated[
+    bool, flag("--sharded", "The backbone's layers in shards on all processes of torchrun (FSDP2).", BACKBONE)
+]
+Checkpointing = Annotated[
+    bool, flag("--checkpointing", "Compute layers again in the backward pass: less memory, the same bits.", BACKBONE)
+]
+Revision = Annotated[str | None, flag("--revision", "Commit, tag or branch of a hub backbone.", BACKBONE)]
+LibraryPlace = Annotated[
+    str, flag("--library", "Prompt library: a folder, a URL (s3://, hf://), or `released`.", show_default=False)
+]
+Set = Annotated[
+    list[str] | None, flag("--set", "Any training setting, e.g. weight_decay=0; may be repeated.", metavar="NAME=VALUE")
+]
+Seed = Annotated[int, flag("--seed", "First seed.")]
+Seeds = Annotated[str, flag("--seeds", "Seeds, with commas between.")]
+Resume = Annotated[bool, flag("--resume", "Go on with what the run directory holds.")]
+Split = Annotated[str, flag("--split", "train, validation or test.", complete=among(("train", "validation", "test")))]
+MaxRows = Annotated[int | None, flag("--max-rows", "At most this many rows.", min=1)]
 MaxNewTokens = Annotated[
     int | None,
-    typer.Option(
+    flag(
         "--max-new-tokens",
-        help="Longest answer in free text (default: 64, or a quarter of what a small decoder holds).",
+        "Longest answer in free text (default: 64, or a quarter of what a small decoder holds).",
+        ROWS,
         min=1,
         show_default=False,
     ),
 ]
-Texts = Annotated[
-    list[str] | None, typer.Argument(help="Texts, as people write them: the prompt words them.", show_default=False)
-]
-TextFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--file",
-        help="A csv, tsv, jsonl or parquet file with the prompt's columns, or texts, one a line; - is standard input.",
-    ),
-]
-AnswerFile = Annotated[
-    Path | None, typer.Option("--out", help="Write rows and answers here (.csv, .tsv, .jsonl or .parquet).")
-]
-TextColumns = Annotated[
-    str | None, typer.Option("--text-column", help="Column of the text, or several with commas between.")
-]
-LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column of the answer.")]
-Kind = Annotated[
-    str | None,
-    typer.Option("--kind", help="What the label column holds: classification, regression, multi_label or text."),
-]
-Workers = Annotated[int | None, typer.Option("--workers", help="Workers of processes, ray or slurm.", min=1)]
+Workers = Annotated[int | None, flag("--workers", "Workers of processes, ray or slurm.", min=1)]
 ExecutorOptions = Annotated[
     list[str] | None,
-    typer.Option(
+    flag(
         "--executor-option",
+        "devices=cuda:0,cuda:1 (processes), gpus=1 (ray), slurm_partition=gpu (slurm), ...; may be repeated.",
+        WORKERS,
         metavar="KEY=VALUE",
-        help="devices=cuda:0,cuda:1 (processes), gpus=1 (ray), slurm_partition=gpu (slurm), ...; may be repeated.",
     ),
 ]
-AnswerColumn = Annotated[str, typer.Option("--answer-column", help="The column that answers are written to.")]
-AsIs = Annotated[bool, typer.Option("--as-is", help="The texts are worded already: leave them as they are.")]
+TextColumns = Annotated[str | None, flag("--text-column", "Column of the text, or several with commas between.", ROWS)]
+Figure = Annotated[Path | None, flag("--figure", "Draw it here (.png or .svg; needs the report extra).")]
+Figures = Annotated[bool, flag("--figures/--no-figures", "Draw figures (needs the report extra).")]
 WordingForm = Annotated[
     str,
-    typer.Option(
+    flag(
         "--wording",
-        help="t5 (the papers' form), natural (natural language) or auto: natural for decoder-only backbones.",
+        "t5 (the papers' form), natural (natural language) or auto: natural for decoder-only backbones.",
+        ROWS,
+        complete=among(("auto", "t5", "natural")),
     ),
 ]
-Figure = Annotated[Path | None, typer.Option("--figure", help="Draw it here (.png or .svg; needs the report extra).")]
-Figures = Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures (needs the report extra).")]
-ChatForm = Annotated[bool, typer.Option("--chat", help="Put inputs into the backbone's chat template.")]
-System = Annotated[str | None, typer.Option("--system", help="System turn of --chat.")]
+TrainRows = Annotated[int | None, flag("--train-rows", "At most this many training rows.", ROWS, min=1)]
 Predictor = Annotated[
-    str,
-    typer.Option("--predictor", help="Rank by label-loss, loss-decrease-1, loss-decrease-5, logme or zero-shot-loss."),
+    str, flag("--predictor", f"Rank by {', '.join(MEASURED[:-1])} or {MEASURED[-1]}.", complete=among(MEASURED))
 ]
-Metric = Annotated[library_metric.Metric, typer.Option("--metric", help="Similarity that ranks.")]
-
-RELEASED = {"released": "builtin", "released-smollm2": "smollm2"}
-"""Names of the libraries that ship in the package, and the backbones they are for."""
+Metric = Annotated[library_metric.Metric, flag("--metric", "Similarity that ranks.")]
 
 
-class Having(Protocol):
-    """Settings of any training: a frozen dataclass that gives changed copies of itself."""
+@dataclass(frozen=True, kw_only=True)
+class DeviceFlags(Flags):
+    """How a backbone is held, and where."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def having(self, **changes: Any) -> Any:
-        """The same settings with some changed."""
-
-
-Settings = TypeVar("Settings", bound=Having)
+    dtype: Dtype = "auto"
+    device: Device = "auto"
 
 
-def words(text: str, what: str) -> tuple[str, ...]:
-    """Names with commas between; each once.
+@dataclass(frozen=True, kw_only=True)
+class BackboneFlags(DeviceFlags):
+    """The backbone of a command."""
 
-    Raises:
-        UsageError: there is none, or one stands twice.
-    """
-    found = tuple(word.strip() for word in text.split(",") if word.strip())
-    if not found:
-        raise UsageError(f"{what} is empty: give one name, or several with commas between.")
-    twice = sorted({word for word in found if found.count(word) > 1})
-    if twice:
-        raise UsageError(f"{what} names {', '.join(twice)} more than once: name each once.")
-    return found
+    backbone: BackboneName = "builtin"
+    revision: Revision = None
+
+    def open(self) -> Backbone:
+        """Load it, with a line of progress."""
+        return opening.open_backbone(self.backbone, self.dtype, self.device, self.revision)
 
 
-def numbers(text: str, what: str) -> tuple[int, ...]:
-    """Whole numbers with commas between."""
-    try:
-        return tuple(int(word) for word in words(text, what))
-    except ValueError:
-        raise UsageError(f"{what} takes whole numbers with commas between, got {text!r}.") from None
+@dataclass(frozen=True, kw_only=True)
+class PromptBackboneFlags(DeviceFlags):
+    """The backbone of a command on prompts: theirs, where none is named."""
+
+    backbone: Annotated[
+        str | None,
+        flag(
+            "--backbone",
+            "As for `train`; that of the prompts if not given.",
+            show_default=False,
+            complete=among(BACKBONES),
+        ),
+    ] = None
+    revision: Revision = None
+
+    def open(self, library: str | None = None, names: Sequence[str] = (), *, own: object = None) -> Backbone:
+        """Load the backbone that was named, else ``own``, else that of a library's prompts."""
+        name = self.backbone or (str(own) if own is not None else opening.backbone_of(library, names))
+        return opening.open_backbone(name, self.dtype, self.device, self.revision, **self._more())
+
+    def _more(self) -> dict[str, bool]:
+        return {}
 
 
-def train_settings(recipe: str, given: Sequence[str] | None = None, **flags: Any) -> TrainSettings:
-    """A recipe with settings changed by flags and by ``--set NAME=VALUE``.
+@dataclass(frozen=True, kw_only=True)
+class ContinuedOnFlags(PromptBackboneFlags):
+    """The same for a command that trains from prompts."""
 
-    Raises:
-        UnknownNameError: no such recipe or setting; the nearest names are offered.
-        UsageError: a value of another type or out of range, or set twice.
-    """
-    from softprompt.training.recipes import recipe as named
+    sharded: Sharded = False
+    checkpointing: Checkpointing = False
 
-    return changed_settings(named(recipe), given, **flags)
-
-
-def changed_settings(base: Settings, given: Sequence[str] | None = None, **flags: Any) -> Settings:
-    """Settings with some changed by flags (None: not given) and by ``--set NAME=VALUE``; errors as `train_settings`."""
-    present = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
-    changed: Settings = base.having(**changes_of(present, given, **flags))
-    return changed
+    def _more(self) -> dict[str, bool]:
+        return {"sharded": self.sharded, "checkpointing": self.checkpointing}
 
 
-def changes_of(
-    present: Mapping[str, Any], given: Sequence[str] | None = None, flag: str = "--set", **flags: Any
-) -> dict[str, Any]:
-    """The settings that flags (None: not given) and ``NAME=VALUE`` items change, as values of the types they have now.
+@dataclass(frozen=True, kw_only=True)
+class TrainedOnFlags(BackboneFlags):
+    """The backbone of a command that trains prompts."""
 
-    Raises:
-        UnknownNameError: no such setting; the nearest names are offered.
-        UsageError: no ``=``, a value of another type, or a setting that is changed twice.
-    """
-    changes = {name: value for name, value in flags.items() if value is not None}
-    for item in given or ():
-        name, sign, value = item.partition("=")
-        name = name.strip().replace("-", "_")
-        if not sign:
-            raise UsageError(f"{flag} takes NAME=VALUE, got {item!r}.")
-        if name not in present:
-            raise UnknownNameError("setting", name, present)
-        if name in changes:
-            raise UsageError(f"{name} is set twice: leave one out.")
-        changes[name] = _value(name, value.strip(), present[name])
-    return changes
+    sharded: Sharded = False
+    checkpointing: Checkpointing = False
+
+    def open(self) -> Backbone:
+        """Load it, with a line of progress."""
+        return opening.open_backbone(
+            self.backbone, self.dtype, self.device, self.revision, sharded=self.sharded,
+            checkpointing=self.checkpointing,
+        )  # fmt: skip
 
 
-def _value(name: str, text: str, example: Any) -> Any:
-    """A text as the type of the setting's present value."""
-    if isinstance(example, bool):
-        if text.lower() not in ("true", "false"):
-            raise UsageError(f"{name} takes true or false, got {text!r}.")
-        return text.lower() == "true"
-    if name in ("dropout", "learning_rate") and (text == "auto" or example == "auto"):
-        return text  # the settings check it
-    try:
-        return type(example)(text)
-    except ValueError:
-        kind = "a whole number" if isinstance(example, int) else "a number"
-        raise UsageError(f"{name} takes {kind}, got {text!r}.") from None
+@dataclass(frozen=True, kw_only=True)
+class DataFlags(Flags):
+    """Where rows are, and which of a user's own columns are read."""
+
+    data: Data = None
+    text_column: TextColumns = None
+    label_column: Annotated[str | None, flag("--label-column", "Column of the answer.", ROWS)] = None
+    kind: Annotated[
+        str | None,
+        flag(
+            "--kind",
+            "What the label column holds: classification, regression, multi_label or text.",
+            ROWS,
+            complete=among(("classification", "regression", "multi_label", "text")),
+        ),
+    ] = None
+    skip_bad: Annotated[int, flag("--skip-bad", "Bad rows a split may leave out.", ROWS, min=0)] = 0
+
+    def tasks(self, names: Sequence[str]) -> list[Task]:
+        """Tasks by name, or a user's own."""
+        return opening.open_tasks(
+            names, self.data, skip_bad=self.skip_bad, text_column=self.text_column, label_column=self.label_column,
+            kind=self.kind,
+        )  # fmt: skip
 
 
-def open_backbone(
-    name: str,
-    dtype: str,
-    device: str,
-    revision: str | None = None,
-    *,
-    sharded: bool = False,
-    checkpointing: bool = False,
-) -> Backbone:
-    """The backbone, with a line of progress; processes of ``torchrun`` find each other here.
+@dataclass(frozen=True, kw_only=True)
+class WordedFlags(DataFlags):
+    """The same, and how a row becomes a text."""
 
-    Raises:
-        UsageError: see `load_backbone`.
-    """
-    from softprompt import distributed as parallel
-    from softprompt.backbones.load import load_backbone
+    wording: WordingForm = "auto"
+    chat: Annotated[bool, flag("--chat", "Put inputs into the backbone's chat template.", ROWS)] = False
+    system: Annotated[str | None, flag("--system", "System turn of --chat.", ROWS)] = None
 
-    quiet_transformers()
-    parallel.join(device)
-    backbone = load_backbone(name, dtype=dtype, device=device, revision=revision, sharded=sharded)
-    if checkpointing:
-        backbone.checkpointing = True
-    say(f"backbone {backbone.name}: {backbone.parameter_count:,} parameters, {backbone.precision}, {backbone.device}")
-    return backbone
+    def worded(self, tasks: Sequence[Task], backbone: Backbone) -> list[Task]:
+        """Tasks in the wording and the conversation that were asked for."""
+        return opening.in_chat(opening.worded(tasks, self.wording, backbone), self.chat, self.system, backbone)
 
 
-def backbone_of(given: str | None, library: str | None, names: Sequence[str] = ()) -> str:
-    """The backbone that was named, else the one the prompts were tuned on, else the embedded one.
+@dataclass(frozen=True, kw_only=True)
+class RowLimitFlags(Flags):
+    """How many rows are used."""
 
-    Args:
-        given: of ``--backbone``.
-        library: where the prompts are; None where there are none.
-        names: the prompts; all of the library where there are none.
+    train_rows: TrainRows = None
+    validation_rows: Annotated[int | None, flag("--validation-rows", "The same for validation.", ROWS, min=1)] = None
 
-    Raises:
-        UsageError: the prompts are of several backbones, or it is not known of which one.
-        UnknownNameError: a prompt that is not in the library.
-    """
-    if given is not None or library is None:
-        return given or "builtin"
-    store = open_library(library)
-    prompts = [store.get(name).manifest for name in names] if names else store.list()
-    found = sorted({prompt.backbone_name for prompt in prompts})
-    if not found:
-        return "builtin"
-    if len(found) > 1:
-        raise UsageError(f"the prompts of {library} are of the backbones {', '.join(found)}: name one with --backbone.")
-    if found[0] == "unknown":
-        raise UsageError(f"the prompts of {library} do not say which backbone they are of: name it with --backbone.")
-    return str(found[0])
+    def encode(self, backbone: Backbone, tasks: Sequence[Task], settings: TrainSettings) -> list[TaskData]:
+        """Tokenised rows of tasks, with a line of progress each."""
+        return opening.encode(backbone, tasks, settings, self.train_rows, self.validation_rows)
+
+    def plain(self) -> dict[str, int | None]:
+        """By name."""
+        return {"train_rows": self.train_rows, "validation_rows": self.validation_rows}
 
 
-def quiet_transformers() -> None:
-    """No progress bars of transformers' own among ours."""
-    from transformers.utils import logging
+class RecipeFlags(SettingFlags):
+    """A recipe by name, and its settings changed by flags and by ``--set``."""
 
-    logging.disable_progress_bar()
+    panel = TRAINING
+    recipes: ClassVar[Sequence[str]] = ()
+    recipe_default: ClassVar[str | None] = None
+    recipe_help = "Training settings by name"
 
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.recipe: str | None = given.get("recipe")
+        self.items: list[str] = given.get("set_") or []
+        super().__init__({name: value for name, value in given.items() if name not in ("recipe", "set_")})
 
-def open_tasks(
-    names: Sequence[str],
-    data: Path | None,
-    *,
-    prefix: bool = True,
-    skip_bad: int = 0,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    kind: str | None = None,
-) -> list[Task]:
-    """Tasks by name, or a user's own with the columns that flags name.
-
-    Raises:
-        DataError: the data folder does not exist.
-    """
-    from softprompt.tasks.catalog import load_task
-
-    check_folder(data)
-    text = words(text_column, "--text-column") if text_column is not None else None
-    return [
-        load_task(name, data, prefix=prefix, skip_bad=skip_bad, text=text, label=label_column, kind=kind)
-        for name in names
-    ]
-
-
-def open_mixture(text: str, data: Path | None) -> tuple[Mixture, list[Task]]:
-    """A mixture by name, ``task,task``, ``task+task`` or ``task=rate,task=rate``, and its tasks; one task alone is one too.
-
-    Raises:
-        UnknownNameError: neither a mixture nor a task; the nearest names are offered.
-        UsageError: an empty name.
-    """
-    from softprompt.tasks.catalog import task_names
-    from softprompt.tasks.mixture import MIXTURES, Mixture, load_mixture
-
-    if not text.strip(" ,+"):
-        raise UsageError(
-            "no task was named where tasks or a mixture were expected: give one name, or several with commas."
+    @classmethod
+    def parameters(cls) -> list[inspect.Parameter]:
+        """See `Flags.parameters`."""
+        text = f"{cls.recipe_help}, e.g. {', '.join(list(cls.recipes)[:4])}."
+        option = typer.Option("--recipe", help=text, autocompletion=among(cls.recipes))
+        own = [("recipe", Annotated[str | None, option], cls.recipe_default), ("set_", Set, None)]
+        first, last = (
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for name, kind, default in own
         )
-    if text in MIXTURES or any(sign in text for sign in "+,="):
-        mixture = load_mixture(text)
-        tasks = open_tasks(mixture.tasks, data)
-        # A task given by its path has a name of its own, which its size and rate go by.
-        own = {given: task.name for given, task in zip(mixture.tasks, tasks, strict=True)}
-        weights = {own[given]: weight for given, weight in mixture.weights.items()}
-        return dataclasses.replace(mixture, tasks=tuple(own.values()), weights=weights), tasks
-    try:
-        tasks = open_tasks([text], data)
-    except UnknownNameError as error:
-        raise UnknownNameError("mixture or task", text, [*MIXTURES, *task_names()]) from error
-    return Mixture(name=tasks[0].name, tasks=(tasks[0].name,)), tasks
+        return [first, *super().parameters(), last]
+
+    def words(self, *without: str) -> tuple[str, ...]:
+        """See `Flags.words`."""
+        recipe = {"recipe": None if self.recipe == self.recipe_default else self.recipe}
+        items = [word for item in self.items for word in ("--set", item)]
+        return (*spelled(recipe), *super().words(*without), *items)
+
+    def asked(self) -> dict[str, Any]:
+        """The fields that flags and ``--set`` change, with their values."""
+        return changes_of(kinds(self.owner), self.items, **self.given)
 
 
-def worded(tasks: Sequence[Task], form: str, backbone: Backbone) -> list[Task]:
-    """The tasks in the wording that suits a backbone, or in the one that was asked for.
+class TrainingFlags(RecipeFlags):
+    """Settings of a training of prompts."""
 
-    Raises:
-        UnknownNameError: neither auto nor a wording.
-    """
-    from softprompt.tasks.tuned import for_backbone
+    owner = TrainSettings
+    basic: ClassVar[Sequence[str]] = ("steps", "batch_size", "learning_rate", "prompt_length")
+    recipes: ClassVar[Sequence[str]] = (
+        "quick",
+        "spot",
+        "spot-30k",
+        *(name for name in RECIPES if name not in ("quick", "spot", "spot-30k")),
+    )
+    recipe_default = "quick"
 
-    if form not in ("auto", "t5", "natural"):
-        raise UnknownNameError("wording", form, ("auto", "t5", "natural"))
-    return [for_backbone(task, backbone.kind, form) for task in tasks]
-
-
-def in_chat(tasks: Sequence[Task], chat: bool, system: str | None, backbone: Backbone) -> list[Task]:
-    """The tasks, with their inputs as conversations where that was asked for.
-
-    Raises:
-        UsageError: a system turn without ``--chat``, or a tokenizer without a chat template.
-    """
-    if not chat:
-        if system is not None:
-            raise UsageError("--system is a turn of a conversation: give --chat as well.")
-        return list(tasks)
-    from softprompt.tasks.chat import Chat, with_chat
-
-    return [with_chat(task, Chat(system=system), backbone.tokenizer) for task in tasks]
+    def settings(self, base: TrainSettings | None = None, **more: Any) -> TrainSettings:
+        """The recipe's, or ``base``, changed."""
+        found: TrainSettings = self.changed(base or recipe(str(self.recipe)), self.items, **more)
+        return found
 
 
-def check_folder(data: Path | None) -> None:
-    """Raises DataError where a data folder was named that is not there."""
-    if data is not None and not data.is_dir():
-        found = "is a file" if data.exists() else "does not exist"
-        raise DataError(
-            f"data folder {data} {found}: name a folder with tasks/NAME/train.jsonl (or .csv, .tsv, .parquet)."
-        )
+class TuningFlags(RecipeFlags):
+    """Settings of a tuning of weights."""
+
+    owner = TuneSettings
+    basic: ClassVar[Sequence[str]] = ("steps", "learning_rate")
+    without: ClassVar[Sequence[str]] = ("batch_tokens",)
+    recipes: ClassVar[Sequence[str]] = tuple(TUNE_RECIPES)
+
+    def settings(self, usual: str, **more: Any) -> TuneSettings:
+        """The recipe's (``usual`` where none was named), changed."""
+        found: TuneSettings = self.changed(tune_recipe(self.recipe or usual), self.items, **more)
+        return found
 
 
-def encode(
-    backbone: Backbone,
-    tasks: Sequence[Task],
-    settings: TrainSettings,
-    train_rows: int | None = None,
-    validation_rows: int | None = None,
-) -> list[TaskData]:
-    """Tokenised training and validation rows of tasks, with a line of progress each."""
-    from softprompt.artifacts import cache_folder
-    from softprompt.training.data import task_data
+class TransferFlags(SettingFlags):
+    """What a transfer tries."""
 
-    made = []
-    for task in tasks:
-        with counting(f"tokenising {task.name}") as progress:
-            data = task_data(
-                backbone,
-                task,
-                settings,
-                train_rows=train_rows,
-                validation_rows=validation_rows,
-                cache=cache_folder("encoded"),
-                progress=progress,
-            )
-        for line in told(data):
-            say(line)
-        made.append(data)
-    return made
-
-
-def told(data: TaskData) -> list[str]:
-    """What a user should see of a task before it is trained on: counts, columns, the first example, what is left out."""
-    task, train = data.task, data.train
-    empty = sum(task.is_empty(e) for e in chain(train.examples, data.validation.examples))
-    counts = {
-        "training inputs cut": train.cut_inputs,
-        "validation inputs cut": data.validation.cut_inputs,
-        "bad rows left out": train.skipped,
-        "rows without a label left out": train.unlabelled,
-        "empty texts": empty,
-    }
-    told = "".join(f", {count} {what}" for what, count in counts.items() if count)
-    found = [f"task {task.name}: {len(train)} training and {len(data.validation)} validation rows{told}"]
-    wording = task.wording
-    if wording is not None and wording.columns:
-        label = f"; label from {wording.label_column}" if wording.label_column else ""
-        names = f" ({', '.join(wording.labels)})" if wording.labels and len(wording.labels) <= 12 else ""
-        found.append(f"task {task.name}: inputs from {', '.join(wording.columns)}{label}{names}")
-    first = train.examples[0]
-    text = first.inputs if len(first.inputs) <= 200 else f"{first.inputs[:150]} ... {first.inputs[-45:]}"
-    found.append(f"task {task.name}: first example: {text!r} -> {first.targets!r}")
-    if task.category == "user" and task.note:
-        found.append(f"task {task.name}: {task.note}")
-    return found
-
-
-def open_library(place: str, *, must_exist: bool = True) -> Library:
-    """A library by folder or URL, or the one in a run's folder; the names of `RELEASED` are those that ship in the package, where no
-    such folder stands.
-
-    Raises:
-        UsageError: there is none at a local folder.
-    """
-    from softprompt.library.places import split_place
-    from softprompt.library.store import Library
-
-    if place in RELEASED and must_exist and not Path(place).is_dir():
-        from softprompt.library.released import FOLDERS, released_library
-
-        return released_library(FOLDERS[RELEASED[place]])
-    if must_exist and "://" not in place and not Path(place).expanduser().is_dir():
-        raise UsageError(
-            f"there is no library at {place}: name another folder, or make one with `softprompt train --library {place}`."
-        )
-    where, name = split_place(place)
-    return Library(place if name is not None else where)
-
-
-def refuse_taken(library: Library, names: Sequence[str], *, replace: bool) -> None:
-    """Raises UsageError where prompts of these names are in the library already; before anything is trained."""
-    taken = [name for name in names if name in library]
-    if taken and not replace:
-        raise UsageError(
-            f"{', '.join(taken)} already in library {library.location}: add --replace, other --seeds, or another --library."
-        )
-
-
-def command_line() -> str:
-    """The command as it was typed, for the record."""
-    import shlex
-
-    return shlex.join(["softprompt", *(asked or sys.argv[1:])])
+    owner = TransferSettings
+    basic: ClassVar[Sequence[str]] = ("strategies", "k", "metric", "predictor", "seed")
+    without: ClassVar[Sequence[str]] = ("train",)
+    panel = "Transfer settings"
+    defaults = True

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _JSON_UNPRINTABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+PIPED_COLUMNS = 200
+"""Width of tables that another program reads."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """The result of a command.
@@ -65,11 +69,12 @@ def put(answer: Answer, *, as_json: bool) -> None:
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that neither wraps nor colours when the output is not a terminal."""
+    """A console as wide as ``COLUMNS`` says, else as the terminal; where there is none it neither wraps lines nor colours."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else 200
+    asked = os.environ.get("COLUMNS", "")
+    width = int(asked) if asked.isdecimal() and int(asked) else None if stream.isatty() else PIPED_COLUMNS
     return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 

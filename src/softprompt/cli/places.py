@@ -1,26 +1,12 @@
-"""What commands take by position: tasks, and places of prompts; and the flags that their next commands repeat."""
+"""What commands take by position: tasks, and places of prompts."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated
 
-import typer
-
-from softprompt.cli import options as o
+from softprompt.cli import opening
 from softprompt.errors import UsageError
-
-GivenTasks = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[TASK]", help="What --task takes: a file, a folder, hf:NAME or a task.", show_default=False
-    ),
-]
-GivenPlace = Annotated[
-    str | None,
-    typer.Argument(metavar="[PLACE]", help="The folder of a run, of a library or of one prompt.", show_default=False),
-]
 
 
 def tasks_asked(given: str | None, flag: str | None) -> tuple[str, ...]:
@@ -34,7 +20,7 @@ def tasks_asked(given: str | None, flag: str | None) -> tuple[str, ...]:
             "name the task once, by position or as --task: a file (my.csv), a folder, hf:NAME, or one that "
             "`softprompt tasks ls` lists."
         )
-    return o.words(str(given if given is not None else flag), "--task")
+    return opening.words(str(given if given is not None else flag), "--task")
 
 
 def is_place(text: str) -> bool:
@@ -69,7 +55,7 @@ def prompts_asked(
     from softprompt.library.places import only_name, split_place
 
     where, name = split_place(place)
-    store = o.open_library(where)
+    store = opening.open_library(where)
     if names:
         return where, tuple(names)
     if name is not None:
@@ -77,16 +63,3 @@ def prompts_asked(
     if one or not store.names():
         return where, (only_name(store),)
     return where, tuple(store.names())
-
-
-def flags(**given: object) -> tuple[str, ...]:
-    """The flags of the next commands: those that were given here, spelled out again.
-
-    Args:
-        given: flag by parameter name and its value; None, False, ``auto`` and the empty text were not given.
-    """
-    made: list[str] = []
-    for name, value in given.items():
-        if value not in (None, False, "", "auto"):
-            made += [f"--{name.strip('_').replace('_', '-')}", *([] if value is True else [str(value)])]
-    return tuple(made)

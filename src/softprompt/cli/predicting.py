@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from softprompt.cli import opening, places
 from softprompt.cli import options as o
-from softprompt.cli import places
 from softprompt.cli.app import app, command
+from softprompt.cli.flags import Flags, flag, spelled
 from softprompt.cli.output import Answer, both, lines
 from softprompt.cli.progress import counting, say
 from softprompt.errors import DataError, UsageError
@@ -20,33 +22,57 @@ from softprompt.errors import DataError, UsageError
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
     from softprompt.inference.predict import Predictions
-    from softprompt.inference.ray_predict import WorkerSettings
     from softprompt.prompts.prompter import Prompter
     from softprompt.tasks.tuned import Kept
 
 ANSWER_COLUMN = "prediction"
 
 
-@command(app, "predict")
+Texts = Annotated[
+    list[str] | None, typer.Argument(help="Texts, as people write them: the prompt words them.", show_default=False)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFlags(Flags):
+    """What is to be answered, and where the answers go."""
+
+    file: Annotated[
+        Path | None,
+        flag(
+            "--file",
+            "A csv, tsv, jsonl or parquet file with the prompt's columns, or texts, one a line; - is standard input.",
+        ),
+    ] = None
+    out: Annotated[Path | None, flag("--out", "Write rows and answers here (.csv, .tsv, .jsonl or .parquet).")] = None
+    text_column: o.TextColumns = None
+    answer_column: Annotated[str, flag("--answer-column", "The column that answers are written to.", o.ROWS)] = (
+        ANSWER_COLUMN
+    )
+    as_is: Annotated[bool, flag("--as-is", "The texts are worded already: leave them as they are.", o.ROWS)] = False
+    max_new_tokens: o.MaxNewTokens = None
+
+    def rows(self, texts: Sequence[str] | None, file: Path | None = None) -> GivenRows:
+        """What was given; ``file`` where none was named."""
+        return given_rows(texts, self.file or file, self.text_column, self.answer_column)
+
+
+@command(
+    app, "predict", "softprompt predict runs/my 'Never again.'",
+    "softprompt predict --library prompts --prompt cb@1 --file new.csv --out answers.csv",
+)  # fmt: skip
 def predict(
-    text: o.Texts = None,
-    file: o.TextFile = None,
-    out: o.AnswerFile = None,
-    text_column: o.TextColumns = None,
-    answer_column: o.AnswerColumn = ANSWER_COLUMN,
-    as_is: o.AsIs = False,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the library.")] = None,
-    library: Annotated[str | None, typer.Option("--library", help="Where the prompt is.")] = None,
-    max_new_tokens: o.MaxNewTokens = None,
+    text: Texts = None,
+    *,
+    inputs: InputFlags,
+    prompt: Annotated[str | None, flag("--prompt", "Prompt of the library.")] = None,
+    library: Annotated[str | None, flag("--library", "Where the prompt is.")] = None,
     executor: Annotated[
-        Literal["serial", "ray"], typer.Option("--executor", help="Who answers: this process, or a Ray cluster.")
+        Literal["serial", "ray"], flag("--executor", "Who answers: this process, or a Ray cluster.", o.WORKERS)
     ] = "serial",
     executor_option: o.ExecutorOptions = None,
     workers: o.Workers = None,
-    backbone: o.BackboneOf = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
+    model: o.PromptBackboneFlags,
 ) -> Answer:
     """Answer texts or a file of rows with a prompt.
 
@@ -57,43 +83,43 @@ def predict(
     place = text[0] if text and library is None and places.is_place(text[0]) else None
     text = text[1:] if text and place is not None else text
     library, names = places.prompts_asked(place, library, (prompt,) if prompt else (), one=True)
-    if place is not None and not text and file is None:
-        file = Path("-")
-    given = given_rows(text, file, text_column, answer_column)
-    chosen = o.backbone_of(backbone, library, names)
+    given = inputs.rows(text, Path("-") if place is not None and not text else None)
     (kept,) = kept_of(library, names)
-    facts = {"prompt": names[0] if names else None, "backbone": chosen}
+    facts = {"prompt": names[0] if names else None, "backbone": model.backbone or opening.backbone_of(library, names)}
     if executor == "serial" and not executor_option and workers is None:
-        model = o.open_backbone(chosen, dtype, device, revision)
-        facts["backbone"] = model.name
-        prompter = stack_of(model, library, names)
-        found = answered(model, prompter, given, kept, as_is=as_is, max_new_tokens=max_new_tokens)
+        backbone = model.open(library, names)
+        facts["backbone"] = backbone.name
+        found = answered(backbone, stack_of(backbone, library, names), given, kept, inputs)
     else:
-        from softprompt.inference.ray_predict import WorkerSettings
         from softprompt.study.executor_options import executor_options
 
         options = executor_options(executor, executor_option or (), workers)
-        asked = WorkerSettings(
-            backbone=_everywhere(chosen), dtype=dtype, device=device, revision=revision, prompt=facts["prompt"], as_is=as_is,
-            max_new_tokens=max_new_tokens, library=None if library is None else _everywhere(o.open_library(library).location),
-        )  # fmt: skip
-        found = _on_ray(asked, given.inputs(_columns(kept, as_is)), options)
-    answer = given.answer(found, out, facts)
-    same = places.flags(backbone=backbone, dtype=dtype, device=device, revision=revision)
-    where = place if place is not None else library
+        found = _on_ray(facts, library, model, inputs, given.inputs(_columns(kept, inputs.as_is)), options)
+    answer = given.answer(found, inputs.out, facts)
+    where, same = place if place is not None else library, model.words()
     if where is None:
         return changed(answer, next=[("train", "TASK", *same)])
-    rows = ("predict", where, *places.flags(prompt=prompt), "--file", "ROWS.csv", "--out", "answers.csv", *same)
-    return changed(answer, next=[*([] if out is not None else [rows]), ("serve", where, *same)])
+    rows = ("predict", where, *spelled({"prompt": prompt}), "--file", "ROWS.csv", "--out", "answers.csv", *same)
+    return changed(answer, next=[*([] if inputs.out is not None else [rows]), ("serve", where, *same)])
 
 
 def _on_ray(
-    asked: WorkerSettings, inputs: Sequence[Mapping[str, Any] | str], options: Mapping[str, Any]
+    facts: Mapping[str, str | None],
+    library: str | None,
+    model: o.PromptBackboneFlags,
+    asked: InputFlags,
+    rows: Sequence[Mapping[str, Any] | str],
+    options: Mapping[str, Any],
 ) -> Predictions:
-    from softprompt.inference.ray_predict import predict_on_ray
+    from softprompt.inference.ray_predict import WorkerSettings, predict_on_ray
 
+    place = None if library is None else _everywhere(opening.open_library(library).location)
+    settings = WorkerSettings(
+        backbone=_everywhere(str(facts["backbone"])), dtype=model.dtype, device=model.device, revision=model.revision,
+        prompt=facts["prompt"], as_is=asked.as_is, max_new_tokens=asked.max_new_tokens, library=place,
+    )  # fmt: skip
     with counting("predicting") as progress:
-        return _told_cut(predict_on_ray(asked, inputs, progress=progress, **options), asked.backbone)
+        return _told_cut(predict_on_ray(settings, rows, progress=progress, **options), settings.backbone)
 
 
 def _everywhere(place: str) -> str:
@@ -194,7 +220,7 @@ def given_rows(
     from softprompt.tasks.readers import format_of, read_rows
     from softprompt.tasks.rows import BadRows
 
-    columns = o.words(text_column, "--text-column") if text_column is not None else ()
+    columns = opening.words(text_column, "--text-column") if text_column is not None else ()
     if texts or file is None or format_of(file) is None:
         if columns:
             raise UsageError(
@@ -213,21 +239,15 @@ def given_rows(
 
 
 def answered(
-    backbone: Backbone,
-    prompter: Prompter | None,
-    given: GivenRows,
-    kept: Kept | None,
-    *,
-    as_is: bool = False,
-    max_new_tokens: int | None = None,
+    backbone: Backbone, prompter: Prompter | None, given: GivenRows, kept: Kept | None, asked: InputFlags
 ) -> Predictions:
     """The answers, with a bar; says how many texts were cut."""
     from softprompt.inference.predict import predict as answer_rows
 
-    inputs = given.inputs(_columns(kept, as_is))
+    inputs = given.inputs(_columns(kept, asked.as_is))
     with counting("predicting") as progress:
         found = answer_rows(
-            backbone, prompter, inputs, kept, as_is=as_is, max_new_tokens=max_new_tokens, progress=progress
+            backbone, prompter, inputs, kept, as_is=asked.as_is, max_new_tokens=asked.max_new_tokens, progress=progress
         )
     return _told_cut(found, backbone.name)
 

@@ -7,10 +7,10 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
+from softprompt.cli.flags import flag
 from softprompt.cli.output import Answer, both, cell, lines, table
 from softprompt.cli.progress import phases
 from softprompt.library.metric import DEFAULT_METRIC
@@ -18,7 +18,9 @@ from softprompt.library.metric import DEFAULT_METRIC
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from softprompt.library.store import Library
     from softprompt.quickstart import QuickstartResult
+    from softprompt.training.settings import TrainSettings
 
 
 # A first look takes minutes. Few steps on the built-in targets: there a good start shows, later scratch catches up (docs/log.md).
@@ -30,31 +32,30 @@ QUICK_TARGETS = ("gen_sentiment_hotel", "gen_effect_choice", "gen_paraphrase_que
 MODEL_TARGETS = ("gen_sentiment_hotel",)
 
 
-@command(app, "quickstart")
+@command(
+    app,
+    "quickstart",
+    "softprompt quickstart",
+    "softprompt quickstart --data DIR --sources sst2,mnli --targets cr,rte --backbone smollm2",
+)
 def quickstart(
+    *,
     data: o.Data = None,
     sources: Annotated[
-        str | None, typer.Option("--sources", help="Source tasks; the released library's if not given.")
+        str | None, flag("--sources", "Source tasks; the released library's if not given.", complete=o.task_completion)
     ] = None,
-    targets: Annotated[str | None, typer.Option("--targets", help="Target tasks; built-in ones if not given.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Library, runs and report.")] = Path("softprompt-quickstart"),
+    targets: Annotated[
+        str | None, flag("--targets", "Target tasks; built-in ones if not given.", complete=o.task_completion)
+    ] = None,
+    model: o.BackboneFlags,
+    out: Annotated[Path, flag("--out", "Library, runs and report.")] = Path("softprompt-quickstart"),
     resume: o.Resume = False,
     seed: o.Seed = 1,
-    k: Annotated[int, typer.Option("--k", help="Source prompts of best_of_top_k.")] = 2,
+    k: Annotated[int, flag("--k", "Source prompts of best_of_top_k.")] = 2,
     metric: o.Metric = DEFAULT_METRIC,
-    recipe: o.Recipe = "quick",
-    steps: o.Steps = None,
-    batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None,
-    prompt_length: o.PromptLength = None,
-    max_input_tokens: o.MaxInputTokens = None,
-    set_: o.Set = None,
-    target_rows: Annotated[int, typer.Option("--target-rows", help="Training rows of a target; 0 for all.", min=0)] = 0,
-    validation_rows: Annotated[int, typer.Option("--validation-rows", help="Of every task; 0 for all.", min=0)] = 400,
-    backbone: o.BackboneName = "builtin",
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
+    training_: o.TrainingFlags,
+    target_rows: Annotated[int, flag("--target-rows", "Training rows of a target; 0 for all.", o.ROWS, min=0)] = 0,
+    validation_rows: Annotated[int, flag("--validation-rows", "Of every task; 0 for all.", o.ROWS, min=0)] = 400,
 ) -> Answer:
     """The main job end to end, with a report, in minutes."""
     from softprompt.artifacts import cache_folder
@@ -62,45 +63,46 @@ def quickstart(
     from softprompt.quickstart import QuickstartSettings
     from softprompt.quickstart import quickstart as run_quickstart
 
-    o.check_folder(data)
-    first_look = steps is None and recipe == "quick"
-    if first_look:
-        steps = FIRST_LOOK_STEPS if data is None else QUICK_STEPS
-    train = o.train_settings(
-        recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
-        max_input_tokens=max_input_tokens,
-    )  # fmt: skip
-    source_train = train.having(steps=max(train.steps, train.embedding_step, QUICK_STEPS if first_look else 0))
-    if train.steps < 2 * train.eval_every and not any(text.startswith("eval_every=") for text in set_ or ()):
-        train = train.having(eval_every=max(1, train.steps // 3))  # a curve, and checkpoints to choose among
-    from softprompt.tasks.generated import DEMO_SOURCES
-
-    store = find_released(FOLDERS.get(backbone, FOLDER))
-    shipped = tuple(dict.fromkeys(entry.task for entry in store.list())) if store is not None else ()
-    small = backbone not in FOLDERS or backbone == "builtin"
+    opening.check_folder(data)
+    source_train, target_train = _trainings(training_, builtin=data is None)
+    store = find_released(FOLDERS.get(model.backbone, FOLDER))
+    usual_sources, usual_targets = _usual(model.backbone, store)
     settings = QuickstartSettings(
-        out=out,
-        sources=o.words(sources, "--sources") if sources is not None else tuple(DEMO_SOURCES) if small else shipped,
-        targets=o.words(targets, "--targets") if targets is not None else QUICK_TARGETS if small else MODEL_TARGETS,
-        data=data,
-        source_train=source_train,
-        target_train=train,
-        k=k,
-        metric=metric,
-        target_rows=target_rows,
-        validation_rows=validation_rows,
-        seed=seed,
-        resume=resume,
-        command=o.command_line(),
-        cache=cache_folder("encoded"),
-    )
-    o.open_tasks([*settings.sources, *settings.targets], data)
-    model = o.open_backbone(backbone, dtype, device, revision)
+        out=out, data=data, source_train=source_train, target_train=target_train, k=k, metric=metric,
+        sources=opening.words(sources, "--sources") if sources is not None else usual_sources,
+        targets=opening.words(targets, "--targets") if targets is not None else usual_targets,
+        target_rows=target_rows, validation_rows=validation_rows, seed=seed, resume=resume,
+        command=opening.command_line(), cache=cache_folder("encoded"),
+    )  # fmt: skip
+    opening.open_tasks([*settings.sources, *settings.targets], data)
+    backbone = model.open()
     with phases() as observe:
         result = run_quickstart(
-            model, settings, released=store if data is None or sources is None else None, phases=observe
+            backbone, settings, released=store if data is None or sources is None else None, phases=observe
         )
     return Answer(data=result.plain(), show=_shown(result), next=[shlex.split(line)[1:] for line in result.next])
+
+
+def _usual(backbone: str, store: Library | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sources and targets where none were named: of a model with a released library, those of its prompts."""
+    from softprompt.library.released import FOLDERS
+    from softprompt.tasks.generated import DEMO_SOURCES
+
+    if backbone not in FOLDERS or backbone == "builtin":
+        return tuple(DEMO_SOURCES), QUICK_TARGETS
+    shipped = store.list() if store is not None else []
+    return tuple(dict.fromkeys(entry.task for entry in shipped)), MODEL_TARGETS
+
+
+def _trainings(flags: o.TrainingFlags, *, builtin: bool) -> tuple[TrainSettings, TrainSettings]:
+    """Of source and of target prompts; a first look is short."""
+    first_look = flags.recipe == "quick" and "steps" not in flags.asked()
+    look = FIRST_LOOK_STEPS if builtin else QUICK_STEPS
+    train = flags.settings(steps=look if first_look else None)
+    source = train.having(steps=max(train.steps, train.embedding_step, QUICK_STEPS if first_look else 0))
+    if train.steps < 2 * train.eval_every and "eval_every" not in flags.asked():
+        train = train.having(eval_every=max(1, train.steps // 3))  # a curve, and checkpoints to choose among
+    return source, train
 
 
 def _shown(result: QuickstartResult) -> Any:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command
+from softprompt.cli.flags import Flags, among, changes_of, flag
 from softprompt.cli.library import Place, Replace, library
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import training
 from softprompt.errors import SoftpromptError, UsageError
+from softprompt.fields import kinds
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
@@ -23,23 +27,32 @@ if TYPE_CHECKING:
     from softprompt.training.settings import TrainSettings
 
 
-@command(library, "retrain")
+@dataclass(frozen=True, kw_only=True)
+class AgainFlags(Flags):
+    """How prompts are tuned again."""
+
+    data: o.Data = None
+    task: Annotated[
+        list[str] | None, flag("--task", "A task of your own, by path: manifests may not name files. May be repeated.")
+    ] = None
+    out: Annotated[Path, flag("--out", "Run directories.")] = Path("runs/retrain")
+    resume: o.Resume = False
+    set_: o.Set = None
+
+
+@command(
+    library, "retrain", "softprompt library retrain prompts smollm2-prompts --backbone smollm2 --data DIR",
+    "softprompt library retrain prompts other --backbone google/t5-base-lm-adapt --prompt cb@1 --data DIR",
+)  # fmt: skip
 def retrain(
     place: Place,
     into: Annotated[str, typer.Argument(help="The new library: a folder or URL.", show_default=False)],
-    backbone: Annotated[str, typer.Option("--backbone", help="The new backbone.", show_default=False)],
-    names: Annotated[list[str] | None, typer.Option("--prompt", help="Only this prompt; may be repeated.")] = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option("--task", help="A task of your own, by path: manifests may not name files. May be repeated."),
-    ] = None,
-    data: o.Data = None,
-    out: Annotated[Path, typer.Option("--out", help="Run directories.")] = Path("runs/retrain"),
-    resume: o.Resume = False,
-    set_: o.Set = None,
+    *,
+    backbone: Annotated[str, flag("--backbone", "The new backbone.", complete=among(o.BACKBONES), show_default=False)],
+    names: Annotated[list[str] | None, flag("--prompt", "Only this prompt; may be repeated.")] = None,
+    again: AgainFlags,
     replace: Replace = False,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
+    device: o.DeviceFlags,
     revision: o.Revision = None,
 ) -> Answer:
     """Tune a library again on another backbone, from its manifests.
@@ -49,16 +62,12 @@ def retrain(
     from softprompt.library.retrain import retrain as tune_again
     from softprompt.library.retrain import retrain_plan
 
-    old = o.open_library(place)
-    own = o.open_tasks(task or [], data)
-    model = o.open_backbone(backbone, dtype, device, revision)
+    old = opening.open_library(place)
+    own = opening.open_tasks(again.task or [], again.data)
+    model = opening.open_backbone(backbone, device.dtype, device.device, revision)
     plan = retrain_plan(old, model, list(names) if names else None)
-    target = o.open_library(into, must_exist=False)
-
-    def train(item: RetrainItem) -> PromptRecord:
-        return _tuned(item, model, data, own, (out, resume, set_))
-
-    found = tune_again(plan, target, train, replace=replace)
+    target = opening.open_library(into, must_exist=False)
+    found = tune_again(plan, target, lambda item: _tuned(item, model, own, again), replace=replace)
     rows = [[r.name, r.before, r.after, r.problem or None] for r in found]
     notes = [f"not possible: {name}: {why}" for name, why in plan.impossible.items()]
     if found and all(r.problem for r in found):
@@ -70,38 +79,33 @@ def retrain(
     )
 
 
-def _tuned(
-    item: RetrainItem,
-    model: Backbone,
-    data: Path | None,
-    own: Sequence[Task],
-    run: tuple[Path, bool, list[str] | None],
-) -> PromptRecord:
-    """One item tuned as its manifest says; ``run``: where to, whether to resume, and changed settings."""
+def _tuned(item: RetrainItem, model: Backbone, own: Sequence[Task], again: AgainFlags) -> PromptRecord:
+    """One item tuned as its manifest says."""
     from softprompt.api import tune_tasks
     from softprompt.library.retrain import task_of
     from softprompt.tasks.tuned import reworded, wording_of
 
-    out, resume, given = run
-    settings = o.changed_settings(_recorded(item), given)
-    (opened,) = o.worded([task_of(item.old.manifest, data, own)], "auto", model)
+    recorded = _recorded(item)
+    settings = recorded.having(**changes_of(kinds(type(recorded)), again.set_ or ()))
+    (opened,) = opening.worded([task_of(item.old.manifest, again.data, own)], "auto", model)
     wording = wording_of(item.old.manifest)
     # A decoder reads natural language and the others the papers' form; between two of a kind the wording stays.
     if wording is not None and (item.old.manifest.backbone_kind == "causal") == (model.kind == "causal"):
         opened = reworded(opened, wording)
     chat = item.old.manifest.chat
     if chat is not None:  # the new backbone's own template, with the old system turn
-        (opened,) = o.in_chat([opened], True, _text(chat.get("system")), model)
+        (opened,) = opening.in_chat([opened], True, _text(chat.get("system")), model)
     rows = item.recipe.get("train_rows")
-    (encoded,) = o.encode(model, [opened], settings, rows if isinstance(rows, int) else None)
+    (encoded,) = opening.encode(model, [opened], settings, rows if isinstance(rows, int) else None)
     role: Literal["scratch", "source"] = "scratch" if item.init.get("kind") == "class-labels" else "source"
+    folder = again.out / item.name
     with training(item.name) as observer:
         records = tune_tasks(
-            model, [encoded], settings, seeds=[item.seed], role=role, folder=out / item.name, resume=resume,
-            observer=observer, command=o.command_line(),
+            model, [encoded], settings, seeds=[item.seed], role=role, folder=folder, resume=again.resume,
+            observer=observer, command=opening.command_line(),
         )  # fmt: skip
     if not records:
-        raise SoftpromptError(f"the training of {item.name} met a loss that is not finite; see {out / item.name}")
+        raise SoftpromptError(f"the training of {item.name} met a loss that is not finite; see {folder}")
     return records[0]
 
 

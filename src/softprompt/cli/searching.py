@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from softprompt.cli import opening, places
 from softprompt.cli import options as o
-from softprompt.cli import places
 from softprompt.cli.app import app, command
+from softprompt.cli.flags import flag, spelled
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import say, training
 from softprompt.errors import DataError, UnknownNameError, UsageError
@@ -30,162 +29,143 @@ if TYPE_CHECKING:
     from softprompt.training.settings import TrainSettings
 
 
-@command(app, "embed")
+@command(
+    app, "embed", "softprompt embed --task my.csv --out my.safetensors",
+    "softprompt embed --task cb --data DIR --out cb.safetensors --embedding-step 100",
+)  # fmt: skip
 def embed(
+    *,
     task: o.TaskName,
-    out: Annotated[Path, typer.Option("--out", help="Where the embeddings go (.safetensors).", show_default=False)],
-    data: o.Data = None,
+    out: Annotated[Path, flag("--out", "Where the embeddings go (.safetensors).", show_default=False)],
+    rows: o.WordedFlags,
+    model: o.BackboneFlags,
     seeds: o.Seeds = "1,2,3",
-    recipe: o.Recipe = "quick",
-    set_: o.Set = None,
-    batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None,
-    prompt_length: o.PromptLength = None,
-    embedding_step: Annotated[int | None, typer.Option("--embedding-step", help="The step it is taken at.")] = None,
+    training_: o.TrainingFlags,
     train_rows: o.TrainRows = None,
-    text_column: o.TextColumns = None,
-    label_column: o.LabelColumn = None,
-    kind: o.Kind = None,
-    wording: o.WordingForm = "auto",
-    chat: o.ChatForm = False,
-    system: o.System = None,
-    backbone: o.BackboneName = "builtin",
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
 ) -> Answer:
     """Compute a task's embeddings: its prompt at an early step."""
     from softprompt import artifacts
-    from softprompt.api import task_embeddings
 
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out} must end in .safetensors.")
-    numbers = o.numbers(seeds, "--seeds")
-    settings = o.train_settings(
-        recipe, set_, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
-        embedding_step=embedding_step,
-    )  # fmt: skip
-    tasks = o.open_tasks([task], data, text_column=text_column, label_column=label_column, kind=kind)
-    model = o.open_backbone(backbone, dtype, device, revision)
-    (encoded,) = o.encode(model, o.in_chat(o.worded(tasks, wording, model), chat, system, model), settings, train_rows)
-    with training("embedding") as observer:
-        found = task_embeddings(model, encoded, settings, seeds=numbers, observer=observer)
+    numbers, settings = opening.numbers(seeds, "--seeds"), training_.settings()
+    tasks = rows.tasks([task])
+    backbone = model.open()
+    (encoded,) = opening.encode(backbone, rows.worded(tasks, backbone), settings, train_rows)
+    found = _embedded(backbone, encoded, settings, numbers)
     artifacts.write_tensors(out, {f"seed_{seed}": t for seed, t in zip(numbers, found, strict=True)})
     facts = {
-        "task": tasks[0].name,
+        "task": encoded.task.name,
         "file": out,
         "seeds": numbers,
         "step": settings.embedding_step,
         "shape": list(found[0].shape),
-        "fingerprint": model.fingerprint,
+        "fingerprint": backbone.fingerprint,
         "data": encoded.train.fingerprint,
     }
-    told = f"{len(found)} embedding(s) of {tasks[0].name} at step {settings.embedding_step}, {facts['shape']}, in {out}"
+    told = f"{len(found)} embedding(s) of {facts['task']} at step {settings.embedding_step}, {facts['shape']}, in {out}"
     return Answer(data=facts, show=lines(told), next=[("search", "--embedding", out, "--library", "LIBRARY")])
 
 
-@command(app, "search")
+def _embedded(backbone: Backbone, data: TaskData, settings: TrainSettings, seeds: Sequence[int]) -> Sequence[Tensor]:
+    from softprompt.api import task_embeddings
+
+    with training("embedding") as observer:
+        return task_embeddings(backbone, data, settings, seeds=seeds, observer=observer)
+
+
+@command(
+    app, "search", "softprompt search my.csv --library released",
+    "softprompt search --task cb --data DIR --library prompts --predictor label-loss --top-k 3",
+)  # fmt: skip
 def search(
+    tasks_: o.GivenTasks = None,
+    *,
     library: o.LibraryPlace,
-    tasks_: places.GivenTasks = None,
-    task: Annotated[str | None, typer.Option("--task", help="The new task.")] = None,
-    embedding: Annotated[Path | None, typer.Option("--embedding", help="A file of `softprompt embed` instead.")] = None,
-    data: o.Data = None,
+    task: o.NewTask = None,
+    embedding: Annotated[Path | None, flag("--embedding", "A file of `softprompt embed` instead.")] = None,
+    rows: o.WordedFlags,
+    model: o.PromptBackboneFlags,
     metric: o.Metric = DEFAULT_METRIC,
-    top_k: Annotated[int, typer.Option("--top-k", help="How many prompts.", min=1)] = 10,
-    use_prompts: Annotated[
-        bool, typer.Option("--use-prompts", help="Compare prompts without an embedding by themselves.")
-    ] = False,
+    top_k: Annotated[int, flag("--top-k", "How many prompts.", min=1)] = 10,
     predictor: o.Predictor = "",
+    use_prompts: Annotated[
+        bool, flag("--use-prompts", "Compare prompts without an embedding by themselves.", o.RUN)
+    ] = False,
     seeds: o.Seeds = "1,2,3",
-    recipe: o.Recipe = "quick",
-    set_: o.Set = None,
-    prompt_length: o.PromptLength = None,
+    training_: o.TrainingFlags,
     train_rows: o.TrainRows = None,
-    text_column: o.TextColumns = None,
-    label_column: o.LabelColumn = None,
-    kind: o.Kind = None,
-    wording: o.WordingForm = "auto",
-    chat: o.ChatForm = False,
-    system: o.System = None,
-    backbone: o.BackboneOf = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
 ) -> Answer:
     """Rank a library's prompts for a new task."""
-    from softprompt.library.search import search as search_library
-
     if tasks_ is not None:
         (task,) = places.tasks_asked(tasks_, task)[:1]
+    _check_asked(task, embedding, predictor)
+    store, measured = opening.open_library(library), None
+    asked: dict[str, Any] = {"use_prompts": use_prompts}
+    if task is None:
+        queries = _embeddings(embedding or Path())
+    else:
+        settings = training_.settings()
+        (opened,) = rows.tasks([task])
+        backbone, own = model.open(library), (opened.name,)
+        _say_rankable(store, backbone, opened.name, settings, use_prompts=use_prompts)
+        (encoded,) = opening.encode(backbone, rows.worded([opened], backbone), settings, train_rows)
+        asked |= {"backbone_fingerprint": backbone.fingerprint, "exclude_tasks": own}
+        queries = _embedded(backbone, encoded, settings, opening.numbers(seeds, "--seeds"))
+        measured = _predicted(predictor, store, backbone, encoded, own, settings) if predictor else None
+    found = _found(store, queries, measured, top_k, metric=metric, **asked)
+    problems = dict(store.index.problems)
+    notes = [f"left out: {problem}" for problem in problems.values()]
+    data = {"library": store.location, "metric": metric, "matches": found, "predictor": predictor, "predicted": measured,
+            "problems": problems}  # fmt: skip
+    if not found:
+        empty = f"library {store.location} holds no prompt with a task embedding for this backbone."
+        return Answer(data=data, show=lines(*notes, empty))
+    notes = [*(_by_predictor(predictor, measured) if measured else _how_sure(found, metric)), *notes]
+    after: list[tuple[object, ...]] = [("library", "show", library, found[0].name)]
+    if task is not None:
+        ranked = {
+            "predictor": predictor,
+            "metric": None if metric == DEFAULT_METRIC else metric,
+            "train_rows": train_rows,
+        }
+        same = (*rows.words(), *spelled(ranked), *training_.words(), *model.words())
+        keep = () if library in opening.RELEASED else ("--keep",)
+        after.insert(0, ("transfer", task, "--library", library, *keep, *same))
+    return Answer(data=data, show=both(_ranking(found, predictor, measured), lines(*notes)), next=after)
+
+
+def _say_rankable(store: Library, backbone: Backbone, task: str, settings: TrainSettings, *, use_prompts: bool) -> None:
+    """Refuse before anything is trained what cannot be ranked, and say what ranks badly."""
+    from softprompt.methods.spot.checks import check_searchable
+    from softprompt.methods.spot.run import source_entries
+
+    entries = source_entries(store, backbone)
+    if note := check_searchable(store, entries, task, settings.embedding_step, use_prompts=use_prompts):
+        say(note)
+
+
+def _check_asked(task: str | None, embedding: Path | None, predictor: str) -> None:
+    """Raises UsageError unless one of a task and an embedding was named, and what the predictor needs."""
     if (task is None) == (embedding is None):
         raise UsageError("search takes --task or --embedding, one of the two.")
     if predictor and task is None:
         raise UsageError("--predictor needs the target's rows: give --task instead of --embedding.")
     if predictor and predictor not in MEASURED:
         raise UnknownNameError("predictor", predictor, MEASURED)
-    store = o.open_library(library)
-    fingerprint: str | None = None
-    own: tuple[str, ...] = ()
-    measured = None
-    if embedding is not None:
-        queries = _embeddings(embedding)
-    else:
-        from softprompt.api import task_embeddings
-        from softprompt.methods.spot.checks import check_searchable
-        from softprompt.methods.spot.run import source_entries
 
-        settings = o.train_settings(recipe, set_, prompt_length=prompt_length)
-        tasks = o.open_tasks([str(task)], data, text_column=text_column, label_column=label_column, kind=kind)
-        own = (tasks[0].name,)
-        model = o.open_backbone(o.backbone_of(backbone, library), dtype, device, revision)
-        fingerprint = model.fingerprint
-        if note := check_searchable(
-            store, source_entries(store, model), own[0], settings.embedding_step, use_prompts=use_prompts
-        ):
-            say(note)
-        (encoded,) = o.encode(
-            model, o.in_chat(o.worded(tasks, wording, model), chat, system, model), settings, train_rows
-        )
-        with training("embedding") as observer:
-            queries = task_embeddings(model, encoded, settings, seeds=o.numbers(seeds, "--seeds"), observer=observer)
-        measured = _predicted(predictor, store, model, encoded, own, settings) if predictor else None
-    asked: dict[str, Any] = {
-        "backbone_fingerprint": fingerprint, "exclude_tasks": own, "use_prompts": use_prompts,
-    }  # fmt: skip
-    found = search_library(store, queries, metric=metric, top_k=len(measured or ()) or top_k, **asked)
-    if measured is not None:
-        ranked = sorted((m for m in found if m.name in measured), key=lambda m: -measured[m.name])[:top_k]
-        found = [replace(match, rank=i) for i, match in enumerate(ranked, 1)]
-    left_out = dict(store.index.problems)
-    notes = [f"left out: {problem}" for problem in left_out.values()]
-    if found:
-        notes = [*(_by_predictor(predictor, measured) if measured else _how_sure(found, metric)), *notes]
-    else:
-        notes.append(f"library {store.location} holds no prompt with a task embedding for this backbone.")
-    data_ = {
-        "library": store.location,
-        "metric": metric,
-        "matches": found,
-        "predictor": predictor,
-        "predicted": measured,
-        "problems": left_out,
-    }
-    shown = both(_ranking(found, predictor, measured), lines(*notes)) if found else lines(*notes)
-    after: list[tuple[object, ...]] = []
-    if found and task is not None:
-        same = places.flags(
-            data=data, text_column=text_column, label_column=label_column, kind=kind, prompt_length=prompt_length,
-            wording=wording, chat=chat, system=system, train_rows=train_rows, predictor=predictor,
-            metric=None if metric == DEFAULT_METRIC else metric, recipe=None if recipe == "quick" else recipe,
-            backbone=backbone, dtype=dtype, device=device, revision=revision,
-        )  # fmt: skip
-        settings_ = [word for item in set_ or () for word in ("--set", item)]
-        keep = () if library in o.RELEASED else ("--keep",)
-        after = [("transfer", task, "--library", library, *keep, *same, *settings_)]
-    if found:
-        after.append(("library", "show", library, found[0].name))
-    return Answer(data=data_, show=shown, next=after)
+
+def _found(
+    store: Library, queries: Sequence[Tensor], measured: dict[str, float] | None, top_k: int, **asked: Any
+) -> list[Match]:
+    """Matches by similarity, or in the order of what was measured."""
+    from softprompt.library.search import search as search_library
+
+    found = search_library(store, queries, top_k=len(measured or ()) or top_k, **asked)
+    if measured is None:
+        return found
+    ranked = sorted((m for m in found if m.name in measured), key=lambda m: -measured[m.name])[:top_k]
+    return [replace(match, rank=i) for i, match in enumerate(ranked, 1)]
 
 
 def _embeddings(path: Path) -> Sequence[Tensor]:

@@ -6,14 +6,14 @@ import importlib.util
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from softprompt.cli import opening, places
 from softprompt.cli import options as o
-from softprompt.cli import places
 from softprompt.cli.app import app, command
+from softprompt.cli.flags import Flags, flag
 from softprompt.cli.output import Answer, asked, lines
 from softprompt.cli.progress import say
 from softprompt.errors import UsageError
@@ -27,74 +27,93 @@ if TYPE_CHECKING:
 TOKEN = "SOFTPROMPT_TOKEN"
 
 
-@command(app, "serve")
+BATCHING, LIMITS = "Batching", "Limits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoorFlags(Flags):
+    """Who may ask."""
+
+    host: Annotated[str, flag("--host", "Address to listen on; the default is this machine alone.")] = "127.0.0.1"
+    port: Annotated[int, flag("--port", "Port; 0 takes a free one.", min=0, max=65535)] = 8000
+    token_file: Annotated[
+        Path | None, flag("--token-file", f"File with the bearer token clients must send; or {TOKEN}.")
+    ] = None
+    allow_host: Annotated[str | None, flag("--allow-host", "Further names the server goes by, commas between.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchingFlags(Flags):
+    """How requests share a pass."""
+
+    wait_ms: Annotated[float, flag("--wait-ms", "How long a request waits for others.", BATCHING, min=0.0)] = 1.0
+    batch_tokens: Annotated[int, flag("--batch-tokens", "Padded positions in one pass.", BATCHING, min=1)] = 8192
+    prompt_mb: Annotated[
+        int, flag("--prompt-mb", "Memory for prompts, and again for their keys and values, MB.", BATCHING, min=1)
+    ] = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestLimitFlags(Flags):
+    """What one client may ask for."""
+
+    max_tokens: Annotated[
+        int, flag("--max-tokens", "Most tokens of a row: prompt, text and answer.", LIMITS, min=1)
+    ] = 4096
+    max_body_kb: Annotated[int, flag("--max-body-kb", "Largest body of a request, KB.", LIMITS, min=1)] = 1024
+    queue: Annotated[int, flag("--queue", "Texts that may wait; further ones get 429.", LIMITS, min=1)] = 1024
+    connections: Annotated[int, flag("--connections", "Connections open at once.", LIMITS, min=1)] = 512
+    timeout: Annotated[float, flag("--timeout", "Longest time of a request, seconds.", LIMITS, min=0.1)] = 60.0
+    drain: Annotated[
+        float, flag("--drain", "Time for requests under way when it is stopped, seconds.", LIMITS, min=0.0)
+    ] = 10.0
+
+    def limits(self) -> Limits:
+        """As the server takes them."""
+        from softprompt.inference.guard import Limits
+
+        return Limits(
+            body_bytes=self.max_body_kb * 1024, tokens=self.max_tokens, waiting=self.queue,
+            connections=self.connections, request_s=self.timeout, drain_s=self.drain,
+        )  # fmt: skip
+
+
+@command(
+    app, "serve", "softprompt serve runs/my",
+    "softprompt serve --library prompts --sharpt runs/sharpt-adapt/cb-seed0 --host 0.0.0.0 --token-file token.txt",
+)  # fmt: skip
 def serve(
-    place: places.GivenPlace = None,
+    place: o.GivenPlace = None,
+    *,
     library: Annotated[
-        str | None,
-        typer.Option("--library", help="Prompt library or run folder: a folder, a URL (s3://, hf://), or `released`."),
+        str | None, flag("--library", "Prompt library or run folder: a folder, a URL (s3://, hf://), or `released`.")
     ] = None,
     sharpt: Annotated[
         str | None,
-        typer.Option(
-            "--sharpt", help="Folders of `sharpt adapt`, commas between; each asked for by its name, e.g. cb-seed0."
-        ),
+        flag("--sharpt", "Folders of `sharpt adapt`, commas between; each asked for by its name, e.g. cb-seed0."),
     ] = None,
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; the default is this machine alone.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
-    token_file: Annotated[
-        Path | None, typer.Option("--token-file", help=f"File with the bearer token clients must send; or {TOKEN}.")
-    ] = None,
-    allow_host: Annotated[
-        str | None, typer.Option("--allow-host", help="Further names the server goes by, commas between.")
-    ] = None,
-    wait_ms: Annotated[float, typer.Option("--wait-ms", help="How long a request waits for others.", min=0.0)] = 1.0,
-    batch_tokens: Annotated[int, typer.Option("--batch-tokens", help="Padded positions in one pass.", min=1)] = 8192,
-    prompt_mb: Annotated[
-        int, typer.Option("--prompt-mb", help="Memory for prompts, and again for their keys and values, MB.", min=1)
-    ] = 1024,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", help="Most tokens of a row: prompt, text and answer.", min=1)
-    ] = 4096,
-    max_body_kb: Annotated[int, typer.Option("--max-body-kb", help="Largest body of a request, KB.", min=1)] = 1024,
-    queue: Annotated[int, typer.Option("--queue", help="Texts that may wait; further ones get 429.", min=1)] = 1024,
-    connections: Annotated[int, typer.Option("--connections", help="Connections open at once.", min=1)] = 512,
-    timeout: Annotated[float, typer.Option("--timeout", help="Longest time of a request, seconds.", min=0.1)] = 60.0,
-    drain: Annotated[
-        float, typer.Option("--drain", help="Time for requests under way when it is stopped, seconds.", min=0.0)
-    ] = 10.0,
-    backbone: o.BackboneOf = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
+    model: o.PromptBackboneFlags,
+    door: DoorFlags,
+    batching: BatchingFlags,
+    most: RequestLimitFlags,
 ) -> Answer:
     """Answer requests for different prompts in one batch (HTTP)."""
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"serving needs {' and '.join(missing)}: pip install 'softprompt[serve]'.")
-    from softprompt.inference.guard import Limits
-
     library, _ = places.prompts_asked(place, library, ())
     if library is None and sharpt is None:
         raise UsageError("serve needs prompts: give --library, --sharpt with folders of `sharpt adapt`, or both.")
-    limits = Limits(
-        body_bytes=max_body_kb * 1024, tokens=max_tokens, waiting=queue, connections=connections, request_s=timeout, drain_s=drain,
-    )  # fmt: skip
-    folders = [Path(word) for word in o.words(sharpt, "--sharpt")] if sharpt is not None else []
+    limits = most.limits()
+    folders = [Path(word) for word in opening.words(sharpt, "--sharpt")] if sharpt is not None else []
     store, run = _library(library) if library is not None else (None, None)
-    token = _token(token_file)
-    names = o.words(allow_host, "--allow-host") if allow_host is not None else ()
-    with _listen(host, port) as listener:
-        model = o.open_backbone(o.backbone_of(backbone, library), dtype, device, revision)
-        if hasattr(model, "prompt_cache_bytes"):
-            model.prompt_cache_bytes = prompt_mb << 20
-        site = _site(
-            model, (store, run, folders), (limits, token, host, names), wait_ms=wait_ms, batch_tokens=batch_tokens,
-            prompt_mb=prompt_mb,
-        )  # fmt: skip
-        address = f"http://{host}:{listener.getsockname()[1]}"
+    token = _token(door.token_file)
+    with _listen(door.host, door.port) as listener:
+        backbone = model.open(library)
+        if hasattr(backbone, "prompt_cache_bytes"):
+            backbone.prompt_cache_bytes = batching.prompt_mb << 20
+        site = _site(backbone, (store, run, folders), door, token, limits, batching)
+        address = f"http://{door.host}:{listener.getsockname()[1]}"
         told = [*([store.location] if store is not None else []), *map(str, folders)]
         known = site.state.site.catalogue.names()
         say(f"{len(known)} prompt(s) of {', '.join(told)} at {address}; Ctrl-C stops")
@@ -107,22 +126,28 @@ def serve(
 
 
 def _site(
-    model: Backbone, prompts: tuple[Library | None, Path | None, Sequence[Path]],
-    door: tuple[Limits, str | None, str, Sequence[str]], *, wait_ms: float, batch_tokens: int, prompt_mb: int,
-) -> Any:  # fmt: skip
+    backbone: Backbone,
+    prompts: tuple[Library | None, Path | None, Sequence[Path]],
+    door: DoorFlags,
+    token: str | None,
+    limits: Limits,
+    batching: BatchingFlags,
+) -> Any:
     """The application over what can be asked for."""
     from softprompt.inference.catalogue import Catalogue
     from softprompt.inference.engine import Engine
     from softprompt.inference.guard import hosts_of
     from softprompt.inference.http import make_app
 
-    (store, run, folders), (limits, token, host, names) = prompts, door
-    catalogue = Catalogue(model, store, _generated(store, folders, model), run)
+    store, run, folders = prompts
+    catalogue = Catalogue(backbone, store, _generated(store, folders, backbone), run)
     engine = Engine(
-        model, catalogue.resolve, version=catalogue.version, batch_tokens=batch_tokens, prompt_bytes=prompt_mb << 20
-    )
-    hosts = hosts_of(host, tuple(names))
-    return make_app(engine, catalogue, limits=limits, wait_ms=wait_ms, token=token, hosts=hosts)
+        backbone, catalogue.resolve, version=catalogue.version, batch_tokens=batching.batch_tokens,
+        prompt_bytes=batching.prompt_mb << 20,
+    )  # fmt: skip
+    names = opening.words(door.allow_host, "--allow-host") if door.allow_host is not None else ()
+    hosts = hosts_of(door.host, names)
+    return make_app(engine, catalogue, limits=limits, wait_ms=batching.wait_ms, token=token, hosts=hosts)
 
 
 def _run(site: Any, listener: socket.socket, limits: Limits) -> None:
@@ -170,8 +195,8 @@ def _library(place: str) -> tuple[Library, Path | None]:
     """A library, and the folder of the training that made it where it lies in one; a run folder stands for its library."""
     folder = Path(place).expanduser()
     if (folder / "run.json").is_file():
-        return o.open_library(str(folder / "library")), folder
-    return o.open_library(place), folder.parent if (folder.parent / "run.json").is_file() else None
+        return opening.open_library(str(folder / "library")), folder
+    return opening.open_library(place), folder.parent if (folder.parent / "run.json").is_file() else None
 
 
 def _generated(store: Library | None, folders: Sequence[Path], backbone: Backbone) -> dict[str, Served]:

@@ -7,28 +7,31 @@ from typing import Annotated, Any
 
 import typer
 
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command
+from softprompt.cli.flags import flag, spelled
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.sharpt import Cache, SpaceFolder, kept_in, sharpt
 from softprompt.errors import UsageError
 
 
-@command(sharpt, "relations")
+@command(
+    sharpt, "relations", "softprompt sharpt relations --space runs/space/space --sources glue --targets cb,rte --data DIR",
+    "softprompt sharpt relations --space runs/space/space --sources sst2,mnli --targets cb --data DIR --figure map.svg",
+)  # fmt: skip
 def relations(
+    *,
     space: SpaceFolder,
-    sources: Annotated[
-        str, typer.Option("--sources", help="Source tasks, commas between, or a mixture by name.", show_default=False)
+    sources: o.Sources,
+    targets: Annotated[
+        str, flag("--targets", "Target tasks, likewise.", complete=o.mixture_completion, show_default=False)
     ],
-    targets: Annotated[str, typer.Option("--targets", help="Target tasks, likewise.", show_default=False)],
     figure: o.Figure = None,
     data: o.Data = None,
+    model: o.PromptBackboneFlags,
     train_rows: o.TrainRows = None,
     cache: Cache = None,
-    backbone: o.BackboneOf = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
 ) -> Answer:
     """Relate tasks by the skills they use (Figure 3)."""
     from softprompt.methods.sharpt.relations import relations as relate
@@ -38,25 +41,23 @@ def relations(
 
     _drawable(figure)
     loaded = load_space(space)
-    left, right = (o.open_mixture(given, data)[1] for given in (sources, targets))
-    model = o.open_backbone(backbone or str(loaded.backbone["name"]), dtype, device, revision)
-    encoder = space_encoder(loaded, model, kept_in(cache))
-    by_name = {t.name: t for t in (*left, *right)}
+    left, right = (opening.open_mixture(given, data)[1] for given in (sources, targets))
+    backbone = model.open(own=loaded.backbone["name"])
+    encoder = space_encoder(loaded, backbone, kept_in(cache))
+    tasks = {t.name: t for t in (*left, *right)}
     encoded = {
         name: task_encodings(encoder, loaded, task, task.split("train", max_rows=train_rows).examples)
-        for name, task in by_name.items()
+        for name, task in tasks.items()
     }
     found = relate(
-        loaded.prompter(model, encoder),
-        {t.name: encoded[t.name] for t in left},
-        {t.name: encoded[t.name] for t in right},
-        categories={t.name: t.category.replace("_", " ") for t in by_name.values()},
-    )
+        loaded.prompter(backbone, encoder), {t.name: encoded[t.name] for t in left}, {t.name: encoded[t.name] for t in right},
+        categories={t.name: t.category.replace("_", " ") for t in tasks.values()},
+    )  # fmt: skip
     drawn = [relations_heatmap(found, figure)] if figure is not None else []
     cosine = found.cosine_AB.tolist()
     rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(found.sources, cosine, strict=True)]
     shown = both(table(["source", *found.targets], rows), lines(*(f"figure: {path}" for path in drawn)))
-    after = [("sharpt", "adapt", "--space", space, "--task", o.words(targets, "--targets")[0])]
+    after = [("sharpt", "adapt", "--space", space, "--task", right[0].name, *spelled({"data": data}), *model.words())]
     return Answer(data={**found.plain(), "figure": figure}, show=shown, next=after)
 
 
@@ -66,7 +67,9 @@ def _drawable(figure: Path | None) -> None:
         raise UsageError(f"--figure {figure} must end in .png or .svg.")
 
 
-@command(sharpt, "skills")
+@command(
+    sharpt, "skills", "softprompt sharpt skills runs/space", "softprompt sharpt skills runs/space --figure use.svg"
+)
 def skills(
     run: Annotated[Path, typer.Argument(help="Folder of `sharpt train`, or a space in it.", show_default=False)],
     figure: o.Figure = None,

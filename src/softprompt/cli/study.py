@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
+from softprompt.cli.flags import Flags, among, flag
 from softprompt.cli.output import Answer, both, console, lines, table
 from softprompt.cli.progress import QUIET_SECONDS, say
 from softprompt.errors import Interrupted, SoftpromptError, UnknownNameError, UsageError
@@ -24,23 +27,62 @@ if TYPE_CHECKING:
 
 study = group("study", "Which task helps which: one resumable grid.")
 
-StudyName = Annotated[str, typer.Argument(help="Study file (.toml) or ready study, e.g. demo, small, paper.")]
 Ledger = Annotated[Path, typer.Argument(help="Ledger folder of a study.", show_default=False)]
-Which = Annotated[str | None, typer.Option("--study", help="Its name, where the ledger holds several.")]
-Executor = Annotated[Literal["serial", "processes", "ray", "slurm"], typer.Option("--executor", help="Who trains.")]
+Which = Annotated[str | None, flag("--study", "Its name, where the ledger holds several.")]
 
 
-@command(study, "plan")
+def _studies() -> list[str]:
+    from softprompt.study.settings import ready_studies
+
+    return list(ready_studies())
+
+
+StudyName = Annotated[
+    str,
+    typer.Argument(help="Study file (.toml) or ready study, e.g. demo, small, paper.", autocompletion=among(_studies)),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerFlags(Flags):
+    """Who trains, and where."""
+
+    executor: Annotated[Literal["serial", "processes", "ray", "slurm"], flag("--executor", "Who trains.")] = "serial"
+    workers: o.Workers = None
+    executor_option: o.ExecutorOptions = None
+    device: o.Device = "auto"
+    checkpointing: o.Checkpointing = False
+
+    def conduct(self, loaded: Study, ledger: Path) -> Answer:
+        """Make what the ledger lacks."""
+        from softprompt.study.executor_options import executor_options
+        from softprompt.study.run import run_study
+
+        options = executor_options(self.executor, self.executor_option or (), self.workers)
+        with watching() as observer:
+            summary = run_study(
+                loaded, ledger, self.executor, executor_options=options, observer=observer,
+                runner_options={"device": self.device, "checkpointing": self.checkpointing},
+            )  # fmt: skip
+        if summary.failed:
+            raise SoftpromptError(_failures(summary, ledger))
+        told = f"{summary.done} of {summary.cells} cells finished, {summary.made} now, {summary.seconds:.0f} s; ledger {ledger}"
+        data = {"study": loaded.name, "ledger": ledger, **_plain(summary)}
+        return Answer(data=data, show=lines(told), next=[("study", "report", ledger)])
+
+
+@command(study, "plan", "softprompt study plan demo", "softprompt study plan paper.toml --out runs/paper --timing 60")
 def plan(
     name: StudyName,
-    out: Annotated[Path | None, typer.Option("--out", help="Its ledger, for what is finished already.")] = None,
+    *,
+    out: Annotated[Path | None, flag("--out", "Its ledger, for what is finished already.")] = None,
     look: Annotated[
-        bool, typer.Option("--look/--no-look", help="Open every source and the backbone: finds what is missing.")
+        bool, flag("--look/--no-look", "Open every source and the backbone: finds what is missing.")
     ] = True,
     timing: Annotated[
-        float, typer.Option("--timing", help="Seconds of the study's own steps that are timed here; 0 for none.", min=0)
+        float, flag("--timing", "Seconds of the study's own steps that are timed here; 0 for none.", min=0)
     ] = 30.0,
-    rate: Annotated[float | None, typer.Option("--rate", help="Measured training positions a second here.")] = None,
+    rate: Annotated[float | None, flag("--rate", "Measured training positions a second here.")] = None,
     device: o.Device = "auto",
 ) -> Answer:
     """Count cells and steps; time, memory and storage from timed steps; what is missing."""
@@ -67,50 +109,46 @@ def plan(
     )  # fmt: skip
 
 
-@command(study, "run")
+@command(
+    study, "run", "softprompt study run demo --out runs/demo",
+    "softprompt study run paper.toml --out runs/paper --executor slurm --workers 8",
+)  # fmt: skip
 def run(
     name: StudyName,
-    out: Annotated[
-        Path, typer.Option("--out", help="Ledger folder; several studies may share one.", show_default=False)
-    ],
-    executor: Executor = "serial",
-    workers: o.Workers = None,
-    executor_option: o.ExecutorOptions = None,
-    device: o.Device = "auto",
-    checkpointing: o.Checkpointing = False,
+    *,
+    out: Annotated[Path, flag("--out", "Ledger folder; several studies may share one.", show_default=False)],
+    by: WorkerFlags,
 ) -> Answer:
     """Make every cell that the ledger lacks."""
-    return _conduct(_load(name), out, executor, _options(executor, executor_option, workers), device, checkpointing)
+    return by.conduct(_load(name), out)
 
 
-@command(study, "resume")
-def resume(
-    ledger: Ledger,
-    which: Which = None,
-    executor: Executor = "serial",
-    workers: o.Workers = None,
-    executor_option: o.ExecutorOptions = None,
-    device: o.Device = "auto",
-    checkpointing: o.Checkpointing = False,
-) -> Answer:
+@command(
+    study, "resume", "softprompt study resume runs/demo",
+    "softprompt study resume runs/paper --study paper --executor processes --workers 2",
+)  # fmt: skip
+def resume(ledger: Ledger, *, which: Which = None, by: WorkerFlags) -> Answer:
     """Go on with a study from its ledger alone."""
     from softprompt.study.run import open_study
 
-    o.quiet_transformers()
-    loaded, _, _ = open_study(ledger, which)
-    return _conduct(loaded, ledger, executor, _options(executor, executor_option, workers), device, checkpointing)
+    opening.quiet_transformers()
+    return by.conduct(open_study(ledger, which)[0], ledger)
 
 
-@command(study, "report")
+@command(
+    study,
+    "report",
+    "softprompt study report runs/demo",
+    "softprompt study report runs/paper --beside runs/paper-xl --out report",
+)
 def report(
     ledger: Annotated[
         Path, typer.Argument(help="Ledger folder of a study, or lines kept of one (.jsonl).", show_default=False)
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Where it goes; LEDGER/report if not given.")] = None,
+    out: Annotated[Path | None, flag("--out", "Where it goes; LEDGER/report if not given.")] = None,
     which: Which = None,
     beside: Annotated[
-        list[Path] | None,
-        typer.Option("--beside", metavar="LEDGER", help="The same study on another backbone; may be repeated."),
+        list[Path] | None, flag("--beside", "The same study on another backbone; may be repeated.", metavar="LEDGER")
     ] = None,
     figures: o.Figures = True,
 ) -> Answer:
@@ -130,31 +168,41 @@ def report(
     return Answer(data={"report": made}, show=lines(*told, *(f"left out: {why}" for why in made.left_out)))
 
 
-@command(study, "generic")
+@command(
+    study,
+    "generic",
+    "softprompt study generic runs/paper",
+    "softprompt study generic runs/paper --study paper --out tables",
+)
 def generic(
     ledger: Ledger,
     studies: Annotated[
-        str | None, typer.Option("--study", help="Studies of the ledger, the main one first, commas between.")
+        str | None, flag("--study", "Studies of the ledger, the main one first, commas between.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the table here, as CSV and LaTeX.")] = None,
+    out: Annotated[Path | None, flag("--out", "Write the table here, as CSV and LaTeX.")] = None,
 ) -> Answer:
     """Average over GLUE and SuperGLUE by source (SPoT Table 1)."""
     from softprompt.analysis.benchmarks import ledger_table
     from softprompt.report.page import write_table
 
-    made = ledger_table(ledger, o.words(studies, "--study") if studies is not None else ())
+    made = ledger_table(ledger, opening.words(studies, "--study") if studies is not None else ())
     files = write_table(made, out) if out is not None else []
     told = lines(made.to_text(), *(f"written: {path}" for path in files))
     return Answer(data={"rows": _records(made), "notes": made.notes, "files": files}, show=told)
 
 
-@command(study, "sizes")
+@command(
+    study,
+    "sizes",
+    "softprompt study sizes runs/base runs/large --out sizes",
+    "softprompt study sizes runs/base runs/large --out sizes --no-figures",
+)
 def sizes(
     ledgers: Annotated[
         list[Path],
         typer.Argument(metavar="LEDGER...", help="Ledgers of one study, one a backbone.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Where table and figure go.", show_default=False)],
+    out: Annotated[Path, flag("--out", "Where table and figure go.", show_default=False)],
     which: Which = None,
     figures: o.Figures = True,
 ) -> Answer:
@@ -174,33 +222,34 @@ def sizes(
     return Answer(data={"backbones": backbones, "rows": _records(table), "files": files}, show=told)
 
 
-@command(study, "ladder")
+@command(
+    study,
+    "ladder",
+    "softprompt study ladder figure1 --plan",
+    "softprompt study ladder figure1 --sizes small,base --out runs/figure1",
+)
 def ladder(
     name: Annotated[str, typer.Argument(help="Ladder file (.toml) or ready ladder: figure1.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Ledgers, one a part, table and figure.")] = Path("runs/ladder"),
-    sizes: Annotated[str | None, typer.Option("--sizes", help="Only these sizes, commas between.")] = None,
-    arms: Annotated[str | None, typer.Option("--arms", help="Only these methods, commas between.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Hours and memory of every part; nothing starts.")] = False,
-    executor: Executor = "serial",
-    workers: o.Workers = None,
-    executor_option: o.ExecutorOptions = None,
+    *,
+    out: Annotated[Path, flag("--out", "Ledgers, one a part, table and figure.")] = Path("runs/ladder"),
+    sizes: Annotated[str | None, flag("--sizes", "Only these sizes, commas between.")] = None,
+    arms: Annotated[str | None, flag("--arms", "Only these methods, commas between.")] = None,
+    plan: Annotated[bool, flag("--plan", "Hours and memory of every part; nothing starts.")] = False,
+    by: WorkerFlags,
     figures: o.Figures = True,
-    device: o.Device = "auto",
-    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Methods by model size, each on its own backbone (SPoT Figure 1, Table 4)."""
     from softprompt.study.ladder import load_ladder
 
-    o.quiet_transformers()
+    opening.quiet_transformers()
     loaded = load_ladder(name)
     chosen = _chosen(loaded, sizes, arms)
     if plan:
         return _planned(chosen)
-    options = _options(executor, executor_option, workers)
     failed = []
     for part in chosen:
         try:
-            _conduct(part.study, out / part.ledger, executor, options, device, checkpointing)
+            by.conduct(part.study, out / part.ledger)
         except Interrupted:
             raise
         except SoftpromptError as error:
@@ -212,8 +261,8 @@ def _chosen(loaded: Ladder, sizes: str | None, arms: str | None) -> list[Part]:
     """The parts of a ladder that were asked for."""
     known = {"size": loaded.sizes, "method": tuple(dict.fromkeys(part.arm for part in loaded.parts))}
     asked = {
-        "size": o.words(sizes, "--sizes") if sizes is not None else known["size"],
-        "method": o.words(arms, "--arms") if arms is not None else known["method"],
+        "size": opening.words(sizes, "--sizes") if sizes is not None else known["size"],
+        "method": opening.words(arms, "--arms") if arms is not None else known["method"],
     }
     for what, names in asked.items():
         for one in names:
@@ -263,37 +312,11 @@ def _records(table: Table) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
-def _options(executor: str, given: list[str] | None, workers: int | None) -> dict[str, Any]:
-    from softprompt.study.executor_options import executor_options
-
-    return executor_options(executor, given or (), workers)
-
-
 def _load(name: str) -> Study:
     from softprompt.study.settings import load_study
 
-    o.quiet_transformers()
+    opening.quiet_transformers()
     return load_study(name)
-
-
-def _conduct(
-    loaded: Study, ledger: Path, executor: str, options: dict[str, Any], device: str, checkpointing: bool
-) -> Answer:
-    from softprompt.study.run import run_study
-
-    with watching() as observer:
-        summary = run_study(
-            loaded, ledger, executor, runner_options={"device": device, "checkpointing": checkpointing},
-            executor_options=options, observer=observer,
-        )  # fmt: skip
-    if summary.failed:
-        raise SoftpromptError(_failures(summary, ledger))
-    told = f"{summary.done} of {summary.cells} cells finished, {summary.made} now, {summary.seconds:.0f} s; ledger {ledger}"
-    return Answer(
-        data={"study": loaded.name, "ledger": ledger, **_plain(summary)},
-        show=lines(told),
-        next=[("study", "report", ledger)],
-    )
 
 
 def _plain(summary: RunSummary) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
+from softprompt.cli.flags import flag
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import counting
 from softprompt.errors import DataError, UnknownNameError, UsageError
@@ -19,11 +21,12 @@ from softprompt.errors import DataError, UnknownNameError, UsageError
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
     from softprompt.library.store import Library
+    from softprompt.tasks.submission import TaskPredictions
     from softprompt.tasks.task import Task
 
 submission = group("submission", "Files for the GLUE and SuperGLUE leaderboards.")
 
-Benchmark = Annotated[str, typer.Option("--benchmark", help="glue or superglue.")]
+Benchmark = Annotated[str, flag("--benchmark", "glue or superglue.")]
 # The diagnostics are answered with the prompt of the entailment task.
 STANDS_IN = {"axb": "rte", "axg": "rte", "mnli_mismatched": "mnli", "glue_rte": "rte"}
 
@@ -34,32 +37,34 @@ def _benchmark(name: str) -> Literal["glue", "superglue"]:
     return cast('Literal["glue", "superglue"]', name)
 
 
-@command(submission, "write")
+@command(
+    submission, "write", "softprompt submission write --library prompts --data DIR --out superglue",
+    "softprompt submission write --library prompts --data DIR --out cb --task cb --split validation --partial",
+)  # fmt: skip
 def write(
+    *,
     library: Annotated[
-        str,
-        typer.Option("--library", help="Where the prompts are, or a study's ledger; the best of each task is used."),
+        str, flag("--library", "Where the prompts are, or a study's ledger; the best of each task is used.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="A new folder; the zip stands beside it.")],
+    out: Annotated[Path, flag("--out", "A new folder; the zip stands beside it.")],
     benchmark: Benchmark = "superglue",
     task: Annotated[
-        str | None, typer.Option("--task", help="Only these tasks, commas between; all with a prompt if not given.")
+        str | None, flag("--task", "Only these tasks, commas between; all with a prompt if not given.")
     ] = None,
     data: o.Data = None,
-    split: Annotated[str, typer.Option("--split", help="test, or validation for a rehearsal.")] = "test",
-    partial: Annotated[bool, typer.Option("--partial", help="Allow other row counts than the official ones.")] = False,
+    model: o.PromptBackboneFlags,
+    split: Annotated[str, flag("--split", "test, or validation for a rehearsal.")] = "test",
+    partial: Annotated[bool, flag("--partial", "Allow other row counts than the official ones.")] = False,
     max_new_tokens: o.MaxNewTokens = None,
-    which: Annotated[str | None, typer.Option("--study", help="Of a ledger with several studies.")] = None,
-    backbone: o.BackboneOf = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
+    which: Annotated[str | None, flag("--study", "Of a ledger with several studies.")] = None,
 ) -> Answer:
     """Answer the test rows of every task and write a checked submission."""
+    chosen = _benchmark(benchmark)
+    wanted = opening.words(task, "--task") if task is not None else None
     with _prompts(library, which) as store:
-        model = o.open_backbone(o.backbone_of(backbone, store.location), dtype, device, revision)
-        wanted = o.words(task, "--task") if task is not None else None
-        return _written(store, model, _benchmark(benchmark), wanted, data, split, out, not partial, max_new_tokens)
+        backbone = model.open(store.location)
+        given, prompts, skipped = _given(store, backbone, chosen, wanted, data, split, max_new_tokens)
+    return _written(chosen, given, prompts, skipped, out, complete=not partial)
 
 
 @contextmanager
@@ -68,54 +73,73 @@ def _prompts(place: str, which: str | None) -> Iterator[Library]:
     from softprompt.study.prompts import is_ledger, named_apart, study_records
 
     if not is_ledger(place):
-        yield o.open_library(place)
+        yield opening.open_library(place)
         return
     with tempfile.TemporaryDirectory(prefix="softprompt-") as folder:
-        store = o.open_library(folder, must_exist=False)
+        store = opening.open_library(folder, must_exist=False)
         for record in named_apart(study_records(place, which, ("sources", "targets"))):
             store.add(record)
         yield store
 
 
-def _written(
-    store: Library, model: Backbone, chosen: Literal["glue", "superglue"], wanted: tuple[str, ...] | None,
-    data: Path | None, split: str, out: Path, complete: bool, max_new_tokens: int | None,
-) -> Answer:  # fmt: skip
-    from softprompt.inference.evaluate import EvalJob, answers, canonical_text
-    from softprompt.prompts.stack import PromptStack
-    from softprompt.tasks.encoded import answer_room, encode_split, input_room
-    from softprompt.tasks.submission import GLUE, SUPERGLUE, TaskPredictions, write_submission
+def _given(
+    store: Library, backbone: Backbone, chosen: Literal["glue", "superglue"], wanted: tuple[str, ...] | None,
+    data: Path | None, split: str, max_new_tokens: int | None,
+) -> tuple[list[TaskPredictions], dict[str, str], list[str]]:  # fmt: skip
+    """Every task's answers, the prompt of each, and what was left out."""
+    from softprompt.tasks.submission import GLUE, SUPERGLUE
     from softprompt.tasks.tuned import as_tuned
 
     known = GLUE if chosen == "glue" else SUPERGLUE
-    prompts = _best(store, model, wanted or tuple(known), asked=wanted is not None)
+    prompts = _best(store, backbone, wanted or tuple(known), asked=wanted is not None)
     for name in prompts:
         if name not in known:
             raise UnknownNameError(f"{chosen} task", name, known)
     tasks, skipped = _open(prompts, data, asked=wanted is not None)
     prompts = {t.name: prompts[t.name] for t in tasks}
-    tasks = [as_tuned(t, store.get(prompts[t.name]).manifest, model.tokenizer) for t in tasks]
-    stack = PromptStack.of([store.load(p, model).float().to(model.device) for p in prompts.values()])
-    most = answer_room(model, max_new_tokens)
-    room = {t.name: input_room(model, stack, t.labels, most) for t in tasks}
-    splits = [encode_split(t.split(split), model, max_input_tokens=room[t.name], max_target_tokens=None) for t in tasks]
-    jobs = [EvalJob(run=i, task=t, split=s) for i, (t, s) in enumerate(zip(tasks, splits, strict=True))]
-    with counting("answering") as progress:
-        found = answers(model, stack, jobs, max_target_tokens=most, progress=progress)
-    canonical = canonical_text(model)
-    given = [
-        TaskPredictions(
-            task=t.name, labels=t.labels, examples=s.examples, predictions=[text for text, _ in e], canonical=canonical
-        )
-        for t, s, e in zip(tasks, splits, found, strict=True)
-    ]
+    tasks = [as_tuned(t, store.get(prompts[t.name]).manifest, backbone.tokenizer) for t in tasks]
+    return _answered(backbone, store, tasks, list(prompts.values()), split, max_new_tokens), prompts, skipped
+
+
+def _written(
+    chosen: Literal["glue", "superglue"], given: list[TaskPredictions], prompts: dict[str, str], skipped: list[str],
+    out: Path, *, complete: bool,
+) -> Answer:  # fmt: skip
+    from softprompt.tasks.submission import write_submission
+
     written = write_submission(out, chosen, given, complete=complete)
     rows = [[name, facts["rows"], facts["invalid"]] for name, facts in written.items()]
     where = lines(*skipped, f"folder: {out}", f"zip: {out.with_name(out.name + '.zip')}")
     shown = both(table(["file", "rows", "invalid answers"], rows), where)
-    return Answer(
-        data={"files": written, "prompts": prompts, "folder": out}, show=shown, next=[("submission", "check", out)]
-    )
+    data = {"files": written, "prompts": prompts, "folder": out}
+    return Answer(data=data, show=shown, next=[("submission", "check", out)])
+
+
+def _answered(
+    backbone: Backbone, store: Library, tasks: list[Task], prompts: list[str], split: str, max_new_tokens: int | None
+) -> list[TaskPredictions]:
+    """Each task's rows answered with its prompt."""
+    from softprompt.inference.evaluate import EvalJob, answers, canonical_text
+    from softprompt.prompts.stack import PromptStack
+    from softprompt.tasks.encoded import answer_room, encode_split, input_room
+    from softprompt.tasks.submission import TaskPredictions
+
+    stack = PromptStack.of([store.load(p, backbone).float().to(backbone.device) for p in prompts])
+    most = answer_room(backbone, max_new_tokens)
+    room = {t.name: input_room(backbone, stack, t.labels, most) for t in tasks}
+    splits = [
+        encode_split(t.split(split), backbone, max_input_tokens=room[t.name], max_target_tokens=None) for t in tasks
+    ]
+    jobs = [EvalJob(run=i, task=t, split=s) for i, (t, s) in enumerate(zip(tasks, splits, strict=True))]
+    with counting("answering") as progress:
+        found = answers(backbone, stack, jobs, max_target_tokens=most, progress=progress)
+    canonical = canonical_text(backbone)
+    return [
+        TaskPredictions(
+            task=t.name, labels=t.labels, examples=s.examples, predictions=[text for text, *_ in e], canonical=canonical
+        )
+        for t, s, e in zip(tasks, splits, found, strict=True)
+    ]
 
 
 def _best(library: Library, backbone: Backbone, tasks: tuple[str, ...], *, asked: bool) -> dict[str, str]:
@@ -150,7 +174,7 @@ def _open(prompts: dict[str, str], data: Path | None, *, asked: bool) -> tuple[l
     skipped: list[str] = []
     for name in prompts:
         try:
-            tasks.extend(o.open_tasks([name], data))
+            tasks.extend(opening.open_tasks([name], data))
         except UsageError as error:
             if asked:
                 raise
@@ -160,11 +184,16 @@ def _open(prompts: dict[str, str], data: Path | None, *, asked: bool) -> tuple[l
     return tasks, skipped
 
 
-@command(submission, "check")
+@command(
+    submission,
+    "check",
+    "softprompt submission check superglue",
+    "softprompt submission check glue.zip --benchmark glue",
+)
 def check(
     path: Annotated[Path, typer.Argument(help="Folder or zip of a submission.", show_default=False)],
     benchmark: Benchmark = "superglue",
-    partial: Annotated[bool, typer.Option("--partial", help="Allow other row counts than the official ones.")] = False,
+    partial: Annotated[bool, flag("--partial", "Allow other row counts than the official ones.")] = False,
 ) -> Answer:
     """Check ids, counts and label words of a submission."""
     from softprompt.tasks.submission import check_submission

@@ -9,25 +9,32 @@ from typing import Annotated, Any
 
 import typer
 
+from softprompt.cli import opening
 from softprompt.cli import options as o
-from softprompt.cli import places
 from softprompt.cli.app import command, group
+from softprompt.cli.flags import among, flag, spelled
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.errors import DataError
 
 tasks = group("tasks", "What can be trained on.")
 
-Name = Annotated[str, typer.Argument(help="Task: a name or a path to your own.", show_default=False)]
-Names = Annotated[list[str], typer.Argument(help="Tasks: names, or paths to your own.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(help="Task: a name or a path to your own.", show_default=False, autocompletion=o.task_completion),
+]
+Names = Annotated[
+    list[str],
+    typer.Argument(help="Tasks: names, or paths to your own.", show_default=False, autocompletion=o.task_completion),
+]
 
 
-@command(tasks, "ls")
+@command(tasks, "ls", "softprompt tasks ls", "softprompt tasks ls --data DIR")
 def ls(data: o.Data = None) -> Answer:
     """List built-in tasks, those of the papers and of a data folder."""
     from softprompt.tasks.catalog import names_in_folder
     from softprompt.tasks.show import list_mixtures, list_tasks
 
-    o.check_folder(data)
+    opening.check_folder(data)
     root = data or (Path(os.environ["SOFTPROMPT_DATA"]) if os.environ.get("SOFTPROMPT_DATA") else None)
     local = names_in_folder(root) if root is not None else []
     rows = [{**row, "source": "data folder" if row["task"] in local else row["source"]} for row in list_tasks()]
@@ -39,28 +46,20 @@ def ls(data: o.Data = None) -> Answer:
         [[r["task"], r.get("category"), ", ".join(r.get("metrics", ())), r.get("train"), r["source"]] for r in rows],
     )
     end = lines(f"{len(rows)} tasks; mixtures: {', '.join(m['mixture'] for m in mixtures)}")
-    after = [("tasks", "show", rows[0]["task"], *places.flags(data=data))] if rows else []
+    after = [("tasks", "show", rows[0]["task"], *spelled({"data": data}))] if rows else []
     return Answer(data={"tasks": rows, "mixtures": mixtures}, show=both(shown, end), next=after)
 
 
-@command(tasks, "show")
-def show(
-    name: Name,
-    data: o.Data = None,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
-    text_column: o.TextColumns = None,
-    label_column: o.LabelColumn = None,
-    kind: o.Kind = None,
-) -> Answer:
+@command(tasks, "show", "softprompt tasks show my.csv", "softprompt tasks show cb --data DIR --split train")
+def show(name: Name, *, rows: o.DataFlags, split: o.Split = "validation") -> Answer:
     """Show a task: one row as it lies in the file, and its texts."""
     from softprompt.tasks.show import describe
 
-    (task,) = o.open_tasks([name], data, text_column=text_column, label_column=label_column, kind=kind)
+    (task,) = rows.tasks([name])
     facts = describe(task, split)
-    same = places.flags(data=data, text_column=text_column, label_column=label_column, kind=kind)
-    return Answer(
-        data=facts, show=lines(*_described(facts)), next=[("tasks", "check", name, *same), ("train", name, *same)]
-    )
+    same = rows.words()
+    after = [("tasks", "check", name, *same), ("train", name, *same)]
+    return Answer(data=facts, show=lines(*_described(facts)), next=after)
 
 
 def _described(facts: Mapping[str, Any]) -> list[str]:
@@ -96,31 +95,31 @@ def _described(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-@command(tasks, "check")
+@command(tasks, "check", "softprompt tasks check my.csv", "softprompt tasks check cb rte --data DIR --backbone builtin")
 def check(
     names: Names,
-    data: o.Data = None,
-    text_column: o.TextColumns = None,
-    label_column: o.LabelColumn = None,
-    kind: o.Kind = None,
+    *,
+    rows: o.DataFlags,
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Also check that this backbone's tokenizer can write the labels.")
+        str | None,
+        flag(
+            "--backbone", "Also check that this backbone's tokenizer can write the labels.", complete=among(o.BACKBONES)
+        ),
     ] = None,
 ) -> Answer:
     """Read every row, count labels, and score the gold targets."""
     from softprompt.tasks.check import check_task
 
-    tasks = o.open_tasks(names, data, text_column=text_column, label_column=label_column, kind=kind)
-    model = o.open_backbone(backbone, "auto", "cpu") if backbone is not None else None
+    tasks = rows.tasks(names)
+    model = opening.open_backbone(backbone, "auto", "cpu") if backbone is not None else None
     reports = [check_task(task, backbone=model) for task in tasks]
     wrong = [f"{report['task']}: {problem}" for report in reports for problem in report["problems"]]
     if wrong:
         raise DataError("; ".join(wrong))
-    rows = [_checked(report, split) for report in reports for split in report["splits"]]
+    told = [_checked(report, split) for report in reports for split in report["splits"]]
     notes = [f"{report['task']}: {note}" for report in reports for note in report["notes"]]
-    shown = table(["task", "split", "rows", "labels", "gold score", "fingerprint"], rows)
-    same = places.flags(data=data, text_column=text_column, label_column=label_column, kind=kind, backbone=backbone)
-    after = [("train", names[0], *same)]
+    shown = table(["task", "split", "rows", "labels", "gold score", "fingerprint"], told)
+    after = [("train", names[0], *rows.words(), *spelled({"backbone": backbone}))]
     return Answer(data={"tasks": reports}, show=both(shown, lines(*notes, "every row is usable")), next=after)
 
 
@@ -135,21 +134,22 @@ def _count(count: int | None) -> str:
     return "unknown" if count is None else f"{count:,}"
 
 
-@command(tasks, "overlap")
+@command(
+    tasks, "overlap", "softprompt tasks overlap cb mnli --data DIR",
+    "softprompt tasks overlap cb mnli snli --data DIR --threshold 0.6",
+)  # fmt: skip
 def overlap(
     target: Annotated[str, typer.Argument(help="Target task; its validation rows are looked for.", show_default=False)],
     source: Annotated[
         list[str], typer.Argument(help="Source tasks; their training rows are compared.", show_default=False)
     ],
     data: o.Data = None,
-    threshold: Annotated[
-        float, typer.Option("--threshold", help="Word overlap that counts as near.", min=0.0, max=1.0)
-    ] = 0.8,
+    threshold: Annotated[float, flag("--threshold", "Word overlap that counts as near.", min=0.0, max=1.0)] = 0.8,
 ) -> Answer:
     """Find rows of a target among the training rows of sources."""
     from softprompt.tasks.contamination import contamination
 
-    wanted, *others = o.open_tasks([target, *source], data)
+    wanted, *others = opening.open_tasks([target, *source], data)
     validation = wanted.split("validation")
     found = {
         other.name: contamination(validation, other.split("train"), threshold=threshold).to_dict() for other in others

@@ -1,23 +1,23 @@
-"""``softprompt train``, ``eval`` and ``predict``: tune prompts, measure them, use them."""
+"""``softprompt train`` and ``eval``: tune prompts, measure them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
+from softprompt.cli import opening, places
 from softprompt.cli import options as o
-from softprompt.cli import places
 from softprompt.cli.app import app, command
+from softprompt.cli.flags import Flags, among, flag, spelled
 from softprompt.cli.output import Answer, asked, both, first_process, lines, table
 from softprompt.cli.progress import counting, say, training
-from softprompt.errors import UnknownNameError, UsageError
+from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
-    from softprompt.inference.evaluate import EvalJob
+    from softprompt.inference.evaluate import EvalJob, Evaluation
     from softprompt.library.manifest import Manifest
     from softprompt.library.store import StoredPrompt
     from softprompt.prompts.init import InitSettings, Role
@@ -27,120 +27,139 @@ if TYPE_CHECKING:
     from softprompt.training.data import TaskData
     from softprompt.training.settings import TrainSettings
 
-__all__ = ["eval_jobs", "evaluate", "kept_of", "stack_of", "train", "worded_as_tuned"]
+TRAINING_ONLY = ("backbone", "sharded", "checkpointing")
+INITS = ("sampled-vocabulary", "class-labels", "text", "uniform", "prompt")
 
-Init = Annotated[
-    str | None,
-    typer.Option(
-        "--init", help="Start: sampled-vocabulary, class-labels, text, uniform or prompt. By role if not given."
-    ),
-]
-PromptNames = Annotated[
-    str | None, typer.Option("--prompt", help="Prompt of the library, or several with commas between.")
-]
+PromptNames = Annotated[str | None, flag("--prompt", "Prompt of the library, or several with commas between.")]
 
 
-@command(app, "train")
-def train(
-    tasks_: places.GivenTasks = None,
-    task: o.TaskFlag = None,
-    data: o.Data = None,
-    backbone: o.BackboneName = "builtin",
-    library: Annotated[
-        str | None, typer.Option("--library", help="Where the prompts are kept; OUT/library if not given.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run directory; runs/TASK if not given.")] = None,
-    resume: o.Resume = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace prompts of the same names.")] = False,
-    seeds: o.Seeds = "1",
+@dataclass(frozen=True, kw_only=True)
+class StartFlags(Flags):
+    """Where prompts start."""
+
     role: Annotated[
-        str, typer.Option("--role", help="source (sampled vocabulary) or scratch (class labels).")
-    ] = "source",
-    init: Init = None,
-    init_text: Annotated[str | None, typer.Option("--init-text", help="The text for --init text.")] = None,
-    init_prompt: Annotated[
-        str | None, typer.Option("--init-prompt", help="The library prompt for --init prompt.")
-    ] = None,
-    recipe: o.Recipe = "quick",
-    steps: o.Steps = None,
-    batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None,
-    prompt_length: o.PromptLength = None,
-    max_input_tokens: o.MaxInputTokens = None,
-    set_: o.Set = None,
-    train_rows: o.TrainRows = None,
-    validation_rows: o.ValidationRows = None,
-    skip_bad: o.SkipBad = 0,
-    text_column: o.TextColumns = None,
-    label_column: o.LabelColumn = None,
-    kind: o.Kind = None,
-    wording: o.WordingForm = "auto",
-    chat: o.ChatForm = False,
-    system: o.System = None,
+        Literal["source", "scratch"],
+        flag("--role", "source (sampled vocabulary) or scratch (class labels).", o.TRAINING),
+    ] = "source"
+    init: Annotated[
+        str | None,
+        flag(
+            "--init",
+            f"Start: {', '.join(INITS[:-1])} or {INITS[-1]}. By role if not given.",
+            o.TRAINING,
+            complete=among(INITS),
+        ),
+    ] = None
+    init_text: Annotated[str | None, flag("--init-text", "The text for --init text.", o.TRAINING)] = None
+    init_prompt: Annotated[str | None, flag("--init-prompt", "The library prompt for --init prompt.", o.TRAINING)] = (
+        None
+    )
+
+    def start(self, backbone: Backbone, library: str | None) -> tuple[InitSettings | None, Role]:
+        """The start that the flags ask for, None where it follows from role and task; and the role."""
+        from softprompt.prompts.init import InitSettings
+
+        kind, text, prompt = self.init, self.init_text, self.init_prompt
+        chosen: Role = "scratch" if self.role == "scratch" or kind == "class-labels" else "source"
+        kind = kind or ("text" if text is not None else "prompt" if prompt is not None else None)
+        if (text is not None and kind != "text") or (prompt is not None and kind != "prompt"):
+            raise UsageError(f"--init {kind} takes neither --init-text nor --init-prompt: leave them out.")
+        if kind is None or kind == "class-labels":
+            return None, chosen
+        if kind == "prompt":
+            if library is None or prompt is None:
+                raise UsageError("--init prompt starts from a prompt of a library: give --init-prompt and --library.")
+            found = opening.open_library(library).load(prompt, backbone)
+            return InitSettings(kind="prompt", prompt=found, origin=prompt), chosen
+        return InitSettings(kind=kind, text=text or ""), chosen  # type: ignore[arg-type]
+
+
+@command(
+    app, "train", "softprompt train my.csv --backbone smollm2",
+    "softprompt train --task cb,copa --data DIR --seeds 1,2,3 --recipe spot --library prompts",
+)  # fmt: skip
+def train(
+    tasks_: o.GivenTasks = None,
+    *,
+    task: o.TaskFlag = None,
+    rows: o.WordedFlags,
+    model: o.TrainedOnFlags,
+    library: Annotated[str | None, flag("--library", "Where the prompts are kept; OUT/library if not given.")] = None,
+    out: Annotated[Path | None, flag("--out", "Run directory; runs/TASK if not given.")] = None,
+    seeds: o.Seeds = "1",
+    resume: o.Resume = False,
+    replace: Annotated[bool, flag("--replace", "Replace prompts of the same names.")] = False,
+    training_: o.TrainingFlags,
+    start: StartFlags,
+    limits: o.RowLimitFlags,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard scalars to OUT/tensorboard as well.")
+        bool, flag("--tensorboard", "Write TensorBoard scalars to OUT/tensorboard as well.", o.RUN)
     ] = False,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
-    sharded: o.Sharded = False,
-    checkpointing: o.Checkpointing = False,
 ) -> Answer:
     """Tune soft prompts, all tasks and seeds in one batch."""
-    names, seed_list = places.tasks_asked(tasks_, task), o.numbers(seeds, "--seeds")
-    settings = o.train_settings(
-        recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
-        max_input_tokens=max_input_tokens,
-    )  # fmt: skip
-    tasks = o.open_tasks(names, data, skip_bad=skip_bad, text_column=text_column, label_column=label_column, kind=kind)
-    folder = out or Path("runs") / "+".join(t.name for t in tasks)
-    store = o.open_library(library or str(folder / "library"), must_exist=False)
+    names, seed_list = places.tasks_asked(tasks_, task), opening.numbers(seeds, "--seeds")
+    settings, tasks = training_.settings(), rows.tasks(names)
     if not settings.embedding_step:
         say("no task embedding will be kept (embedding_step=0): search cannot rank these prompts later")
+    folder = out or Path("runs") / "+".join(t.name for t in tasks)
+    store = opening.open_library(library or str(folder / "library"), must_exist=False)
 
     from softprompt.api import tune_tasks
     from softprompt.library.record import default_name
 
-    o.refuse_taken(store, [default_name(t.name, s) for t in tasks for s in seed_list], replace=replace or resume)
-    model = o.open_backbone(backbone, dtype, device, revision, sharded=sharded, checkpointing=checkpointing)
-    start, by_role = _init(model, role, init, init_text, init_prompt, library)
-    tasks = o.in_chat(o.worded(tasks, wording, model), chat, system, model)
-    encoded = o.encode(model, tasks, settings, train_rows, validation_rows)
+    replace = replace or resume
+    opening.refuse_taken(store, [default_name(t.name, s) for t in tasks for s in seed_list], replace=replace)
+    backbone = model.open()
+    init, role = start.start(backbone, library)
+    encoded = limits.encode(backbone, rows.worded(tasks, backbone), settings)
     with training("training") as observer:
-        if tensorboard and first_process():
-            from softprompt.training import trackers
-
-            observer = trackers.both(observer, trackers.tensorboard(folder / "tensorboard"))
         records = tune_tasks(
-            model,
-            encoded,
-            settings,
-            seeds=seed_list,
-            role=by_role,
-            init=start,
-            folder=folder,
-            resume=resume,
-            observer=observer,
-            command=o.command_line(),
+            backbone, encoded, settings, seeds=seed_list, role=role, init=init, folder=folder, resume=resume,
+            observer=_tracked(observer, folder) if tensorboard else observer, command=opening.command_line(),
             compared=True,
-        )
+        )  # fmt: skip
     if not first_process():
         return Answer(data={})  # the first one keeps and shows what all of them made
-    kept = [store.add(record, replace=replace or resume) for record in records]
+    kept = [store.add(record, replace=replace) for record in records]
+    shown, told = _trained(kept, encoded, settings, missing=len(tasks) * len(seed_list) - len(kept), folder=folder)
+    where = lines(*told, f"run directory: {folder}", f"library: {store.location}")
+    return Answer(
+        data={"prompts": shown, "run": folder, "library": store.location},
+        show=both(_trained_table(shown), where),
+        next=_next(
+            library or str(folder),
+            kept,
+            model.words(*TRAINING_ONLY),
+            ("--task", names[0], *rows.words("wording", "chat", "system")),
+        ),
+    )
+
+
+def _tracked(observer: Any, folder: Path) -> Any:
+    """The observer, and TensorBoard's where this process is the one that writes."""
+    if not first_process():
+        return observer
+    from softprompt.training import trackers
+
+    return trackers.both(observer, trackers.tensorboard(folder / "tensorboard"))
+
+
+def _trained(
+    kept: Sequence[StoredPrompt], encoded: Sequence[TaskData], settings: TrainSettings, *, missing: int, folder: Path
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """A row a prompt, and what a reader should know of them."""
     rows = [_trained_row(prompt.manifest) for prompt in kept]
-    missing = len(tasks) * len(seed_list) - len(kept)
     notes = [f"{missing} run(s) ended with a loss that is not finite; see {folder}"] if missing else []
     notes += [_idle(row) for row in rows if _idle(row)]
-    notes += _about(kept, encoded, settings)
+    return rows, notes + _about(kept, encoded, settings)
+
+
+def _trained_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     columns = ["name", "task", "seed", "score", "zero_step", "majority", "few_shot", "best_step", "steps"]
-    shown = table(["prompt", *(c.replace("_", " ") for c in columns[1:])], [[row[c] for c in columns] for row in rows])
-    where = lines(*notes, f"run directory: {folder}", f"library: {store.location}")
-    after = _next(
-        library if library is not None else str(folder), kept, places.flags(dtype=dtype, device=device, revision=revision),
-        ("--task", names[0], *places.flags(data=data, text_column=text_column, label_column=label_column, kind=kind,
-                                           skip_bad=skip_bad or None)),
-    )  # fmt: skip
-    return Answer(data={"prompts": rows, "run": folder, "library": store.location}, show=both(shown, where), next=after)
+    if all(str(row["name"]).startswith(f"{row['task']}@") for row in rows):
+        columns.remove("task")
+    heads = ["prompt", *(column.replace("_", "\n") for column in columns[1:])]
+    return table(heads, [[row[column] for column in columns] for row in rows])
 
 
 def _next(
@@ -149,7 +168,7 @@ def _next(
     """What a training is followed by: answers, the score with what was confused, serving."""
     if not kept:
         return []
-    store = o.open_library(place)
+    store = opening.open_library(place)
     if len({entry.backbone_name for entry in store.list()}) > 1:
         model = ("--backbone", kept[0].manifest.backbone_name, *model)
     prompt = ("--prompt", kept[0].name) if len(store.names()) > 1 else ()
@@ -206,27 +225,6 @@ def _idle(row: Mapping[str, Any]) -> str:
     return ""
 
 
-def _init(
-    backbone: Backbone, role: str, kind: str | None, text: str | None, prompt: str | None, library: str | None
-) -> tuple[InitSettings | None, Role]:
-    """The start that the flags ask for, None where it follows from role and task; and the role."""
-    from softprompt.prompts.init import InitSettings
-
-    if role not in ("source", "scratch"):
-        raise UnknownNameError("role", role, ("source", "scratch"))
-    chosen: Role = "scratch" if role == "scratch" or kind == "class-labels" else "source"
-    kind = kind or ("text" if text is not None else "prompt" if prompt is not None else None)
-    if (text is not None and kind != "text") or (prompt is not None and kind != "prompt"):
-        raise UsageError(f"--init {kind} takes neither --init-text nor --init-prompt: leave them out.")
-    if kind is None or kind == "class-labels":
-        return None, chosen
-    if kind == "prompt":
-        if library is None or prompt is None:
-            raise UsageError("--init prompt starts from a prompt of a library: give --init-prompt and --library.")
-        return InitSettings(kind="prompt", prompt=o.open_library(library).load(prompt, backbone), origin=prompt), chosen
-    return InitSettings(kind=kind, text=text or ""), chosen  # type: ignore[arg-type]
-
-
 def stack_of(backbone: Backbone, place: str | None, names: Sequence[str]) -> PromptStack | None:
     """Library prompts as one stack on the backbone's device; None for no prompt.
 
@@ -237,90 +235,117 @@ def stack_of(backbone: Backbone, place: str | None, names: Sequence[str]) -> Pro
         return None
     if place is None:
         raise UsageError("--prompt names a prompt of a library: give --library as well.")
-    return o.open_library(place).stack(names, backbone)
+    return opening.open_library(place).stack(names, backbone)
 
 
 def kept_of(place: str | None, names: Sequence[str]) -> list[Manifest | None]:
     """For each prompt of a library what it keeps of its task, wording and conversation; one None where there is no prompt."""
     if not names or place is None:
         return [None]
-    library = o.open_library(place)
+    library = opening.open_library(place)
     return [library.get(name).manifest for name in names]
 
 
-@command(app, "eval")
+@command(
+    app,
+    "eval",
+    "softprompt eval runs/my --task my.csv",
+    "softprompt eval --task cb --library prompts --prompt cb@1 --split test",
+)
 def evaluate(
+    place: o.GivenPlace = None,
+    *,
     task: o.TaskNames,
-    place: places.GivenPlace = None,
+    rows: o.DataFlags,
+    wording: o.WordingForm = "auto",
+    model: o.PromptBackboneFlags,
     prompt: PromptNames = None,
-    library: Annotated[str | None, typer.Option("--library", help="Where the prompts are.")] = None,
-    data: o.Data = None,
+    library: Annotated[str | None, flag("--library", "Where the prompts are.")] = None,
     split: o.Split = "validation",
     max_rows: o.MaxRows = None,
     predictions: Annotated[
-        Path | None,
-        typer.Option("--predictions", help="Write rows and answers here (.csv, .tsv, .jsonl or .parquet)."),
+        Path | None, flag("--predictions", "Write rows and answers here (.csv, .tsv, .jsonl or .parquet).")
     ] = None,
     confusion: Annotated[
-        bool, typer.Option("--confusion", help="Also what was taken for what, and the figures of each label.")
+        bool, flag("--confusion", "Also what was taken for what, and the figures of each label.")
     ] = False,
     max_new_tokens: o.MaxNewTokens = None,
-    text_column: o.TextColumns = None,
-    label_column: o.LabelColumn = None,
-    kind: o.Kind = None,
-    wording: o.WordingForm = "auto",
-    skip_bad: o.SkipBad = 0,
-    backbone: o.BackboneOf = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
 ) -> Answer:
     """Score prompts on tasks; without one the bare backbone."""
     from softprompt.cli import answers
-    from softprompt.inference.evaluate import evaluate
-    from softprompt.tasks.encoded import answer_room
 
-    tasks = o.open_tasks(
-        o.words(task, "--task"), data, skip_bad=skip_bad, text_column=text_column, label_column=label_column, kind=kind
-    )
-    wanted = o.words(prompt, "--prompt") if prompt is not None else ()
+    tasks = rows.tasks(opening.words(task, "--task"))
+    wanted = opening.words(prompt, "--prompt") if prompt is not None else ()
     library, names = places.prompts_asked(place, library, wanted)
     answers.check(tasks, split, predictions, confusion)
-    model = o.open_backbone(o.backbone_of(backbone, library, names), dtype, device, revision)
-    prompter = stack_of(model, library, names)
-    kept = kept_of(library, names)
-    pairs = [(i, j) for i in range(len(tasks)) for j in range(len(kept))]
-    worded = [worded_as_tuned(t, kept, wording, model) for t in tasks]
-    most = answer_room(model, max_new_tokens)
-    jobs = eval_jobs([worded[i][j] for i, j in pairs], [j for _, j in pairs], split, max_rows, model, prompter, most)
-    with counting("evaluating") as progress:
-        found = evaluate(model, prompter, jobs, max_target_tokens=most, progress=progress)
-    rows = [
+    backbone = model.open(library, names)
+    prompter, kept = stack_of(backbone, library, names), kept_of(library, names)
+    found = scored(
+        backbone, prompter, tasks, kept, wording=wording, split=split, max_rows=max_rows, max_new_tokens=max_new_tokens
+    )
+    results = [
         {
             "task": tasks[i].name,
             "prompt": names[j] if names else None,
             "split": split,
             "rows": len(job.split),
-            **evaluation.scores,
+            **e.scores,
         }
-        for (i, j), job, evaluation in zip(pairs, jobs, found, strict=True)
+        for i, j, job, e in found
     ]
+    jobs, evaluations = [job for _, _, job, _ in found], [e for *_, e in found]
     if predictions is not None:
-        answers.write(predictions, rows, jobs, found)
-    confused = answers.confusions(rows, jobs, found, model) if confusion else []
-    metrics = list(dict.fromkeys(key for row in rows for key in row))
-    shown = both(table(metrics, [[row.get(key) for key in metrics] for row in rows]), *answers.shown(confused))
-    where, named = place or library, names[0] if names and (place is None or len(names) > 1) else None
-    after = [] if where is None else [
-        ("predict", where, *places.flags(prompt=named), "TEXT", *places.flags(backbone=backbone, dtype=dtype, device=device)),
-        ("serve", where, *places.flags(backbone=backbone, dtype=dtype, device=device)),
-    ]  # fmt: skip
+        answers.write(predictions, results, jobs, evaluations)
+    confused = answers.confusions(results, jobs, evaluations, backbone) if confusion else []
+    where, one = place or library, names[0] if names and (place is None or len(names) > 1) else None
+    after = [] if where is None else _after(where, one, model.words())
     if predictions is None:
         after.insert(0, (*asked, "--predictions", "answers.jsonl"))
-    provenance = {"backbone": model.name, "fingerprint": model.fingerprint, "command": o.command_line()}
-    fingerprints = {tasks[i].name: job.split.fingerprint for (i, _), job in zip(pairs, jobs, strict=True)}
+    provenance = {"backbone": backbone.name, "fingerprint": backbone.fingerprint, "command": opening.command_line()}
+    fingerprints = {tasks[i].name: job.split.fingerprint for i, _, job, _ in found}
     told = {"confusion": confused} if confusion else {}
-    return Answer(data={"results": rows, "data": fingerprints, **told, **provenance}, show=shown, next=after)
+    shown = both(score_table(results), *answers.shown(confused))
+    return Answer(data={"results": results, "data": fingerprints, **told, **provenance}, show=shown, next=after)
+
+
+def _after(where: str, prompt: str | None, same: Sequence[str]) -> list[tuple[object, ...]]:
+    """What a measurement of a prompt is followed by."""
+    return [("predict", where, *spelled({"prompt": prompt}), "TEXT", *same), ("serve", where, *same)]
+
+
+def score_table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A row a task and prompt, a column a metric."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return table(columns, [[row.get(key) for key in columns] for row in rows])
+
+
+Scored = tuple[int, int, "EvalJob", "Evaluation"]
+"""Number of the task, number of the prompt, its rows, and what came of them."""
+
+
+def scored(
+    backbone: Backbone,
+    prompter: Any,
+    tasks: Sequence[Task],
+    kept: Sequence[Kept | None],
+    *,
+    wording: str = "auto",
+    split: str,
+    max_rows: int | None,
+    max_new_tokens: int | None,
+) -> list[Scored]:
+    """Every prompt on every task, tasks outermost, with a bar."""
+    from softprompt.inference.evaluate import evaluate
+    from softprompt.tasks.encoded import answer_room
+
+    pairs = [(i, j) for i in range(len(tasks)) for j in range(len(kept))]
+    worded = [worded_as_tuned(task, kept, wording, backbone) for task in tasks]
+    most = answer_room(backbone, max_new_tokens)
+    chosen = [worded[i][j] for i, j in pairs]
+    jobs = eval_jobs(chosen, [j for _, j in pairs], split, max_rows, backbone, prompter, most)
+    with counting("evaluating") as progress:
+        found = evaluate(backbone, prompter, jobs, max_target_tokens=most, progress=progress)
+    return [(i, j, job, e) for (i, j), job, e in zip(pairs, jobs, found, strict=True)]
 
 
 def worded_as_tuned(task: Task, kept: Sequence[Kept | None], form: str, backbone: Backbone) -> list[Task]:
@@ -328,9 +353,9 @@ def worded_as_tuned(task: Task, kept: Sequence[Kept | None], form: str, backbone
     from softprompt.tasks.tuned import as_tuned
 
     if form != "auto":
-        task = o.worded([task], form, backbone)[0]
+        task = opening.worded([task], form, backbone)[0]
         return [task for _ in kept]
-    own = o.worded([task], "auto", backbone)[0]
+    own = opening.worded([task], "auto", backbone)[0]
     return [own if one is None else as_tuned(task, one, backbone.tokenizer) for one in kept]
 
 

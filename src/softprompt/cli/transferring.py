@@ -5,138 +5,112 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from softprompt.cli import opening, places
 from softprompt.cli import options as o
-from softprompt.cli import places
 from softprompt.cli.app import app, command
+from softprompt.cli.flags import flag
 from softprompt.cli.output import Answer, asked, both, first_process, lines, table
 from softprompt.cli.progress import phases
 from softprompt.errors import UsageError
-from softprompt.library.metric import DEFAULT_METRIC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from softprompt.backbones.base import Backbone
     from softprompt.library.store import Library
-    from softprompt.methods.spot.settings import TargetReport, TransferSettings
+    from softprompt.methods.spot.outcomes import TargetReport
+    from softprompt.methods.spot.settings import TransferSettings
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
 
-# Expected gains told before a transfer trains; the report holds them all.
-MOST_TOLD = 10
 
-
-@command(app, "transfer")
+@command(
+    app, "transfer", "softprompt transfer my.csv --library released --keep",
+    "softprompt transfer --task cb --data DIR --library prompts --strategies best_of_top_k,race --k 3",
+)  # fmt: skip
 def transfer(
+    tasks_: o.GivenTasks = None,
+    *,
     library: o.LibraryPlace,
-    tasks_: places.GivenTasks = None,
     task: o.TaskFlag = None,
-    data: o.Data = None,
-    strategies: Annotated[
-        str,
-        typer.Option(
-            "--strategies", help="best_of_top_k, weighted_average, multitask_mixture, generic, oracle, race, random."
-        ),
-    ] = "best_of_top_k,weighted_average",
-    k: Annotated[int, typer.Option("--k", help="Source prompts of best_of_top_k.")] = 3,
-    average_k: Annotated[int, typer.Option("--average-k", help="Source prompts in weighted_average.")] = 3,
-    mixture_k: Annotated[int, typer.Option("--mixture-k", help="Source prompts behind multitask_mixture.")] = 12,
-    generic: Annotated[str, typer.Option("--generic", help="The source prompt of strategy generic.")] = "",
-    metric: o.Metric = DEFAULT_METRIC,
-    predictor: o.Predictor = "",
-    scratch_runs: Annotated[int, typer.Option("--scratch-runs", help="Runs from scratch; 0: as many as k.")] = 0,
-    embedding_runs: Annotated[int, typer.Option("--embedding-runs", help="Seeds of the task embedding.")] = 3,
-    seed: o.Seed = 1,
-    out: Annotated[Path | None, typer.Option("--out", help="Run directory; runs/transfer-TASK if not given.")] = None,
+    rows: o.WordedFlags,
+    model: o.ContinuedOnFlags,
+    tried: o.TransferFlags,
+    out: Annotated[Path | None, flag("--out", "Run directory; runs/transfer-TASK if not given.")] = None,
     resume: o.Resume = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Add the delivered prompts to the library.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="With --keep: replace prompts of the same names.")] = False,
-    recipe: o.Recipe = "quick",
-    steps: o.Steps = None,
-    batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None,
-    prompt_length: o.PromptLength = None,
-    max_input_tokens: o.MaxInputTokens = None,
-    set_: o.Set = None,
-    train_rows: o.TrainRows = None,
-    validation_rows: o.ValidationRows = None,
-    text_column: o.TextColumns = None,
-    label_column: o.LabelColumn = None,
-    kind: o.Kind = None,
-    wording: o.WordingForm = "auto",
-    chat: o.ChatForm = False,
-    system: o.System = None,
-    backbone: o.BackboneOf = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    revision: o.Revision = None,
-    sharded: o.Sharded = False,
-    checkpointing: o.Checkpointing = False,
+    keep: Annotated[bool, flag("--keep", "Add the delivered prompts to the library.")] = False,
+    replace: Annotated[bool, flag("--replace", "With --keep: replace prompts of the same names.")] = False,
+    training_: o.TrainingFlags,
+    limits: o.RowLimitFlags,
 ) -> Answer:
     """Tune a prompt from what the library knows, against scratch."""
     from softprompt.library.record import default_name
-    from softprompt.methods.spot.run import transfer_targets
-    from softprompt.methods.spot.settings import TransferSettings
-    from softprompt.methods.spot.written import write_report
 
-    train = o.train_settings(
-        recipe, set_, steps=steps, batch_size=batch_size, learning_rate=learning_rate, prompt_length=prompt_length,
-        max_input_tokens=max_input_tokens,
-    )  # fmt: skip
-    settings = TransferSettings(
-        train=train, strategies=o.words(strategies, "--strategies"), k=k, average_k=average_k, mixture_k=mixture_k,
-        metric=metric, predictor=predictor, scratch_runs=scratch_runs, embedding_runs=embedding_runs, seed=seed, generic=generic,
-    )  # fmt: skip
-    tasks = o.open_tasks(
-        places.tasks_asked(tasks_, task), data, text_column=text_column, label_column=label_column, kind=kind
-    )
-    store = o.open_library(library)
-    if keep and library in o.RELEASED:
+    settings: TransferSettings = tried.changed(train=training_.settings())
+    names = places.tasks_asked(tasks_, task)
+    tasks, store = rows.tasks(names), opening.open_library(library)
+    if keep and library in opening.RELEASED:
         raise UsageError(
             "nothing is added to the released library: leave --keep out, the prompt is kept in the run directory, or copy the "
             "library first (softprompt library add prompts released)."
         )
     if keep:
-        o.refuse_taken(store, [default_name(t.name, seed) for t in tasks], replace=replace)
-    model = o.open_backbone(
-        o.backbone_of(backbone, library), dtype, device, revision, sharded=sharded, checkpointing=checkpointing
-    )
-    tasks = o.in_chat(o.worded(tasks, wording, model), chat, system, model)
-    targets = o.encode(model, tasks, train, train_rows, validation_rows)
+        opening.refuse_taken(store, [default_name(t.name, settings.seed) for t in tasks], replace=replace)
+    backbone = model.open(library)
+    tasks = rows.worded(tasks, backbone)
     folder = out or Path("runs") / f"transfer-{'+'.join(t.name for t in tasks)}"
-
-    def mixture_rows(names: Sequence[str]) -> dict[str, TaskData]:
-        opened = o.in_chat(o.worded(o.open_tasks(names, data), wording, model), chat, system, model)
-        return dict(zip(names, o.encode(model, opened, train), strict=True))
-
-    with phases() as observe:
-        reports = transfer_targets(
-            model, store, targets, settings, folder=folder, resume=resume, mixture_data=mixture_rows, observe=observe,
-        )  # fmt: skip
+    reports = _reports(backbone, store, tasks, settings, rows, limits, (folder, resume))
     if not first_process():
         return Answer(data={})  # the first one writes, keeps and shows what all of them made
-    again = o.command_line()
-    written = {r.target: write_report(folder, r, train, again) for r in reports}
-    own = o.open_library(str(folder / "library"), must_exist=False)
-    _keep(model, own, reports, tasks, settings, True)
-    kept = _keep(model, store, reports, tasks, settings, replace) if keep else []
-    parts = [part for report in reports for part in _told(report)]
+    written = _written(folder, reports, settings)
+    own = opening.open_library(str(folder / "library"), must_exist=False)
+    _keep(backbone, own, reports, tasks, settings, True)
+    kept = _keep(backbone, store, reports, tasks, settings, replace) if keep else []
     where = [f"run directory: {folder}", f"library: {own.location}", *(f"report: {file}" for file in written.values())]
     where += [f"added to {store.location}: {', '.join(kept)}"] if kept else []
-    data_ = {"targets": [r.plain() for r in reports], "run": folder, "reports": written, "kept": kept}
-    same = places.flags(backbone=backbone, dtype=dtype, device=device, revision=revision)
+    data = {"targets": [r.plain() for r in reports], "run": folder, "reports": written, "kept": kept}
+    same = model.words("sharded", "checkpointing")
     after: list[tuple[object, ...]] = [("predict", folder, *_of_several(own), "TEXT", *same), ("serve", folder, *same)]
-    if not keep and library not in o.RELEASED:
+    if not keep and library not in opening.RELEASED:
         after.append((*asked, *(() if resume else ("--resume",)), "--keep"))
-    return Answer(data=data_, show=both(*parts, lines(*where)), next=after)
+    told = [part for report in reports for part in _told(report)]
+    return Answer(data=data, show=both(*told, lines(*where)), next=after)
 
 
 def _of_several(library: Library) -> tuple[str, ...]:
     """The flag that names a prompt where a library has several."""
     names = library.names()
     return ("--prompt", names[0]) if len(names) > 1 else ()
+
+
+def _reports(
+    backbone: Backbone,
+    store: Library,
+    tasks: Sequence[Task],
+    settings: TransferSettings,
+    rows: o.WordedFlags,
+    limits: o.RowLimitFlags,
+    run: tuple[Path, bool],
+) -> list[TargetReport]:
+    """Onto every target, with bars; ``run``: where to, and whether to resume."""
+    from softprompt.methods.method import Target, Work
+    from softprompt.methods.spot.run import SPoT
+
+    def mixture_rows(names: Sequence[str]) -> dict[str, TaskData]:
+        opened = rows.worded(opening.open_tasks(names, rows.data), backbone)
+        return dict(zip(names, opening.encode(backbone, opened, settings.train), strict=True))
+
+    targets = [Target(data=data) for data in limits.encode(backbone, tasks, settings.train)]
+    with phases() as observe:
+        work = Work(backbone=backbone, folder=run[0], resume=run[1], observe=observe)
+        return SPoT(store, settings, mixture_data=mixture_rows).run_all(work, targets)
+
+
+def _written(folder: Path, reports: Sequence[TargetReport], settings: TransferSettings) -> dict[str, Path]:
+    """The reports' files by target."""
+    from softprompt.methods.spot.written import write_report
+
+    return {r.target: write_report(folder, r, settings.train, opening.command_line()) for r in reports}
 
 
 def _told(report: TargetReport) -> list[Any]:
@@ -169,7 +143,7 @@ def _keep(
     """Add the delivered prompts with their task embeddings: sources for the next task."""
     from softprompt.api import delivered_record
 
-    command = o.command_line()
+    command = opening.command_line()
     records = [
         delivered_record(model, report, settings.train, seed=settings.seed, command=command, task=task)
         for report, task in zip(reports, tasks, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
 from softprompt.batch import PromptBatch, Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.fields import Scoring
 from softprompt.prompts.prompter import Prompter
 from softprompt.tasks.encoded import target_limit
 from softprompt.tasks.splits import EncodedSplit
@@ -24,10 +25,9 @@ from softprompt.tasks.task import Task
 
 DEFAULT_BATCH_TOKENS = 8192
 
-Scoring = Literal["auto", "labels", "generate"]
 Answer = tuple[str, int, float | None, Sequence[float]]
 """Its text, the positions it took, and where labels were scored the loss of the gold one and the log-probability of each, nats."""
-SCORINGS: tuple[Scoring, ...] = ("auto", "labels", "generate")
+SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
 """How answers are found; ``auto``: by label for decoder-only backbones on tasks with labels, else generated."""
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
+from softprompt.fields import Scoring
 from softprompt.inference.engine import kept_scoring
-from softprompt.inference.evaluate import EvalJob, Scoring, answers, canonical_text, label_probabilities, scoring_of
+from softprompt.inference.evaluate import EvalJob, answers, canonical_text, label_probabilities, scoring_of
 from softprompt.prompts.prompter import Prompter
 from softprompt.tasks.encoded import answer_room, encode_split, input_room
 from softprompt.tasks.example import Example, Split

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import EvalJob, canonical_text, evaluate
-from softprompt.methods.few_shot import Count, DesignSettings, FewShotPrompt, draw_examples
+from softprompt.methods.few_shot import DesignSettings, FewShotPrompt, Tell, draw_examples
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import target_limit
 from softprompt.tasks.example import Example
@@ -56,7 +56,7 @@ def beside(
     data: TaskData,
     starts: Sequence[Tensor],
     settings: TrainSettings,
-    progress: Count | None = None,
+    progress: Tell | None = None,
 ) -> Beside:
     """Measure them on a task's validation rows.
 
@@ -103,7 +103,7 @@ def _majority(data: TaskData) -> float | None:
 
 
 def _few_shot(
-    backbone: Backbone, data: TaskData, examples: Sequence[Example], settings: TrainSettings, progress: Count | None
+    backbone: Backbone, data: TaskData, examples: Sequence[Example], settings: TrainSettings, progress: Tell | None
 ) -> tuple[float, int]:
     design = DesignSettings(
         shots=min(SHOTS, len(data.train)),

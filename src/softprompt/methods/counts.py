@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from softprompt.backbones.base import Backbone
-from softprompt.errors import UsageError
+from softprompt.errors import UnknownNameError, UsageError
 from softprompt.training.weights.tuned import BYTES
 
 
@@ -116,23 +116,18 @@ def count(
         UsageError: an unknown method, or SharPT without its sizes.
     """
     h = backbone.hidden_size
-    shared = 0
-    if method == "prompt-tuning":
-        tuned = prompt_length * h
-    elif method == "sharpt":
-        if skill_count < 1 or encoder_width < 1:
-            raise UsageError("counting SharPT's parameters needs skill_count and encoder_width; give both.")
-        tuned = prompt_length * h + h * encoder_width + h + h * h + h
-        shared = skill_count * encoder_width
-    elif method == "model-tuning":
-        tuned = backbone.parameters
-    elif method == "prompt-design":
-        tuned = 0
-    elif method == "lora":
-        tuned = lora_parameters
-    else:
-        known = "prompt-tuning, sharpt, model-tuning, prompt-design or lora"
-        raise UsageError(f"no counts are known for the method {method!r}; choose {known}.")
+    if method == "sharpt" and (skill_count < 1 or encoder_width < 1):
+        raise UsageError("counting SharPT's parameters needs skill_count and encoder_width; give both.")
+    known = {
+        "prompt-tuning": prompt_length * h,
+        "sharpt": prompt_length * h + h * encoder_width + h + h * h + h,
+        "model-tuning": backbone.parameters,
+        "prompt-design": 0,
+        "lora": lora_parameters,
+    }
+    if method not in known:
+        raise UnknownNameError("method", method, known)
+    tuned, shared = known[method], skill_count * encoder_width if method == "sharpt" else 0
     return Counts(
         method=method, tuned=tuned, shared=shared, percent=100 * tuned / backbone.parameters, stored_bytes=BYTES * tuned
     )

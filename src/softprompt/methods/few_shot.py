@@ -26,6 +26,7 @@ from torch import Tensor
 from softprompt.backbones.base import Backbone
 from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
+from softprompt.fields import Count, Settings, Whole
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, length_batches
 from softprompt.tasks.example import Example, Split
 from softprompt.tasks.splits import EncodedSplit
@@ -37,7 +38,7 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DesignSettings:
+class DesignSettings(Settings):
     """How a few-shot prompt is written and answered.
 
     Attributes:
@@ -55,7 +56,7 @@ class DesignSettings:
         max_answer_tokens: longest generated answer of a free-text task.
     """
 
-    shots: int = 16
+    shots: Whole = 16
     seed: int = 0
     balanced: bool = True
     fit: bool = False
@@ -63,17 +64,10 @@ class DesignSettings:
     separator: str = "\n\n"
     answer: str = "\nAnswer:"
     label_words: Mapping[str, str] = field(default_factory=dict)
-    max_tokens: int = 0
+    max_tokens: Whole = 0
     normalised: bool = False
     calibrated: bool = False
-    max_answer_tokens: int = 64
-
-    def __post_init__(self) -> None:
-        if self.shots < 0 or self.max_tokens < 0 or self.max_answer_tokens < 1:
-            raise UsageError(
-                f"shots and max_tokens must not be negative and max_answer_tokens at least 1; got {self.shots}, "
-                f"{self.max_tokens} and {self.max_answer_tokens}."
-            )
+    max_answer_tokens: Count = 64
 
 
 def draw_examples(split: Split | EncodedSplit, settings: DesignSettings) -> list[Example]:
@@ -131,11 +125,11 @@ def words_of(task: Task, backbone: Backbone, settings: DesignSettings) -> dict[s
     return words
 
 
-Count = Callable[[int, int], None]
+Tell = Callable[[int, int], None]
 """Called with (rows done, rows in all)."""
 
 
-def _count(done: int, part: Sized, rows: Sized, progress: Count | None) -> int:
+def _count(done: int, part: Sized, rows: Sized, progress: Tell | None) -> int:
     """The rows done after a part of them, told."""
     done += len(part)
     if progress is not None:
@@ -219,7 +213,7 @@ class FewShotPrompt:
         self.examples = self.examples[:count]
 
     def likelihoods(
-        self, inputs: Sequence[str], *, batch_tokens: int = DEFAULT_BATCH_TOKENS, progress: Count | None = None
+        self, inputs: Sequence[str], *, batch_tokens: int = DEFAULT_BATCH_TOKENS, progress: Tell | None = None
     ) -> Tensor:
         """Log-likelihood of every label word after every row's prompt, float32 [B, C], in nats.
 
@@ -259,7 +253,7 @@ class FewShotPrompt:
         answer_tokens: int,
         *,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
-        progress: Count | None = None,
+        progress: Tell | None = None,
     ) -> list[str]:
         """Greedy answers up to the first line end; a label word is turned back into its label. ``progress`` as above."""
         prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs], self.most)

@@ -22,12 +22,13 @@ from softprompt.backbones.base import Backbone
 from softprompt.errors import NonFiniteError, UsageError
 from softprompt.inference.evaluate import canonical_text, halves
 from softprompt.methods.spot.guard import Comparison, compare
+from softprompt.prompts.init import Role, initial_prompt
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.task import Task
-from softprompt.training.data import TaskData
+from softprompt.training.data import TaskData, start_of, task_data
 from softprompt.training.loop import Leave, Looks, Observer, train_prompts
 from softprompt.training.runs import Run, RunResult
-from softprompt.training.settings import TrainSettings
+from softprompt.training.settings import LoopSettings, TrainSettings
 
 PhaseObserver = Callable[[str, int], Observer | None]
 """Called with the name of a phase and its number of runs; gives the observer of its steps."""
@@ -59,6 +60,20 @@ class Target:
     def run(self, name: str, seed: int) -> Run:
         """A run on the target."""
         return self.data.run(name, seed, select_rows=self.select, report_rows=self.report)
+
+    def start(
+        self,
+        backbone: Backbone,
+        name: str,
+        seed: int,
+        prompt_length: int,
+        *,
+        role: Role = "scratch",
+        run: Run | None = None,
+    ) -> tuple[Run, Tensor]:
+        """A run on the target (``run`` where one is given) and the prompt [P, H] that its task starts from in a role."""
+        init = start_of(backbone, self.data.task, role)
+        return run or self.run(name, seed), initial_prompt(backbone, init, prompt_length, seed)
 
 
 def halved(data: TaskData) -> tuple[np.ndarray, np.ndarray]:
@@ -230,6 +245,21 @@ class Method(Protocol):
         ...
 
 
+class OfRows:
+    """Base of methods whose rows are cut to the token limits of their settings."""
+
+    @property
+    def limits(self) -> LoopSettings:
+        """The settings that say them."""
+        raise NotImplementedError
+
+    def encode(
+        self, backbone: Backbone, task: Task, *, train_rows: int | None = None, validation_rows: int | None = None
+    ) -> TaskData:
+        """See `Method.encode`."""
+        return task_data(backbone, task, self.limits, train_rows=train_rows, validation_rows=validation_rows)
+
+
 def forward_tokens(results: Iterable[RunResult]) -> int:
     """Forward-token equivalents of some runs, validation and instance encodings included, so that methods can be compared honestly."""
     return sum(TRAINING_FACTOR * r.tokens + r.eval_tokens + r.encoder_tokens for r in results)
@@ -276,10 +306,10 @@ def result_of(
     Raises:
         NonFiniteError: no run was validated.
     """
-    chosen = best_of(results)
-    scores = [r.scores["score"] for r in results if r.scores]
+    chosen, scores = best_of(results), [r.scores["score"] for r in results if r.scores]
+    compared = base is not None and chosen is not base
     versus = (
-        None if base is None or chosen is base else compare_runs(target, chosen, base, backbone, level=level).plain()
+        compare_runs(target, chosen, base, backbone, level=level).plain() if base is not None and compared else None
     )
     return Result(
         strategy=name, run=chosen.name, sources=sources, runs=len(results), select_score=chosen.best_score,

@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from softprompt.backbones.base import Backbone
-from softprompt.methods.method import Result, Target, Work, result_of
-from softprompt.tasks.task import Task
-from softprompt.training.data import TaskData
-from softprompt.training.weights.data import tuning_data
+from softprompt.methods.method import OfRows, Result, Target, Work, result_of
+from softprompt.training.settings import LoopSettings, TuneSettings
 from softprompt.training.weights.lora import LoraSettings, tune_lora
-from softprompt.training.weights.settings import TuneSettings
 from softprompt.training.weights.tune import tune_model
 from softprompt.training.weights.tuned import ModelState
 
 
-class ModelTuning:
+class ModelTuning(OfRows):
     """All weights tuned on the target, or low-rank adapters of them.
 
     Args:
@@ -38,15 +34,14 @@ class ModelTuning:
         self.settings, self.lora, self.start = settings, lora, start
         self.name = name or ("model_tuning" if lora is None else "lora")
 
+    @property
+    def limits(self) -> LoopSettings:
+        """See `OfRows`."""
+        return self.settings
+
     def plain(self) -> dict[str, Any]:
         """See `Method.plain`."""
         return {**self.settings.plain(), **({} if self.lora is None else {"lora": asdict(self.lora)})}
-
-    def encode(
-        self, backbone: Backbone, task: Task, *, train_rows: int | None = None, validation_rows: int | None = None
-    ) -> TaskData:
-        """See `Method.encode`."""
-        return tuning_data(backbone, task, self.settings, train_rows=train_rows, validation_rows=validation_rows)
 
     def run(self, work: Work, target: Target, seeds: Sequence[int]) -> Result:
         """See `Method.run`; the runs are made one after the other, for each holds a whole model."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, canonical_text
-from softprompt.methods.few_shot import CONTENT_FREE, Count, DesignSettings, FewShotPrompt, draw_examples
+from softprompt.methods.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, Tell, draw_examples
 from softprompt.methods.method import Result, Target, Work, result_of
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
@@ -59,7 +59,7 @@ def prompt_design(
     train: Split | None = None,
     validation: Split | None = None,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    progress: Count | None = None,
+    progress: Tell | None = None,
 ) -> DesignResult:
     """Answer a task's validation rows from a few-shot text prompt.
 
@@ -84,27 +84,19 @@ def prompt_design(
     depth = prompt.answer_tokens()
     prompt.shorten([*rows, *(CONTENT_FREE if settings.calibrated else ())], depth)
     canonical = canonical_text(backbone)
-    likely: list[str] = []
-    scores: Mapping[str, float] | None = None
-    if prompt.words:
-        likely = prompt.choose(prompt.likelihoods(rows, batch_tokens=batch_tokens, progress=progress))
-        # Labels, not words of the model: compared as they are.
-        scores = task.score(likely, validation.examples)
-    generated = prompt.generate(rows, depth, batch_tokens=batch_tokens, progress=progress)
+    told: dict[str, Any] = {"batch_tokens": batch_tokens, "progress": progress}
+    # Labels, not words of the model: compared as they are.
+    likely = prompt.choose(prompt.likelihoods(rows, **told)) if prompt.words else []
+    generated = prompt.generate(rows, depth, **told)
     plain = [canonical(text) if text in prompt.words else text for text in generated]
-    read = sum(len(ids) for ids in backbone.tokenize_inputs([prompt.text(text) for text in rows]))
+    tokens = sum(len(ids) for ids in backbone.tokenize_inputs([prompt.text(text) for text in rows]))
     return DesignResult(
-        task=task.name,
-        likelihood=scores,
-        generation=task.score(plain, validation.examples, canonical),
-        likelihood_predictions=likely,
-        generation_predictions=generated,
-        examples=[example.key for example in prompt.examples],
-        rows=len(rows),
-        tokens=read * (len(prompt.words) + 1),
-        seconds=time.perf_counter() - started,
+        task=task.name, likelihood=task.score(likely, validation.examples) if prompt.words else None,
+        generation=task.score(plain, validation.examples, canonical), likelihood_predictions=likely,
+        generation_predictions=generated, examples=[example.key for example in prompt.examples], rows=len(rows),
+        tokens=tokens * (len(prompt.words) + 1), seconds=time.perf_counter() - started,
         settings={**asdict(settings), "label_words": dict(settings.label_words)},
-    )
+    )  # fmt: skip
 
 
 class PromptDesign:

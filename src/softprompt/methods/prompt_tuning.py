@@ -8,15 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from softprompt.backbones.base import Backbone
-from softprompt.methods.method import Result, Target, Work, result_of
+from softprompt.methods.method import OfRows, Result, Target, Work, result_of
 from softprompt.prompts.init import default_init, initial_prompt
-from softprompt.tasks.task import Task
-from softprompt.training.data import TaskData, start_of, task_data
-from softprompt.training.settings import TrainSettings
+from softprompt.training.settings import LoopSettings, TrainSettings
 
 
-class PromptTuning:
+class PromptTuning(OfRows):
     """One prompt a seed: from class labels, or from a source prompt that is given.
 
     Args:
@@ -31,25 +28,26 @@ class PromptTuning:
     ) -> None:
         self.settings, self.prompt_PH, self.source, self.name = settings, prompt_PH, source, name
 
+    @property
+    def limits(self) -> LoopSettings:
+        """See `OfRows`."""
+        return self.settings
+
     def plain(self) -> dict[str, Any]:
         """See `Method.plain`."""
         return {**asdict(self.settings), "source": self.source}
 
-    def encode(
-        self, backbone: Backbone, task: Task, *, train_rows: int | None = None, validation_rows: int | None = None
-    ) -> TaskData:
-        """See `Method.encode`."""
-        return task_data(backbone, task, self.settings, train_rows=train_rows, validation_rows=validation_rows)
-
     def run(self, work: Work, target: Target, seeds: Sequence[int]) -> Result:
         """See `Method.run`."""
-        init = start_of(work.backbone, target.data.task, "scratch")
-        if self.prompt_PH is not None:
-            init = default_init("transfer", prompt=self.prompt_PH, origin=self.source)
         length, label = self.settings.prompt_length, target.label or target.name
-        starts = [
-            (target.run(f"{label}-{seed}", seed), initial_prompt(work.backbone, init, length, seed)) for seed in seeds
-        ]
+        if self.prompt_PH is None:
+            starts = [target.start(work.backbone, f"{label}-{seed}", seed, length) for seed in seeds]
+        else:
+            init = default_init("transfer", prompt=self.prompt_PH, origin=self.source)
+            starts = [
+                (target.run(f"{label}-{seed}", seed), initial_prompt(work.backbone, init, length, seed))
+                for seed in seeds
+            ]
         results = list(work.train("", starts, self.settings).values())
         sources = ((self.source, 1.0),) if self.source else ()
         return result_of(self.name, target, results, work.backbone, sources=sources)

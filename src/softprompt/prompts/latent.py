@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from softprompt.batch import PromptBatch, Rows
 from softprompt.errors import DataError, UsageError
+from softprompt.fields import Amount, Count, Positive, Settings
 from softprompt.prompts.prompter import Prompter
 
 GENERATOR = ("position", "w1", "b1", "w2", "b2")
@@ -58,12 +59,11 @@ class Watch(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentSettings:
+class LatentSettings(Settings):
     """How skills are chosen and used. The defaults are the paper's choices where it states one.
 
     Attributes:
         latent_space: False is the paper's "no latent space" ablation: the encoding feeds the generator directly.
-        metric: ``"euclidean"`` (paper), or ``"normalised"``: encodings and skills are scaled to length 1 first.
         top_n: skills mixed for a row, 1..K; 1 is the paper's nearest neighbour.
         temperature: the mixture's weights are softmax(-distance / temperature) over the top_n; only for top_n > 1, > 0.
         skill_gradient: whether the cross-entropy reaches the skill vectors (paper: yes, Eq. 5).
@@ -71,20 +71,10 @@ class LatentSettings:
     """
 
     latent_space: bool = True
-    metric: Literal["euclidean", "normalised"] = "euclidean"
-    top_n: int = 1
-    temperature: float = 1.0
+    top_n: Count = 1
+    temperature: Positive = 1.0
     skill_gradient: bool = True
-    codebook_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.metric not in ("euclidean", "normalised"):
-            raise UsageError(f"metric {self.metric!r} is not known; choose euclidean or normalised.")
-        if self.top_n < 1 or self.temperature <= 0 or self.codebook_weight < 0:
-            raise UsageError(
-                f"skills need top_n >= 1, temperature > 0 and codebook_weight >= 0; found {self.top_n}, "
-                f"{self.temperature} and {self.codebook_weight}."
-            )
+    codebook_weight: Amount = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +237,8 @@ class LatentPrompts(Prompter):
                 self.watch(self, step)
 
     def effective(self, name: str) -> Tensor:
-        """A tensor as the formulas use it, [N, ...]: scaled, and skills of length 1 under the normalised metric."""
-        tensor = self._scaled(name, self.tensors[name])
-        return _unit(tensor) if name == "skills" and self.settings.metric == "normalised" else tensor
+        """A tensor as the formulas use it, [N, ...]: scaled."""
+        return self._scaled(name, self.tensors[name])
 
     def _scaled(self, name: str, value: Tensor) -> Tensor:
         """``value``, a tensor or a product linear in it, times the tensor's scale."""
@@ -258,8 +247,7 @@ class LatentPrompts(Prompter):
 
     def standardise(self, encoding_Bm: Tensor) -> Tensor:
         """Raw encodings [B, m] as they are compared with skills."""
-        encoding_Bm = (encoding_Bm.to(self.centre_m) - self.centre_m) / self.spread
-        return _unit(encoding_Bm) if self.settings.metric == "normalised" else encoding_Bm
+        return (encoding_Bm.to(self.centre_m) - self.centre_m) / self.spread
 
     def prepare(self, rows: Rows) -> PreparedRows:
         """Instance encodings of the rows (no gradient).
@@ -441,9 +429,3 @@ def check_finite(encoding_Bm: Tensor, texts: Sequence[str], keys: Sequence[str],
             f"instance encoder {encoder!r} gave NaN or infinity for {what} ({len(bad)} of {len(texts)} rows); "
             f"remove the row or use another encoder."
         )
-
-
-def _unit(tensor: Tensor) -> Tensor:
-    """Rows scaled to length 1; a zero row stays zero."""
-    length: Tensor = torch.linalg.vector_norm(tensor, dim=-1, keepdim=True)
-    return tensor / length.clamp(min=1e-12)

@@ -11,7 +11,7 @@ import numpy as np
 
 from softprompt.analysis.similarity import SIMILARITIES
 from softprompt.analysis.tables import Cell, Row, Table
-from softprompt.methods.spot.settings import TargetReport
+from softprompt.methods.spot.outcomes import TargetReport
 from softprompt.report import figures as draw
 from softprompt.report.heatmaps import similarity_heatmap
 from softprompt.report.page import Block, Commands, FigureBlock, Section, TableBlock, Text, Values, render

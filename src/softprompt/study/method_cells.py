@@ -27,7 +27,7 @@ from softprompt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from softprompt.methods.method import Method
-    from softprompt.training.weights.settings import TuneSettings
+    from softprompt.training.settings import TuneSettings
     from softprompt.training.weights.tuned import ModelState
 
 _SPACE_FILES = ("manifest.json", "space.safetensors")
@@ -143,7 +143,7 @@ def _tasks(study: Study) -> list[str]:
 def make_union(making: Making, cell: StudyCell) -> None:
     """Tune all weights on the sources together, mixed examples-proportionally, and keep the last weights."""
     from softprompt.tasks.mixture import proportional_rates
-    from softprompt.training.weights.data import mixed_run
+    from softprompt.training.data import mixed_run
     from softprompt.training.weights.tune import tune_model
 
     settings = union_settings(making.study)

@@ -1,16 +1,18 @@
-"""Cells that train prompts: sources, targets from scratch and from source prompts, mixtures, early embeddings, and races.
+"""Cells of prompts: sources, targets from scratch and from source prompts, mixtures, early embeddings, races, predictions.
 
 A pack of them is one batch of prompts on one backbone.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import NonFiniteError
-from softprompt.methods.spot.race import halving, race_rungs
+from softprompt.methods.spot.predictor_names import MEASURED
 from softprompt.study.grid import TARGET_KINDS, Pack, StudyCell
 from softprompt.study.making import Making, selecting_rows
 from softprompt.study.settings import Study
@@ -19,9 +21,12 @@ from softprompt.training.settings import TrainSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from softprompt.tasks.splits import EncodedSplit
     from softprompt.training.loop import Leave, Looks
     from softprompt.training.runs import Run, RunResult
 
+TEXTS = 500
+"""Inputs of each task that text predictors look at."""
 SCRATCH = "scratch"
 """The start from scratch that races along, among the names of source prompts."""
 
@@ -51,20 +56,59 @@ def make_race(making: Making) -> None:
         NonFiniteError: no run is left, or none was validated.
     """
     from softprompt.methods.method import best_of
-    from softprompt.training.loop import Looks
+    from softprompt.methods.spot.run import race_rules
 
     (cell,) = making.pack.cells
     settings = making.study.target.having(embedding_step=0, patience=0)
     names, starts = _field(making, cell, settings)
-    rungs = race_rungs(settings.steps, len(starts), float(cell.spec["keep"]))
-    results = _trained(
-        making, starts, settings,
-        leave=halving(dict.fromkeys([run.name for run, _ in starts], cell.name), float(cell.spec["keep"]), rungs),
-        looks=Looks(at=rungs, rows=int(cell.spec["look_rows"])),
+    leave, looks = race_rules(
+        dict.fromkeys([run.name for run, _ in starts], cell.name), settings.steps, keep=float(cell.spec["keep"]),
+        rows=int(cell.spec["look_rows"]),
     )  # fmt: skip
+    results = _trained(making, starts, settings, leave=leave, looks=looks)
     best = results.index(best_of(results))
     survivor = results[best]
-    making.record(cell, starts[best][0], survivor, _kept(survivor), _told(names, results, best, rungs))
+    making.record(cell, starts[best][0], survivor, _kept(survivor), _told(names, results, best, looks.at))
+
+
+def make_prediction(making: Making, cell: StudyCell) -> None:
+    """What the study's predictors say of every source prompt on one target."""
+    from softprompt.methods.spot.measured import predict
+
+    study, target, started = making.study, str(cell.spec["target"]), time.perf_counter()
+    wanted = study.strategies.predictors
+    names = [f"{source}.{seed}" for source, seed in cell.spec["names"]]
+    prompts = [making.prompt_of("source", key, cell.name).float() for key in cell.spec["sources"]]
+    data = making.data(target, study.target)
+    found = predict([n for n in wanted if n in MEASURED], making.backbone, prompts, data, study.target)
+    values = {name: list(one.values) for name, one in found.items()}
+    values |= _from_data(making, cell, data.train)
+    result = {
+        "values": {name: dict(zip(names, values[name], strict=True)) for name in wanted},
+        "forward_tokens": {name: found[name].forward_tokens if name in found else 0 for name in wanted},
+        "seconds": time.perf_counter() - started,
+    }
+    making.write(cell, result, {}, {**making.provenance, "cell": cell.name})
+
+
+def _from_data(making: Making, cell: StudyCell, train: EncodedSplit) -> dict[str, list[float]]:
+    """Predictors that look at the tasks' rows alone."""
+    from softprompt.methods.spot.predictors import text_similarities
+
+    study, places = making.study, [source for source, _ in cell.spec["names"]]
+    parts = {
+        source: [making.data(task, study.source).train for task in study.tasks_of(source)]
+        for source in dict.fromkeys(places)
+    }
+    values = {}
+    if "text-similarity" in study.strategies.predictors:
+        texts = {s: [e.inputs for part in own for e in part.examples[:TEXTS]] for s, own in parts.items()}
+        alike = text_similarities([e.inputs for e in train.examples[:TEXTS]], texts)
+        values["text-similarity"] = [alike[source] for source in places]
+    if "data-size" in study.strategies.predictors:
+        rows = {source: sum(len(part) for part in own) for source, own in parts.items()}
+        values["data-size"] = [math.log(rows[source]) for source in places]
+    return values
 
 
 def _kept(result: RunResult) -> dict[str, Tensor]:
@@ -172,19 +216,16 @@ def _mixed(making: Making, cell: StudyCell) -> list[str]:
 def _field(making: Making, cell: StudyCell, settings: TrainSettings) -> tuple[list[str], list[tuple[Run, Tensor]]]:
     """Names of a race's starts, and its runs with their prompts: one from scratch, then every source prompt."""
     from softprompt.prompts.init import default_init, initial_prompt
-    from softprompt.training.data import start_of
 
-    seed = int(cell.spec["seed"])
+    seed, length = int(cell.spec["seed"]), settings.prompt_length
     target = making.target(cell, settings)
-    names, inits = [SCRATCH], [start_of(making.backbone, target.data.task, "scratch")]
+    names, starts = [SCRATCH], [target.start(making.backbone, "race-0", seed, length)]
     for (source, source_seed), key in zip(cell.spec["names"], cell.spec["sources"], strict=True):
         names.append(f"{source}.{source_seed}")
-        prompt = making.prompt_of("source", key, cell.name)
-        inits.append(default_init("transfer", prompt=prompt, origin=names[-1]))
-    return names, [
-        (target.run(f"race-{i}", seed), initial_prompt(making.backbone, init, settings.prompt_length, seed))
-        for i, init in enumerate(inits)
-    ]
+        init = default_init("transfer", prompt=making.prompt_of("source", key, cell.name), origin=names[-1])
+        prompt = initial_prompt(making.backbone, init, length, seed)
+        starts.append((target.run(f"race-{len(starts)}", seed), prompt))
+    return names, starts
 
 
 def _told(names: Sequence[str], results: Sequence[RunResult], best: int, rungs: Sequence[int]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from softprompt.study.settings import Study
 if TYPE_CHECKING:
     from softprompt.methods.few_shot import DesignSettings
     from softprompt.methods.sharpt.recipes import SharPTRecipe
+    from softprompt.training.settings import TuneSettings
     from softprompt.training.weights.lora import LoraSettings
-    from softprompt.training.weights.settings import TuneSettings
 
 
 def sharpt_settings(study: Study, ablation: str = "none") -> SharPTRecipe:
@@ -42,7 +42,7 @@ def sharpt_settings(study: Study, ablation: str = "none") -> SharPTRecipe:
 
 def model_tuning_settings(study: Study) -> TuneSettings:
     """The study's settings of model tuning on a target."""
-    from softprompt.training.weights.settings import tune_recipe
+    from softprompt.training.recipes import tune_recipe
 
     changes = {"steps": study.model_tuning.steps} if study.model_tuning.steps else {}
     return tune_recipe(study.model_tuning.recipe, **changes)
@@ -56,8 +56,8 @@ def union_settings(study: Study) -> TuneSettings:
 
 def lora_settings(study: Study) -> tuple[TuneSettings, LoraSettings]:
     """The study's settings of LoRA: its training, and the shape of the adapters."""
+    from softprompt.training.recipes import tune_recipe
     from softprompt.training.weights.lora import LoraSettings
-    from softprompt.training.weights.settings import tune_recipe
 
     changes = {"steps": study.lora.steps} if study.lora.steps else {}
     return tune_recipe(study.lora.recipe, **changes), LoraSettings(rank=study.lora.rank)
@@ -81,6 +81,7 @@ def identity_of(study: Study, kind: str, ablation: str = "none") -> dict[str, An
     if kind == "prompt_design":
         return {"settings": {**asdict(design_settings(study)), "label_words": {}}}
     recipe = asdict(sharpt_settings(study, ablation))
+    recipe["latent"]["metric"] = "euclidean"  # the only one that is left; older keys hold it
     for part in ("source", "target"):
         recipe[part] = {
             name: v for name, v in recipe[part].items() if name not in ("embedding_step", "micro_batch_tokens")

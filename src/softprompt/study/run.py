@@ -187,20 +187,24 @@ def run_study(
         grid = build_grid(study, facts)
         _note(ledger, study, facts)
         _sweep(ledger)
-        made = (
-            make_executor(executor, ledger.folder, **(executor_options or {}))
-            if isinstance(executor, str)
-            else executor
-        )
         name = executor if isinstance(executor, str) else type(executor).__name__
         order = _orders(study, ledger, runner, dict(runner_options or {}), name)
-        state = _State(study=study, grid=grid, ledger=ledger, executor=made, observer=observer, order=order)
-        try:
-            with _terminable():
-                return _conduct(state)
-        finally:
-            if isinstance(executor, str):
-                made.close()
+        with _opened(executor, ledger, executor_options) as made, _terminable():
+            state = _State(study=study, grid=grid, ledger=ledger, executor=made, observer=observer, order=order)
+            return _conduct(state)
+
+
+@contextlib.contextmanager
+def _opened(executor: str | Executor, ledger: Ledger, options: Mapping[str, Any] | None) -> Iterator[Executor]:
+    """An executor by name, closed in the end; one that was made before stays open."""
+    if not isinstance(executor, str):
+        yield executor
+        return
+    made = make_executor(executor, ledger.folder, **(options or {}))
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def _orders(

@@ -15,9 +15,8 @@ from softprompt.study.facts import contamination, data_facts
 from softprompt.study.grid import METHOD_KINDS, Facts, Pack, StudyCell
 from softprompt.study.ledger import Ledger
 from softprompt.study.making import Making, Tell
-from softprompt.study.measures import make_prediction
 from softprompt.study.method_cells import make_methods
-from softprompt.study.prompt_cells import make_prompts, make_race
+from softprompt.study.prompt_cells import make_prediction, make_prompts, make_race
 from softprompt.study.settings import Study
 from softprompt.training.settings import TrainSettings
 

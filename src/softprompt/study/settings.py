@@ -27,28 +27,31 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from softprompt.artifacts import check_name
 from softprompt.errors import DataError, UnknownNameError, UsageError
+from softprompt.fields import Amount, Count, Settings, Whole
 from softprompt.methods.spot.predictor_names import PREDICTORS
 from softprompt.tasks.mixture import MIXTURES, load_mixture
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
 
 Protocol = Literal["paper", "halves"]
-SIMILARITIES = ("average", "per_token")
+Similarity = Literal["average", "per_token"]
+SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 """Of task embeddings, as `softprompt.library.similarity` has them."""
-TUNED = ("scratch", "transfer")
+Tuned = Literal["scratch", "transfer"]
+TUNED: tuple[Tuned, ...] = get_args(Tuned)
 """How prompts of targets start."""
 KS = (1, 3, 6, 9, 12, 15)
 """How many source prompts best_of_top_k tries, as in SPoT's Table 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingSettings:
+class EmbeddingSettings(Settings):
     """Task embeddings.
 
     Attributes:
@@ -58,18 +61,13 @@ class EmbeddingSettings:
         best: whether the best checkpoints are compared as embeddings too; costs nothing.
     """
 
-    step: int
-    other_steps: tuple[int, ...] = ()
+    step: Count
+    other_steps: tuple[Count, ...] = ()
     best: bool = True
-
-    def __post_init__(self) -> None:
-        for step in (self.step, *self.other_steps):
-            if not isinstance(step, int) or step < 1:
-                raise UsageError(f"an embedding step must be a whole number of at least 1, got {step!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StrategySettings:
+class StrategySettings(Settings):
     """Ways of choosing source prompts that the study compares.
 
     Attributes:
@@ -83,26 +81,19 @@ class StrategySettings:
             measured score and cost.
     """
 
-    similarities: tuple[str, ...] = SIMILARITIES
-    best_of_top_k: tuple[int, ...] = KS
-    weighted_average: tuple[int, ...] = ()
-    multitask_mixture: tuple[int, ...] = ()
-    tuned_similarity: str = "per_token"
+    similarities: tuple[Similarity, ...] = SIMILARITIES
+    best_of_top_k: tuple[Count, ...] = KS
+    weighted_average: tuple[Count, ...] = ()
+    multitask_mixture: tuple[Count, ...] = ()
+    tuned_similarity: Similarity = "per_token"
     predictors: tuple[str, ...] = ()
     race: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.race, bool):
-            raise UsageError(f"race must be true or false, got {self.race!r}.")
-        for name in (*self.similarities, self.tuned_similarity):
-            if name not in SIMILARITIES:
-                raise UnknownNameError("similarity", name, SIMILARITIES)
+        super().__post_init__()
         for name in self.predictors:
             if name not in PREDICTORS:
                 raise UnknownNameError("predictor", name, PREDICTORS)
-        for k in (*self.best_of_top_k, *self.weighted_average, *self.multitask_mixture):
-            if not isinstance(k, int) or k < 1:
-                raise UsageError(f"k must be a whole number of at least 1, got {k!r}.")
 
 
 METHODS = ("sharpt", "model_tuning", "multitask_model_tuning", "lora", "prompt_design")
@@ -113,7 +104,7 @@ SHARPT_UNTRAINED = ("no-source-training", "generator-only")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharPTChoice:
+class SharPTChoice(Settings):
     """SharPT as an arm of a study.
 
     Attributes:
@@ -129,77 +120,63 @@ class SharPTChoice:
 
     recipe: str = "paper"
     encoder: str = "auto"
-    skills: int = 0
-    prompt_length: int = 0
-    learning_rate: float = 0.0
-    source_steps: int = 0
-    target_steps: int = 0
+    skills: Whole = 0
+    prompt_length: Whole = 0
+    learning_rate: Amount = 0.0
+    source_steps: Whole = 0
+    target_steps: Whole = 0
     ablations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.ablations:
             if name not in SHARPT_ABLATIONS:
                 raise UnknownNameError("ablation of SharPT", name, SHARPT_ABLATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelTuningChoice:
+class ModelTuningChoice(Settings):
     """Model tuning, plain and multi-task, as arms of a study.
 
     Attributes:
-        recipe: a name that `softprompt.training.weights.settings.tune_recipe` knows.
+        recipe: a name that `softprompt.training.recipes.tune_recipe` knows.
         steps: on a target; 0 for the recipe's.
         source_steps: of multi-task model tuning on all sources; 0 for as many as on a target.
     """
 
     recipe: str = "model-tuning"
-    steps: int = 0
-    source_steps: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "source_steps"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} of model_tuning must not be negative, got {getattr(self, name)}.")
+    steps: Whole = 0
+    source_steps: Whole = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraChoice:
+class LoraChoice(Settings):
     """LoRA as a method of a study.
 
     Attributes:
-        recipe: a name that `softprompt.training.weights.settings.tune_recipe` knows.
+        recipe: a name that `softprompt.training.recipes.tune_recipe` knows.
         steps: on a target; 0 for the recipe's.
         rank: of the adapters.
     """
 
     recipe: str = "lora"
-    steps: int = 0
-    rank: int = 8
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or self.rank < 1:
-            raise UsageError(
-                f"lora needs steps of at least 0 and a rank of at least 1, got {self.steps} and {self.rank}."
-            )
+    steps: Whole = 0
+    rank: Count = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class DesignChoice:
+class DesignChoice(Settings):
     """Prompt design as a method of a study.
 
     Attributes:
         shots: training examples in the context, fewer where they do not fit.
     """
 
-    shots: int = 16
-
-    def __post_init__(self) -> None:
-        if self.shots < 0:
-            raise UsageError(f"shots must not be negative, got {self.shots}.")
+    shots: Whole = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowLimits:
+class RowLimits(Settings):
     """At most so many rows of one task.
 
     Attributes:
@@ -207,18 +184,12 @@ class RowLimits:
         validation: likewise.
     """
 
-    train: int = 0
-    validation: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("train", "validation"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise UsageError(f"rows of a task must be whole numbers of at least 0, got {name} = {value!r}.")
+    train: Whole = 0
+    validation: Whole = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(Settings):
     """A transfer study.
 
     Attributes:
@@ -262,17 +233,17 @@ class Study:
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    scratch_seeds: int = 0
+    scratch_seeds: Whole = 0
     protocol: Protocol = "paper"
-    train_rows: int = 0
-    target_train_rows: int = 0
-    validation_rows: int = 0
-    group: int = 8
+    train_rows: Whole = 0
+    target_train_rows: Whole = 0
+    validation_rows: Whole = 0
+    group: Count = 8
     source: TrainSettings
     target: TrainSettings
     embedding: EmbeddingSettings
     strategies: StrategySettings = field(default_factory=StrategySettings)
-    tuned: tuple[str, ...] = TUNED
+    tuned: tuple[Tuned, ...] = TUNED
     methods: tuple[str, ...] = ()
     sharpt: SharPTChoice = field(default_factory=SharPTChoice)
     model_tuning: ModelTuningChoice = field(default_factory=ModelTuningChoice)
@@ -283,6 +254,7 @@ class Study:
     also_on: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_name(self.name, "study name")
         for what, names in (("source", self.sources), ("target", self.targets), ("seed", self.seeds)):
             if not names and (what != "source" or (not self.methods and "transfer" in self.tuned)):
@@ -290,8 +262,6 @@ class Study:
             twice = sorted({str(n) for n in names if names.count(n) > 1})
             if twice:
                 raise UsageError(f"study '{self.name}' names {what} {', '.join(twice)} twice: name each once.")
-        if self.protocol not in get_args(Protocol):
-            raise UnknownNameError("protocol", self.protocol, get_args(Protocol))
         for name in self.methods:
             if name not in METHODS:
                 raise UnknownNameError("method", name, METHODS)
@@ -306,18 +276,10 @@ class Study:
                 f"study '{self.name}' gives targets {self.target_train_rows} training rows, and {', '.join(both)} is a source too: "
                 "a task has one set of rows; leave it out on one side, or leave out target_train_rows."
             )
-        for name in ("scratch_seeds", "train_rows", "target_train_rows", "validation_rows"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if self.group < 1:
-            raise UsageError(f"group must be at least 1, got {self.group}.")
         self._check_names()
 
     def _check_names(self) -> None:
         """That mixtures, starts, further rows and limits name what there is."""
-        for name in self.tuned:
-            if name not in TUNED:
-                raise UnknownNameError("start of target prompts", name, TUNED)
         compared = self.strategies
         if self.tuned != TUNED and (
             compared.weighted_average or compared.multitask_mixture or compared.race or compared.predictors
@@ -363,9 +325,14 @@ class Study:
         free = (seed for seed in range(len(self.seeds) + self.scratch_seeds) if seed not in self.seeds)
         return tuple(seed for seed, _ in zip(free, range(self.scratch_seeds), strict=False))
 
-    def plain(self) -> dict[str, Any]:
-        """The resolved settings as JSON takes them; `study_of` reads them back."""
-        return asdict(self)
+
+_SECTIONS: Mapping[str, type[Any]] = {
+    "strategies": StrategySettings,
+    "sharpt": SharPTChoice,
+    "model_tuning": ModelTuningChoice,
+    "lora": LoraChoice,
+    "prompt_design": DesignChoice,
+}
 
 
 def study_of(data: Mapping[str, Any], where: str = "the study") -> Study:
@@ -388,21 +355,12 @@ def study_of(data: Mapping[str, Any], where: str = "the study") -> Study:
     made["target"] = _training(values.get("target", {}), "spot-target", f"{where}, [target]")
     embedding = {"step": made["target"].embedding_step, **values.get("embedding", {})}
     made["embedding"] = _section(EmbeddingSettings, embedding, f"{where}, [embedding]")
-    made["strategies"] = _section(StrategySettings, values.get("strategies", {}), f"{where}, [strategies]")
-    made["sharpt"] = _section(SharPTChoice, values.get("sharpt", {}), f"{where}, [sharpt]")
-    made["model_tuning"] = _section(ModelTuningChoice, values.get("model_tuning", {}), f"{where}, [model_tuning]")
-    made["lora"] = _section(LoraChoice, values.get("lora", {}), f"{where}, [lora]")
-    made["prompt_design"] = _section(DesignChoice, values.get("prompt_design", {}), f"{where}, [prompt_design]")
+    for name, owner in _SECTIONS.items():
+        made[name] = _section(owner, values.get(name, {}), f"{where}, [{name}]")
     made["rows"] = {
         name: _section(RowLimits, limits, f"{where}, [rows.{name}]") for name, limits in values.get("rows", {}).items()
     }
     made["mixtures"] = {name: _tuple(tasks) for name, tasks in values.get("mixtures", {}).items()}
-    for name in ("name", "title", "backbone", "dtype", "data", "protocol"):
-        if name in made and not isinstance(made[name], str):
-            raise UsageError(f"{where}: {name} must be a text, got {made[name]!r}.")
-    for name in ("scratch_seeds", "train_rows", "target_train_rows", "validation_rows", "group"):
-        if name in made and (not isinstance(made[name], int) or isinstance(made[name], bool)):
-            raise UsageError(f"{where}: {name} must be a whole number, got {made[name]!r}.")
     return Study(**made)
 
 
@@ -425,6 +383,10 @@ def _section(made: type[Any], values: Mapping[str, Any], where: str) -> Any:
         return made(**{k: _tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()})
     except TypeError as error:
         raise UsageError(f"{where} holds a value of the wrong kind: {error}.") from error
+    except UsageError as error:
+        if isinstance(error, UnknownNameError):
+            raise
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _known(values: Mapping[str, Any], known: set[str], what: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from softprompt.backbones.base import Backbone
+from softprompt.inference.evaluate import seeded_rows
 from softprompt.prompts.init import InitSettings, Role, default_init
 from softprompt.tasks.encoded import check_labels, encode_split, input_room, target_limit
 from softprompt.tasks.example import Split
@@ -17,7 +19,7 @@ from softprompt.tasks.splits import EncodedSplit, JoinedSplit
 from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import for_backbone
 from softprompt.training.runs import Run
-from softprompt.training.settings import TrainSettings
+from softprompt.training.settings import LoopSettings, TrainSettings, TuneSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ class TaskData:
 def task_data(
     backbone: Backbone,
     task: Task,
-    settings: TrainSettings,
+    settings: LoopSettings,
     *,
     train_rows: int | None = None,
     validation_rows: int | None = None,
@@ -79,7 +81,7 @@ def task_data(
     Args:
         backbone: whose tokenizer is used, and whose ``max_length`` binds.
         task: the task; in natural language for decoder-only backbones, unless a wording was chosen (`Task.worded`).
-        settings: token limits.
+        settings: token limits; of a tuning of weights, where no prompt takes room, those of `TuneSettings`.
         train_rows: at most this many training rows (a seeded subset).
         validation_rows: the same for validation.
         seed: of those subsets.
@@ -87,19 +89,16 @@ def task_data(
         progress: called with (texts done, texts in all) as training rows are tokenised.
     """
     if isinstance(task, MixtureTask):
-        parts = [
-            task_data(
-                backbone, part, settings, train_rows=train_rows, validation_rows=validation_rows, seed=seed, cache=cache,
-                progress=progress,
-            )
-            for part in task.parts.values()
-        ]  # fmt: skip
-        return mixture_data(task, parts)
+        same: dict[str, Any] = {
+            "train_rows": train_rows, "validation_rows": validation_rows, "seed": seed, "cache": cache, "progress": progress,
+        }  # fmt: skip
+        return mixture_data(task, [task_data(backbone, part, settings, **same) for part in task.parts.values()])
     task = for_backbone(task, backbone.kind)
     check_labels(backbone, task.labels)
     most = target_limit(backbone, task, settings.max_target_tokens)
+    prompt_length = settings.prompt_length if isinstance(settings, TrainSettings) else None
     # A text that is cut in two has its target in the same chunk.
-    room = input_room(backbone, settings.prompt_length, task.labels, 1 if task.drawn_prefix else most)
+    room = input_room(backbone, prompt_length, task.labels, 1 if task.drawn_prefix else most)
     train_limit = _least(settings.max_input_tokens or None, room)
     return TaskData(
         task=task,
@@ -170,3 +169,14 @@ def mixture_run(
         report_rows=report_rows,
         validated=validated,
     )
+
+
+def mixed_run(name: str, seed: int, parts: Sequence[TaskData], rates: Sequence[float], settings: TuneSettings) -> Run:
+    """The run on a mixture: the first stage of multi-task model tuning (SPoT Appendix C).
+
+    A mixture has no validation of its own. What is watched is the first task, at most ``eval_rows`` rows of it, and
+    nothing is chosen by it: the targets start from the last weights.
+    """
+    first = parts[0].validation
+    watched = seeded_rows(len(first), settings.eval_rows, 0, parts[0].task.groups(first.examples))
+    return mixture_run(name, seed, parts, rates, validated_on=parts[0], select_rows=watched, report_rows=watched)

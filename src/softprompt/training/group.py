@@ -18,7 +18,8 @@ from softprompt.backbones.base import Backbone, Dropout
 from softprompt.backbones.engine.host import free_memory_bytes
 from softprompt.batch import Rows, TokenBatch, on_device
 from softprompt.errors import OutOfMemoryError
-from softprompt.inference.evaluate import EvalJob, Scoring, evaluate, length_batches, seeded_rows
+from softprompt.fields import Scoring
+from softprompt.inference.evaluate import EvalJob, evaluate, length_batches, seeded_rows
 from softprompt.prompts.prompter import Prompter
 from softprompt.tasks.example import Example
 from softprompt.training.optim import gradient_norm_N, make_optimizer
@@ -274,17 +275,7 @@ class Group:
         scored = [i for i in self.active if self.runs[i].validated]
         if not scored:
             return []
-        jobs = [
-            EvalJob(
-                run=n,
-                task=self.runs[i].task,
-                split=self.runs[i].validation,
-                rows=self.selecting_rows(i, most or 0),
-                scoring=self.scoring(i),
-            )
-            for n, i in enumerate(self.active)
-            if i in scored
-        ]
+        jobs = [self.job(n, i, self.selecting_rows(i, most or 0)) for n, i in enumerate(self.active) if i in scored]
         found = evaluate(
             self.backbone, self.prompter, jobs, max_target_tokens=self.settings.max_target_tokens,
             batch_tokens=2 * self.micro_tokens, progress=progress,
@@ -311,6 +302,11 @@ class Group:
                 result.best = self.values_of(i)
             records.append({"run": result.name, **record})
         return records
+
+    def job(self, place: int, run: int, rows: np.ndarray | None) -> EvalJob:
+        """A run on some of its validation rows, as number ``place`` of the prompter that is evaluated."""
+        spec = self.runs[run]
+        return EvalJob(run=place, task=spec.task, split=spec.validation, rows=rows, scoring=self.scoring(run))
 
     def scoring(self, run: int) -> Scoring:
         """How a run's answers are found; scoring by label only where its task, or a part of it, has labels."""

@@ -21,7 +21,7 @@ from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.engine.host import KeptMemory, peak_memory_bytes
 from softprompt.errors import DataError, Interrupted, NonFiniteError, UsageError
-from softprompt.inference.evaluate import EvalJob, evaluate
+from softprompt.inference.evaluate import evaluate
 from softprompt.prompts.prompter import Prompter
 from softprompt.training.group import Group
 from softprompt.training.run_dir import RunDir, settings_plain
@@ -217,16 +217,7 @@ def _final_scores(backbone: Backbone, start: Prompter, group: Group, observer: O
             for name, tensor in tensors.items():
                 for n, i in enumerate(chosen):
                     tensor[n] = group.results[i].best[name].to(tensor.device)
-    jobs = [
-        EvalJob(
-            run=n,
-            task=group.runs[i].task,
-            split=group.runs[i].validation,
-            rows=group.runs[i].report_rows,
-            scoring=group.scoring(i),
-        )
-        for n, i in enumerate(chosen)
-    ]
+    jobs = [group.job(n, i, group.runs[i].report_rows) for n, i in enumerate(chosen)]
     found = evaluate(
         backbone,
         prompter,

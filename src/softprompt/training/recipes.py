@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from softprompt.errors import UnknownNameError
-from softprompt.training.settings import TrainSettings
+from softprompt.training.settings import TrainSettings, TuneSettings
 
 RESTORED_STEP = 1_100_000
+PRETRAINED_STEP = 1_000_000
+"""Steps T5 1.1 was pre-trained for: the counter that T5X's Adafactor restores with the checkpoint in model tuning."""
 
 
 def spot() -> TrainSettings:
@@ -80,6 +82,44 @@ def quick() -> TrainSettings:
     )
 
 
+def model_tuning() -> TuneSettings:
+    """SPoT Appendix C, as long as its prompt tuning: 262,144 steps of 2^16 tokens; all of validation chooses."""
+    return TuneSettings(steps=262_144, eval_rows=0, max_target_tokens=0)
+
+
+def model_tuning_30k() -> TuneSettings:
+    """The 30,000 steps of Lester et al. (2021)."""
+    return model_tuning().having(steps=30_000)
+
+
+def model_tuning_restored() -> TuneSettings:
+    """``model-tuning`` with Adafactor's counter as if restored with the T5 checkpoint."""
+    return model_tuning().having(adafactor_step_offset=PRETRAINED_STEP)
+
+
+def model_tuning_quick() -> TuneSettings:
+    """Minutes on two cores with the embedded backbone."""
+    return TuneSettings(
+        steps=200,
+        batch_tokens=1024,
+        eval_every=50,
+        eval_rows=200,
+        max_input_tokens=96,
+        max_target_tokens=16,
+        z_loss=0.0,
+    )
+
+
+def lora() -> TuneSettings:
+    """LoRA as commonly run: AdamW at 0.0003, as long as the 30,000 steps of prompt tuning's ablation."""
+    return model_tuning_30k().having(optimizer="adamw", learning_rate=3e-4)
+
+
+def lora_quick() -> TuneSettings:
+    """LoRA in minutes on two cores with the embedded backbone."""
+    return model_tuning_quick().having(optimizer="adamw", learning_rate=1e-3)
+
+
 RECIPES: dict[str, Callable[[], TrainSettings]] = {
     "spot": spot,
     "spot-30k": spot_30k,
@@ -97,3 +137,20 @@ def recipe(name: str, **changes: object) -> TrainSettings:
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
     return RECIPES[name]().having(**changes)
+
+
+TUNE_RECIPES: dict[str, Callable[[], TuneSettings]] = {
+    "model-tuning": model_tuning,
+    "model-tuning-30k": model_tuning_30k,
+    "model-tuning-restored": model_tuning_restored,
+    "model-tuning-quick": model_tuning_quick,
+    "lora": lora,
+    "lora-quick": lora_quick,
+}
+
+
+def tune_recipe(name: str, **changes: object) -> TuneSettings:
+    """The settings of a recipe for tuning weights, with some changed by name."""
+    if name not in TUNE_RECIPES:
+        raise UnknownNameError("recipe", name, TUNE_RECIPES)
+    return TUNE_RECIPES[name]().having(**changes)

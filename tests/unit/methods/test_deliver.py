@@ -22,8 +22,8 @@ from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.method import SharPT
 from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.methods.sharpt.train import untrained_space
+from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.lora import LoraSettings
-from softprompt.training.weights.settings import TuneSettings
 
 TUNE = TuneSettings(steps=2, batch_tokens=60, eval_every=2, eval_rows=0, max_input_tokens=32, max_target_tokens=8)
 

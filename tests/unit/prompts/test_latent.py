@@ -108,12 +108,11 @@ def test_a_row_never_depends_on_its_neighbours() -> None:
     "settings",
     [
         LatentSettings(),
-        LatentSettings(metric="normalised"),
         LatentSettings(top_n=3, temperature=0.7),
         LatentSettings(codebook_weight=0.25),
         LatentSettings(latent_space=False),
     ],
-    ids=["paper", "normalised", "top-n", "weighted", "no-space"],
+    ids=["paper", "top-n", "weighted", "no-space"],
 )
 @pytest.mark.parametrize("scaled", [False, True])
 def test_gradients_match_finite_differences(settings: LatentSettings, scaled: bool) -> None:
@@ -261,8 +260,8 @@ def test_bad_input_is_one_sentence() -> None:
         LatentPrompts({**tensors, "w2": torch.zeros(N, H, 9)}, TableEncoder(TABLE))
     with pytest.raises(UsageError, match="top_n 9 is more than the 5 skills"):
         LatentPrompts(tensors, TableEncoder(TABLE), settings=LatentSettings(top_n=9))
-    with pytest.raises(UsageError, match="metric 'cosine'"):
-        LatentSettings(metric="cosine")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="temperature must be above 0"):
+        LatentSettings(temperature=0.0)
     broken = TABLE.clone()
     broken[2, 1] = float("nan")
     with pytest.raises(DataError, match=r"NaN or infinity for 't/train/2' \(1 of 3 rows\)"):

@@ -179,7 +179,7 @@ def test_bad_choices_are_refused(backbone: Path) -> None:
     assert set(SHARPT_ABLATIONS) == set(ABLATIONS) - {"none"}
     with pytest.raises(UnknownNameError, match="no-latent-space"):
         made(backbone, sharpt={"ablations": ["no-latent-spaces"]})
-    with pytest.raises(UsageError, match="source_steps of model_tuning"):
+    with pytest.raises(UsageError, match="source_steps must not be negative"):
         made(backbone, model_tuning={"source_steps": -1})
     with pytest.raises(UnknownNameError, match="multitask_model_tuning"):
         made(backbone, methods=["multitask_model_tunin"])

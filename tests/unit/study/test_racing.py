@@ -149,5 +149,5 @@ def test_a_race_touches_no_other_key(backbone: Path) -> None:
     assert (row.cells, row.steps) == (2, 2 * 16)
     assert row.work.train > 0
     assert row.work.validation > 0
-    with pytest.raises(UsageError, match="race must be true or false"):
+    with pytest.raises(UsageError, match="race takes true or false"):
         made(backbone, strategies={"race": 3})

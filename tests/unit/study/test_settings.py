@@ -60,7 +60,7 @@ def test_the_paper_study_is_the_papers() -> None:
         ({"target": {"recipe": "spott"}}, "did you mean spot"),
         ({"strategies": {"best_of_topk": [1]}}, "best_of_top_k"),
         ({"strategies": {"similarities": ["per-token"]}}, "per_token"),
-        ({"strategies": {"best_of_top_k": 3}}, "wrong kind"),
+        ({"strategies": {"best_of_top_k": 3}}, r"\[strategies\]: best_of_top_k takes a list"),
         ({"embedding": {"step": 0}}, "at least 1"),
         ({"protocol": "halfs"}, "halves"),
         ({"sources": []}, "names no source"),

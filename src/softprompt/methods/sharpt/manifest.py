@@ -56,7 +56,7 @@ class SettingsTold(BaseModel):
     model_config = _INERT
 
     latent_space: bool
-    metric: Literal["euclidean", "normalised"]
+    metric: Literal["euclidean"] = "euclidean"  # of spaces from when there was another
     top_n: Size
     temperature: Positive
     skill_gradient: bool

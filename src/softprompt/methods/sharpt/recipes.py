@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.fields import Count, Settings, kinds
 from softprompt.methods.sharpt.start import StartSettings
 from softprompt.prompts.latent import LatentSettings
 from softprompt.tasks.mixture import load_mixture
@@ -24,7 +25,7 @@ UNTRAINED: tuple[Ablation, ...] = ("no-source-training", "generator-only")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharPTRecipe:
+class SharPTRecipe(Settings):
     """Everything SharPT needs to be told.
 
     Attributes:
@@ -45,22 +46,17 @@ class SharPTRecipe:
     latent: LatentSettings = field(default_factory=LatentSettings)
     start: StartSettings = field(default_factory=StartSettings)
     named: bool = False
-    watch_every: int = 500
-    reference_rows: int = 20_000
+    watch_every: Count = 500
+    reference_rows: Count = 20_000
     source_checkpoint: Literal["final", "best"] = "final"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.source.prompt_length != self.target.prompt_length:
             raise UsageError(
                 f"source training has prompt_length {self.source.prompt_length} and target training "
                 f"{self.target.prompt_length}; one generator makes both, so give the same."
             )
-        if self.watch_every < 1 or self.reference_rows < 1:
-            raise UsageError(
-                f"watch_every and reference_rows must be at least 1, got {self.watch_every} and {self.reference_rows}."
-            )
-        if self.source_checkpoint not in ("final", "best"):
-            raise UnknownNameError("source checkpoint", self.source_checkpoint, ("final", "best"))
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -100,6 +96,12 @@ class SharPTRecipe:
             start = replace(self.start, skill_count=1, skill_init="random")
             return replace(self, start=start, latent=replace(self.latent, top_n=1))
         return self
+
+
+def choice_kinds() -> dict[str, Any]:
+    """The type of every choice that `SharPTRecipe.having` takes."""
+    parts = {**kinds(LatentSettings), **kinds(StartSettings), **kinds(SharPTRecipe)}
+    return {name: kind for name, kind in parts.items() if name not in ("source", "target", "latent", "start")}
 
 
 def paper() -> SharPTRecipe:

@@ -199,7 +199,7 @@ def load_space(folder: Path) -> Space:
         kind=told.kind,
         name=told.name,
         tensors=tensors,
-        settings=LatentSettings(**told.settings.model_dump()),
+        settings=LatentSettings(**told.settings.model_dump(exclude={"metric"})),
         centre_m=centre_m,
         spread=told.spread,
         scales={str(name): scale for name, scale in told.scales.items()},

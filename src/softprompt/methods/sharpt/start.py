@@ -26,14 +26,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
-from softprompt.errors import UnknownNameError, UsageError
+from softprompt.errors import UsageError
+from softprompt.fields import Count, Positive, Settings
 from softprompt.prompts.init import SAMPLED_IDS, InitSettings, initial_prompts
 from softprompt.prompts.latent import GENERATOR, InstanceEncoder, LatentPrompts, LatentSettings
 from softprompt.training.stream import keyed_rng
@@ -46,7 +47,7 @@ KMEANS_ROUNDS = 25
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartSettings:
+class StartSettings(Settings):
     """How a latent space starts.
 
     Attributes:
@@ -59,25 +60,13 @@ class StartSettings:
         task_prompt: whether the generated prompt is added to a tuned prompt of the whole run (a residual).
     """
 
-    skill_count: int = 64
+    skill_count: Count = 64
     skill_init: SkillInit = "k-means"
     generator_init: GeneratorInit = "vocabulary"
     standardise: bool = True
     balanced: bool = True
-    skill_step: float = 0.03
+    skill_step: Positive = 0.03
     task_prompt: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.skill_step < float("inf"):
-            raise UsageError(f"skill_step must be a positive number, got {self.skill_step}.")
-        if self.skill_count < 1:
-            raise UsageError(
-                f"a latent space needs at least one skill, {self.skill_count} were asked for; raise skill_count."
-            )
-        if self.skill_init not in get_args(SkillInit):
-            raise UnknownNameError("start of the skills", self.skill_init, get_args(SkillInit))
-        if self.generator_init not in get_args(GeneratorInit):
-            raise UnknownNameError("start of the generator", self.generator_init, get_args(GeneratorInit))
 
 
 def start_space(
@@ -111,21 +100,12 @@ def start_space(
     tensors, scales = start_generator(backbone, encoder.width, seeds, prompt_length=prompt_length, start=start)
     if latent.latent_space:
         own_Sm = encoding_Sm.to(torch.float32) if centre_m is None else (encoding_Sm - centre_m) / spread
-        if latent.metric == "normalised":
-            # Skills are scaled to length 1 wherever they are used; tuned at unit scale, a step is as small as without.
-            own_Sm = torch.nn.functional.normalize(own_Sm, dim=1) * encoder.width**0.5
         scales["skills"] = start.skill_step / rate
         tensors["skills"] = torch.stack([start_skills(own_Sm, start, seed) for seed in seeds]) / scales["skills"]
     return LatentPrompts(
-        {name: t.to(backbone.device) for name, t in tensors.items()},
-        encoder,
-        settings=latent,
-        tuned=tuple(tensors),
-        codebook_loss=True,
-        centre_m=centre_m,
-        spread=spread,
-        scales=scales,
-    )
+        {name: t.to(backbone.device) for name, t in tensors.items()}, encoder, settings=latent, tuned=tuple(tensors),
+        codebook_loss=True, centre_m=centre_m, spread=spread, scales=scales,
+    )  # fmt: skip
 
 
 def standardisation(encoding_Sm: Tensor) -> tuple[Tensor, float]:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.library.index import Entry
 from softprompt.library.store import Library
-from softprompt.methods.spot.settings import TransferSettings
-from softprompt.methods.spot.strategies import RANKING
+from softprompt.methods.spot.settings import RANKING, TransferSettings
 
 
 def check_sources(

@@ -84,18 +84,12 @@ def compare(
     everything = np.arange(len(examples))
     new_score, base_score = score(new, everything), score(base, everything)
     rng = np.random.default_rng(np.random.SeedSequence([seed, len(examples), 3]))
-    gains = np.empty(resamples)
-    for i in range(resamples):
-        rows = rng.integers(0, len(examples), len(examples))
-        gains[i] = score(new, rows) - score(base, rows)
+    draws = (rng.integers(0, len(examples), len(examples)) for _ in range(resamples))
+    gains = np.asarray([score(new, rows) - score(base, rows) for rows in draws])
     tail = (1.0 - level) / 2.0
     low, high = (float(np.nanquantile(gains, q)) for q in (tail, 1.0 - tail))
     return Comparison(
-        gain=new_score - base_score,
-        low=low,
-        high=high,
-        level=level,
-        p_worse=float(np.mean(gains <= 0.0)),
+        gain=new_score - base_score, low=low, high=high, level=level, p_worse=float(np.mean(gains <= 0.0)),
         rows=len(examples),
         error_reduction=None if base_score >= 100.0 else 100.0 * (new_score - base_score) / (100.0 - base_score),
-    )
+    )  # fmt: skip

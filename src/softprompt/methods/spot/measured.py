@@ -78,13 +78,7 @@ def predict(
         UnknownNameError: another name.
         UsageError: a predictor that needs labels on a target without, or too few rows.
     """
-    for name in names:
-        if name not in MEASURED:
-            raise UnknownNameError("predictor", name, MEASURED)
-        if name in LABELLED and not data.task.labels:
-            raise UsageError(
-                f"predictor '{name}' needs a task with labels, and '{data.task.name}' has none: use zero-shot-loss."
-            )
+    _check(names, data)
     split, rows = data.train, chosen_rows(data.train, ROWS, 0)
     found: dict[str, PredictorValues] = {}
     if "label-loss" in names:
@@ -103,6 +97,16 @@ def predict(
     if tuning_steps(names):
         found |= loss_decreases([name for name in names if name in STEPS], backbone, prompts, data, settings)
     return {name: found[name] for name in names}
+
+
+def _check(names: Sequence[str], data: TaskData) -> None:
+    for name in names:
+        if name not in MEASURED:
+            raise UnknownNameError("predictor", name, MEASURED)
+        if name in LABELLED and not data.task.labels:
+            raise UsageError(
+                f"predictor '{name}' needs a task with labels, and '{data.task.name}' has none: use zero-shot-loss."
+            )
 
 
 def library_predictions(

@@ -3,15 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.library.store import Library
 from softprompt.methods.deliver import verdict_of
 from softprompt.methods.method import Result, best_of, forward_tokens, result_of
-from softprompt.methods.spot.settings import TargetReport, TransferSettings
-from softprompt.methods.spot.strategies import RANKING
+from softprompt.methods.spot.settings import RANKING, TransferSettings
 from softprompt.methods.spot.target import TransferTarget, match_row
 from softprompt.training.runs import RunResult
+
+
+@dataclass(kw_only=True)
+class TargetReport:
+    """A target after its transfer.
+
+    Attributes:
+        target: task name.
+        outcomes: one a strategy, ``scratch`` first.
+        ranking: source prompts by similarity: name, task, both similarities.
+        delivered: strategy whose prompt is delivered; ``scratch`` where no transfer beat it beyond noise.
+        verdict: one sentence on why.
+        prompt_PH: the delivered prompt, float32 [P, H].
+        embedding_PH: the target's task embedding of its first seed.
+        facts: rows, fingerprints, seeds.
+        refused: strategies that could not be tried, and why.
+        prompt: the delivered prompt as a record that a library takes; made by ``softprompt.transfer``.
+    """
+
+    target: str
+    outcomes: list[Result]
+    ranking: list[dict[str, Any]]
+    delivered: str
+    verdict: str
+    prompt_PH: Tensor
+    embedding_PH: Tensor | None
+    facts: dict[str, Any]
+    refused: dict[str, str] = field(default_factory=dict)
+    prompt: Any = None
+
+    def __repr__(self) -> str:
+        return f"<TargetReport {self.target}: {self.delivered} delivered>"
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but tensors, as JSON."""
+        return {
+            "target": self.target,
+            "delivered": self.delivered,
+            "verdict": self.verdict,
+            "outcomes": [outcome.plain() for outcome in self.outcomes],
+            "ranking": self.ranking,
+            "refused": self.refused,
+            "facts": self.facts,
+        }
+
+    def outcome(self, strategy: str) -> Result:
+        """The outcome of one strategy."""
+        return next(o for o in self.outcomes if o.strategy == strategy)
 
 
 def target_report(
@@ -33,33 +84,31 @@ def target_report(
     delivered, verdict = verdict_of(outcomes)
     chosen = next(o for o in outcomes if o.strategy == delivered)
     first = target.embeddings[0].embedding if target.embeddings else None
-    assert target.select is not None
-    assert target.report is not None
     return TargetReport(
-        target=target.name,
-        outcomes=outcomes,
-        ranking=[match_row(match) for match in target.ranking],
-        refused=target.refused,
-        delivered=delivered,
-        verdict=verdict,
-        prompt_PH=chosen.tensors["prompt"],
-        embedding_PH=first["prompt"] if first else None,
-        facts={
-            "train_rows": len(target.data.train),
-            "train_fingerprint": target.data.train.fingerprint,
-            "validation_fingerprint": target.data.validation.fingerprint,
-            "select_rows": len(target.select),
-            "report_rows": len(target.report),
-            "seeds": list(settings.scratch_seeds),
-            "embedding_seeds": list(settings.embedding_seeds),
-            "embedding_cost": forward_tokens(target.embeddings),
-            "backbone": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "library": library.location,
-            "metric": settings.metric,
-            **({"predictor": settings.predictor, "predicted": target.predicted} if settings.predictor else {}),
-        },
-    )
+        target=target.name, outcomes=outcomes, ranking=[match_row(match) for match in target.ranking],
+        refused=target.refused, delivered=delivered, verdict=verdict, prompt_PH=chosen.tensors["prompt"],
+        embedding_PH=first["prompt"] if first else None, facts=_facts(target, backbone, library, settings),
+    )  # fmt: skip
+
+
+def _facts(target: TransferTarget, backbone: Backbone, library: Library, settings: TransferSettings) -> dict[str, Any]:
+    """What a report says it was made with."""
+    rows = len(target.data.validation)
+    return {
+        "train_rows": len(target.data.train),
+        "train_fingerprint": target.data.train.fingerprint,
+        "validation_fingerprint": target.data.validation.fingerprint,
+        "select_rows": rows if target.select is None else len(target.select),
+        "report_rows": rows if target.report is None else len(target.report),
+        "seeds": list(settings.scratch_seeds),
+        "embedding_seeds": list(settings.embedding_seeds),
+        "embedding_cost": forward_tokens(target.embeddings),
+        "backbone": backbone.name,
+        "fingerprint": backbone.fingerprint,
+        "library": library.location,
+        "metric": settings.metric,
+        **({"predictor": settings.predictor, "predicted": target.predicted} if settings.predictor else {}),
+    }
 
 
 def _result(

@@ -185,19 +185,18 @@ def race_cost(
     rungs = race_rungs(steps, sources + 1, keep)
     counts = fields(sources + 1, keep)
     regular = {*range(settings.eval_every, steps + 1, settings.eval_every), steps}
-    look = min(look_rows, whole) if look_rows else whole
-    trained = race_steps(steps, sources + 1, keep)
-    validated = before = 0
-    for count, until in zip(counts, (*rungs, steps), strict=True):
-        validated += count * whole * sum(before < step <= until for step in regular)
-        validated += count * look * (until not in regular)
-        before = until
-    weight = TRAINING_FACTOR * settings.batch_size
+    trained, weight = race_steps(steps, sources + 1, keep), TRAINING_FACTOR * settings.batch_size
+    validated = _validated(counts, (*rungs, steps), regular, whole, min(look_rows, whole) if look_rows else whole)
     return RaceCost(
-        fields=tuple(counts),
-        rungs=rungs,
-        steps=trained,
-        oracle_steps=sources * steps,
-        rows=weight * trained + validated,
-        oracle_rows=sources * (weight * steps + len(regular) * whole),
-    )
+        fields=tuple(counts), rungs=rungs, steps=trained, oracle_steps=sources * steps,
+        rows=weight * trained + validated, oracle_rows=sources * (weight * steps + len(regular) * whole),
+    )  # fmt: skip
+
+
+def _validated(counts: Sequence[int], untils: Sequence[int], regular: set[int], whole: int, look: int) -> int:
+    """Rows validated by the runs left before each rung: at the regular steps all of them, at other rungs a look's."""
+    rows = before = 0
+    for count, until in zip(counts, untils, strict=True):
+        rows += count * whole * sum(before < step <= until for step in regular) + count * look * (until not in regular)
+        before = until
+    return rows

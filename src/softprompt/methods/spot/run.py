@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -22,80 +22,23 @@ from softprompt.errors import UsageError
 from softprompt.library.index import Entry
 from softprompt.library.search import search as search_library
 from softprompt.library.store import Library
-from softprompt.methods.method import PhaseObserver, Start, Work
+from softprompt.methods.method import OfRows, Result, Start, Target, Work
 from softprompt.methods.spot.checks import check_sources
-from softprompt.methods.spot.outcomes import target_report
+from softprompt.methods.spot.outcomes import TargetReport, target_report
 from softprompt.methods.spot.predictors import check_distinct, order_of
 from softprompt.methods.spot.race import halving, race_rungs
-from softprompt.methods.spot.settings import TargetReport, TransferSettings
-from softprompt.methods.spot.strategies import (
-    RankedSource,
-    best_of_top_k,
-    drawn,
-    mixture_tasks,
-    weighted_average,
-)
-from softprompt.methods.spot.target import TransferTarget, start_target
+from softprompt.methods.spot.settings import TransferSettings
+from softprompt.methods.spot.strategies import RankedSource, best_of_top_k, drawn, mixture_tasks, weighted_average
+from softprompt.methods.spot.target import TransferTarget, started
 from softprompt.prompts.init import InitSettings, initial_prompt
 from softprompt.tasks.mixture import proportional_rates
-from softprompt.training.data import TaskData, mixture_run, start_of
+from softprompt.training.data import TaskData, mixture_run
 from softprompt.training.loop import Leave, Looks
 from softprompt.training.runs import Run, RunResult
-from softprompt.training.settings import TrainSettings
+from softprompt.training.settings import LoopSettings, TrainSettings
 
 # Given the names of source tasks, their tokenised rows by name.
 MixtureRows = Callable[[Sequence[str]], Mapping[str, TaskData]]
-
-
-def transfer_targets(
-    backbone: Backbone,
-    library: Library,
-    targets: Sequence[TaskData],
-    settings: TransferSettings,
-    *,
-    source_tasks: Collection[str] | None = None,
-    folder: Path | None = None,
-    resume: bool = False,
-    mixture_data: MixtureRows | None = None,
-    observe: PhaseObserver | None = None,
-) -> list[TargetReport]:
-    """Try strategies on targets and deliver, for each, the prompt that holds up on held-out validation rows.
-
-    Args:
-        backbone: frozen.
-        library: source prompts; those of other backbones, and those of the target itself, are passed over.
-        targets: tokenised target tasks.
-        settings: strategies, k, seeds, training.
-        source_tasks: only prompts of these tasks are used; all where None.
-        folder: run directory; each phase is resumable in it. None keeps everything in memory.
-        resume: continue what the folder holds.
-        mixture_data: gives tokenised source tasks by name, for ``multitask_mixture``: called once, with the tasks that the
-            rankings put into mixtures.
-        observe: called with (phase, runs in it) before each phase; gives the observer of its steps.
-
-    Returns:
-        One report a target, in order.
-
-    Raises:
-        UsageError: no source prompt, or the settings ask for what is not there.
-        UnknownNameError: the source prompt of strategy ``generic`` is not there.
-    """
-    sources = source_entries(library, backbone, source_tasks)
-    if "multitask_mixture" in settings.strategies and mixture_data is None:
-        raise UsageError(
-            "multitask_mixture needs the training rows of source tasks: say where they are (mixture_data)."
-        )
-    check_sources(library, backbone.name, sources, [data.task.name for data in targets], settings)
-    work = [start_target(data) for data in targets]
-    phases = _Phases(library, sources, settings, Work(backbone=backbone, folder=folder, resume=resume, observe=observe))
-    phases.first(work)
-    phases.rank(work)
-    if "multitask_mixture" in settings.strategies and mixture_data is not None:
-        phases.mixtures(work, mixture_data)
-    phases.transfers(work)
-    if "race" in settings.strategies:
-        phases.race(work)
-    return [target_report(target, backbone, library, settings) for target in work]
 
 
 def source_entries(library: Library, backbone: Backbone, tasks: Collection[str] | None = None) -> list[Entry]:
@@ -103,21 +46,80 @@ def source_entries(library: Library, backbone: Backbone, tasks: Collection[str] 
     return [entry for entry in library.list(backbone=backbone) if tasks is None or entry.task in tasks]
 
 
-class _Phases:
-    """The phases over all targets, sharing backbone, library and settings."""
+class SPoT(OfRows):
+    """Transfer from a library as a method: strategies beside runs from scratch, and what holds up on held-out rows.
+
+    Args:
+        library: source prompts; those of other backbones, and those of a target itself, are passed over.
+        settings: strategies, k, training.
+        source_tasks: only prompts of these tasks are used; all where None.
+        mixture_data: gives tokenised source tasks by name, for ``multitask_mixture``: called once, with the tasks that the
+            rankings put into mixtures.
+        name: of the method.
+    """
 
     def __init__(
         self,
         library: Library,
-        sources: Sequence[Entry],
         settings: TransferSettings,
-        work: Work,
+        *,
+        source_tasks: Collection[str] | None = None,
+        mixture_data: MixtureRows | None = None,
+        name: str = "spot",
     ) -> None:
-        self.backbone = work.backbone
-        self.library = library
+        self.library, self.settings, self.name = library, settings, name
+        self.source_tasks, self.mixture_data = source_tasks, mixture_data
+
+    @property
+    def limits(self) -> LoopSettings:
+        """See `OfRows`."""
+        return self.settings.train
+
+    def plain(self) -> dict[str, Any]:
+        """See `Method.plain`."""
+        return {**self.settings.plain(), "library": self.library.location}
+
+    def run(self, work: Work, target: Target, seeds: Sequence[int]) -> Result:
+        """See `Method.run`: the delivered strategy's result, ``scratch`` among them; runs count up from the first seed."""
+        settings = self.settings.having(seed=seeds[0])
+        one = SPoT(
+            self.library, settings, source_tasks=self.source_tasks, mixture_data=self.mixture_data, name=self.name
+        )
+        (report,) = one.run_all(work, [target])
+        return report.outcome(report.delivered)
+
+    def run_all(self, work: Work, targets: Sequence[Target]) -> list[TargetReport]:
+        """Every strategy on targets, all of whose runs train in one batch a phase; one report a target, in order.
+
+        Raises:
+            UsageError: no source prompt, or the settings ask for what is not there.
+            UnknownNameError: the source prompt of strategy ``generic`` is not there.
+        """
+        mixing = "multitask_mixture" in self.settings.strategies
+        if mixing and self.mixture_data is None:
+            raise UsageError(
+                "multitask_mixture needs the training rows of source tasks: say where they are (mixture_data)."
+            )
+        sources = source_entries(self.library, work.backbone, self.source_tasks)
+        check_sources(self.library, work.backbone.name, sources, [target.name for target in targets], self.settings)
+        phases = _Phases(self.library, sources, self.settings, work)
+        going = [started(target) for target in targets]
+        phases.first(going)
+        phases.rank(going)
+        if mixing and self.mixture_data is not None:
+            phases.mixtures(going, self.mixture_data)
+        phases.transfers(going)
+        if "race" in self.settings.strategies:
+            phases.race(going)
+        return [target_report(target, work.backbone, self.library, self.settings) for target in going]
+
+
+class _Phases:
+    """The phases over all targets, sharing backbone, library and settings."""
+
+    def __init__(self, library: Library, sources: Sequence[Entry], settings: TransferSettings, work: Work) -> None:
+        self.library, self.settings, self.work, self.backbone = library, settings, work, work.backbone
         self.task_of = {entry.name: entry.task for entry in sources}
-        self.settings = settings
-        self.work = work
 
     def _load(self, name: str) -> Tensor:
         return self.library.load(name, self.backbone).float()
@@ -149,15 +151,13 @@ class _Phases:
         length, step = train.prompt_length, train.embedding_step
         for target in targets:
             for seed in self.settings.scratch_seeds:
-                init = start_of(self.backbone, target.data.task, "scratch")
-                prompt = initial_prompt(self.backbone, init, length, seed)
-                scratch.append((target.run(f"{target.name}-scratch-{seed}", seed), prompt))
+                scratch.append(target.start(self.backbone, f"{target.name}-scratch-{seed}", seed, length))
             for seed in self.settings.embedding_seeds if step else ():
                 # Started as source prompts are, with the same seeds: then what differs between two task embeddings
                 # is what the tasks taught, not where they began.
-                run = target.data.run(f"{target.name}-embed-{seed}", seed, steps=step, validated=False)
-                start = start_of(self.backbone, target.data.task, "source")
-                embed.append((run, initial_prompt(self.backbone, start, length, seed)))
+                name = f"{target.name}-embed-{seed}"
+                run = target.data.run(name, seed, steps=step, validated=False)
+                embed.append(target.start(self.backbone, name, seed, length, role="source", run=run))
         if step <= train.steps:
             found = self._train("first", [*scratch, *embed])
         else:
@@ -278,21 +278,30 @@ class _Phases:
         """Successive halving over every source prompt and one start from scratch, for all targets in one batch."""
         starts: list[tuple[Run, Tensor]] = []
         target_of: dict[str, str] = {}
-        length = self.settings.train.prompt_length
+        seed, length = self.settings.seed, self.settings.train.prompt_length
         for target in targets:
-            init = start_of(self.backbone, target.data.task, "scratch")
-            field_ = {"scratch": initial_prompt(self.backbone, init, length, self.settings.seed)}
-            field_.update({name: self._load(name) for name in self._others(target)})
-            for name, prompt in field_.items():
-                run = target.run(f"{target.name}-race-{name}", self.settings.seed)
-                starts.append((run, prompt))
-                target_of[run.name] = target.name
-        keep = self.settings.race_keep
-        largest = max(list(target_of.values()).count(target.name) for target in targets)
-        rungs = race_rungs(self.settings.train.steps, largest, keep)
-        found = self._train(
-            "race", starts, self.settings.train.having(patience=0), halving(target_of, keep, rungs),
-            Looks(at=rungs, rows=self.settings.race_rows),
-        )  # fmt: skip
+            field_ = [target.start(self.backbone, f"{target.name}-race-scratch", seed, length)]
+            field_ += [
+                (target.run(f"{target.name}-race-{name}", seed), self._load(name)) for name in self._others(target)
+            ]
+            starts += field_
+            target_of |= {run.name: target.name for run, _ in field_}
+        settings = self.settings
+        halved_by, looks = race_rules(target_of, settings.train.steps, keep=settings.race_keep, rows=settings.race_rows)
+        found = self._train("race", starts, settings.train.having(patience=0), halved_by, looks)
         for target in targets:
             target.raced = {n: r for n, r in found.items() if target_of[n] == target.name}
+
+
+def race_rules(target_of: Mapping[str, str], steps: int, *, keep: float, rows: int) -> tuple[Leave, Looks]:
+    """Who leaves a race when, and the looks that say so.
+
+    Args:
+        target_of: target of each racing run, by the run's name.
+        steps: of the whole training.
+        keep: share of a field that survives a rung.
+        rows: at most this many selecting rows at a look; 0 for all.
+    """
+    fields = list(target_of.values())
+    rungs = race_rungs(steps, max(fields.count(target) for target in fields), keep)
+    return halving(target_of, keep, rungs), Looks(at=rungs, rows=rows)

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
 from softprompt.errors import UsageError
 from softprompt.methods.method import Start
-
-Strategy = Literal[
-    "scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", "random"
-]
-STRATEGIES: tuple[Strategy, ...] = (
-    "scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", "random",
-)  # fmt: skip
-# Those that need the target's task embeddings and the library's.
-RANKING: tuple[Strategy, ...] = ("best_of_top_k", "weighted_average", "multitask_mixture")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from softprompt.library.search import Match
 from softprompt.methods.method import Start, Target, halved
-from softprompt.training.data import TaskData
 from softprompt.training.runs import RunResult
 
 
@@ -42,14 +41,15 @@ class TransferTarget(Target):
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def start_target(data: TaskData) -> TransferTarget:
-    """A target before the first phase.
+def started(target: Target) -> TransferTarget:
+    """A target before the first phase; its validation rows are halved where nothing says which choose.
 
     Raises:
         UsageError: fewer than two validation rows.
     """
-    select, report = halved(data)
-    return TransferTarget(data=data, select=select, report=report)
+    rows = (target.select, target.report)
+    select, report = halved(target.data) if rows == (None, None) else rows
+    return TransferTarget(data=target.data, select=select, report=report, label=target.label)
 
 
 def match_row(match: Match) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from softprompt import artifacts
 from softprompt.methods.method import Result
-from softprompt.methods.spot.settings import TargetReport
+from softprompt.methods.spot.outcomes import TargetReport
 from softprompt.training.run_dir import settings_plain
 from softprompt.training.settings import TrainSettings
 

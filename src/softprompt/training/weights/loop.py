@@ -25,10 +25,10 @@ from softprompt.training.group import default_micro_tokens, is_out_of_memory, mi
 from softprompt.training.loop import Observer, Progress
 from softprompt.training.run_dir import RunDir
 from softprompt.training.runs import Run
+from softprompt.training.settings import TuneSettings
 from softprompt.training.stream import RowStream
 from softprompt.training.weights.adafactor import AdamW, FactoredAdafactor
 from softprompt.training.weights.live import LiveModel
-from softprompt.training.weights.settings import TuneSettings
 from softprompt.training.weights.tuned import ModelState, TunedModel, state_of
 
 Pick = tuple[int, int]  # part of the mixture, row in it

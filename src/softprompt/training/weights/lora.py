@@ -20,11 +20,12 @@ from torch import Tensor
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
 from softprompt.errors import SoftpromptError, UsageError
+from softprompt.fields import Count, Settings
 from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate
 from softprompt.training.loop import Observer
 from softprompt.training.runs import Run
+from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.live import LiveModel
-from softprompt.training.weights.settings import TuneSettings
 from softprompt.training.weights.tune import tuned_with
 from softprompt.training.weights.tuned import TunedModel
 
@@ -32,7 +33,7 @@ ADAPTER = "default"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraSettings:
+class LoraSettings(Settings):
     """Shape of the adapters.
 
     Attributes:
@@ -42,14 +43,10 @@ class LoraSettings:
         seed_init: added to the run's seed for A's random start; B starts at zero.
     """
 
-    rank: int = 8
-    alpha: int = 16
+    rank: Count = 8
+    alpha: Count = 16
     targets: Sequence[str] | None = None
     seed_init: int = 0
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha < 1:
-            raise UsageError(f"LoRA needs rank and alpha of at least 1, got {self.rank} and {self.alpha}.")
 
 
 class LoraModel(LiveModel):

@@ -25,9 +25,9 @@ from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate
 from softprompt.training.loop import Observer, open_run_dir, stop_requests
 from softprompt.training.runs import Run
+from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.live import LiveModel
 from softprompt.training.weights.loop import Tuning, check_budget
-from softprompt.training.weights.settings import TuneSettings
 from softprompt.training.weights.sharded import ShardedModel
 from softprompt.training.weights.tuned import ModelState, TunedModel, digest_of, load_tuned
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from tests.support.models import tiny_backbone
-from tests.support.small_tasks import RECIPE, SETTINGS, WordEncoder, small_data, sources
+from tests.support.small_tasks import RECIPE, SETTINGS, WordEncoder, adapt, small_data, sources
 
 from softprompt.batch import Rows, TokenBatch
 from softprompt.inference.predict import predict
 from softprompt.methods.sharpt.cache import CachedEncoder
+from softprompt.methods.sharpt.method import AdaptedPrompt
 from softprompt.methods.sharpt.space import load_space
-from softprompt.methods.sharpt.train import AdaptedPrompt, adapt, untrained_space
+from softprompt.methods.sharpt.train import untrained_space
 from softprompt.tasks.wording import Wording
 
 WORDING = Wording(

@@ -110,7 +110,7 @@ def test_bad_starts_are_refused() -> None:
         UsageError, match="64 skills were asked for with a k-means start, which has 20 source instances"
     ):
         start_space(backbone, encoder, encoder.encode(TEXTS), [0], prompt_length=4)
-    with pytest.raises(UsageError, match="at least one skill"):
+    with pytest.raises(UsageError, match="skill_count must be at least 1"):
         StartSettings(skill_count=0)
     with pytest.raises(UnknownNameError, match="k-means"):
         StartSettings(skill_init="kmeans")  # type: ignore[arg-type]

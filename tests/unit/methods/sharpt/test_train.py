@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.support.models import CAUSAL_KINDS, save_bert, tiny_backbone
-from tests.support.small_tasks import RECIPE, SETTINGS, ListSource, WordEncoder, small_data, sources
+from tests.support.small_tasks import RECIPE, SETTINGS, ListSource, WordEncoder, adapt, small_data, sources
 
 from softprompt.batch import Rows, TokenBatch
 from softprompt.errors import IncompatibleBackboneError, UnknownNameError, UsageError
@@ -26,8 +26,6 @@ from softprompt.methods.sharpt.recipes import (
 from softprompt.methods.sharpt.start import StartSettings
 from softprompt.methods.sharpt.train import (
     TrainedSpace,
-    adapt,
-    adaptation,
     skill_history,
     train_space,
     tuned_share,
@@ -161,7 +159,7 @@ def test_ablations_and_variants_train() -> None:
     start = untrained_space(backbone, encoder, sources(backbone), RECIPE.ablated("no-source-training"))
     assert start.training["steps"] == 0
     variants = [direct.space, start]
-    for latent in (LatentSettings(metric="normalised"), LatentSettings(top_n=2), LatentSettings(skill_gradient=False)):
+    for latent in (LatentSettings(top_n=2), LatentSettings(skill_gradient=False)):
         (made,) = train_space(backbone, encoder, sources(backbone), dataclasses.replace(RECIPE, latent=latent))
         variants.append(made.space)
     residual = dataclasses.replace(RECIPE, start=StartSettings(skill_count=4, task_prompt=True))
@@ -288,18 +286,6 @@ def test_drawn_rows_are_those_a_training_sees() -> None:
     train_prompts(backbone, prompter, [dataclasses.replace(run, validated=False)], SETTINGS)
     assert seen == {example.inputs for example in drawn_rows(run, SETTINGS)}
     assert len(drawn_rows(run, SETTINGS.having(steps=1000))) == 400
-
-
-def test_a_caller_can_train_the_runs_of_an_adaptation_itself() -> None:
-    backbone, encoder, (made,) = trained()
-    targets = [small_data(backbone, "fish"), small_data(backbone, "trees")]
-    whole = adapt(backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1])
-    parts = adaptation(backbone, encoder, made.space, targets, SETTINGS, seeds=[0, 1])
-    assert [run.name for run in parts.runs] == ["fish-seed0", "fish-seed1", "trees-seed0", "trees-seed1"]
-    results = train_prompts(backbone, parts.prompts, parts.runs, SETTINGS)
-    for one, other in zip(whole, parts.adapted(backbone, results), strict=True):
-        assert one.result.scores == other.result.scores
-        assert all(torch.equal(t, other.space.tensors[n]) for n, t in one.space.tensors.items())
 
 
 def test_the_control_tunes_as_many_numbers_with_nothing_of_the_sources() -> None:

@@ -52,7 +52,7 @@ def test_rungs_are_spaced_geometrically() -> None:
     for keep in (0.0, 1.0):
         with pytest.raises(UsageError, match="between 0 and 1"):
             race_rungs(100, 9, keep)
-        with pytest.raises(UsageError, match="between 0 and 1"):
+        with pytest.raises(UsageError, match="race_keep must be in"):
             TransferSettings(train=recipe("quick"), race_keep=keep)
 
 

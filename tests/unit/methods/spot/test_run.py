@@ -11,8 +11,8 @@ from softprompt.errors import Interrupted, UnknownNameError, UsageError
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 from softprompt.methods.deliver import verdict_of
-from softprompt.methods.method import Result
-from softprompt.methods.spot.run import transfer_targets
+from softprompt.methods.method import Result, Target, Work
+from softprompt.methods.spot.run import SPoT
 from softprompt.methods.spot.settings import TransferSettings
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
@@ -58,6 +58,11 @@ def library(backbone, tmp_path):
             )
         )
     return library
+
+
+def transfer_targets(backbone, library, targets, settings, *, source_tasks=None, mixture_data=None, **work):
+    method = SPoT(library, settings, source_tasks=source_tasks, mixture_data=mixture_data)
+    return method.run_all(Work(backbone=backbone, **work), [Target(data=data) for data in targets])
 
 
 def settings(*strategies, **changes):
@@ -264,3 +269,13 @@ def test_a_predictor_that_cannot_tell_prompts_apart_is_refused(backbone, library
         same.add(record)
     with pytest.raises(UsageError, match="gives all 2 source prompts one value"):
         transfer_targets(backbone, same, [data], settings("best_of_top_k", predictor="label-loss"))
+
+
+def test_as_a_method_it_gives_the_delivered_strategy(backbone, library, data):
+    method = SPoT(library, settings("best_of_top_k"))
+    (report,) = method.run_all(Work(backbone=backbone), [Target(data=data)])
+    found = method.run(Work(backbone=backbone), Target(data=data), [1])
+    assert found.strategy == report.delivered
+    assert torch.equal(found.tensors["prompt"], report.prompt_PH)
+    assert found.chosen.predictions
+    assert method.plain()["library"] == library.location

@@ -13,8 +13,8 @@ from tests.support.small_tasks import small_data
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import EvalJob
 from softprompt.training.loop import Progress
+from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.lora import LoraModel, LoraSettings, evaluate_lora, tune_lora
-from softprompt.training.weights.settings import TuneSettings
 from softprompt.training.weights.tune import tune_model
 
 pytest.importorskip("peft")
@@ -82,7 +82,7 @@ def test_resume_is_bit_exact_and_the_folder_evaluates(tmp_path: Path) -> None:
 
 def test_bad_shapes_are_refused() -> None:
     backbone = tiny_backbone("t5")
-    with pytest.raises(UsageError, match="rank and alpha of at least 1"):
+    with pytest.raises(UsageError, match="rank must be at least 1"):
         LoraSettings(rank=0)
     with pytest.raises(UsageError, match="LoRA cannot be put into tiny-t5"):
         tune_lora(backbone, a_run(backbone), SETTINGS, LoraSettings(targets=["no_such_layer"]))

@@ -15,9 +15,9 @@ from tests.support.small_tasks import small_data
 
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import OutOfMemoryError
+from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.live import LiveModel
 from softprompt.training.weights.loop import Tuning
-from softprompt.training.weights.settings import TuneSettings
 from softprompt.training.weights.tune import tune_model
 from softprompt.training.weights.tuned import TunedModel
 

@@ -15,13 +15,13 @@ from tests.support.small_tasks import small_data, small_task
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob
-from softprompt.training.data import mixture_run
+from softprompt.training.data import mixed_run, mixture_run, task_data
 from softprompt.training.loop import Progress
+from softprompt.training.recipes import TUNE_RECIPES, tune_recipe
+from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.adafactor import FactoredAdafactor, factored
-from softprompt.training.weights.data import mixed_run, tuning_data
 from softprompt.training.weights.live import LiveModel
 from softprompt.training.weights.loop import TokenStream
-from softprompt.training.weights.settings import RECIPES, TuneSettings, tune_recipe
 from softprompt.training.weights.tune import evaluate_tuned, tune_model, tune_multitask
 from softprompt.training.weights.tuned import ModelState, load_tuned
 
@@ -37,7 +37,7 @@ def a_run(backbone: Any, name: str = "animals", seed: int = 0) -> Any:
 def test_rows_are_cut_as_the_settings_and_the_backbone_say() -> None:
     """No prompt takes room; validation is cut only where the backbone cannot hold it."""
     backbone = tiny_backbone("t5")
-    data = tuning_data(backbone, small_task(), SETTINGS.having(max_input_tokens=4), train_rows=6, validation_rows=3)
+    data = task_data(backbone, small_task(), SETTINGS.having(max_input_tokens=4), train_rows=6, validation_rows=3)
     assert (len(data.train), len(data.validation)) == (6, 3)
     assert int(data.train.input_lengths.max()) == 4
     assert int(data.validation.input_lengths.max()) > 4
@@ -368,11 +368,11 @@ def test_resume_from_another_methods_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_recipes_say_what_the_paper_says() -> None:
-    paper = RECIPES["model-tuning"]()
+    paper = TUNE_RECIPES["model-tuning"]()
     assert (paper.batch_tokens, paper.learning_rate, paper.dropout, paper.parameter_scaling) == (
         65536,
         0.001,
         0.1,
         True,
     )
-    assert (paper.steps, RECIPES["model-tuning-30k"]().steps) == (262_144, 30_000)
+    assert (paper.steps, TUNE_RECIPES["model-tuning-30k"]().steps) == (262_144, 30_000)
