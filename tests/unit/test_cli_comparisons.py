@@ -105,7 +105,7 @@ def test_the_batch_size_is_swept(place: Path, capsys: pytest.CaptureFixture[str]
         (("--mixture", "films,stories"), "name them with --targets"),
         (("--targets", "music"), "--targets goes with --mixture"),
         (("--task", "films", "--mixture-steps", "3"), "--mixture-steps goes with --mixture"),
-        (("--task", "films", "--mixture", "glue", "--targets", "music"), "one of the two"),
+        (("--task", "films", "--mixture", "glue", "--targets", "music"), "not both"),
         (("--mixture", "films,stories", "--targets", "music", "--lora"), "leave --lora out"),
         (("--task", "films", "--lora", "--sharded"), "leave --sharded out, or --lora"),
         (("--mixture", "gleu", "--targets", "music"), "did you mean glue"),

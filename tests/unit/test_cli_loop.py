@@ -73,8 +73,8 @@ def test_a_csv_is_trained_on_and_its_run_is_a_place_of_prompts(
     assert code == 0, err
     assert "films@1" in out
     assert next_of(err) == [
-        shlex.split("transfer books.csv --library runs/films --keep --prompt-length 2 --backbone t5 --dtype float32 "
-                    "--set steps=4 --set embedding_step=2 --set batch_size=2"),
+        shlex.split("transfer books.csv --library runs/films --keep --prompt-length 2 --set steps=4 --set embedding_step=2 "
+                    "--set batch_size=2 --backbone t5 --dtype float32"),
         shlex.split("library show runs/films films@1"),
     ]  # fmt: skip
     code, out, err = call(

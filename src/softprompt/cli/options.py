@@ -164,10 +164,12 @@ class DeviceFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneFlags(DeviceFlags):
+class BackboneFlags(Flags):
     """The backbone of a command."""
 
     backbone: BackboneName = "builtin"
+    dtype: Dtype = "auto"
+    device: Device = "auto"
     revision: Revision = None
 
     def open(self) -> Backbone:
@@ -176,7 +178,7 @@ class BackboneFlags(DeviceFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptBackboneFlags(DeviceFlags):
+class PromptBackboneFlags(Flags):
     """The backbone of a command on prompts: theirs, where none is named."""
 
     backbone: Annotated[
@@ -188,6 +190,8 @@ class PromptBackboneFlags(DeviceFlags):
             complete=among(BACKBONES),
         ),
     ] = None
+    dtype: Dtype = "auto"
+    device: Device = "auto"
     revision: Revision = None
 
     def open(self, library: str | None = None, names: Sequence[str] = (), *, own: object = None) -> Backbone:

@@ -85,7 +85,7 @@ def plan(
     rate: Annotated[float | None, flag("--rate", "Measured training positions a second here.")] = None,
     device: o.Device = "auto",
 ) -> Answer:
-    """Count cells and steps; time, memory and storage from timed steps; what is missing."""
+    """Count cells, steps, time, memory and storage before a run."""
     from softprompt.study.plan import plan_study
     from softprompt.study.survey import survey
 
@@ -238,7 +238,7 @@ def ladder(
     by: WorkerFlags,
     figures: o.Figures = True,
 ) -> Answer:
-    """Methods by model size, each on its own backbone (SPoT Figure 1, Table 4)."""
+    """Compare methods by model size (SPoT Figure 1, Table 4)."""
     from softprompt.study.ladder import load_ladder
 
     opening.quiet_transformers()

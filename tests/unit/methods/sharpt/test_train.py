@@ -215,7 +215,7 @@ def test_recipes_say_what_the_paper_says() -> None:
     assert (paper.source.steps, paper.target.steps, paper.source.prompt_length) == (80_000, 100_000, 64)
     assert (paper.source.optimizer, paper.source.learning_rate, paper.source.warmup_steps) == ("adam", 0.3, 4000)
     assert paper.source.eval_every == paper.target.eval_every == 500
-    assert (paper.latent.top_n, paper.latent.metric, paper.latent.codebook_weight) == (1, "euclidean", 1.0)
+    assert (paper.latent.top_n, paper.latent.codebook_weight) == (1, 1.0)
     assert set(RECIPES) == {"paper", "balanced", "quick"}
     high = transfer_setting("high-to-low")
     assert (len(high.source_tasks()), len(high.target_tasks())) == (15, 10)

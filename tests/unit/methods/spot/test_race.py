@@ -67,7 +67,7 @@ def test_rungs_rise_and_end_before_the_last_step(steps: int, candidates: int, ke
 
 
 def test_48_source_prompts_cost_at_most_a_tenth_of_the_oracle() -> None:
-    spot = recipe("spot-target")
+    spot = recipe("spot-target").having(eval_rows=1500)
     assert spot.steps == 100_000
     found = race_cost(48, spot, keep=TransferSettings(train=spot).race_keep)
     assert found.fields == (49, 14, 4, 1)
