@@ -146,7 +146,7 @@ def test_own_targets_alone_take_the_released_library(
     code, _, err = call(capsys, "train", source, "--library", "released-here", *rows, *SMALL)
     assert code == 0, err
     monkeypatch.setattr(generated, "DEMO_SOURCES", (source,))
-    monkeypatch.setattr(released, "find_released", lambda: Library("released-here"))
+    monkeypatch.setattr(released, "find_released", lambda *_: Library("released-here"))
     code, out, err = call(capsys, "quickstart", "--data", "data", "--targets", "films", "--out", "out",
                           "--k", "1", *rows[-2:], *SMALL, "--json")  # fmt: skip
     assert code == 0, err

@@ -196,7 +196,9 @@ def _encode(backbone: Backbone, task: Task, settings: TuneSettings, rows: Mappin
     """A task tokenised, with a line of progress."""
     from softprompt.training.data import task_data
 
-    made = task_data(backbone, task, settings, **rows)
+    made = task_data(
+        backbone, task, settings, train_rows=rows.get("train_rows"), validation_rows=rows.get("validation_rows")
+    )
     say(f"task {task.name}: {len(made.train)} training and {len(made.validation)} validation rows")
     return made
 
