@@ -48,6 +48,8 @@ _COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, 
 _OPERATE = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div, ast.Mod: ast.Mult,
             ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}  # fmt: skip
 
+# What is imported already is not imported again for pytest's sake.
+_QUICK = ("--assert=plain", "-p", "no:anyio", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 Change = Callable[[Any], None]
 
 
@@ -144,7 +146,9 @@ def _run_tests(tests: tuple[str, ...], module: str, tree: ast.Module | None) -> 
             held = sys.modules[module]
             exec(compile(tree, str(held.__file__), "exec"), held.__dict__)
             _tell_the_others(held)
-        code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", *tests]))
+        code = int(
+            pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", *_QUICK, *tests])
+        )
     except BaseException:
         code = 3
     finally:
