@@ -112,6 +112,7 @@ def run(cases: Sequence[int], folder: Path) -> Tally:
             continue
         if len(cases) <= SHORT:  # the short form starts no process: one level
             counts, failures = _cases(some)
+            tally.counts[f"at level {in_force().name}"] += len(some)
         else:
             words = [sys.executable, "-m", "tests.fault.numerics", *map(str, some)]
             paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "recipes")])

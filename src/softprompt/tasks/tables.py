@@ -130,6 +130,20 @@ class HeldOutSource:
         """What is held out follows from the inputs, which a user's code may make."""
 
 
+def _check_names(columns: Sequence[str]) -> None:
+    """Raises DataError where a column has a name that no template can hold."""
+    for column in columns:
+        try:
+            named = places(f"{{{column}}}")
+        except UsageError:
+            named = ()
+        if named != (column,):
+            raise DataError(
+                f"column {column!r} has a sign in its name that means something to templates: rename it (letters, digits, "
+                "blanks and _ are safe), or say which columns to read with --text-column."
+            )
+
+
 def fields_of_table(
     name: str, source: RowSource, asked: Asked, *, template: str | None = None, note: str = "", **more: Any
 ) -> dict[str, Any]:
@@ -146,6 +160,8 @@ def fields_of_table(
         more: further arguments of `Task`.
     """
     found = find_columns(source.rows("train", BadRows()), asked)
+    if template is None:
+        _check_names(found.inputs)
     labels = found.labels if found.kind == "classification" else None
     said: dict[str, Any] = {
         "task": name,

@@ -394,3 +394,13 @@ def test_a_damaged_zst_array_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.json.zst").write_bytes(b"\x00")
     with pytest.raises(DataError, match="line 1: cannot be read"):
         list(read_rows(tmp_path / "a.json.zst", BadRows()))
+
+
+@pytest.mark.parametrize("name", ["[S", "a{", "}", "a}b"])
+def test_a_column_that_no_template_can_name_is_one_sentence(tmp_path: Path, name: str) -> None:
+    from softprompt.tasks.user import load_user_task
+
+    rows = [{name: f"text {i}", "label": ("yes", "no")[i % 2]} for i in range(8)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="means something to templates: rename it"):
+        load_user_task(tmp_path / "a.jsonl")
