@@ -34,8 +34,7 @@ def _train(kind: str, folder: Path) -> Any:
     torch.set_num_threads(1)
     backbone = tiny_backbone("t5")
     if kind == "model tuning":
-        from softprompt.training.weights.settings import TuneSettings
-
+        from softprompt.training.settings import TuneSettings
         from softprompt.training.weights.tune import tune_model
 
         tuning = TuneSettings(
