@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import json
@@ -286,3 +287,33 @@ def test_the_commands_that_the_pages_write_are_taken(repo: Path) -> None:
         if not hasattr(command, "commands"):
             with contextlib.suppress(typer.Exit):  # of --help
                 command.make_context(" ".join(path), words)
+
+
+LAST = {"submission check"}
+"""Commands behind which nothing stands that one command does."""
+
+
+def test_every_command_ends_with_the_next_ones(repo: Path) -> None:
+    """In its own code, or in that of a function of its module which it returns the answer of."""
+    without = set()
+    for file in sorted((repo / "src" / "softprompt" / "cli").glob("*.py")):
+        parsed = ast.parse(file.read_text(encoding="utf-8"))
+        functions = {node.name: node for node in ast.walk(parsed) if isinstance(node, ast.FunctionDef)}
+        for function in functions.values():
+            for call_ in (d for d in function.decorator_list if isinstance(d, ast.Call)):
+                if getattr(call_.func, "id", "") != "command":
+                    continue
+                where, name = (ast.unparse(argument).strip("'") for argument in call_.args[:2])
+                called = {
+                    getattr(node.func, "id", getattr(node.func, "attr", ""))
+                    for node in ast.walk(function) if isinstance(node, ast.Call)
+                }  # fmt: skip
+                code = [function, *(functions[one] for one in called & functions.keys() - {function.name})]
+                if not any(
+                    keyword.arg == "next"
+                    for part in code
+                    for keyword in ast.walk(part)
+                    if isinstance(keyword, ast.keyword)
+                ):
+                    without.add(name if where == "app" else f"{where} {name}")
+    assert without == LAST

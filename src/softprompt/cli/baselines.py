@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
-from softprompt.cli.flags import Flags, flag
+from softprompt.cli.flags import Flags, flag, spelled
 from softprompt.cli.output import Answer, both, lines, table
 from softprompt.cli.progress import counting, say, training
 from softprompt.errors import UsageError
@@ -116,11 +116,19 @@ def model_tune(
         folder = out or Path("runs") / f"model-tune-{'+'.join(mixed.tasks) if ',' in mixed.name else mixed.name}"
         steps = settings.steps if stage.mixture_steps is None else stage.mixture_steps
         stages = settings.having(steps=steps, patience=0), settings
-        return _multitask(backbone, mixed, parts, chosen, stages, limits.plain(), folder, seed, resume)
+        made = _multitask(backbone, mixed, parts, chosen, stages, limits.plain(), folder, seed, resume)
+        return replace(made, next=_beside(opening.words(str(stage.targets), "--targets")[0], data, model.words()))
     (one,) = opening.open_tasks([str(stage.task)], data)
     backbone = model.open()
     folder = out or Path("runs") / f"{'lora' if lora else 'model-tune'}-{one.name}"
-    return _alone(backbone, one, sweep, limits.plain(), rank if lora else None, folder, seed, resume)
+    made = _alone(backbone, one, sweep, limits.plain(), rank if lora else None, folder, seed, resume)
+    return replace(made, next=_beside(str(stage.task), data, model.words()))
+
+
+def _beside(task: str, data: Path | None, model: Sequence[str]) -> list[tuple[object, ...]]:
+    """What a baseline is compared with: a soft prompt, and examples in the text."""
+    rows = spelled({"data": data})
+    return [("train", task, *rows, *model), ("prompt-design", "--task", task, *rows, *model)]
 
 
 def _multitask(
@@ -275,7 +283,8 @@ def prompt_design(
         for r in found
     ]
     shown = table(["task", "shots", "rows", "likelihood", "generation"], rows)
-    return Answer(data={"results": found, "fingerprint": backbone.fingerprint}, show=shown)
+    after = _beside(opening.words(task, "--task")[0], data, model.words())[:1]
+    return Answer(data={"results": found, "fingerprint": backbone.fingerprint}, show=shown, next=after)
 
 
 def _label_words(given: Sequence[str]) -> dict[str, str]:

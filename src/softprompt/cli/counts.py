@@ -53,7 +53,9 @@ def counts(
         [r["backbone"], r["parameters"], r["method"], r["tuned"], f"{r['percent']:.3g}", r["stored_bytes"] / 2**20,
          round(r["times_fewer"]), r["shared"]] for r in rows
     ]  # fmt: skip
-    return Answer(data={"counts": rows}, show=table(columns, cells))
+    return Answer(
+        data={"counts": rows}, show=table(columns, cells), next=[("train", "TASK", "--backbone", rows[0]["backbone"])]
+    )
 
 
 def _shape(name: str, held: o.DeviceFlags) -> BackboneShape:

@@ -111,7 +111,9 @@ def export(
     if out.exists() and not replace:
         raise UsageError(f"{out} exists: add --replace, or name another place.")
     _export(stored, out, kind, backbone, replace)
-    return Answer(data={"name": name, "format": kind, "out": out}, show=lines(f"{name} written to {out} ({kind})"))
+    told = lines(f"{name} written to {out} ({kind})")
+    after = [("library", "show", place, name), ("library", "push", place, "OWNER/NAME", name)]
+    return Answer(data={"name": name, "format": kind, "out": out}, show=told, next=after)
 
 
 def _export_lora(store: Library, names: list[str], out: Path, model: str | None, replace: bool) -> Answer:

@@ -145,7 +145,8 @@ def _compared(ledgers: list[Path], out: Path, figures: bool, failed: Mapping[str
     left_out = [f"left out on {backbone}: {'; '.join(why)}" for backbone, why in failed.items()]
     told = lines(table.to_text(), "", *left_out, *(f"written: {path}" for path in files))
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    return Answer(data={"rows": rows, "ledgers": ledgers, "failed": failed, "files": files}, show=told)
+    after = [("study", "report", ledger) for ledger in ledgers[:2]]
+    return Answer(data={"rows": rows, "ledgers": ledgers, "failed": failed, "files": files}, show=told, next=after)
 
 
 def _why(failed: Mapping[str, list[str]]) -> str:

@@ -191,6 +191,7 @@ def rm(
     return Answer(
         data={"library": store.location, "removed": names},
         show=lines(f"removed {', '.join(names)} from {store.location}"),
+        next=[("library", "ls", place)],
     )
 
 
@@ -208,4 +209,5 @@ def verify(
     return Answer(
         data={"library": store.location, "checked": len(names or store.names()), "problems": {}},
         show=lines(f"{count} in {store.location}: every file is what was written"),
+        next=[("library", "ls", place)],
     )

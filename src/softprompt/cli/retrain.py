@@ -75,8 +75,9 @@ def retrain(
     shown = table(["prompt", "old score", "new score", "problem"], rows)
     told = lines(*notes, f"{sum(not r.problem for r in found)} prompt(s) now in {target.location}")
     return Answer(
-        data={"library": target.location, "prompts": found, "impossible": plan.impossible}, show=both(shown, told)
-    )
+        data={"library": target.location, "prompts": found, "impossible": plan.impossible}, show=both(shown, told),
+        next=[("library", "ls", into), ("serve", into)],
+    )  # fmt: skip
 
 
 def _tuned(item: RetrainItem, model: Backbone, own: Sequence[Task], again: AgainFlags) -> PromptRecord:

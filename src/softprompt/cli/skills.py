@@ -83,9 +83,11 @@ def skills(
     first, last = ({r["run"]: r for r in order} for order in (reversed(history), history))
     rows = [[n, r["step"], first[n]["used"], r["used"], r["dead"], round(r["perplexity"], 2)] for n, r in last.items()]
     shown = table(["run", "last step", "used at the start", "skills used", "dead", "perplexity"], rows)
+    space = run if (run / "manifest.json").is_file() else run / "space"
     return Answer(
-        data={"history": history, "figure": figure}, show=both(shown, lines(*(f"figure: {path}" for path in drawn)))
-    )
+        data={"history": history, "figure": figure}, show=both(shown, lines(*(f"figure: {path}" for path in drawn))),
+        next=[("sharpt", "adapt", "--space", space, "--task", "TASK")],
+    )  # fmt: skip
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:

@@ -165,7 +165,10 @@ def report(
         made = report_study(ledger, out or ledger / "report", which, figures=figures, beside=beside or ())
     told = [f"page     {made.page}", f"tables   {len(made.tables)} in {made.page.parent / 'tables'}"]
     told += [f"figures  {len(made.figures)} in {made.page.parent / 'figures'}"] if made.figures else []
-    return Answer(data={"report": made}, show=lines(*told, *(f"left out: {why}" for why in made.left_out)))
+    after = [("study", "resume", ledger)] if ledger.is_dir() else []
+    return Answer(
+        data={"report": made}, show=lines(*told, *(f"left out: {why}" for why in made.left_out)), next=after
+    )  # fmt: skip
 
 
 @command(
@@ -188,7 +191,8 @@ def generic(
     made = ledger_table(ledger, opening.words(studies, "--study") if studies is not None else ())
     files = write_table(made, out) if out is not None else []
     told = lines(made.to_text(), *(f"written: {path}" for path in files))
-    return Answer(data={"rows": _records(made), "notes": made.notes, "files": files}, show=told)
+    after = [("study", "report", ledger)]
+    return Answer(data={"rows": _records(made), "notes": made.notes, "files": files}, show=told, next=after)
 
 
 @command(
@@ -219,7 +223,8 @@ def sizes(
         files += [save(figure, out / f"sizes.{kind}") for kind in ("png", "svg")]
     told = lines(table.to_text(), "", *(f"written: {path}" for path in files))
     backbones = [{"backbone": one.backbone, "parameters": one.parameters} for one in studies]
-    return Answer(data={"backbones": backbones, "rows": _records(table), "files": files}, show=told)
+    after = [("study", "report", ledger) for ledger in ledgers[:2]]
+    return Answer(data={"backbones": backbones, "rows": _records(table), "files": files}, show=told, next=after)
 
 
 @command(

@@ -161,4 +161,5 @@ def overlap(
     pairs = [
         f"{name}: {pair[0]} is like {pair[1]} ({pair[2]:.2f})" for name, f in found.items() for pair in f["pairs"][:3]
     ]
-    return Answer(data={"target": wanted.name, "sources": found}, show=both(shown, lines(*pairs)))
+    after = [("transfer", target, "--library", "LIBRARY")]
+    return Answer(data={"target": wanted.name, "sources": found}, show=both(shown, lines(*pairs)), next=after)
