@@ -58,7 +58,7 @@ def test_the_commands_run_in_their_order_on_a_tiny_backbone(
     few = ("--train-rows", "8", "--validation-rows", "8", "--backbone", "t5", "--dtype", "float32", *SMALL)
     source = call(capsys, "train", "gen_sentiment_film", "--library", "of-others", "--set", "embedding_step=2", *few)
     assert source[0] == 0, source[2]
-    monkeypatch.setattr(released, "released_library", lambda: Library("of-others"))
+    monkeypatch.setattr(released, "released_library", lambda *_: Library("of-others"))
     more = {
         "train": few, "predict": ("--dtype", "float32"), "eval": ("--dtype", "float32", "--max-rows", "8"),
         "search": ("--seeds", "1", "--train-rows", "8", "--prompt-length", "2", "--set", "steps=2", "--set", "embedding_step=2"),
