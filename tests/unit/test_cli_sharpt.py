@@ -12,6 +12,7 @@ from tests.support.cli import call, make_tasks
 from tests.support.models import save_bert, save_tiny
 from transformers import AutoModel
 
+from softprompt.artifacts import read_json
 from softprompt.backbones.load import load_backbone
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
@@ -65,7 +66,8 @@ def adapted(place: Path) -> Path:
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    """What a space's manifest says, its seal taken off."""
+    found: dict[str, Any] = read_json(folder / "manifest.json")
     return found
 
 
