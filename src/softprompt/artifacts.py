@@ -216,7 +216,8 @@ def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | No
 
     # A clone each: safetensors refuses tensors that share storage.
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    seal = json.dumps({name: _digest_of(tensor) for name, tensor in plain.items()})
+    # Sorted: the same tensors are the same bytes, whatever order they come in.
+    seal = json.dumps({name: _digest_of(tensor) for name, tensor in plain.items()}, sort_keys=True)
     return save(plain, {**(metadata or {}), _TENSOR_SEAL: seal})
 
 

@@ -330,3 +330,10 @@ def test_what_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(StorageError, match="Input/output error"):
         artifacts.write_folder(tmp_path / "a", {"x": b"new"}, replace=True)
     assert (tmp_path / "a" / "x").read_bytes() == b"old"
+
+
+def test_the_same_tensors_are_the_same_bytes_in_whatever_order_they_come() -> None:
+    import torch
+
+    one = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
+    assert artifacts.tensor_bytes(one) == artifacts.tensor_bytes(dict(reversed(one.items())))
