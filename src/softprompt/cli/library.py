@@ -142,7 +142,7 @@ def add(
         flag("--prompts", "Of a study: its source prompts, the best of each target, or both."),
     ] = "sources",
 ) -> Answer:
-    """Copy prompts of another library, or a study's prompts out of its ledger."""
+    """Copy prompts of another library or of a study's ledger."""
     from softprompt.study.prompts import is_ledger
 
     target = opening.open_library(place, must_exist=False)
