@@ -83,7 +83,7 @@ def test_a_mixed_bfloat16_batch_answers_as_single_requests_do(kind: str) -> None
     for b in range(batch.size):
         row = torch.tensor([b])
         alone = backbone.label_scores(batch.select(row), prompts.select(row), labels[:1])[0]
-        most = (5e-3 if kind == "gemma3" else 1e-4) if steady else 0.4
+        most = (2e-2 if kind == "gemma3" else 1e-4) if steady else 0.4
         torch.testing.assert_close(alone, scores[b], rtol=0, atol=most)
         found = backbone.answer_states(batch.select(row), prompts.select(row))[0]
         if steady and kind != "gemma3":

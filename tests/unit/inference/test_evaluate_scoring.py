@@ -68,7 +68,7 @@ def test_settings_know_scoring_and_a_dropout_that_the_backbone_decides() -> None
     llama, others = tiny_backbone("llama"), [tiny_backbone("t5"), tiny_backbone("encdec")]
     assert plain.resolved(llama).dropout == 0.0
     assert [plain.resolved(backbone).dropout for backbone in others] == [0.1, 0.1]
-    assert plain.having(dropout="0.25").resolved(llama).dropout == 0.25
+    assert plain.having(dropout=0.25).resolved(llama).dropout == 0.25
     for wrong in ("some", 1.0, -0.1, None):
         with pytest.raises(UsageError, match="dropout"):
             plain.having(dropout=wrong)
