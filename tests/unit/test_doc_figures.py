@@ -29,7 +29,7 @@ def test_every_figure_is_that_of_its_record(script: ModuleType, names: dict[str,
     assert not wrong, "run python scripts/doc_figures.py\n" + "\n".join(wrong)
     assert all((script.ROOT / page).is_file() for page in script.PAGES)
     evidence = {str(path.relative_to(script.ROOT)) for path in (script.ROOT / "docs").glob("evidence*.md")}
-    assert evidence | {"docs/sharpt.md", "README.md", "docs/soft-prompts.md", "docs/ranking.md"} == set(script.PAGES)
+    assert evidence | {"docs/sharpt.md", "README.md", "docs/soft-prompts.md", "docs/ranking.md"} <= set(script.PAGES)
 
 
 def test_a_wrong_a_missing_and_an_uncovered_figure_are_seen(script: ModuleType, tmp_path: Path) -> None:
