@@ -12,7 +12,7 @@ import pytest
 from tests.support.cli import call, make_tasks
 from tests.support.models import save_tiny
 
-from softprompt.cli.predicting import texts_of
+from softprompt.cli.training import texts_of
 from softprompt.errors import printable
 
 SMALL = ("--steps", "2", "--batch-size", "2", "--prompt-length", "2", "--set", "eval_every=2", "--set", "embedding_step=2",

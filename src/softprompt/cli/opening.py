@@ -282,3 +282,29 @@ def command_line() -> str:
     import shlex
 
     return shlex.join(["softprompt", *(asked or sys.argv[1:])])
+
+
+def texts_of(given: Sequence[str] | None, file: Path | None) -> list[str]:
+    """The texts to answer: given ones, or the lines of a file (``-``: standard input).
+
+    A line ends at a line feed alone, with or without a carriage return before it; U+2028 and form feeds are text.
+
+    Raises:
+        UsageError: both or neither were given.
+        DataError: the file is empty or not UTF-8.
+    """
+    if bool(given) == bool(file):
+        raise UsageError(
+            "predict takes input texts or --file, one of the two: softprompt predict 'TEXT' --prompt NAME."
+        )
+    if file is None:
+        return list(given or ())
+    raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    try:
+        content = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): convert it.") from None
+    texts = [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")] if content else []
+    if not texts:
+        raise DataError(f"{file} is empty: give one input a line.")
+    return texts

@@ -11,6 +11,7 @@ from softprompt.cli import opening, places
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.flags import Flags, among, flag, spelled
+from softprompt.cli.opening import texts_of as texts_of  # where callers from outside know it
 from softprompt.cli.output import Answer, asked, both, first_process, lines, table
 from softprompt.cli.progress import counting, say, training
 from softprompt.errors import UsageError
