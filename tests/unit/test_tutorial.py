@@ -114,3 +114,5 @@ def test_the_tutorial_as_printed_on_the_embedded_backbone(
     finally:
         process.kill()
         process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
