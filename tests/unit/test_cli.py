@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib.util
 import json
 import math
 import re
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import typer
 from tests.support.cli import call
+from tests.support.scripts import loaded
 
 from softprompt.cli import app
 from softprompt.cli.output import Answer, plain, put
@@ -177,11 +177,7 @@ def test_commands_are_listed_in_one_order_whatever_was_imported_first() -> None:
 
 def test_the_reference_page_is_what_the_commands_say(repo: Path) -> None:
     """docs/cli.md is written by scripts/cli_reference.py; run it where this fails."""
-    spec = importlib.util.spec_from_file_location("cli_reference", repo / "scripts" / "cli_reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded(repo / "scripts" / "cli_reference.py")
     assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run: python scripts/cli_reference.py"
 
 

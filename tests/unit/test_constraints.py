@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +11,12 @@ from types import ModuleType
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tests.support.scripts import loaded
 
 
 @pytest.fixture(scope="module")
 def lock(repo: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lock", repo / "scripts" / "lock.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(repo / "scripts" / "lock.py")
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +76,7 @@ def test_what_is_installed_is_what_is_pinned(parts: dict[str, dict[str, str]], l
 
 
 def test_the_bill_of_materials_names_what_is_installed(repo: Path, parts: dict[str, dict[str, str]]) -> None:
-    spec = importlib.util.spec_from_file_location("bom", repo / "scripts" / "bom.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded(repo / "scripts" / "bom.py")
     bill = module.bill("dev")
     names = {component["name"] for component in bill["components"]}
     assert names <= {name for part in ("quickstart", "dev", "cuda") for name in parts[part]}

@@ -1,21 +1,16 @@
 """Every measured figure of the evidence pages, of sharpt.md and of the README is the one of its committed record."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.support.scripts import loaded
 
 
 @pytest.fixture(scope="module")
 def script(repo: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("doc_figures", repo / "scripts" / "doc_figures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(repo / "scripts" / "doc_figures.py")
 
 
 @pytest.fixture(scope="module")

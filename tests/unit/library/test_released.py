@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from tests.support.models import tiny_backbone
+from tests.support.scripts import loaded
 
 from softprompt.errors import UsageError
 from softprompt.library.record import PromptRecord
@@ -23,15 +22,7 @@ from softprompt.training.recipes import recipe
 
 @pytest.fixture(scope="module")
 def builder(repo: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "build_released_library", repo / "recipes" / "build_released_library.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return loaded(repo / "recipes" / "build_released_library.py")
 
 
 def _settings(**changes: object):  # type: ignore[no-untyped-def]
