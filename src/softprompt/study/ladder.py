@@ -5,15 +5,14 @@ A ladder file gives every method a backbone and a recipe of its own (`load_ladde
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from softprompt import artifacts
-from softprompt.errors import DataError, UnknownNameError, UsageError
-from softprompt.study.settings import Study, study_of
+from softprompt.errors import UnknownNameError, UsageError
+from softprompt.study.settings import Study, ready_files, study_of, toml_of
 
 T5_LADDER: Mapping[str, tuple[str, ...]] = {
     "t5-lm-adapted": tuple(f"google/t5-{size}-lm-adapt" for size in ("small", "base", "large", "xl", "xxl")),
@@ -119,19 +118,10 @@ def load_ladder(path: str | Path) -> Ladder:
 
     Raises:
         UnknownNameError: no such file, or an unknown key.
-        DataError: it is not TOML.
+        DataError: it cannot be read or is not TOML.
         UsageError: it has no sizes or arms, or a value cannot be.
     """
-    file = Path(path)
-    if not file.is_file():
-        ready = ready_ladders()
-        if str(path) not in ready:
-            raise UnknownNameError("ladder", str(path), ready, "Give the path of a ladder file or one of these names.")
-        file = ready[str(path)]
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{file} cannot be read as a ladder file: {error}.") from error
+    file, data = toml_of("ladder", path, ready_ladders())
     own = {name: data.pop(name, None) for name in ("name", "title", "sizes", "arms", "published")}
     for name in ("name", "sizes", "arms"):
         if not own[name]:
@@ -164,5 +154,4 @@ def _published(
 
 def ready_ladders() -> dict[str, Path]:
     """The ladder files that come along, by name."""
-    folders = [Path(__file__).parents[3] / "recipes" / "ladders", Path(__file__).parent / "ladders"]
-    return {path.stem: path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.toml"))}
+    return ready_files("ladders", "ladders")

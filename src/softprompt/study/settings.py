@@ -401,14 +401,45 @@ def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _folders() -> list[Path]:
-    # Beside the package in a checkout; inside it where a build has put the files there.
-    return [Path(__file__).parents[3] / "recipes" / "studies", Path(__file__).parent / "files"]
+def ready_files(folder: str, built: str) -> dict[str, Path]:
+    """The TOML files that come along, by name: beside the package in a checkout; inside it where a build has put them there.
+
+    Args:
+        folder: below ``recipes`` in a checkout.
+        built: below this room in a build.
+    """
+    folders = (Path(__file__).parents[3] / "recipes" / folder, Path(__file__).parent / built)
+    return {path.stem: path for place in folders if place.is_dir() for path in sorted(place.glob("*.toml"))}
 
 
 def ready_studies() -> dict[str, Path]:
     """The study files that come along, by name."""
-    return {path.stem: path for folder in _folders() if folder.is_dir() for path in sorted(folder.glob("*.toml"))}
+    return ready_files("studies", "files")
+
+
+def toml_of(kind: str, path: str | Path, ready: Mapping[str, Path]) -> tuple[Path, dict[str, Any]]:
+    """A TOML file given by its path, or by the name of a ready one, and what it holds.
+
+    Args:
+        kind: what it is the file of: ``study``, ``ladder``.
+        path: path or name; a path wins.
+        ready: the files that come along, by name.
+
+    Raises:
+        DataError: the file cannot be read or is not TOML; names the line.
+        UnknownNameError: neither a file nor a ready one.
+    """
+    file = Path(path)
+    if not file.is_file():
+        if str(path) not in ready:
+            raise UnknownNameError(kind, str(path), ready, f"Give the path of a {kind} file or one of these names.")
+        file = ready[str(path)]
+    try:
+        return file, tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as a {kind} file: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{file} is not valid TOML: {error}.") from error
 
 
 def load_study(path: str | Path) -> Study:
@@ -419,16 +450,5 @@ def load_study(path: str | Path) -> Study:
         UnknownNameError: neither a file nor a ready study, or the file holds an unknown key.
         UsageError: a value that cannot be.
     """
-    file = Path(path)
-    if not file.is_file():
-        ready = ready_studies()
-        if str(path) not in ready:
-            raise UnknownNameError("study", str(path), ready, "Give the path of a study file or one of these names.")
-        file = ready[str(path)]
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as a study file: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{file} is not valid TOML: {error}.") from error
+    file, data = toml_of("study", path, ready_studies())
     return study_of(data, str(file))
