@@ -33,7 +33,6 @@ from softprompt.report.quickstart import (
     table_row,
 )
 from softprompt.tasks.catalog import load_task
-from softprompt.tasks.encoded import target_limit
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData, task_data
 from softprompt.training.loop import Observer
@@ -172,7 +171,7 @@ def quickstart(
     for report in reports:
         record = delivered_record(backbone, report, settings.target_train, task=tasks[report.target], **same)
         library.add(record, replace=True)
-    examples = answered(backbone, data[settings.targets[0]], reports[0])
+    examples = answered(backbone, data[settings.targets[0]], reports[0], settings.target_train)
     lap("targets")
     result = QuickstartResult(
         reports=reports, table=[table_row(report) for report in reports], files=_files(settings.out), seconds=seconds,
@@ -182,13 +181,16 @@ def quickstart(
     return result
 
 
-def answered(backbone: Backbone, data: TaskData, report: TargetReport, count: int = 5) -> list[dict[str, str]]:
-    """The first reporting rows of a target, answered without a prompt and with the delivered one."""
+def answered(
+    backbone: Backbone, data: TaskData, report: TargetReport, train: TrainSettings, count: int = 5
+) -> list[dict[str, str]]:
+    """The first reporting rows of a target, answered without a prompt and with the delivered one, as the runs were validated."""
     rows = halved(data)[1][:count]
-    most = target_limit(backbone, data.task)
     stack = PromptStack.of([report.prompt_PH])
-    job = EvalJob(run=0, task=data.task, split=data.validation, rows=rows)
-    before, after = (answers(backbone, prompter, [job], max_target_tokens=most)[0] for prompter in (None, stack))
+    job = EvalJob(run=0, task=data.task, split=data.validation, rows=rows, scoring=train.scoring)
+    before, after = (
+        answers(backbone, prompter, [job], max_target_tokens=train.max_target_tokens)[0] for prompter in (None, stack)
+    )
     found = []
     for row, (bare, _), (prompted, _) in zip(rows, before, after, strict=True):
         example = data.validation.examples[int(row)]

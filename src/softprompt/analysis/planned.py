@@ -57,9 +57,16 @@ def mean_cost(results: Results, name: str) -> float:
     return float(np.mean([cost.tokens for cost in costs.values()])) if costs else 0.0
 
 
-def default_score_T(results: Results, k: int = K) -> Floats:
-    """Float [T], percent on the reporting rows of best_of_top_k with each target's own default predictor; NaN where unknown."""
-    chosen, methods = default_predictors(results, k), Methods.of(results, [k], averaged=True)
+def default_score_T(results: Results, k: int = K, chosen: Mapping[str, str] | None = None) -> Floats:
+    """Float [T], percent on the reporting rows of best_of_top_k with each target's own default predictor; NaN where unknown.
+
+    Args:
+        results: of a study.
+        k: tries.
+        chosen: what `default_predictors` gave, where it is known already.
+    """
+    chosen = default_predictors(results, k) if chosen is None else chosen
+    methods = Methods.of(results, [k], averaged=True)
     scores = {m.ranking: m.score_T for m in methods.searches if m.strategy == TOP_K and m.k == k}
     return np.array(
         [scores[chosen[t]][i] if chosen.get(t) in scores else np.nan for i, t in enumerate(results.targets)]

@@ -92,7 +92,7 @@ def _default_predictor(found: Methods, results: Results) -> Iterator[Verdict]:
     if not chosen or not results.predictors or len(results.targets) < 3:
         return
     interval, told = _points(
-        default_score_T(results) - found.choices.scratch_T(), "over the mean of all runs from scratch"
+        default_score_T(results, chosen=chosen) - found.choices.scratch_T(), "over the mean of all runs from scratch"
     )
     names = [SIMILARITIES.get(name, name) for name in chosen.values()]
     counted = ", ".join(f"{name} for {names.count(name)}" for name in sorted(set(names)))
