@@ -172,3 +172,15 @@ def test_a_text_is_no_folder_however_long_or_strange(text: str) -> None:
     from softprompt.cli.places import is_place
 
     assert not is_place(text)
+
+
+@pytest.mark.parametrize("name", ["released", "released-smollm2"])
+def test_a_library_that_ships_is_a_place(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `library ls` prints as the next command names it by its word; a folder of that name comes first."""
+    from softprompt.cli.places import is_place, prompts_asked
+
+    monkeypatch.chdir(tmp_path)
+    assert is_place(name)
+    assert prompts_asked(name, None, ("gen_sentiment_film@1",), one=True) == (name, ("gen_sentiment_film@1",))
+    (tmp_path / name).mkdir()
+    assert not is_place(name)

@@ -24,12 +24,12 @@ def tasks_asked(given: str | None, flag: str | None) -> tuple[str, ...]:
 
 
 def is_place(text: str) -> bool:
-    """Whether a word is the folder of a run, of a library or of a prompt."""
+    """Whether a word is the folder of a run, of a library or of a prompt, or names a library that ships in the package."""
     from softprompt.library.places import split_place
     from softprompt.library.store import Library
 
     if not os.path.isdir(os.path.expanduser(text)):  # says no to what is too long or strange for a path; Path raises
-        return False
+        return text in opening.RELEASED
     where, name = split_place(text)
     return name is not None or where != text or bool(Library(where).names())
 
