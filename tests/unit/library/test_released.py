@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,7 @@ from tests.support.scripts import loaded
 
 from softprompt.errors import UsageError
 from softprompt.library.record import PromptRecord
-from softprompt.library.released import FOLDER, find_released, released_library
+from softprompt.library.released import FOLDER, FOLDERS, find_released, released_library
 from softprompt.library.store import Library
 from softprompt.tasks.catalog import load_task
 from softprompt.tasks.generated import DEMO_SOURCES
@@ -120,3 +121,16 @@ def test_what_ships_is_whole() -> None:
     assert {entry.task for entry in entries} >= set(DEMO_SOURCES)
     assert all(library.get(entry.name).manifest.licence != "unstated" for entry in entries)
     assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < 8 * 2**20
+
+
+def test_what_shipped_for_smollm2_and_what_did_not_is_on_its_page(repo: Path) -> None:
+    lines = (repo / "benchmarks" / "results" / "released_smollm2.jsonl").read_text(encoding="utf-8").splitlines()
+    record = {row["task"]: row for row in map(json.loads, lines)}
+    page = (repo / "docs" / "backbone.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| (\w+) \| (\d+\.\d) \| (yes|no) \|$", page, re.MULTILINE)
+    assert {task: (score, ships) for task, score, ships in found} == {
+        task: (f"{row['score']:.1f}", "yes" if row["ships"] else "no") for task, row in record.items()
+    }
+    library = released_library(FOLDERS["smollm2"])
+    shipped = {entry.task: library.get(entry.name).manifest.scores["score"] for entry in library.list()}
+    assert shipped == {task: row["score"] for task, row in record.items() if row["ships"]}
