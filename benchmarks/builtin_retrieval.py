@@ -24,7 +24,7 @@ from kin import kin_found, tfidf_ranking
 from torch import Tensor
 
 from softprompt.backbones.load import load_backbone
-from softprompt.library.similarity import METRICS, task_similarity_matrix
+from softprompt.library.similarity import METRICS, task_vector
 from softprompt.methods.spot.measured import chosen_rows, prompt_losses
 from softprompt.prompts.init import InitSettings, initial_prompt
 from softprompt.prompts.stack import PromptStack
@@ -73,8 +73,9 @@ def rankings(prompts: Prompts, starts: Prompts) -> dict[str, dict[str, list[str]
     out = {}
     for kind, table in (("", prompts), ("moved ", moved)):
         for metric in METRICS:
-            similar = task_similarity_matrix([table[t] for t in DEMO_TARGETS], [table[s] for s in DEMO_SOURCES], metric)
-            out[kind + metric] = ranking(similar)
+            mean = {name: torch.stack([task_vector(p, metric) for p in own]).mean(0) for name, own in table.items()}
+            targets_TH, sources_SH = (torch.stack([mean[n] for n in names]) for names in (DEMO_TARGETS, DEMO_SOURCES))
+            out[kind + metric] = ranking(targets_TH @ sources_SH.T)  # the mean over all pairs of seeds
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
+from softprompt.inference.evaluate import EvalJob, evaluate
 from softprompt.methods.method import Target, Work
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.method import AdaptedPrompt, SharPT
@@ -127,3 +128,10 @@ def adapt(
     """The generator tuned on targets, all rows choosing and reporting."""
     place = Work(backbone=backbone, observe=lambda *_: observer, **work)
     return SharPT(space, encoder, settings).adapt(place, [Target(data=data) for data in targets], seeds)
+
+
+def rescored(live: Any, weights: Mapping[str, torch.Tensor], job: EvalJob) -> Mapping[str, float]:
+    """Scores of tuned weights on a job's rows, from a fresh copy of the model that was tuned."""
+    live.load({name: weights[name] for name in live.masters})
+    with live.evaluating() as tuned:
+        return evaluate(tuned, None, [job], max_target_tokens=8)[0].scores

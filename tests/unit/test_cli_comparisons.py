@@ -1,4 +1,4 @@
-"""Multi-task model tuning, the ladder, studies side by side, executor options and drawings, on tiny random backbones."""
+"""Multi-task model tuning, studies side by side, executor options and drawings, on tiny random backbones."""
 
 from __future__ import annotations
 
@@ -120,56 +120,6 @@ def test_wrong_model_tunings(given: tuple[str, ...], message: str, capsys: pytes
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_a_ladder_is_climbed_drawn_and_not_climbed_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
-    asked = ("ladder", "--backbones", "t5,wide", "--task", "films,music", "--methods",
-             "prompt-tuning,model-tuning,lora,prompt-design,spot", "--sources", "stories", "--seeds", "1", "--data", "data",
-             "--steps", "2", "--tune-steps", "1", "--set", "eval_every=2", "--prompt-length", "2", "--set", "batch_size=2",
-             "--shots", "2", "--rank", "2", "--dtype", "float32", "--out", "ladder", "--train-rows", "8")  # fmt: skip
-    code, out, err = call(capsys, *asked, "--json")
-    assert code == 0, err
-    found = json.loads(out)
-    assert not found["failed"]
-    assert [Path(file).name for file in found["files"]] == ["ladder.csv", "ladder.tex", "ladder.png", "ladder.svg"]
-    rows = {row["method"]: row for row in found["rows"]}
-    assert set(rows) == {"prompt-tuning", "model-tuning", "lora", "prompt-design", "spot"}
-    assert all(cell["done"] == 1 for row in rows.values() for name, cell in row.items() if name != "method")
-    assert len(found["ledgers"]) == 2
-    code, out, err = call(capsys, *asked)
-    assert code == 0, err
-    assert "started" not in err
-
-
-def test_a_ladder_needs_no_sources_where_no_method_learns_from_any(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = call(
-        capsys, "ladder", "--backbones", "t5", "--task", "films", "--methods", "prompt-tuning,prompt-design", "--seeds", "1",
-        "--data", "data", "--steps", "2", "--set", "eval_every=2", "--prompt-length", "2", "--shots", "1", "--dtype", "float32",
-        "--out", "alone", "--train-rows", "8", "--no-figures", "--json",
-    )  # fmt: skip
-    assert code == 0, err
-    assert [row["method"] for row in json.loads(out)["rows"]] == ["prompt-tuning", "prompt-design"]
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (("--methods", "lorra"), "did you mean lora"),
-        (("--methods", "sharpt"), "name them with --sources"),
-        (("--tune-recipe", "model-tunning"), "did you mean model-tuning"),
-        (("--seeds", "one"), "whole numbers"),
-    ],
-)
-def test_wrong_ladders(given: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["ladder", "--task", "films", "--data", "data", "--out", "wrong"]
-    code, _, err = call(capsys, *asked, *given, *(() if "--backbones" in given else ("--backbones", "t5")))
-    assert code == 2
-    assert message in err
-    assert not Path("wrong").exists()
 
 
 def test_studies_on_two_backbones_side_by_side(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

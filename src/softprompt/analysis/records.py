@@ -7,21 +7,15 @@ Scores are percents; a score that is not there yet is NaN in arrays and absent f
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softprompt.errors import DataError
-
 Floats = NDArray[np.float64]
 PromptId = tuple[str, int]
 """A source prompt or a task embedding: (task, seed of its run)."""
-
-BASELINE = "baseline"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,33 +221,3 @@ def _value(run: RunScore, half: int | None) -> float:
     if half is None:
         return run.score
     return run.halves[half] if run.halves is not None else float("nan")
-
-
-def read_table(path: str | Path) -> Results:
-    """Results from a table of published means (columns source, target, mean; source ``baseline`` for no transfer).
-
-    A mean stands for one run, with seed 0; single runs and their spread cannot be recovered from a table.
-
-    Raises:
-        DataError: the file lacks a column or holds something that is not a number; names the line.
-    """
-    runs, sources, targets = [], [], []
-    with open(path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if not {"source", "target", "mean"} <= set(reader.fieldnames or ()):
-            raise DataError(f"{path} line 1 has columns {reader.fieldnames}: source, target and mean are needed.")
-        for row in reader:
-            try:
-                score = float(row["mean"])
-            except (TypeError, ValueError) as error:
-                raise DataError(f"{path} line {reader.line_num}: {row['mean']!r} is not a score in percent.") from error
-            source = None if row["source"] == BASELINE else (row["source"], 0)
-            runs.append(RunScore(target=row["target"], seed=0, score=score, source=source))
-            targets.append(row["target"])
-            if source is not None:
-                sources.append(row["source"])
-    return Results(sources=_distinct(sources), targets=_distinct(targets), seeds=(0,), runs=tuple(runs))
-
-
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))

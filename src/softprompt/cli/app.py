@@ -25,7 +25,7 @@ from softprompt.errors import SoftpromptError, printable
 
 # Where each group of commands lives, in the order of `softprompt --help`.
 GROUPS = (
-    "quickstart", "training", "predicting", "searching", "transferring", "sharpt", "skills", "study", "baselines", "ladder", "counts",
+    "quickstart", "training", "predicting", "searching", "transferring", "sharpt", "skills", "study", "baselines", "counts",
     "library", "exchange", "retrain", "tasks", "submission", "serve", "convert", "doctor",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""``softprompt model-tune`` and ``prompt-design``: what soft prompts are compared with; a ladder of them is in ``ladder.py``."""
+"""``softprompt model-tune`` and ``prompt-design``: what soft prompts are compared with."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from softprompt.training.weights.tuned import TunedModel
 
 MULTITASK = "Multi-task model tuning"
-Rank = Annotated[int, flag("--rank", "Of LoRA.", min=1)]
-Shots = Annotated[int, flag("--shots", "Training examples in the context.", min=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +87,7 @@ def model_tune(
     data: o.Data = None,
     model: o.BackboneFlags,
     lora: Annotated[bool, flag("--lora", "Tune LoRA adapters instead of all weights.")] = False,
-    rank: Rank = 8,
+    rank: Annotated[int, flag("--rank", "Of LoRA.", min=1)] = 8,
     out: Annotated[
         Path | None, flag("--out", "Run directory; runs/model-tune-TASK (or -MIXTURE) if not given.")
     ] = None,
@@ -251,7 +249,7 @@ def prompt_design(
     task: o.TaskNames,
     data: o.Data = None,
     model: o.BackboneFlags,
-    shots: Shots = 16,
+    shots: Annotated[int, flag("--shots", "Training examples in the context.", min=0)] = 16,
     fit: Annotated[bool, flag("--fit", "Take as many examples as the backbone holds.")] = False,
     calibrated: Annotated[bool, flag("--calibrated", "Divide by content-free rows (Zhao et al. 2021).")] = False,
     instruction: Annotated[str, flag("--instruction", "First paragraph of the prompt.", o.ROWS)] = "",

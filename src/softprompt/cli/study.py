@@ -234,7 +234,9 @@ def sizes(
     "softprompt study ladder figure1 --sizes small,base --out runs/figure1",
 )
 def ladder(
-    name: Annotated[str, typer.Argument(help="Ladder file (.toml) or ready ladder: figure1.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Ladder file (.toml) or ready: figure1, sharpt-sizes.", show_default=False)
+    ],
     *,
     out: Annotated[Path, flag("--out", "Ledgers, one a part, table and figure.")] = Path("runs/ladder"),
     sizes: Annotated[str | None, flag("--sizes", "Only these sizes, commas between.")] = None,

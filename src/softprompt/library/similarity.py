@@ -69,14 +69,6 @@ def similarity(one_PH: Tensor, other_QH: Tensor, metric: Metric) -> float:
     return float(similarity_matrix([one_PH], [other_QH], metric)[0, 0])
 
 
-def per_token_double_sum(one_PH: Tensor, other_QH: Tensor) -> float:
-    """The per-token average cosine, written as the paper prints it: P x Q cosines. For tests and benchmarks."""
-    cosines_PQ = torch.nn.functional.cosine_similarity(
-        one_PH.detach().double()[:, None, :], other_QH.detach().double()[None, :, :], dim=-1, eps=1e-300
-    )
-    return float(cosines_PQ.mean())
-
-
 def similarity_matrix(ones: Sequence[Tensor], others: Sequence[Tensor], metric: Metric) -> Tensor:
     """All similarities between M and N task embeddings, float64 [M, N].
 
@@ -95,18 +87,3 @@ def similarity_matrix(ones: Sequence[Tensor], others: Sequence[Tensor], metric: 
     left_MH = torch.stack([task_vector(prompt, metric) for prompt in ones])
     right_NH = torch.stack([task_vector(prompt, metric) for prompt in others])
     return left_MH @ right_NH.T
-
-
-def task_similarity_matrix(
-    tasks: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Tensor]] | None = None, metric: Metric = "average"
-) -> Tensor:
-    """Similarities of tasks, each the mean over all pairs of their seeds' embeddings (figure 4: 9 pairs), float64 [M, N].
-
-    Args:
-        tasks: for each task the embeddings of its seeds, each [P, H].
-        others: likewise; the same tasks where None.
-        metric: the paper's figure 4 uses ``average``.
-    """
-    left = [torch.stack([task_vector(p, metric) for p in seeds]).mean(0) for seeds in tasks]
-    right = left if others is None else [torch.stack([task_vector(p, metric) for p in s]).mean(0) for s in others]
-    return torch.stack(left) @ torch.stack(right).T

@@ -244,11 +244,6 @@ class ProcessExecutor:
             worker.process, worker.pipe = fresh.process, fresh.pipe
         return outcome
 
-    @property
-    def pids(self) -> list[int]:
-        """Of the worker processes."""
-        return [worker.process.pid for worker in self._workers]
-
     def stop(self) -> None:
         self._stopping = True
         for worker in self._workers:

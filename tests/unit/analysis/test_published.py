@@ -1,15 +1,11 @@
 """From published Table 6 follow Table 7 and the best source per target (SPoT section 3.1, appendix E; SharPT Table 1)."""
 
-from pathlib import Path
-
 import pytest
+from tests.support.published import read_table
 
 from softprompt.analysis.gains import best_sources, gain_table, positive_transfers, score_table
-from softprompt.analysis.records import Results, read_table
+from softprompt.analysis.records import Results
 from softprompt.analysis.tables import Cell, show
-from softprompt.errors import DataError
-
-TABLE_6 = Path(__file__).parents[3] / "docs" / "published" / "spot_table6.csv"
 
 # Table 7 as printed: transfer and relative increase.
 TABLE_7 = """
@@ -29,7 +25,7 @@ ORACLE = {
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    return read_table(TABLE_6)
+    return read_table()
 
 
 def test_grid(results: Results) -> None:
@@ -76,10 +72,3 @@ def test_tables_mark_positive_and_best(results: Results) -> None:
     assert c4["cb"].mark == ""
     gain = dict(zip(table.columns, next(row for row in gain_table(results).rows if row[0] == "hellaswag"), strict=True))
     assert show(gain["cola"]) == "-42.9"
-
-
-def test_a_bad_line_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_text("source,target,mean\nbaseline,cb,92.7\nmnli,cb,high\n")
-    with pytest.raises(DataError, match=r"line 3: 'high'"):
-        read_table(path)

@@ -45,6 +45,22 @@ def test_figure_1_is_the_papers() -> None:
     assert len({part.ledger for part in ladder.parts}) == len(ladder.parts)
 
 
+def test_sharpts_figure_2_is_the_papers() -> None:
+    ladder = load_ladder("sharpt-sizes")
+    studies = {part.arm: part.study for part in ladder.parts if part.size == "xl"}
+    assert {study.backbone for study in studies.values()} == {"google/t5-xl-lm-adapt"}
+    assert (len(studies["sharpt"].sources), len(studies["sharpt"].targets)) == (15, 10)
+    kinds = {
+        arm: {kind for kind, _ in build_grid(study, unresolved_facts(study)).cells} - {"embedding", "evaluation"}
+        for arm, study in studies.items()
+    }
+    assert kinds == {
+        "prompt-tuning": {"baseline"},
+        "sharpt": {"latent_space", "latent_transfer"},
+        "model-tuning": {"model_tuning"},
+    }
+
+
 def test_published_rows_say_so_and_stand_at_the_size_of_their_column() -> None:
     rungs = [
         Rung(size="a", arm="spot", parameters=10, score=Cell(value=50.0, std=1.0, done=3, planned=3)),

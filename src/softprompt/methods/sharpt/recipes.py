@@ -158,10 +158,6 @@ class TransferSetting:
         """The source tasks' names in the catalog."""
         return load_mixture(self.sources).tasks
 
-    def target_tasks(self) -> tuple[str, ...]:
-        """The target tasks' names in the catalog."""
-        return load_mixture(self.targets).tasks
-
 
 TRANSFER_SETTINGS: Mapping[str, TransferSetting] = {
     # Appendix A and Table 1: fifteen sources (C4 left out), ten targets of less than 10,000 rows.

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
 from softprompt.errors import SoftpromptError, UsageError
 from softprompt.fields import Count, Settings
-from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate
 from softprompt.training.loop import Observer
 from softprompt.training.runs import Run
 from softprompt.training.settings import TuneSettings
@@ -138,21 +136,6 @@ def tune_lora(
         backbone, run, settings, folder, method="lora", resume=resume, observer=observer,
         extra_identity={"lora": asdict(lora)},
     )  # fmt: skip
-
-
-def evaluate_lora(
-    backbone: Backbone,
-    weights: Mapping[str, Tensor],
-    jobs: Sequence[EvalJob],
-    lora: LoraSettings | None = None,
-    *,
-    max_target_tokens: int = 64,
-) -> list[Evaluation]:
-    """Evaluate tuned adapters (A [r, I] and B [O, r] by name); the backbone is not touched."""
-    live = LoraModel(backbone, lora or LoraSettings(), 0)
-    live.load({name: weights[name].to(backbone.device) for name in live.masters})
-    with live.evaluating() as tuned:
-        return evaluate(tuned, None, jobs, max_target_tokens=max_target_tokens)
 
 
 _QUERY_VALUE = (("q", "v"), ("query", "value"), ("q_proj", "v_proj"), ("c_attn",), ("query_key_value",))

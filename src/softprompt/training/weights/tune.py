@@ -17,12 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from softprompt import artifacts
 from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
-from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate
 from softprompt.training.loop import Observer, open_run_dir, stop_requests
 from softprompt.training.runs import Run
 from softprompt.training.settings import TuneSettings
@@ -147,13 +144,3 @@ def tune_multitask(
         for run in targets
     ]  # fmt: skip
     return first, tuned
-
-
-def evaluate_tuned(
-    backbone: Backbone, weights: Mapping[str, Tensor], jobs: Sequence[EvalJob], *, max_target_tokens: int = 64
-) -> list[Evaluation]:
-    """Evaluate tuned weights in the model's shapes; the backbone is not touched."""
-    live = LiveModel(backbone)
-    live.load({name: weights[name].to(backbone.device) for name in live.masters})
-    with live.evaluating() as tuned:
-        return evaluate(tuned, None, jobs, max_target_tokens=max_target_tokens)

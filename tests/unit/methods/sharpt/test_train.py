@@ -35,6 +35,7 @@ from softprompt.methods.sharpt.union import drawn_rows, names_of, reference_enco
 from softprompt.prompts.latent import GENERATOR, LatentSettings
 from softprompt.study import settings
 from softprompt.tasks.catalog import declared, make
+from softprompt.tasks.mixture import load_mixture
 from softprompt.training.loop import Progress, train_prompts
 
 
@@ -218,9 +219,9 @@ def test_recipes_say_what_the_paper_says() -> None:
     assert (paper.latent.top_n, paper.latent.codebook_weight) == (1, 1.0)
     assert set(RECIPES) == {"paper", "balanced", "quick"}
     high = transfer_setting("high-to-low")
-    assert (len(high.source_tasks()), len(high.target_tasks())) == (15, 10)
+    assert (len(high.source_tasks()), len(load_mixture(high.targets).tasks)) == (15, 10)
     cross = transfer_setting("cross-category")
-    assert (len(cross.source_tasks()), len(cross.target_tasks())) == (9, 5)
+    assert (len(cross.source_tasks()), len(load_mixture(cross.targets).tasks)) == (9, 5)
 
 
 def test_encodings_leave_the_tasks_name_out() -> None:

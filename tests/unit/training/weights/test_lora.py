@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from tests.support.models import random_batch, tiny_backbone
-from tests.support.small_tasks import small_data
+from tests.support.small_tasks import rescored, small_data
 
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import EvalJob
 from softprompt.training.loop import Progress
 from softprompt.training.settings import TuneSettings
-from softprompt.training.weights.lora import LoraModel, LoraSettings, evaluate_lora, tune_lora
+from softprompt.training.weights.lora import LoraModel, LoraSettings, tune_lora
 from softprompt.training.weights.tune import tune_model
 
 pytest.importorskip("peft")
@@ -75,7 +75,7 @@ def test_resume_is_bit_exact_and_the_folder_evaluates(tmp_path: Path) -> None:
     resumed = tune_lora(backbone, run, SETTINGS, lora, tmp_path / "part", resume=True)
     assert all(torch.equal(t, resumed.best[n]) for n, t in whole.best.items())
     job = EvalJob(run=0, task=run.task, split=run.validation)
-    assert evaluate_lora(backbone, resumed.best, [job], lora, max_target_tokens=8)[0].scores == whole.scores
+    assert rescored(LoraModel(backbone, lora, 0), resumed.best, job) == whole.scores
     with pytest.raises(UsageError, match="method is 'lora', asked for 'model tuning'"):
         tune_model(backbone, run, SETTINGS, tmp_path / "whole", resume=True)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.models import KINDS, random_batch, tiny_backbone
-from tests.support.small_tasks import small_data, small_task
+from tests.support.small_tasks import rescored, small_data, small_task
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob
@@ -22,7 +22,7 @@ from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.adafactor import FactoredAdafactor, factored
 from softprompt.training.weights.live import LiveModel
 from softprompt.training.weights.loop import TokenStream
-from softprompt.training.weights.tune import evaluate_tuned, tune_model, tune_multitask
+from softprompt.training.weights.tune import tune_model, tune_multitask
 from softprompt.training.weights.tuned import ModelState, load_tuned
 
 SETTINGS = TuneSettings(
@@ -250,7 +250,7 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
     loaded = load_tuned(tmp_path / "part")
     assert loaded.plain() == resumed.plain()
     job = EvalJob(run=0, task=run.task, split=run.validation)
-    assert evaluate_tuned(backbone, loaded.best, [job], max_target_tokens=8)[0].scores == loaded.scores
+    assert rescored(LiveModel(backbone), loaded.best, job) == loaded.scores
     assert backbone.weights_digest() == digest
 
 
