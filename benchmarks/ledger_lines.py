@@ -3,7 +3,7 @@
     python benchmarks/ledger_lines.py runs/small --command "softprompt study run small --out runs/small" > cells.jsonl
 
 Answers, tensors and what names a machine are left out. With ``--answers`` the answer to every row is kept, and task embeddings as
-float16: then `softprompt.analysis.read.collect_lines` gives all that a report needs, comparisons row by row among it.
+float16: then `softprompt.analysis.lines.collect_lines` gives all that a report needs, comparisons row by row among it.
 """
 
 from __future__ import annotations

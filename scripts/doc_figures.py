@@ -126,8 +126,8 @@ class Evidence:
 
     def __init__(self, folder: Path, study: Any) -> None:
         from softprompt.analysis.gains import Gains
+        from softprompt.analysis.lines import collect_lines
         from softprompt.analysis.methods import Methods
-        from softprompt.analysis.read import collect_lines
 
         self.folder = folder
         self.results = collect_lines(folder / "cells.jsonl", study)

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softprompt.analysis.read import evaluated_kind, name_parts, prompt_id, read_lines
 from softprompt.analysis.records import PromptId
 from softprompt.errors import SoftpromptError
 from softprompt.study.build import build_grid
@@ -71,21 +69,6 @@ def answers_of(study: Study, ledger: Ledger, facts: Facts) -> tuple[dict[str, An
     """Gold answers by target, and for each target whose rows are not at hand the reason; unfinished ones are in neither."""
     validation = {target: facts.data[target].validation for target in study.targets}
     return _checked(study, _given(study, ledger, facts), validation)
-
-
-def answers_of_lines(path: str | Path, study: Study) -> tuple[dict[str, Answers], dict[str, str]]:
-    """The same from lines that were kept of a ledger with their answers; see `softprompt.analysis.read.collect_lines`."""
-    validation: dict[str, str] = {}
-    given: dict[RunId, tuple[Sequence[str], float]] = {}
-    for cell in read_lines(path):
-        start, target, seed = name_parts(cell["cell"])
-        if cell["kind"] == "baseline":
-            validation[target] = cell["data"][0]["validation"]
-        kind = evaluated_kind(cell) if cell["kind"] == "evaluation" else ""
-        if kind and "predictions" in cell["result"]:
-            run = target, prompt_id(start) if start else None, seed
-            given[run] = cell["result"]["predictions"], float(cell["result"]["score"])
-    return _checked(study, given, validation)
 
 
 def _checked(
@@ -145,7 +128,8 @@ def _given(study: Study, ledger: Ledger, facts: Facts) -> dict[RunId, tuple[Sequ
         spec = grid.cells[kind, key].spec
         source = (str(spec["source"]), int(spec["source_seed"])) if kind == "transfer" else None
         result = ledger.read("evaluation", cell.key).result
-        found[str(spec["target"]), source, int(spec["seed"])] = result["predictions"], float(result["score"])
+        if "predictions" in result:  # lines may be kept without
+            found[str(spec["target"]), source, int(spec["seed"])] = result["predictions"], float(result["score"])
     return found
 
 

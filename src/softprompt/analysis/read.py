@@ -1,10 +1,8 @@
-"""Reading a study back as plain records, from its ledger or from the lines that were kept of one; needs neither data nor backbone."""
+"""Reading a study back from its ledger, as plain records; needs neither data nor backbone."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,6 @@ from softprompt.analysis.costs import (
     training_tokens,
 )
 from softprompt.analysis.records import Cost, Floats, PromptId, Results, RunScore, StrategyScore
-from softprompt.errors import DataError
 from softprompt.study.build import build_grid
 from softprompt.study.grid import ARM_STRATEGIES, Facts, Grid, StudyCell
 from softprompt.study.ledger import Ledger, Record
@@ -190,7 +187,7 @@ def _embeddings(
             place = str(cell.spec["name"]), int(cell.spec["seed"])
             step = int(cell.spec["step"])
             table = main if step == study.embedding.step else others.setdefault(str(step), {})
-            table[place] = np.asarray(ledger.tensors("embedding", cell.key)["prompt"].numpy(), dtype=np.float64)
+            table[place] = np.asarray(ledger.tensors("embedding", cell.key)["prompt"], dtype=np.float64)
     if study.embedding.best:
         best: dict[PromptId, Floats] = {}
         for cell in [*grid.of_kind("baseline"), *grid.of_kind("source")]:
@@ -198,7 +195,7 @@ def _embeddings(
                 tensors = ledger.tensors(cell.kind, cell.key)
                 if "best" in tensors:
                     place = str(cell.spec.get("source", cell.spec.get("target"))), int(cell.spec["seed"])
-                    best[place] = np.asarray(tensors["best"].numpy(), dtype=np.float64)
+                    best[place] = np.asarray(tensors["best"], dtype=np.float64)
         if best:
             others["best checkpoint"] = best
     return main, others
@@ -230,146 +227,3 @@ def _add_predictions(
             source, seed = str(prompt).rsplit(".", 1)
             if value is not None:
                 table.setdefault((source, int(seed)), {})[target] = float(value)
-
-
-# -- lines that were kept of a ledger ------------------------------------------------------------------------------------
-
-NAME = re.compile(r"(?:(?P<start>.+)>)?(?P<target>[^>]+)\.(?P<seed>\d+)$")
-TUNED = re.compile(r"(?P<strategy>weighted_average|multitask_mixture)(?P<k>\d+)$")
-
-
-def collect_lines(path: str | Path, study: Study) -> Results:
-    """A study's records from the JSON lines that `benchmarks/ledger_lines.py` keeps of a ledger, one a cell.
-
-    Task embeddings, and what ranks by them, are there where the lines were made with ``--answers``.
-
-    Args:
-        path: the lines.
-        study: the study they are of.
-
-    Raises:
-        DataError: a line that is not JSON or not of a cell; names it.
-    """
-    cells = list(read_lines(path))
-    evaluated = {(evaluated_kind(cell), cell["cell"]): cell["result"] for cell in cells if cell["kind"] == "evaluation"}
-    runs, strategies = [], []
-    found: dict[str, dict[PromptId, dict[str, float]]] = {}
-    prices: dict[str, dict[str, Cost]] = {}
-    steps = sum(int(cell["result"]["steps"]) for cell in cells if cell["kind"] == "source")
-    shared = _shared_of_lines(cells, steps)
-    mixtures = {cell["cell"]: _mixture_cost(cell) for cell in cells if cell["kind"] == "mixture"}
-    for cell in cells:
-        kind = cell["kind"]
-        if kind == "prediction":
-            _add_predictions(found, cell["result"], cell["cell"])
-            for name, tokens in cell["result"]["forward_tokens"].items():
-                prices.setdefault(name, {})[cell["cell"]] = Cost(tokens=float(tokens))
-        evaluation = evaluated.get((kind if kind in ("baseline", "transfer") else "", cell["cell"]))
-        if evaluation is None or kind not in ("baseline", "transfer", *STRATEGY_OF):
-            continue
-        record = _record_of(cell, evaluation, study)
-        start, target, seed = name_parts(cell["cell"])
-        if kind in ("baseline", "transfer"):
-            source = prompt_id(start) if start else None
-            runs.append(_run(study, target, seed, source, record, evaluation))
-            continue
-        tuned = TUNED.match(start)
-        place = (
-            (tuned["strategy"], study.strategies.tuned_similarity, int(tuned["k"]))
-            if tuned
-            else (_strategy_name(kind, start), "", 0)
-        )
-        spec = StudyCell(kind=kind, key="", name=cell["cell"], identity={}, spec={"target": target, "seed": seed})
-        cost = _cost_of(record) + mixtures.get(cell["cell"], Cost())
-        strategies.append(_strategy(study, place, spec, record, evaluation, cost, shared.get(kind, 0)))
-    return Results(
-        sources=study.sources, targets=study.targets, seeds=study.seeds, runs=tuple(runs), strategies=tuple(strategies),
-        embeddings=_embeddings_of_lines(cells, study.embedding.step), predictors=found, report_half=1 if study.protocol == "halves" else None, embedding_costs=embedding_costs(study, runs),
-        predictor_costs=prices, source_steps=steps,
-    )  # fmt: skip
-
-
-def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
-    import json
-
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            cell = json.loads(line)
-            kind, name = cell["kind"], cell["cell"]
-            assert isinstance(kind, str)
-            assert isinstance(name, str)
-            yield cell
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
-            raise DataError(
-                f"{path} line {number} is no cell of a ledger: it needs a kind, a cell and a result."
-            ) from error
-
-
-def _strategy_name(kind: str, start: str) -> str:
-    """``sharpt:no-latent-space`` is a strategy of its own."""
-    ablation = start.partition(":")[2]
-    return f"{STRATEGY_OF[kind]}, {ablation}" if ablation else STRATEGY_OF[kind]
-
-
-def evaluated_kind(cell: Mapping[str, Any]) -> str:
-    """Of an evaluation's name: a run from scratch, a transfer, or (empty) another method's."""
-    start, _, _ = name_parts(cell["cell"])
-    if not start:
-        return "baseline"
-    return "transfer" if re.fullmatch(r".+\.\d+", start) else ""
-
-
-def name_parts(name: str) -> tuple[str, str, int]:
-    """(start, target, seed) of ``mnli.1>cb.1``; the start is empty from scratch."""
-    found = NAME.match(name)
-    if found is None:
-        return "", name, 0
-    return found["start"] or "", found["target"], int(found["seed"])
-
-
-def prompt_id(start: str) -> PromptId:
-    source, seed = start.rsplit(".", 1)
-    return source, int(seed)
-
-
-def _record_of(cell: Mapping[str, Any], evaluation: Mapping[str, Any], study: Study) -> Record:
-    """A line as a record; how many rows chose checkpoints follows from the halves and the settings."""
-    select, report = (int(n) for n in evaluation["rows"])
-    chosen = min(select, study.target.eval_rows or select)
-    evidence = {"select_rows": chosen, "report_rows": select + report}
-    return Record(
-        kind=cell["kind"], key=cell["key"], identity={}, result=cell["result"], provenance={"evidence": evidence}
-    )
-
-
-def _cost_of(record: Record) -> Cost:
-    train, validation = training_tokens(record.kind, record)
-    return Cost(steps=float(record.result["steps"]), tokens=train + validation, seconds=float(record.result["seconds"]))
-
-
-def _mixture_cost(cell: Mapping[str, Any]) -> Cost:
-    return _cost_of(Record(kind="mixture", key="", identity={}, result=cell["result"], provenance={}))
-
-
-def _shared_of_lines(cells: Sequence[Mapping[str, Any]], source_steps: int) -> dict[str, int]:
-    def steps(kind: str) -> int:
-        return next((int(cell["result"]["steps"]) for cell in cells if cell["kind"] == kind), 0)
-
-    return {
-        "weighted_average": source_steps, "race": source_steps, "latent_transfer": steps("latent_space"),
-        "multitask_model_tuning": steps("multitask_tuning"),
-    }  # fmt: skip
-
-
-def _embeddings_of_lines(cells: Sequence[Mapping[str, Any]], step: int) -> dict[PromptId, Floats]:
-    """Task embeddings [P, H] at the study's step, from float16."""
-    import base64
-
-    found: dict[PromptId, Floats] = {}
-    for cell in cells:
-        kept = cell.get("embedding")
-        if kept is not None and kept["step"] == step:
-            numbers = np.frombuffer(base64.b64decode(kept["float16"]), dtype="<f2")
-            name = cell["cell"].rpartition(":")[2].partition("@")[0]  # of its own: target:cb.1@60
-            found[prompt_id(name)] = numbers.reshape(kept["shape"]).astype(np.float64)
-    return found

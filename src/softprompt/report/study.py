@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt import artifacts
-from softprompt.analysis.answers import answers_of, answers_of_lines
+from softprompt.analysis.answers import answers_of
 from softprompt.analysis.benchmarks import benchmark_table
 from softprompt.analysis.comparison import (
     ablation_table,
@@ -22,9 +22,10 @@ from softprompt.analysis.comparison import (
 )
 from softprompt.analysis.gains import Gains, best_table, gain_table, positive_transfers, run_table, score_table
 from softprompt.analysis.harm import ByRows, by_rows, harm_table, target_table
+from softprompt.analysis.lines import KeptLines
 from softprompt.analysis.methods import Methods, default_ks
 from softprompt.analysis.predictors import predictor_table
-from softprompt.analysis.read import collect, collect_lines, skill_relations
+from softprompt.analysis.read import collect, skill_relations
 from softprompt.analysis.records import Floats, Results
 from softprompt.analysis.searches import luck_table, paper_table, race_table, search_table
 from softprompt.analysis.similarity import (
@@ -144,9 +145,10 @@ def report_lines(lines: str | Path, study: Study, out: str | Path, *, figures: b
     Raises:
         DataError: a line that is no cell.
     """
-    results = collect_lines(lines, study)
+    kept = KeptLines(lines, study)
+    results = collect(study, kept, kept.facts)
     found = Findings.of(results, study, provenance={"study": study.name, "lines": str(lines)})
-    rows = by_rows(results, found.methods, *answers_of_lines(lines, study))
+    rows = by_rows(results, found.methods, *answers_of(study, kept, kept.facts))
     return write_report(replace(found, rows=rows), out, figures=figures)
 
 

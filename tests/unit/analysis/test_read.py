@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from tests.support.tuned_study import backbone, finished
 
-from softprompt.analysis.answers import answers_of, answers_of_lines
+from softprompt.analysis.answers import answers_of
+from softprompt.analysis.lines import KeptLines, collect_lines
 from softprompt.analysis.methods import Methods
-from softprompt.analysis.read import collect, collect_lines
+from softprompt.analysis.read import collect
 from softprompt.analysis.searches import race_table
 from softprompt.analysis.similarity import target_similarities
 from softprompt.errors import DataError
@@ -92,7 +93,8 @@ def test_lines_with_answers_hold_all_that_a_report_needs(
         for target in study.targets:
             similar = [target_similarities(results, target, kind) for results in (whole, back)]
             assert similar[1] == pytest.approx(similar[0], abs=1e-3)
-    answers, why = answers_of_lines(lines, study)
+    kept_lines = KeptLines(lines, study)
+    answers, why = answers_of(study, kept_lines, kept_lines.facts)
     assert why == {}
     assert {target: set(gold.answers) for target, gold in answers.items()} == {
         target: set(gold.answers) for target, gold in answers_of(study, ledger, facts)[0].items()
