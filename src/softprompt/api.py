@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from softprompt import bars
+from softprompt import bars, waits
 from softprompt.backbones.base import Backbone
 from softprompt.errors import NonFiniteError, UsageError
 from softprompt.library.metric import DEFAULT_METRIC, Metric
@@ -33,7 +33,7 @@ from softprompt.tasks.mixed import MixtureTask
 from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import for_backbone
 from softprompt.training.data import TaskData, start_of, task_data
-from softprompt.training.loop import Observer, scoring
+from softprompt.training.loop import Observer
 from softprompt.training.recipes import recipe as recipe_named
 from softprompt.training.runs import RunResult
 from softprompt.training.settings import TrainSettings
@@ -64,9 +64,8 @@ def tune(
         True
     """
     settings = recipe_named(recipe, **changes)
-    with bars.counting(f"tokenising {task.name}", progress) as count:
-        data = task_data(backbone, task, settings, progress=count)
-    with bars.training(f"tuning {task.name}", progress) as observer:
+    with waits.shown(progress), bars.training(f"tuning {task.name}", progress) as observer:
+        data = task_data(backbone, task, settings)
         found = tune_tasks(backbone, [data], settings, seeds=[seed], observer=observer)
     if not found:
         raise NonFiniteError(
@@ -129,7 +128,7 @@ def tune_tasks(
     results = list(work.train("", starts, settings).values())
     prompts = [prompt for _, prompt in starts]
     if compared and not backbone.sharded:
-        _measure_beside(backbone, tasks, settings, prompts, results, observer)
+        _measure_beside(backbone, tasks, settings, prompts, results)
     made = zip(owners, results, inits, prompts, strict=True)
     return [
         _record(backbone, data, settings, result, init=start.record(), initial=prompt, command=command, licence=licence)
@@ -144,14 +143,12 @@ def _measure_beside(
     settings: TrainSettings,
     prompts: Sequence[Any],
     results: Sequence[RunResult],
-    observer: Observer | None,
 ) -> None:
     """Put what stands beside each task's scores into its runs' evidence; as many runs of each task, tasks outermost."""
     each = len(results) // len(tasks)
     for number, data in enumerate(tasks):
         mine = slice(number * each, (number + 1) * each)
-        told = scoring(observer, settings.steps, settings.steps)
-        measured = beside(backbone, data, prompts[mine], settings, told)
+        measured = beside(backbone, data, prompts[mine], settings)
         for n, result in enumerate(results[mine]):
             result.evidence["beside"] = measured.of_run(n)
 
@@ -301,8 +298,8 @@ def search(
     settings = recipe_named(recipe, **changes)
     entries = source_entries(library, backbone)
     check_searchable(library, entries, task.name, settings.embedding_step)
-    data = task_data(backbone, task, settings)
-    with bars.training(f"embedding {task.name}", progress) as observer:
+    with waits.shown(progress), bars.training(f"embedding {task.name}", progress) as observer:
+        data = task_data(backbone, task, settings)
         embeddings = task_embeddings(backbone, data, settings, seeds=seeds, observer=observer)
     names = {entry.name for entry in entries}
     return search_library(library, embeddings, metric=metric, top_k=top_k, names=names, exclude_tasks={task.name})
@@ -353,8 +350,9 @@ def transfer(
     """
     chosen: Any = tuple(strategies)  # checked by the settings
     settings = TransferSettings(train=recipe_named(recipe, **changes), strategies=chosen, k=k, seed=seed)
-    data = task_data(backbone, task, settings.train)
-    with bars.phases(progress and observe is None) as shown:
+    visible = progress and observe is None
+    with waits.shown(visible), bars.phases(visible) as shown:
+        data = task_data(backbone, task, settings.train)
         work = Work(backbone=backbone, folder=folder, resume=resume, observe=observe or shown)
         (report,) = SPoT(library, settings).run_all(work, [Target(data=data)])
     record = delivered_record(backbone, report, settings.train, seed=seed, command=command, task=task)
@@ -399,8 +397,8 @@ def adapt(
     """
     loaded = space if isinstance(space, Space) else load_space(Path(space))
     settings = sharpt_recipe(recipe).target.having(prompt_length=loaded.prompt_length).having(**changes)
-    method = SharPT(loaded, space_encoder(loaded, backbone, cache), settings)
-    target = Target(data=method.encode(backbone, task))
-    with bars.training(f"adapting to {task.name}", progress) as observer:
+    with waits.shown(progress), bars.training(f"adapting to {task.name}", progress) as observer:
+        method = SharPT(loaded, space_encoder(loaded, backbone, cache), settings)
+        target = Target(data=method.encode(backbone, task))
         (adapted,) = method.adapt(Work(backbone=backbone, observe=lambda *_: observer), [target], [seed])
     return adapted

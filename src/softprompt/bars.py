@@ -1,4 +1,4 @@
-"""Progress bars of the Python API: tqdm's, in a terminal or a notebook, on standard error."""
+"""Bars of trainings in Python: tqdm's, in a terminal or a notebook, on standard error. Other waits: `softprompt.waits`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from softprompt.training.loop import Progress
-
-
-@contextmanager
-def counting(title: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A function to be called with (done, total): a bar with the time that is left; nothing where not ``shown``."""
-    if not shown:
-        yield lambda done, total: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=0, desc=title, leave=False) as bar:
-
-        def count(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield count
 
 
 @contextmanager
@@ -38,9 +21,6 @@ def training(title: str, shown: bool = True) -> Iterator[Callable[[Progress], No
     with tqdm(total=0, desc=title, leave=False, unit="step") as bar:
 
         def observe(progress: Progress) -> None:
-            if progress.rows is not None:
-                bar.set_postfix_str(f"scoring row {progress.rows[0]} of {progress.rows[1]}")
-                return
             bar.total = progress.steps
             bar.update(progress.step - bar.n)
             if progress.records:

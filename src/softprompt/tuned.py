@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt import artifacts, bars
+from softprompt import artifacts, waits
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
 from softprompt.inference.evaluate import EvalJob
@@ -143,8 +143,8 @@ def predict(
     rows = [texts] if isinstance(texts, str) else list(texts)
     if not rows:
         return []
-    with bars.counting("predicting", progress) as count:
-        return predict_rows(backbone, prompter, rows, kept, probabilities=True, progress=count).rows
+    with waits.shown(progress):
+        return predict_rows(backbone, prompter, rows, kept, probabilities=True).rows
 
 
 def evaluate(
@@ -177,13 +177,13 @@ def evaluate(
     prompter, kept = opened(backbone, prompt)
     own = for_backbone(task, backbone.kind)
     worded = as_tuned(own, kept, backbone.tokenizer) if kept is not None else own
-    rows = worded.split(split, max_rows=max_rows)
     most = answer_room(backbone, None)
     room = input_room(backbone, prompter, worded.labels, most)
-    encoded = encode_split(rows, backbone, max_input_tokens=room, max_target_tokens=None)
-    job = EvalJob(run=0, task=worded, split=encoded)
-    with bars.counting("evaluating", progress) as count:
-        (found,) = evaluate_jobs(backbone, prompter, [job], max_target_tokens=most, progress=count)
+    with waits.shown(progress):
+        rows = worded.split(split, max_rows=max_rows)
+        encoded = encode_split(rows, backbone, max_input_tokens=room, max_target_tokens=None)
+        job = EvalJob(run=0, task=worded, split=encoded)
+        (found,) = evaluate_jobs(backbone, prompter, [job], max_target_tokens=most)
     majority = _majority(worded, split, rows)
     return Score(
         task=task.name, split=split, rows=len(rows), scores=found.scores, majority=majority,

@@ -74,5 +74,5 @@ class StopAt:
         self.step = step
 
     def __call__(self, progress):
-        if progress.step == self.step and progress.rows is None:
+        if progress.step == self.step:
             os.kill(os.getpid(), signal.SIGINT)

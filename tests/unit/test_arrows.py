@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "softprompt"
 
-BASE = {"errors", "fields", "artifacts", "distributed", "batch"}
+BASE = {"errors", "fields", "artifacts", "distributed", "batch", "waits"}
 CORE = BASE | {"backbones", "prompts", "tasks"}
 TRAINING = CORE | {"inference", "training"}
 METHODS = TRAINING | {"library", "methods"}
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "artifacts": {"errors"},
     "distributed": set(),
     "batch": set(),
+    "waits": set(),
     "backbones": BASE,
     "prompts": BASE | {"backbones"},
     "tasks": BASE | {"backbones"},

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from softprompt import waits
 from softprompt.cli import progress
 from softprompt.training.loop import Progress
 
@@ -34,16 +35,9 @@ def test_validations_are_lines_on_standard_error(capsys: pytest.CaptureFixture[s
 
 def test_a_long_silence_is_broken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
-    with progress.counting("evaluating") as tell:
-        tell(3, 9)
+    with progress.waiting():
+        waits.tell("evaluating", 3, 9)
     assert capsys.readouterr().err == "evaluating: 3 of 9\n"
-
-
-def test_scoring_has_a_count_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
-    with progress.training("training") as observe:
-        observe(Progress(step=4, steps=9, active=1, rows=(30, 400)))
-    assert capsys.readouterr().err == "training: scoring rows: 30 of 400\n"
 
 
 def test_a_phase_says_how_many_runs_it_has(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,8 +54,28 @@ def test_a_phase_says_how_many_runs_it_has(capsys: pytest.CaptureFixture[str]) -
 
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with progress.training("training") as observe:
+    monkeypatch.setattr(waits, "DELAY", 0.0)
+    with progress.waiting(), progress.training("training") as observe:
         observe(Progress(step=2, steps=4, active=1))
-        observe(Progress(step=2, steps=4, active=1, rows=(3, 8)))
-        observe(Progress(step=4, steps=4, active=1))
-    assert "training: scoring rows" in capsys.readouterr().err
+        waits.tell("answering rows", 3, 8)
+        observe(Progress(step=3, steps=4, active=1))
+    shown = capsys.readouterr().err
+    assert "training" in shown
+    assert "answering rows" in shown
+    assert "3/8" in shown
+
+
+def test_a_training_that_ends_early_leaves_no_bar() -> None:
+    told = []
+    with waits.heard(lambda *wait: told.append(wait)), progress.training("training") as observe:
+        observe(Progress(step=2, steps=9, active=1))
+    assert told == [("training", 2, 9), ("training", 9, 9)]
+
+
+def test_every_command_shows_its_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from softprompt.cli import app
+
+    heard = []
+    made = app._with_common_flags(lambda: heard.append(waits.listened()) or app.Answer(data={}))
+    made(json=False, debug=False, help_all=False)
+    assert heard == [True]

@@ -37,7 +37,7 @@ SIGNATURES = {
     "TunedPrompt.to_peft": "(self, folder: 'str | Path', *, replace: 'bool' = False) -> 'Path'",
     "adapt": "(backbone: 'Backbone', space: 'Space | str | Path', task: 'Task', *, seed: 'int' = 0, recipe: 'str' = 'quick', cache: 'Path | None' = None, progress: 'bool' = True, **changes: 'Any') -> 'AdaptedPrompt'",
     "evaluate": "(backbone: 'Backbone', prompt: 'Promptlike', task: 'Task', *, split: 'str' = 'validation', max_rows: 'int | None' = None, progress: 'bool' = True) -> 'Score'",
-    "load_backbone": "(name: 'str | Path | tuple[Any, Any]' = 'builtin', *, dtype: 'str' = 'auto', device: 'str' = 'auto', revision: 'str | None' = None, sharded: 'bool' = False) -> 'Backbone'",
+    "load_backbone": "(name: 'str | Path | tuple[Any, Any]' = 'builtin', *, dtype: 'str' = 'auto', device: 'str' = 'auto', revision: 'str | None' = None, sharded: 'bool' = False, progress: 'bool' = True) -> 'Backbone'",
     "load_task": "(name: 'str', data: 'str | Path | None' = None, *, prefix: 'bool' = True, skip_bad: 'int' = 0, text: 'str | Sequence[str] | None' = None, label: 'str | None' = None, kind: 'str | None' = None) -> 'Task'",
     "predict": "(backbone: 'Backbone', prompt: 'Promptlike', texts: 'str | Sequence[Input]', *, progress: 'bool' = True) -> 'list[Prediction]'",
     "search": "(backbone: 'Backbone', library: 'Library', task: 'Task', *, recipe: 'str' = 'quick', seeds: 'Sequence[int]' = (1, 2, 3), metric: 'Metric' = 'average', top_k: 'int' = 10, progress: 'bool' = True, **changes: 'Any') -> 'list[Match]'",
@@ -286,8 +286,9 @@ def test_what_is_shown_fits_a_line(backbone, task, prompt, tmp_path):
         assert "tensor" not in repr(thing)
 
 
-def test_bars_are_shown_and_can_be_switched_off(backbone, prompt, capsys):
+def test_bars_are_shown_and_can_be_switched_off(backbone, prompt, capsys, monkeypatch):
+    monkeypatch.setattr("softprompt.waits.DELAY", 0)
     prompt.predict(["a great film"])
-    assert "predicting" in capsys.readouterr().err
+    assert "answering rows" in capsys.readouterr().err
     prompt.predict(["a great film"], progress=False)
     assert capsys.readouterr().err == ""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from softprompt import waits
 from softprompt.analysis.costs import (
     curve_of,
     embedding_costs,
@@ -39,7 +40,7 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
     further = _further(grid, ledger, held)
     evaluated = [(c, grid.cells[kind, key]) for c in grid.of_kind("evaluation") for kind, key in [c.spec["of"]]]
     planned = dict.fromkeys(_place(parent) for _, parent in evaluated if parent.kind not in ("baseline", "transfer"))
-    for cell, parent in evaluated:
+    for cell, parent in waits.each("reading results", evaluated):
         of_kind, of_key = parent.id
         if cell.key not in held["evaluation"] or of_key not in held[of_kind]:
             continue

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from softprompt import waits
 from softprompt.artifacts import sha256_file
 from softprompt.errors import BackboneError
 
@@ -98,13 +99,16 @@ def _file_tensors(path: Path) -> dict[str, str]:
             for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"][0]):
                 begin, end = entry["data_offsets"]
                 stream.seek(8 + size + begin)
-                found[name] = f"{entry['dtype']}|{entry['shape']}|{_stream_digest(stream, end - begin)}"
+                found[name] = (
+                    f"{entry['dtype']}|{entry['shape']}|{_stream_digest(stream, end - begin, path.stat().st_size)}"
+                )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             raise CorruptArtifactError(f"{path} is not a whole safetensors file: fetch it again.") from error
     return found
 
 
-def _stream_digest(stream: BinaryIO, size: int) -> str:
+def _stream_digest(stream: BinaryIO, size: int, whole: int) -> str:
+    """sha256 of the next ``size`` bytes of a file of ``whole`` bytes."""
     hasher = hashlib.sha256()
     while size > 0:
         block = stream.read(min(_BUFFER, size))
@@ -112,6 +116,7 @@ def _stream_digest(stream: BinaryIO, size: int) -> str:
             raise ValueError("the file ends early")
         hasher.update(block)
         size -= len(block)
+        waits.tell("hashing weights (MB), once", -(-stream.tell() // 2**20), -(-whole // 2**20))
     return hasher.hexdigest()
 
 

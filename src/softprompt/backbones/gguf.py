@@ -8,9 +8,7 @@ the file is). The fingerprint is that of the unpacked tensors, so a GGUF and the
 from __future__ import annotations
 
 import importlib.util
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +108,7 @@ def unpack(file: Path, folder: Path) -> None:
     _needs_packages(file)
     header = _header(file)
     dtype = torch.float32 if header.dtype in (torch.float32, torch.float16) else torch.bfloat16
-    with _silence():
+    with quiet(f"unpacking {file.name}, once"):
         try:
             model, tokenizer = _opened(file, header, dtype)
         except (CorruptArtifactError, BackboneError):
@@ -206,10 +204,3 @@ def _unreadable(file: Path, error: Exception) -> CorruptArtifactError | Backbone
     if "not supported" in reason:
         return BackboneError(f"{file.name} cannot be unpacked: {reason} Take its folder or hub id instead.")
     return CorruptArtifactError(f"{file.name} is not a whole GGUF file ({reason}): fetch it again.")
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """transformers draws bars of its own while it unpacks."""
-    with quiet(), open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-        yield

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from softprompt import waits
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.converted import digest_cache
 from softprompt.backbones.engine.host import keep_few_kernels, keep_freed_memory
@@ -41,6 +42,7 @@ def load_backbone(
     device: str = "auto",
     revision: str | None = None,
     sharded: bool = False,
+    progress: bool = True,
 ) -> Backbone:
     """A frozen language model to tune prompts on; on a CPU the process's memory is set up for it (``host``).
 
@@ -54,6 +56,7 @@ def load_backbone(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         revision: hub branch, tag or commit; resolved to a commit and recorded as ``backbone.revision``.
         sharded: its layers lie in shards on the processes of torchrun (``sharding``); each reads it into host memory first.
+        progress: show bars where its weights are unpacked, hashed and loaded.
 
     Raises:
         UsageError: an unknown dtype or device, a level of instructions this machine lacks, float16 for T5, or shards in a single process or of quantised weights.
@@ -77,11 +80,12 @@ def load_backbone(
         keep_freed_memory()
         keep_few_kernels()
     first = torch.device("cpu") if sharded else place
-    if name == BUILTIN:
-        backbone, commit = _load_builtin(precision, first, bits), None
-    else:
-        folder, commit = _folder(name, revision)
-        backbone = _load_folder(folder, name, precision, first, bits)
+    with waits.shown(progress):
+        if name == BUILTIN:
+            backbone, commit = _load_builtin(precision, first, bits), None
+        else:
+            folder, commit = _folder(name, revision)
+            backbone = _load_folder(folder, name, precision, first, bits)
     backbone.revision = commit  # type: ignore[attr-defined]
     if sharded:
         shard(backbone, place)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softprompt import waits
 from softprompt.backbones.converted import converted_folder, digest_cache
 from softprompt.backbones.fingerprint import TIED_SUFFIXES, digest_file
 from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError
@@ -79,7 +80,7 @@ def convert(folder: Path, target: Path, digests: Mapping[str, str]) -> dict[str,
 
     files = bin_files(folder)
     place: dict[str, str] = {}
-    for number, file in enumerate(files, start=1):
+    for number, file in enumerate(waits.each("converting weights (files), once", files), start=1):
         tensors = _plain(_tensors(file))
         name = "model.safetensors" if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
         save_file(tensors, target / name, metadata={"format": "pt"})

@@ -21,6 +21,7 @@ import typer
 
 from softprompt.cli.flags import Command, Flags, HelpAll, parameters_of
 from softprompt.cli.output import Answer, asked, put
+from softprompt.cli.progress import waiting
 from softprompt.errors import SoftpromptError, printable
 
 # Where each group of commands lives, in the order of `softprompt --help`.
@@ -104,7 +105,9 @@ def _with_common_flags(function: Callable[..., Answer]) -> Callable[..., None]:
         as_json = given.pop("json")
         del given["debug"], given["help_all"]
         made = {name: kind.of({flag: given.pop(flag) for flag in flags}) for name, (kind, flags) in groups.items()}
-        put(function(**given, **made), as_json=as_json)
+        with waiting():
+            answer = function(**given, **made)
+        put(answer, as_json=as_json)
 
     positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     named = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]

@@ -13,7 +13,7 @@ from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.flags import Flags, flag, spelled
 from softprompt.cli.output import Answer, both, lines, table
-from softprompt.cli.progress import counting, say, training
+from softprompt.cli.progress import training
 from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -144,8 +144,8 @@ def _multitask(
     from softprompt.training.data import mixed_run
     from softprompt.training.weights.tune import tune_multitask
 
-    encoded = [_encode(model, task, stages[0], rows) for task in parts]
-    data = [_encode(model, task, stages[1], rows) for task in targets]
+    encoded = opening.encode(model, parts, stages[0], **rows)
+    data = opening.encode(model, targets, stages[1], **rows)
     rates = mixture.rates({part.task.name: len(part.train) for part in encoded})
     first = mixed_run("mixture", seed, encoded, [rates[p.task.name] for p in encoded], stages[0])
     runs = [one.run(f"{one.task.name}-{seed}", seed) for one in data]
@@ -178,7 +178,7 @@ def _alone(
     from softprompt.training.weights.lora import LoraSettings, tune_lora
     from softprompt.training.weights.tune import tune_model
 
-    data = _encode(model, task, sweep[0], rows)
+    (data,) = opening.encode(model, [task], sweep[0], **rows)
     run = data.run(f"{task.name}-{seed}", seed)
     found = []
     for settings in sweep:
@@ -196,17 +196,6 @@ def _alone(
     best = max(found, key=lambda facts: facts["best_score"])  # as choosing a checkpoint: by the choosing rows
     told = lines(f"best by validation: {best['batch_tokens']} tokens a step", f"run directories: {folder}")
     return Answer(data={"sweep": found, "best": best["batch_tokens"], "run": folder}, show=both(_rows(found), told))
-
-
-def _encode(backbone: Backbone, task: Task, settings: TuneSettings, rows: Mapping[str, int | None]) -> TaskData:
-    """A task tokenised, with a line of progress."""
-    from softprompt.training.data import task_data
-
-    made = task_data(
-        backbone, task, settings, train_rows=rows.get("train_rows"), validation_rows=rows.get("validation_rows")
-    )
-    say(f"task {task.name}: {len(made.train)} training and {len(made.validation)} validation rows")
-    return made
 
 
 def _facts(model: Backbone, data: TaskData, tuned: TunedModel, folder: Path) -> dict[str, Any]:
@@ -271,11 +260,7 @@ def prompt_design(
     tasks = opening.open_tasks(opening.words(task, "--task"), data)
     backbone = model.open()
     tasks = opening.worded(tasks, "auto", backbone)
-    with counting("answering") as progress:
-        found = [
-            prompt_design(backbone, t, settings, validation=t.split("validation", max_rows=max_rows), progress=progress)
-            for t in tasks
-        ]
+    found = [prompt_design(backbone, t, settings, validation=t.split("validation", max_rows=max_rows)) for t in tasks]
     rows = [
         [r.task, len(r.examples), r.rows, r.likelihood.get("score") if r.likelihood else None, r.generation["score"]]
         for r in found

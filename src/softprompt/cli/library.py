@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from softprompt import waits
 from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
@@ -154,7 +155,7 @@ def add(
         raise UsageError(f"library {source} holds no prompts; nothing was copied.")
     prompts = [origin.get(name) for name in chosen]
     opening.refuse_taken(target, chosen, replace=replace)
-    copied = [target.copy_from(prompt, replace=replace).name for prompt in prompts]
+    copied = [target.copy_from(prompt, replace=replace).name for prompt in waits.each("copying prompts", prompts)]
     data = {"library": target.location, "added": copied}
     told = lines(f"added {', '.join(copied)} to {target.location}")
     return Answer(data=data, show=told, next=[("library", "ls", place), ("search", "TASK", "--library", place)])
@@ -170,7 +171,7 @@ def _add_study(target: Library, ledger: str, which: str | None, of: str, names: 
             raise UnknownNameError("prompt of the study", name, records)
     chosen = [records[name] for name in names or records]
     opening.refuse_taken(target, [record.library_name for record in chosen], replace=replace)
-    added = [target.add(record, replace=replace).name for record in chosen]
+    added = [target.add(record, replace=replace).name for record in waits.each("copying prompts", chosen)]
     data = {"library": target.location, "added": added}
     return Answer(data=data, show=lines(f"added {', '.join(added)} to {target.location}"))
 

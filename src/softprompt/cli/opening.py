@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softprompt.cli.output import asked
-from softprompt.cli.progress import counting, say
+from softprompt.cli.progress import say
 from softprompt.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from softprompt.tasks.mixture import Mixture
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
-    from softprompt.training.settings import TrainSettings
+    from softprompt.training.settings import LoopSettings
 
 RELEASED = {"released": "builtin", "released-smollm2": "smollm2"}
 """Names of the libraries that ship in the package, and the backbones they are for."""
@@ -199,7 +199,7 @@ def check_folder(data: Path | None) -> None:
 def encode(
     backbone: Backbone,
     tasks: Sequence[Task],
-    settings: TrainSettings,
+    settings: LoopSettings,
     train_rows: int | None = None,
     validation_rows: int | None = None,
 ) -> list[TaskData]:
@@ -209,11 +209,10 @@ def encode(
 
     made = []
     for task in tasks:
-        with counting(f"tokenising {task.name}") as progress:
-            data = task_data(
-                backbone, task, settings, train_rows=train_rows, validation_rows=validation_rows,
-                cache=cache_folder("encoded"), progress=progress,
-            )  # fmt: skip
+        data = task_data(
+            backbone, task, settings, train_rows=train_rows, validation_rows=validation_rows,
+            cache=cache_folder("encoded"),
+        )  # fmt: skip
         for line in told(data):
             say(line)
         made.append(data)

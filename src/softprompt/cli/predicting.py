@@ -15,7 +15,7 @@ from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.flags import Flags, flag, spelled
 from softprompt.cli.output import Answer, both, lines
-from softprompt.cli.progress import counting, say
+from softprompt.cli.progress import say
 from softprompt.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def _on_ray(
         backbone=_everywhere(str(facts["backbone"])), dtype=model.dtype, device=model.device, revision=model.revision,
         prompt=facts["prompt"], as_is=asked.as_is, max_new_tokens=asked.max_new_tokens, library=place,
     )  # fmt: skip
-    with counting("predicting") as progress:
-        return _told_cut(predict_on_ray(settings, rows, progress=progress, **options), settings.backbone)
+    return _told_cut(predict_on_ray(settings, rows, **options), settings.backbone)
 
 
 def _everywhere(place: str) -> str:
@@ -240,14 +239,11 @@ def given_rows(
 def answered(
     backbone: Backbone, prompter: Prompter | None, given: GivenRows, kept: Kept | None, asked: InputFlags
 ) -> Predictions:
-    """The answers, with a bar; says how many texts were cut."""
+    """The answers; says how many texts were cut."""
     from softprompt.inference.predict import predict as answer_rows
 
     inputs = given.inputs(_columns(kept, asked.as_is))
-    with counting("predicting") as progress:
-        found = answer_rows(
-            backbone, prompter, inputs, kept, as_is=asked.as_is, max_new_tokens=asked.max_new_tokens, progress=progress
-        )
+    found = answer_rows(backbone, prompter, inputs, kept, as_is=asked.as_is, max_new_tokens=asked.max_new_tokens)
     return _told_cut(found, backbone.name)
 
 

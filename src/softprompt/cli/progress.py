@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from softprompt import waits
 from softprompt.cli.output import console, first_process
 from softprompt.errors import printable
 
@@ -36,56 +36,91 @@ def say(text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
 
 
-@contextmanager
-def counts() -> Iterator[Callable[[str, int, int], None]]:
-    """A function to be called with (title, done, total): a bar a title, or a line now and then."""
-    if sys.stderr.isatty() and first_process():
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+class _Bars:
+    """Bars of what is waited for, with the time that is left: there as long as something is."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._shown: dict[str, Any] = {}
+
+    def __call__(self, title: str, done: int, total: int) -> None:
+        if title in self._shown:
+            self._bar.update(self._shown[title], completed=done, total=total)
+        elif done < total:
+            if self._bar is None:
+                self._bar = self._opened()
+            self._shown[title] = self._bar.add_task(title, completed=done, total=total)
+        if done >= total and title in self._shown:
+            self._bar.remove_task(self._shown.pop(title))
+            if not self._shown:
+                self.close()
+
+    def close(self) -> None:
+        """Take the bars away."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
+        self._shown.clear()
+
+    @staticmethod
+    def _opened() -> Any:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        class Patient(Progress):
+            """Shows what has been waited for a moment."""
+
+            def get_renderables(self) -> Iterator[Any]:
+                if long := [task for task in self.tasks if (task.elapsed or 0.0) >= waits.DELAY]:
+                    yield self.make_tasks_table(long)
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=console(stderr=True), transient=True) as bar:
-            shown: dict[str, Any] = {}
+        bar = Patient(*columns, console=console(stderr=True), transient=True)
+        bar.start()
+        return bar
 
-            def show(title: str, done: int, total: int) -> None:
-                if title not in shown:
-                    shown[title] = bar.add_task(title, total=total)
-                bar.update(shown[title], completed=done, total=total, visible=done < total)
 
-            yield show
-        return
-    last = time.monotonic()
+class _Lines:
+    """The same as a line now and then, where no terminal shows bars."""
 
-    def tell(title: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= QUIET_SECONDS:
-            last = time.monotonic()
-            say(f"{title}: {done} of {total}")
+    def __init__(self) -> None:
+        self._last = time.monotonic()
 
-    yield tell
+    def __call__(self, title: str, done: int, total: int) -> None:
+        if done < total and time.monotonic() - self._last >= QUIET_SECONDS:
+            self._last = time.monotonic()
+            say(f"{title}: {done:,} of {total:,}")
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @contextmanager
-def counting(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to be called with (done, total), shown as a bar or as a line now and then."""
-    with counts() as count:
-        yield partial(count, title)
+def waiting() -> Iterator[None]:
+    """Shows the waits of the code inside; a command runs in it."""
+    show = _Bars() if sys.stderr.isatty() and first_process() else _Lines()
+    try:
+        with waits.heard(show):
+            yield
+    finally:
+        show.close()
 
 
 @contextmanager
 def training(title: str) -> Iterator[Callable[[Progress], None]]:
-    """An observer for `train_prompts`: the step as a bar, a second one while answers are scored, each validation as a line."""
-    with counts() as count:
+    """An observer for `train_prompts`: the step as a wait, each validation as a line."""
+    total = 0
 
-        def observe(progress: Progress) -> None:
-            if progress.rows is not None:
-                count(f"{title}: scoring rows", *progress.rows)
-                return
-            count(title, progress.step, progress.steps)
-            if progress.records:
-                say(f"{title}: step {progress.step} of {progress.steps}, {validation_line(progress.records)}")
+    def observe(progress: Progress) -> None:
+        nonlocal total
+        total = progress.steps
+        waits.tell(title, progress.step, total)
+        if progress.records:
+            say(f"{title}: step {progress.step} of {progress.steps}, {validation_line(progress.records)}")
 
+    try:
         yield observe
+    finally:  # it may end early
+        waits.tell(title, total, total)
 
 
 def validation_line(records: Sequence[Mapping[str, Any]]) -> str:

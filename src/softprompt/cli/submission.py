@@ -15,7 +15,6 @@ from softprompt.cli import options as o
 from softprompt.cli.app import command, group
 from softprompt.cli.flags import flag
 from softprompt.cli.output import Answer, both, lines, table
-from softprompt.cli.progress import counting
 from softprompt.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -131,8 +130,7 @@ def _answered(
         encode_split(t.split(split), backbone, max_input_tokens=room[t.name], max_target_tokens=None) for t in tasks
     ]
     jobs = [EvalJob(run=i, task=t, split=s) for i, (t, s) in enumerate(zip(tasks, splits, strict=True))]
-    with counting("answering") as progress:
-        found = answers(backbone, stack, jobs, max_target_tokens=most, progress=progress)
+    found = answers(backbone, stack, jobs, max_target_tokens=most)
     canonical = canonical_text(backbone)
     return [
         TaskPredictions(

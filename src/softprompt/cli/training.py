@@ -13,7 +13,7 @@ from softprompt.cli.app import app, command
 from softprompt.cli.flags import Flags, among, flag, spelled
 from softprompt.cli.opening import texts_of as texts_of  # where callers from outside know it
 from softprompt.cli.output import Answer, asked, both, first_process, lines, table
-from softprompt.cli.progress import counting, say, training
+from softprompt.cli.progress import say, training
 from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -344,8 +344,7 @@ def scored(
     most = answer_room(backbone, max_new_tokens)
     chosen = [worded[i][j] for i, j in pairs]
     jobs = eval_jobs(chosen, [j for _, j in pairs], split, max_rows, backbone, prompter, most)
-    with counting("evaluating") as progress:
-        found = evaluate(backbone, prompter, jobs, max_target_tokens=most, progress=progress)
+    found = evaluate(backbone, prompter, jobs, max_target_tokens=most)
     return [(i, j, job, e) for (i, j), job, e in zip(pairs, jobs, found, strict=True)]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from softprompt import distributed as parallel
+from softprompt import waits
 from softprompt.backbones.base import Backbone
 from softprompt.batch import PromptBatch, Rows, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
@@ -127,7 +128,6 @@ def answers(
     *,
     max_target_tokens: int = 64,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    progress: Callable[[int, int], None] | None = None,
 ) -> list[list[tuple[str, int]]]:
     """Answers of every job's rows without scoring them (test splits have no gold labels); rows share forward passes.
 
@@ -137,12 +137,11 @@ def answers(
         jobs: what to answer.
         max_target_tokens: longest free-text answer; 0 for as long as each task says.
         batch_tokens: most padded encoder positions in one pass.
-        progress: called with (rows done, rows in all).
 
     Returns:
         For each job, (text, positions that went through the backbone) of its rows in order.
     """
-    found = _answered(backbone, prompter, jobs, max_target_tokens, batch_tokens, progress)
+    found = _answered(backbone, prompter, jobs, max_target_tokens, batch_tokens)
     return [[(text, tokens) for text, tokens, *_ in job] for job in found]
 
 
@@ -152,7 +151,6 @@ def _answered(
     jobs: Sequence[EvalJob],
     max_target_tokens: int,
     batch_tokens: int,
-    progress: Callable[[int, int], None] | None,
 ) -> list[list[Answer]]:
     """As `answers`, with the loss of the gold label where labels were scored."""
     place = [(j, int(r)) for j, job in enumerate(jobs) for r in job.row_numbers()]
@@ -160,6 +158,7 @@ def _answered(
     lengths = np.asarray([_length(jobs[j].split, r, way) for (j, r), way in zip(place, ways, strict=True)], np.int64)
     prompt_length = prompter.prompt_length if prompter is not None else 0
     found: dict[int, Answer] = {}
+    waits.tell("answering rows", 0, len(place))
     batch_tokens = min(parallel.gather(batch_tokens))  # a process short of memory asks for less: all must cut alike
     for way in dict.fromkeys(ways):
         group = np.asarray([i for i in range(len(place)) if ways[i] == way], dtype=np.int64)
@@ -172,8 +171,7 @@ def _answered(
             for i, (job, row), (text, tokens, logs) in zip(group[part], rows, answered, strict=True):
                 loss = way.loss(job.split.examples[row].targets, logs)
                 found[int(i)] = (text, int(lengths[i]) + prompt_length + tokens, loss, logs)
-            if progress is not None:
-                progress(len(found), len(place))
+            waits.tell("answering rows", len(found), len(place))
     for other in parallel.gather(found):
         found.update(other)
     edges = np.cumsum([0, *(len(job.row_numbers()) for job in jobs)])
@@ -187,7 +185,6 @@ def evaluate(
     *,
     max_target_tokens: int = 64,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    progress: Callable[[int, int], None] | None = None,
 ) -> list[Evaluation]:
     """Scores and predictions of every job; see ``answers`` for the arguments.
 
@@ -197,7 +194,7 @@ def evaluate(
     Raises:
         UsageError: a job has no rows, or no row has a gold label.
     """
-    found = _answered(backbone, prompter, jobs, max_target_tokens, batch_tokens, progress)
+    found = _answered(backbone, prompter, jobs, max_target_tokens, batch_tokens)
     canonical = canonical_text(backbone)
     results: list[Evaluation] = []
     for job, answered in zip(jobs, found, strict=True):
@@ -222,7 +219,6 @@ def label_probabilities(
     job: EvalJob,
     *,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """The probability of each label among the labels, for each row of a job; see ``answers`` for the arguments.
 
@@ -235,7 +231,7 @@ def label_probabilities(
     """
     if not job.task.labels:
         raise UsageError(f"task {job.task.name!r} has no labels: its answers are free text, without probabilities.")
-    (found,) = _answered(backbone, prompter, [replace(job, scoring="labels")], 1, batch_tokens, progress)
+    (found,) = _answered(backbone, prompter, [replace(job, scoring="labels")], 1, batch_tokens)
     return np.exp(np.asarray([logs for *_, logs in found], dtype=np.float32)).reshape(len(found), -1)
 
 

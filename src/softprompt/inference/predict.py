@@ -57,7 +57,6 @@ def predict(
     as_is: bool = False,
     max_new_tokens: int | None = None,
     probabilities: bool = False,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Answer rows with a prompt; on the rows of a split the answers are those of `evaluate`.
 
@@ -70,7 +69,6 @@ def predict(
         max_new_tokens: longest answer in free text (`answer_room` where None); a task with labels answers with one of them.
         probabilities: give each label's probability too, where the task has labels; a second pass where answers are
             generated.
-        progress: called with (rows done, rows in all).
 
     Raises:
         UsageError: a row of columns where there is no wording, or a text where the wording has several columns.
@@ -89,13 +87,13 @@ def predict(
     shares: list[Mapping[str, float] | None] = [None] * len(rows)
     scored = None
     if probabilities and wording is not None and wording.labels and task.labels:
-        scored = label_probabilities(backbone, prompter, job, progress=progress)
+        scored = label_probabilities(backbone, prompter, job)
         shares = [dict(zip(wording.labels, row, strict=True)) for row in scored.tolist()]
     if scored is not None and scoring_of(backbone, task.labels, job.scoring) == "labels":
         texts = backbone.decode(backbone.tokenize_targets(list(task.labels or ())))
         found = [texts[int(row.argmax())] for row in scored]
     else:
-        (answered,) = answers(backbone, prompter, [job], max_target_tokens=most, progress=progress)
+        (answered,) = answers(backbone, prompter, [job], max_target_tokens=most)
         found = [text for text, _ in answered]
     canonical = canonical_text(backbone)
     made = [

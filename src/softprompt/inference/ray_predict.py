@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from softprompt import errors
+from softprompt import errors, waits
 from softprompt.errors import SoftpromptError, UsageError
 from softprompt.inference.predict import Prediction, Predictions, predict
 from softprompt.tasks.tuned import Input
@@ -50,7 +50,9 @@ class _Answerer:
         from softprompt.library.store import Library
 
         self._asked = asked
-        self._backbone = load_backbone(asked.backbone, dtype=asked.dtype, device=asked.device, revision=asked.revision)
+        self._backbone = load_backbone(
+            asked.backbone, dtype=asked.dtype, device=asked.device, revision=asked.revision, progress=False
+        )
         self._prompter = self._kept = None
         if asked.library is not None and asked.prompt is not None:
             library = Library(asked.library)
@@ -75,7 +77,6 @@ def predict_on_ray(
     cpus: float = 1.0,
     gpus: float = 0.0,
     address: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """The answers to rows in their order, as `predict` gives them.
 
@@ -86,7 +87,6 @@ def predict_on_ray(
         cpus: cores of each.
         gpus: GPUs of each, may be a fraction.
         address: of a running cluster (``auto`` finds it); None starts one on this machine.
-        progress: called with (rows done, rows in all).
 
     Raises:
         UsageError: Ray is not installed.
@@ -100,7 +100,7 @@ def predict_on_ray(
     if started:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     try:
-        found = _answers(asked, rows, workers, {"num_cpus": cpus, "num_gpus": gpus or None}, progress)
+        found = _answers(asked, rows, workers, {"num_cpus": cpus, "num_gpus": gpus or None})
     except ray.exceptions.RayError as error:
         raise _own(error) from error
     finally:
@@ -114,7 +114,6 @@ def _answers(
     rows: Sequence[Input],
     workers: int,
     resources: Mapping[str, float | None],
-    progress: Callable[[int, int], None] | None,
 ) -> Predictions:
     import ray.data
 
@@ -130,8 +129,7 @@ def _answers(
         output, label = json.loads(row["answer"])
         made[int(row["place"])] = Prediction(output=output, label=label)
         cut += int(row["cut"])
-        if progress is not None:
-            progress(len(made), len(given))
+        waits.tell("answering rows", len(made), len(given))
     return Predictions(rows=[made[i] for i in range(len(given))], cut=cut)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt import artifacts
+from softprompt import artifacts, waits
 from softprompt.errors import SoftpromptError
 from softprompt.library.folders import Folders
 from softprompt.library.manifest import Manifest
@@ -107,17 +107,13 @@ class LibraryIndex:
             return known
         self.problems = {}
         current: dict[str, tuple[str, Entry]] = {}
-        fresh = 0
+        changed = [name for name, version in present.items() if name not in known or known[name][0] != version]
+        read = {name: self._read_entry(name) for name in waits.each("reading prompts", sorted(changed))}
         for name in sorted(present):
-            version = present[name]
-            old = known.get(name)
-            if old is not None and old[0] == version:
-                current[name] = old
-                continue
-            entry = self._read_entry(name)
+            entry = read[name] if name in read else known[name][1]
             if entry is not None:
-                current[name] = (version, entry)
-                fresh += 1
+                current[name] = (present[name], entry)
+        fresh = sum(entry is not None for entry in read.values())
         stale = sum(1 for name in known if name not in current)
         self._facts, self._present = current, present
         self._found.clear()
@@ -204,7 +200,7 @@ class LibraryIndex:
         self, names: Iterable[str], versions: Mapping[str, str], metric: Metric, centre_H: Tensor | None
     ) -> VectorTable | None:
         read: dict[str, Tensor] = {}
-        for name in names:
+        for name in waits.each("reading task embeddings", sorted(names)):
             try:
                 read[name] = read_steadily(self.folders, name, partial(read_task_vectors, self.folders))[metric]
             except SoftpromptError as error:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from softprompt import artifacts
+from softprompt import artifacts, waits
 from softprompt.errors import (
     CorruptArtifactError,
     IncompatibleBackboneError,
@@ -279,7 +279,7 @@ class Library:
             names: which prompts; all where None.
         """
         problems: dict[str, builtins.list[str]] = {}
-        for name in sorted(self.folders.scan()) if names is None else names:
+        for name in waits.each("checking prompts", sorted(self.folders.scan()) if names is None else list(names)):
             found = problems_of(self.folders, name) if name in self else [str(self._unknown(name))]
             if found and (names is not None or name in self):  # otherwise it was removed in between
                 problems[name] = found

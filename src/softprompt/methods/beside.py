@@ -16,7 +16,7 @@ from torch import Tensor
 
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import EvalJob, canonical_text, evaluate
-from softprompt.methods.few_shot import DesignSettings, FewShotPrompt, Tell, draw_examples
+from softprompt.methods.few_shot import DesignSettings, FewShotPrompt, draw_examples
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import target_limit
 from softprompt.tasks.example import Example
@@ -56,7 +56,6 @@ def beside(
     data: TaskData,
     starts: Sequence[Tensor],
     settings: TrainSettings,
-    progress: Tell | None = None,
 ) -> Beside:
     """Measure them on a task's validation rows.
 
@@ -65,7 +64,6 @@ def beside(
         data: the task.
         starts: float [P, H] each, what the task's runs started from.
         settings: of the runs; ``eval_rows`` and ``scoring`` count here.
-        progress: called with (rows done, rows in all).
     """
     total = len(data.validation)
     count = min(total, settings.eval_rows or total)
@@ -80,12 +78,11 @@ def beside(
             for n in range(len(starts))
         ],
         max_target_tokens=settings.max_target_tokens,
-        progress=progress,
     )  # fmt: skip
     few_shot, shots = None, 0
     if not data.task.judged_by_loss:  # a few-shot prompt writes answers, and this task has none
         shown = [data.validation.examples[int(r)] for r in rows]
-        few_shot, shots = _few_shot(backbone, data, shown, settings, progress)
+        few_shot, shots = _few_shot(backbone, data, shown, settings)
     return Beside(
         zero_step=tuple(e.scores["score"] for e in found),
         few_shot=few_shot,
@@ -103,7 +100,7 @@ def _majority(data: TaskData) -> float | None:
 
 
 def _few_shot(
-    backbone: Backbone, data: TaskData, examples: Sequence[Example], settings: TrainSettings, progress: Tell | None
+    backbone: Backbone, data: TaskData, examples: Sequence[Example], settings: TrainSettings
 ) -> tuple[float, int]:
     design = DesignSettings(
         shots=min(SHOTS, len(data.train)),
@@ -117,7 +114,7 @@ def _few_shot(
     depth = prompt.answer_tokens()
     prompt.shorten(inputs, depth)
     if prompt.words:
-        scores = data.task.score(prompt.choose(prompt.likelihoods(inputs, progress=progress)), examples)
+        scores = data.task.score(prompt.choose(prompt.likelihoods(inputs)), examples)
     else:
-        scores = data.task.score(prompt.generate(inputs, depth, progress=progress), examples, canonical_text(backbone))
+        scores = data.task.score(prompt.generate(inputs, depth), examples, canonical_text(backbone))
     return scores["score"], len(prompt.examples)

@@ -16,13 +16,14 @@ Letters: B rows, C label words, k examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from softprompt import waits
 from softprompt.backbones.base import Backbone
 from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
@@ -125,15 +126,10 @@ def words_of(task: Task, backbone: Backbone, settings: DesignSettings) -> dict[s
     return words
 
 
-Tell = Callable[[int, int], None]
-"""Called with (rows done, rows in all)."""
-
-
-def _count(done: int, part: Sized, rows: Sized, progress: Tell | None) -> int:
+def _count(done: int, part: Sized, rows: Sized) -> int:
     """The rows done after a part of them, told."""
     done += len(part)
-    if progress is not None:
-        progress(done, len(rows))
+    waits.tell("answering rows from examples", done, len(rows))
     return done
 
 
@@ -212,13 +208,10 @@ class FewShotPrompt:
             )
         self.examples = self.examples[:count]
 
-    def likelihoods(
-        self, inputs: Sequence[str], *, batch_tokens: int = DEFAULT_BATCH_TOKENS, progress: Tell | None = None
-    ) -> Tensor:
+    def likelihoods(self, inputs: Sequence[str], *, batch_tokens: int = DEFAULT_BATCH_TOKENS) -> Tensor:
         """Log-likelihood of every label word after every row's prompt, float32 [B, C], in nats.
 
-        The whole word with its end token where the model's targets have one; per token where ``normalised``. ``progress`` is
-        called with (rows done, rows in all).
+        The whole word with its end token where the model's targets have one; per token where ``normalised``.
         """
         prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs], self.most)
         words = self.backbone.tokenize_targets(list(self.words.values()))
@@ -230,7 +223,7 @@ class FewShotPrompt:
                 batch = TokenBatch.of([prompts[int(b)] for b in part], device=self.backbone.device)
                 scores = self.backbone.label_scores(batch, None, [words] * len(part))
                 found_BC[torch.as_tensor(part)] = torch.stack([row_C.float().cpu() for row_C in scores])
-                done = _count(done, part, prompts, progress)
+                done = _count(done, part, prompts)
         if self.settings.normalised:
             found_BC /= torch.tensor([float(len(word)) for word in words])
         return found_BC
@@ -253,9 +246,8 @@ class FewShotPrompt:
         answer_tokens: int,
         *,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
-        progress: Tell | None = None,
     ) -> list[str]:
-        """Greedy answers up to the first line end; a label word is turned back into its label. ``progress`` as above."""
+        """Greedy answers up to the first line end; a label word is turned back into its label."""
         prompts = self.backbone.tokenize_inputs([self.text(text) for text in inputs], self.most)
         answers = [""] * len(prompts)
         done = 0
@@ -264,7 +256,7 @@ class FewShotPrompt:
             found = self.backbone.decode(self.backbone.generate(batch, None, answer_tokens))
             for i, text in zip(part, found, strict=True):
                 answers[int(i)] = self._answer(text)
-            done = _count(done, part, prompts, progress)
+            done = _count(done, part, prompts)
         return answers
 
     def _answer(self, text: str) -> str:

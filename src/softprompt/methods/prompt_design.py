@@ -12,7 +12,7 @@ from typing import Any
 
 from softprompt.backbones.base import Backbone
 from softprompt.inference.evaluate import DEFAULT_BATCH_TOKENS, canonical_text
-from softprompt.methods.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, Tell, draw_examples
+from softprompt.methods.few_shot import CONTENT_FREE, DesignSettings, FewShotPrompt, draw_examples
 from softprompt.methods.method import Result, Target, Work, result_of
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
@@ -59,7 +59,6 @@ def prompt_design(
     train: Split | None = None,
     validation: Split | None = None,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    progress: Tell | None = None,
 ) -> DesignResult:
     """Answer a task's validation rows from a few-shot text prompt.
 
@@ -70,7 +69,6 @@ def prompt_design(
         train: where examples are drawn from; the task's training split where not given.
         validation: the rows to answer; the task's validation split where not given.
         batch_tokens: most padded positions in one pass.
-        progress: called with (rows done, rows in all), once for each way of answering.
 
     Raises:
         UsageError: a context too long for the model, too few training rows, or a label word that is missing.
@@ -84,10 +82,9 @@ def prompt_design(
     depth = prompt.answer_tokens()
     prompt.shorten([*rows, *(CONTENT_FREE if settings.calibrated else ())], depth)
     canonical = canonical_text(backbone)
-    told: dict[str, Any] = {"batch_tokens": batch_tokens, "progress": progress}
     # Labels, not words of the model: compared as they are.
-    likely = prompt.choose(prompt.likelihoods(rows, **told)) if prompt.words else []
-    generated = prompt.generate(rows, depth, **told)
+    likely = prompt.choose(prompt.likelihoods(rows, batch_tokens=batch_tokens)) if prompt.words else []
+    generated = prompt.generate(rows, depth, batch_tokens=batch_tokens)
     plain = [canonical(text) if text in prompt.words else text for text in generated]
     tokens = sum(len(ids) for ids in backbone.tokenize_inputs([prompt.text(text) for text in rows]))
     return DesignResult(

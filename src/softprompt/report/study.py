@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from softprompt import artifacts
+from softprompt import artifacts, waits
 from softprompt.analysis.answers import answers_of
 from softprompt.analysis.benchmarks import benchmark_table
 from softprompt.analysis.comparison import (
@@ -201,15 +202,16 @@ def study_page(found: Findings, drawings: Drawings | None = None, *, title: str 
 
 
 def _sections(found: Findings, drawings: Drawings) -> list[Section]:
-    sections = [
-        _verdict_section(found),
-        _targets_section(found, drawings),
-        _methods_section(found, drawings),
-        _choosing_section(found, drawings),
-        _space_section(found, drawings),
-        _harm_section(found),
-        _tests_section(found),
+    parts: list[Callable[[], Section]] = [
+        partial(_verdict_section, found),
+        partial(_targets_section, found, drawings),
+        partial(_methods_section, found, drawings),
+        partial(_choosing_section, found, drawings),
+        partial(_space_section, found, drawings),
+        partial(_harm_section, found),
+        partial(_tests_section, found),
     ]
+    sections = [part() for part in waits.each("writing sections", parts)]
     if found.study is not None:
         settings = Values(title="The study file, every value resolved", values=found.study.plain())
         sections.append(Section(name="settings", title="Settings", blocks=[settings], folded=True))

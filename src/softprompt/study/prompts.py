@@ -79,7 +79,7 @@ class _Writer:
         """Ledgers from before it was noted do not say what kind of backbone they are of."""
         from softprompt.backbones.load import load_backbone
 
-        return load_backbone(self.study.backbone, dtype=self.study.dtype, device="cpu").kind
+        return load_backbone(self.study.backbone, dtype=self.study.dtype, device="cpu", progress=False).kind
 
     def sources(self) -> list[PromptRecord]:
         made = []

@@ -85,7 +85,7 @@ class PromptRunner:
         if key not in self._backbones:
             from softprompt.backbones.load import load_backbone
 
-            self._backbones[key] = load_backbone(study.backbone, dtype=study.dtype, device=self.device)
+            self._backbones[key] = load_backbone(study.backbone, dtype=study.dtype, device=self.device, progress=False)
             self._backbones[key].checkpointing = self.checkpointing
         return self._backbones[key]
 

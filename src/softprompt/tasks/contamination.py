@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softprompt import waits
 from softprompt.errors import UsageError
 from softprompt.tasks.example import Split
 
@@ -137,7 +138,7 @@ def _signatures(sets: Sequence[set[int]]) -> NDArray[np.uint64]:
     count = BANDS * ROWS
     seeds = np.random.PCG64(20260101).random_raw(count)
     signatures = np.full((len(sets), count), np.iinfo(np.uint64).max, dtype=np.uint64)
-    for i, shingles in enumerate(sets):
+    for i, shingles in enumerate(waits.each("comparing rows", sets)):
         values = np.fromiter(shingles, dtype=np.uint64, count=len(shingles))
         signatures[i] = _mixed(values[:, None] ^ seeds).min(axis=0)
     return signatures

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from softprompt import waits
 from softprompt.errors import SoftpromptError, UsageError
 from softprompt.tasks.example import Example, Split
 from softprompt.tasks.splits import EncodedSplit, JoinedSplit, PrefixSplit, Ragged
@@ -113,7 +114,6 @@ def encode_split(
     max_input_tokens: int | None,
     max_target_tokens: int | None,
     cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> EncodedSplit:
     """Tokenise a split, or map it from the cache where it was tokenised before.
 
@@ -123,7 +123,6 @@ def encode_split(
         max_input_tokens: inputs are cut to this many ids, special tokens included; None for no limit.
         max_target_tokens: likewise for targets.
         cache: a folder for the ids; None keeps them in memory.
-        progress: called with (texts done, texts in all), inputs first and then targets.
 
     Raises:
         UsageError: where a limit is below 1.
@@ -133,16 +132,15 @@ def encode_split(
             raise UsageError(f"{name} is {limit}; it must be at least 1.")
     if split.parts:
         limits = {"max_input_tokens": max_input_tokens, "max_target_tokens": max_target_tokens}
-        encoded = [encode_split(part, backbone, **limits, cache=cache, progress=progress) for part in split.parts]
+        encoded = [encode_split(part, backbone, **limits, cache=cache) for part in split.parts]
         return JoinedSplit.of(split, encoded)
     if split.drawn_prefix:
-        return _encode_texts(split, backbone, max_input_tokens, max_target_tokens, cache, progress)
-    total = 2 * len(split.examples)
+        return _encode_texts(split, backbone, max_input_tokens, max_target_tokens, cache)
+    total, title = 2 * len(split.examples), f"tokenising {split.name} rows"
     inputs = _Side(split.examples, lambda e: e.inputs, backbone.tokenize_inputs, max_input_tokens)
     targets = _Side(split.examples, lambda e: e.targets, backbone.tokenize_targets, max_target_tokens)
-    if progress is not None:
-        inputs.told = lambda done: progress(done, total)
-        targets.told = lambda done: progress(total // 2 + done, total)
+    inputs.told = lambda done: waits.tell(title, done, total)
+    targets.told = lambda done: waits.tell(title, total // 2 + done, total)
     key = _key(split, backbone, max_input_tokens, max_target_tokens) if cache is not None else ""
     sides, cut = _sides(cache, key, {"inputs": inputs, "targets": targets})
     return EncodedSplit(
@@ -159,8 +157,7 @@ def encode_split(
 
 
 def _encode_texts(
-    split: Split, backbone: Backbone, max_input_tokens: int | None, max_target_tokens: int | None, cache: Path | None,
-    progress: Callable[[int, int], None] | None,
+    split: Split, backbone: Backbone, max_input_tokens: int | None, max_target_tokens: int | None, cache: Path | None
 ) -> PrefixSplit:  # fmt: skip
     """A split of texts that are cut anew each time, whole."""
     around = backbone.framing()
@@ -170,8 +167,7 @@ def _encode_texts(
         return [row[len(before) : len(row) - len(behind)] for row in backbone.tokenize_inputs(texts, limit)]
 
     texts = _Side(split.examples, lambda e: f"{e.inputs} {e.targets}", tokenize, None)
-    if progress is not None:
-        texts.told = lambda done: progress(done, len(split))
+    texts.told = lambda done: waits.tell(f"tokenising {split.name} rows", done, len(split))
     key = _key(split, backbone, None, None, "texts") if cache is not None else ""
     sides, _ = _sides(cache, key, {"texts": texts})
     room = (max_input_tokens or PREFIX_TOKENS) - len(before) - len(behind)

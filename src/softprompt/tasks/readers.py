@@ -11,14 +11,16 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from softprompt import waits
 from softprompt.errors import DataError
 from softprompt.tasks.rows import BadRows
-from softprompt.tasks.unpacking import check_unpacked, open_file
+from softprompt.tasks.unpacking import check_unpacked, open_file, place_in
 
 MAX_LINE_BYTES = 10_000_000
 """A longer line is taken for a damaged file."""
@@ -28,6 +30,27 @@ MOST_ARRAY_BYTES = 200_000_000
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+TOLD_LINES = 20_000
+"""A longer file tells how far its reading is, at so many lines each."""
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[Callable[[int], None]]:
+    """A function that tells how many bytes of a file are read; a wait that was told ends with the reading."""
+    title, size, begun = f"reading {path.name} (MB)", int(path.stat().st_size / 1e6) + 1, False
+
+    def tell(place: int) -> None:
+        nonlocal begun
+        begun = True
+        waits.tell(title, int(place / 1e6), size)
+
+    try:
+        yield tell
+    finally:
+        if begun:
+            waits.tell(title, size, size)
 
 
 def format_of(path: Path) -> str | None:
@@ -86,9 +109,11 @@ def _damaged(path: Path, line: int, error: Exception) -> DataError:
 def _lines(path: Path, bad: BadRows) -> Iterator[tuple[int, str]]:
     """(1-based number, text) of the lines of a text file, ends of line kept."""
     number = 0
-    with open_file(path) as stream:
+    with open_file(path) as stream, _told(path) as tell:
         while True:
             number += 1
+            if number % TOLD_LINES == 0:
+                tell(place_in(stream))
             try:
                 raw = stream.readline(MAX_LINE_BYTES + 1)
                 whole = raw.endswith(b"\n") or len(raw) <= MAX_LINE_BYTES
@@ -138,7 +163,7 @@ def _jsonl(path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(1-based number, columns) of the objects of one JSON array."""
-    with open_file(path) as stream:
+    with open_file(path) as stream, _told(path):
         try:
             raw = stream.read(MOST_ARRAY_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
@@ -219,9 +244,11 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         file = pq.ParquetFile(path)
         _check_parquet(path, size, file.metadata)
+        rows = file.metadata.num_rows
         texts = [f.name for f in file.schema_arrow if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
         # Repeated texts stay one text each until a few rows of them are made: a small file may repeat a large one.
         for batch in pq.ParquetFile(path, read_dictionary=texts).iter_batches(batch_size=256):
+            waits.tell(f"reading {path.name} (rows)", min(number + batch.num_rows, rows), rows)
             for start in range(0, batch.num_rows, 16):
                 for values in batch.slice(start, 16).to_pylist():
                     number += 1
@@ -261,7 +288,9 @@ def _sheet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with zipfile.ZipFile(path) as packed:
             check_unpacked(path, path.stat().st_size, sum(item.file_size for item in packed.infolist()))
-        frame = pandas.read_excel(path, engine=openpyxl.__name__)
+        with _told(path) as tell:
+            tell(0)
+            frame = pandas.read_excel(path, engine=openpyxl.__name__)
     except DataError:
         raise
     except Exception as error:

@@ -33,14 +33,13 @@ def open_file(path: Path) -> IO[bytes]:
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror or error}).") from error
     if path.name.endswith(".gz"):
-        file.close()
-        return _bounded(gzip.open(path, "rb"), path, size)
+        return _bounded(gzip.GzipFile(fileobj=file), path, size, file)
     if path.name.endswith(".zst"):
         try:
             import zstandard
         except ImportError:
             raise DataError(f"{path}: reading .zst needs the package zstandard; install softprompt[data].") from None
-        return _bounded(_ZstdFile(file, zstandard.ZstdDecompressor()), path, size)
+        return _bounded(_ZstdFile(file, zstandard.ZstdDecompressor()), path, size, file)
     return file
 
 
@@ -53,15 +52,22 @@ def check_unpacked(path: Path, size: int, unpacked: int) -> None:
         )
 
 
-def _bounded(stream: Any, path: Path, size: int) -> IO[bytes]:
-    return cast(IO[bytes], io.BufferedReader(_Counted(stream, lambda unpacked: check_unpacked(path, size, unpacked))))
+def place_in(stream: IO[bytes]) -> int:
+    """Bytes of a file on the disk that have been read, of a stream of `open_file`."""
+    raw = getattr(stream, "raw", None)
+    return raw.file.tell() if isinstance(raw, _Counted) else stream.tell()
+
+
+def _bounded(stream: Any, path: Path, size: int, file: IO[bytes]) -> IO[bytes]:
+    counted = _Counted(stream, lambda unpacked: check_unpacked(path, size, unpacked), file)
+    return cast(IO[bytes], io.BufferedReader(counted))
 
 
 class _Counted(io.RawIOBase):
-    """A stream that counts what it gives and asks at every piece whether that is allowed."""
+    """A stream over a packed file that counts what it gives and asks at every piece whether that is allowed."""
 
-    def __init__(self, stream: Any, check: Callable[[int], None]) -> None:
-        self._stream, self._check, self._count = stream, check, 0
+    def __init__(self, stream: Any, check: Callable[[int], None], file: IO[bytes]) -> None:
+        self._stream, self._check, self._count, self.file = stream, check, 0, file
 
     def readable(self) -> bool:
         return True
@@ -74,6 +80,7 @@ class _Counted(io.RawIOBase):
 
     def close(self) -> None:
         self._stream.close()
+        self.file.close()
         super().close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,6 @@ def task_data(
     validation_rows: int | None = None,
     seed: int = 0,
     cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> TaskData:
     """Tokenise a task's training and validation rows.
 
@@ -86,11 +85,10 @@ def task_data(
         validation_rows: the same for validation.
         seed: of those subsets.
         cache: folder of the on-disk cache of tokenised rows; None for memory only.
-        progress: called with (texts done, texts in all) as training rows are tokenised.
     """
     if isinstance(task, MixtureTask):
         same: dict[str, Any] = {
-            "train_rows": train_rows, "validation_rows": validation_rows, "seed": seed, "cache": cache, "progress": progress,
+            "train_rows": train_rows, "validation_rows": validation_rows, "seed": seed, "cache": cache,
         }  # fmt: skip
         return mixture_data(task, [task_data(backbone, part, settings, **same) for part in task.parts.values()])
     task = for_backbone(task, backbone.kind)
@@ -104,7 +102,7 @@ def task_data(
         task=task,
         train=encode_split(
             task.split("train", max_rows=train_rows, seed=seed), backbone, max_input_tokens=train_limit,
-            max_target_tokens=most, cache=cache, progress=progress,
+            max_target_tokens=most, cache=cache,
         ),
         validation=encode_split(
             task.split("validation", max_rows=validation_rows, seed=seed), backbone, max_input_tokens=room,

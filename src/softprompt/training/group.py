@@ -6,7 +6,7 @@ Letters as in ``backbones/base.py``; N is the number of active runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -260,15 +260,12 @@ class Group:
             rows = rows[seeded_rows(len(rows), limit, 0, groups)]
         return self._selected.setdefault((run, most), rows)
 
-    def validate(
-        self, most: int | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> list[dict[str, Any]]:
+    def validate(self, most: int | None = None) -> list[dict[str, Any]]:
         """Score every active run, keep the best checkpoints, and give one record a run.
 
         Args:
             most: for a look on the way: at most this many of the selecting rows (all where 0). A look says ``rows`` in its
                 record; it chooses no checkpoint and has no part in early stopping. None for a validation.
-            progress: called with (rows done, rows in all).
         """
         started = time.perf_counter()
         self.drop_not_finite()
@@ -278,7 +275,7 @@ class Group:
         jobs = [self.job(n, i, self.selecting_rows(i, most or 0)) for n, i in enumerate(self.active) if i in scored]
         found = evaluate(
             self.backbone, self.prompter, jobs, max_target_tokens=self.settings.max_target_tokens,
-            batch_tokens=2 * self.micro_tokens, progress=progress,
+            batch_tokens=2 * self.micro_tokens,
         )  # fmt: skip
         seconds = (time.perf_counter() - started) / max(1, len(scored))
         records = []

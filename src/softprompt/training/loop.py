@@ -38,14 +38,12 @@ class Progress:
         steps: steps in all.
         active: runs still training.
         records: validation records made at this step; empty between validations.
-        rows: while answers are scored, (rows done, rows in all); None otherwise.
     """
 
     step: int
     steps: int
     active: int
     records: Sequence[dict[str, Any]] = ()
-    rows: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +117,7 @@ def train_prompts(
     parallel.wait()
     with stop_requests() as stopped:
         _train(group, directory, observer, leave, looks, stopped)
-    _final_scores(backbone, start, group, observer)
+    _final_scores(backbone, start, group)
     failed = [r for r in group.results if r.status == "non_finite"]
     if directory is not None:
         directory.finish(group.results)
@@ -172,9 +170,7 @@ def _train(
         whole = step % settings.eval_every == 0 or step == settings.steps
         due = whole or look
         if group.active and due:
-            records = group.validate(
-                None if whole or looks is None else looks.rows, scoring(observer, step, settings.steps)
-            )
+            records = group.validate(None if whole or looks is None else looks.rows)
             group.finish(group.stale(), "stopped_early")
             if leave is not None and group.active:
                 group.finish(group.numbers(leave(step, group.active_results())), "dropped")
@@ -199,14 +195,7 @@ def _stop(group: Group, directory: RunDir | None, *, saved: bool) -> None:
     raise Interrupted(f"{at}; saved in {directory.folder}: repeat the command with --resume to go on.")
 
 
-def scoring(observer: Observer | None, step: int, steps: int) -> Callable[[int, int], None] | None:
-    """Tells an observer how far the evaluation at a step is; None where there is no observer."""
-    if observer is None:
-        return None
-    return lambda done, total: observer(Progress(step=step, steps=steps, active=0, rows=(done, total)))
-
-
-def _final_scores(backbone: Backbone, start: Prompter, group: Group, observer: Observer | None) -> None:
+def _final_scores(backbone: Backbone, start: Prompter, group: Group) -> None:
     """Measure every run's best checkpoint on its reporting rows (the full validation set where none are named)."""
     chosen = [i for i, result in enumerate(group.results) if result.best and result.status != "dropped"]
     if not chosen:
@@ -224,7 +213,6 @@ def _final_scores(backbone: Backbone, start: Prompter, group: Group, observer: O
         jobs,
         max_target_tokens=group.settings.max_target_tokens,
         batch_tokens=2 * group.micro_tokens,
-        progress=scoring(observer, group.step_number, group.settings.steps),
     )
     for i, job, evaluation in zip(chosen, jobs, found, strict=True):
         result = group.results[i]

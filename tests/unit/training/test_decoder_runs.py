@@ -32,7 +32,7 @@ class StopAt:
         self.step = step
 
     def __call__(self, progress) -> None:
-        if progress.step == self.step and progress.rows is None:
+        if progress.step == self.step:
             import os
             import signal
 

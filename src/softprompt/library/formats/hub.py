@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from softprompt import artifacts
+from softprompt import artifacts, waits
 from softprompt.errors import CorruptArtifactError, SoftpromptError, UnknownNameError, UsageError
 from softprompt.library.manifest import Manifest
 from softprompt.library.record import MANIFEST
@@ -68,7 +68,11 @@ def push(
     chosen = [library.get(name) for name in (library.names() if names is None else names)]
     if not chosen:
         raise UsageError(f"{library.location} holds no prompt to push.")
-    files = {f"{prompt.name}/{file}": data for prompt in chosen for file, data in prompt.files().items()}
+    files = {
+        f"{prompt.name}/{file}": data
+        for prompt in waits.each("reading prompts", chosen)
+        for file, data in prompt.files().items()
+    }
     with _hub(f"push to {repo_id}"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = str(api.repo_info(repo_id).sha)
@@ -160,7 +164,7 @@ def pull(
             raise UnknownNameError(f"prompt of {repo_id}", name, known)
         artifacts.check_name(name, "prompt name")
     added = []
-    for name in wanted:
+    for name in waits.each("fetching prompts", wanted):
         if name in library and not replace:
             continue
         manifest = _remote_manifest(api, repo_id, commit, name)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softprompt import artifacts
+from softprompt import artifacts, waits
 from softprompt.backbones.base import Backbone
 from softprompt.batch import TokenBatch
 from softprompt.errors import BackboneError, SoftpromptError, UnknownNameError, UsageError
@@ -42,6 +42,7 @@ POOLINGS = ("mean", "cls", "pooler")
 HUB_SECONDS = 5.0
 """How long the hub may take to say whether it has a model."""
 BATCH_TOKENS = 16_384
+WAIT = "encoding inputs (batches)"
 
 
 def load_encoder(name: str, backbone: Backbone, *, max_tokens: int | None = None) -> InstanceEncoder:
@@ -113,7 +114,7 @@ class BackboneEncoder:
         found: list[Tensor] = []
         places: list[np.ndarray] = []
         with torch.no_grad():
-            for part in _by_length([len(row) for row in ids]):
+            for part in waits.each(WAIT, _by_length([len(row) for row in ids])):
                 batch = TokenBatch.of([ids[i] for i in part], device=self.backbone.device)
                 found.append(self.backbone.encode_mean(batch).to(torch.float32))
                 places.append(part)
@@ -177,7 +178,7 @@ class HFEncoder:
         found: list[Tensor] = []
         places: list[np.ndarray] = []
         with torch.no_grad():
-            for part in _by_length([len(row) for row in rows]):
+            for part in waits.each(WAIT, _by_length([len(row) for row in rows])):
                 found.append(self._encode([rows[i] for i in part]))
                 places.append(part)
         return _in_order(found, places)
@@ -258,7 +259,9 @@ class SentenceTransformerEncoder:
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """float32 [B, m]."""
-        found: Tensor = self._model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
+        found: Tensor = self._model.encode(
+            list(texts), convert_to_tensor=True, show_progress_bar=len(texts) > 1 and waits.listened()
+        )
         return found.detach().clone().to(torch.float32)
 
 

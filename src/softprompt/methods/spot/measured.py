@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softprompt import waits
 from softprompt.backbones.base import Backbone
 from softprompt.batch import PromptBatch, TokenBatch
 from softprompt.errors import UnknownNameError, UsageError
@@ -145,6 +146,7 @@ def _passes(
         batch = TokenBatch.of(inputs, [split.targets(rows[r]).tolist() for _, r in part], backbone.device)
         run_B = torch.tensor([s for s, _ in part], dtype=torch.int64, device=backbone.device)
         yield part, batch, stack(run_B), sum(map(len, inputs)) + sum(stack.lengths[s] for s, _ in part)
+        waits.tell("measuring prompts on rows", min(begin + size, len(pairs)), len(pairs))
 
 
 @torch.no_grad()
