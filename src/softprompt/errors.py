@@ -135,3 +135,13 @@ def printable(text: str) -> str:
 
 def _spelled(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+LINE = 80
+"""Letters of a line: what objects show of themselves fits one."""
+
+
+def one_line(text: str) -> str:
+    """What an object shows of itself, on one line: the middle of a longer text is left out."""
+    text = " ".join(printable(text).split())
+    return text if len(text) <= LINE else f"{text[:58]} ... {text[-17:]}"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from softprompt import artifacts, waits
 from softprompt.backbones.base import Backbone
-from softprompt.errors import UsageError
+from softprompt.errors import UsageError, one_line
 from softprompt.inference.evaluate import EvalJob
 from softprompt.inference.evaluate import evaluate as evaluate_jobs
 from softprompt.inference.predict import Prediction
@@ -54,7 +54,7 @@ class TunedPrompt(PromptRecord):
 
     def __repr__(self) -> str:
         score = f", score {self.scores['score']:.1f}" if "score" in self.scores else ""
-        return f"<TunedPrompt {self.library_name}: {len(self.prompt)} tokens on {self.backbone_name}{score}>"
+        return one_line(f"<TunedPrompt {self.library_name}: {len(self.prompt)} tokens on {self.backbone_name}{score}>")
 
     def predict(self, texts: str | Sequence[Input], *, progress: bool = True) -> list[Prediction]:
         """Answers with label probabilities; see `predict`."""
@@ -112,7 +112,7 @@ class Score:
 
     def __repr__(self) -> str:
         beside = "" if self.majority is None else f", most frequent label {self.majority:.1f}"
-        return f"<Score {self.score:.1f} on {self.rows} {self.split} rows of {self.task}{beside}>"
+        return one_line(f"<Score {self.score:.1f} on {self.rows} {self.split} rows of {self.task}{beside}>")
 
 
 def predict(

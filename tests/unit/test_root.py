@@ -15,6 +15,7 @@ from tests.support.models import tiny_backbone, tiny_t5, tiny_tokenizer
 
 import softprompt as sp
 from softprompt.errors import IncompatibleBackboneError, UsageError
+from softprompt.inference.predict import Prediction
 from softprompt.library.places import prompt_at, split_place
 from softprompt.tuned import Score, TunedPrompt
 
@@ -280,10 +281,20 @@ def test_what_is_shown_fits_a_line(backbone, task, prompt, tmp_path):
     matches = sp.search(backbone, library, _named("other"), **QUICK)
     report = sp.transfer(backbone, library, _named("other"), k=1, **QUICK)
     score = sp.evaluate(backbone, prompt, task, progress=False)
-    for thing in (backbone, task, prompt, library, stored, matches[0], report, report.prompt, score):
-        assert len(repr(thing).replace(str(tmp_path), "")) <= 100
+    (entry,), rows = library.list(), task.split("validation")
+    many = Prediction(output="a\nlong answer " * 9, label=None, probabilities={f"label {n}": 0.05 for n in range(20)})
+    mixed = sp.load_task("+".join(name for name in ("gen_sentiment_film", "gen_sentiment_hotel", "gen_topic_review")))
+    shown = [backbone, task, prompt, library, stored, entry, matches[0], report, *report.outcomes, report.prompt, score,
+             rows, rows.examples[0], *prompt.predict(["a film"], progress=False), many, mixed]  # fmt: skip
+    for thing in shown:
+        assert len(repr(thing)) <= 80, repr(thing)
         assert "\n" not in repr(thing)
         assert "tensor" not in repr(thing)
+        assert repr(thing).startswith("<")
+        assert repr(thing).endswith(">")
+    assert repr(Prediction(output="good", label="good", probabilities={"bad": 0.1, "good": 0.9})) == (
+        "<Prediction 'good': good 0.90, bad 0.10>"
+    )
 
 
 def test_bars_are_shown_and_can_be_switched_off(backbone, prompt, capsys, monkeypatch):

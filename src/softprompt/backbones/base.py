@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from softprompt.batch import PromptBatch, TokenBatch, TokenRow
+from softprompt.errors import one_line
 
 Kind = Literal["t5", "encoder-decoder", "causal"]
 
@@ -134,7 +135,9 @@ class Backbone(ABC):
     activation_bytes: int
 
     def __repr__(self) -> str:
-        return f"<Backbone {self.name}: {self.parameter_count:,} parameters, {self.precision} on {self.device}>"
+        return one_line(
+            f"<Backbone {self.name}: {self.parameter_count:,} parameters, {self.precision} on {self.device}>"
+        )
 
     @abstractmethod
     def tokenize_inputs(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:

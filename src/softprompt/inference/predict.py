@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from softprompt.backbones.base import Backbone
-from softprompt.errors import UsageError
+from softprompt.errors import UsageError, one_line
 from softprompt.fields import Scoring
 from softprompt.inference.engine import kept_scoring
 from softprompt.inference.evaluate import EvalJob, answers, canonical_text, label_probabilities, scoring_of
@@ -33,6 +33,11 @@ class Prediction:
     output: str
     label: str | None
     probabilities: Mapping[str, float] | None = None
+
+    def __repr__(self) -> str:
+        shares = sorted((self.probabilities or {}).items(), key=lambda item: -item[1])
+        told = ", ".join(f"{label} {share:.2f}" for label, share in shares)
+        return one_line(f"<Prediction {self.output!r}{': ' if told else ''}{told}>")
 
 
 @dataclass(frozen=True, kw_only=True)

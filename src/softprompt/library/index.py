@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from softprompt import artifacts, waits
-from softprompt.errors import SoftpromptError
+from softprompt.errors import SoftpromptError, one_line
 from softprompt.library.folders import Folders
 from softprompt.library.manifest import Manifest
 from softprompt.library.metric import METRICS, Metric
@@ -54,6 +54,10 @@ class Entry:
     origin: str
     created: str
     train_rows: int | None
+
+    def __repr__(self) -> str:
+        score = "" if self.score is None else f", score {self.score:.1f}"
+        return one_line(f"<Entry {self.name}: {self.prompt_length} tokens on {self.backbone_name}{score}>")
 
     @property
     def verified(self) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from softprompt.errors import SoftpromptError, UsageError
+from softprompt.errors import SoftpromptError, UsageError, one_line
 from softprompt.library.index import Entry
 from softprompt.library.manifest import Manifest
 from softprompt.library.metric import DEFAULT_METRIC, METRICS, Metric
@@ -57,7 +57,7 @@ class Match:
     embedding_from: str
 
     def __repr__(self) -> str:
-        return f"<Match {self.rank}: {self.name}, similarity {self.similarity:.4f}>"
+        return one_line(f"<Match {self.rank}: {self.name}, similarity {self.similarity:.4f}>")
 
 
 def search(

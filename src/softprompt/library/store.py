@@ -27,6 +27,7 @@ from softprompt.errors import (
     IncompatibleBackboneError,
     UnknownNameError,
     UsageError,
+    one_line,
 )
 from softprompt.library.folders import Folders, LocalFolders, open_folders
 from softprompt.library.formats.adapter import folder_files
@@ -68,7 +69,7 @@ class StoredPrompt:
         self.manifest = manifest
 
     def __repr__(self) -> str:
-        return f"<StoredPrompt {self.name} in {self._folders.location}>"
+        return one_line(f"<StoredPrompt {self.name} in {self._folders.location}>")
 
     @property
     def name(self) -> str:
@@ -178,7 +179,7 @@ class Library:
         self.index = LibraryIndex(self.folders)
 
     def __repr__(self) -> str:
-        return f"<Library {self.location}>"
+        return one_line(f"<Library {self.location}>")
 
     @property
     def location(self) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
-from softprompt.errors import NonFiniteError, UsageError
+from softprompt.errors import NonFiniteError, UsageError, one_line
 from softprompt.inference.evaluate import canonical_text, halves
 from softprompt.methods.spot.guard import Comparison, compare
 from softprompt.prompts.init import Role, initial_prompt
@@ -205,6 +205,9 @@ class Result:
     results: Sequence[RunResult] = field(default=(), repr=False)
     tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     tuned: int = 0
+
+    def __repr__(self) -> str:
+        return one_line(f"<Result {self.strategy}: score {self.score:.1f}, {self.runs} runs>")
 
     def plain(self) -> dict[str, Any]:
         """What a report says of it, as JSON."""

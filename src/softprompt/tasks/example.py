@@ -11,6 +11,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from softprompt.errors import one_line
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
@@ -27,6 +29,9 @@ class Example:
     inputs: str
     targets: str
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return one_line(f"<Example {self.key}: {self.inputs[:80]!r} -> {self.targets!r}>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,9 @@ class Split:
     unlabelled: int = 0
     drawn_prefix: bool = False
     parts: tuple[Split, ...] = ()
+
+    def __repr__(self) -> str:
+        return one_line(f"<Split {self.name}: {len(self)} examples, fingerprint {self.fingerprint[:12]}>")
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from softprompt.errors import DataError, UsageError
+from softprompt.errors import DataError, UsageError, one_line
 from softprompt.tasks.example import Example, Picked, Split, places
 from softprompt.tasks.mixture import Mixture
 from softprompt.tasks.rows import BadRows, Formed, Row
@@ -32,7 +32,7 @@ class MixtureTask(Task):
     mixture: Mixture
 
     def __repr__(self) -> str:
-        return f"<Task {self.name}: a mixture of {', '.join(self.parts)}>"
+        return one_line(f"<Task {self.name}: a mixture of {', '.join(self.parts)}>")
 
     @classmethod
     def of(cls, mixture: Mixture, parts: Sequence[Task]) -> MixtureTask:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from softprompt.errors import UnknownNameError, UsageError
+from softprompt.errors import UnknownNameError, UsageError, one_line
 from softprompt.tasks import stored
 from softprompt.tasks.example import Example, Split
 from softprompt.tasks.forms import DECLARATIONS, canonical_name
@@ -72,7 +72,7 @@ class Task:
 
     def __repr__(self) -> str:
         kind = f"{len(self.labels)} labels" if self.labels else "free text"
-        return f"<Task {self.name}: {kind}, {', '.join(self.metrics)}>"
+        return one_line(f"<Task {self.name}: {kind}, {', '.join(self.metrics)}>")
 
     @property
     def description(self) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from softprompt import artifacts
 from softprompt.backbones.base import Backbone
-from softprompt.errors import UsageError
+from softprompt.errors import UsageError, one_line
 from softprompt.methods.method import OfRows, Result, Target, Work, result_of
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.space import Space, check_belongs
@@ -38,7 +38,7 @@ class AdaptedPrompt:
     result: RunResult
 
     def __repr__(self) -> str:
-        return f"<AdaptedPrompt {self.space.name}: task {self.task}, seed {self.seed}>"
+        return one_line(f"<AdaptedPrompt {self.space.name}: task {self.task}, seed {self.seed}>")
 
 
 class SharPT(OfRows):

@@ -20,7 +20,14 @@ from torch import Tensor
 
 from softprompt import artifacts
 from softprompt.backbones.base import Backbone
-from softprompt.errors import CorruptArtifactError, DataError, IncompatibleBackboneError, SoftpromptError, UsageError
+from softprompt.errors import (
+    CorruptArtifactError,
+    DataError,
+    IncompatibleBackboneError,
+    SoftpromptError,
+    UsageError,
+    one_line,
+)
 from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.encoders import load_encoder
 from softprompt.methods.sharpt.manifest import FORMAT, VERSION, SpaceManifest, read_manifest
@@ -63,6 +70,11 @@ class Space:
     task_names: tuple[str, ...] = ()
     wording: Mapping[str, Any] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return one_line(
+            f"<Space {self.name}: a {self.kind}, {self.prompt_length} tokens on {self.backbone.get('name')}>"
+        )
 
     @property
     def prompt_length(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
+from softprompt.errors import one_line
 from softprompt.library.store import Library
 from softprompt.methods.deliver import verdict_of
 from softprompt.methods.method import Result, best_of, forward_tokens, result_of
@@ -46,7 +47,7 @@ class TargetReport:
     prompt: Any = None
 
     def __repr__(self) -> str:
-        return f"<TargetReport {self.target}: {self.delivered} delivered>"
+        return one_line(f"<TargetReport {self.target}: {self.delivered} delivered>")
 
     def plain(self) -> dict[str, Any]:
         """Everything but tensors, as JSON."""
