@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,23 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     """Exit code, standard output and standard error of a command line."""
     code = app.run(arguments)
     captured = capsys.readouterr()
+    check_next(captured.err)
     return code, captured.out, captured.err
+
+
+ENDS = {"submission check"}
+"""What a command may name as the only next one."""
+
+
+def check_next(err: str) -> None:
+    """What a command names as next is two or three commands, ready to paste but for a text and what only the user knows."""
+    _, _, told = err.partition("\nnext:\n")
+    found = [shlex.split(line) for line in told.splitlines() if line.startswith("  softprompt ")]
+    if not found:
+        return
+    assert 2 <= len(found) <= 3 or " ".join(found[0][1:3]) in ENDS, told
+    for words in found:
+        assert not {"TASK", "LIBRARY", "DIR", "FOLDER", "None", ""} & set(words), words
 
 
 def make_tasks(folder: Path, *names: str) -> None:

@@ -298,13 +298,14 @@ def test_a_run_directory_belongs_to_one_training(library: Path, capsys: pytest.C
         "--library",
         "again",
     ]
-    code, _, err = call(capsys, *asked, "--out", "runs/sources", *SMALL, "--learning-rate", "0.5")
+    code, _, err = call(capsys, *asked, "--out", "runs/sources", *SMALL, "--learning-rate", "0.5", "--resume")
     assert code == 2
     assert "another run" in err
     assert "learning_rate" in err
     code, _, err = call(capsys, *asked, "--out", "runs/sources", *SMALL)
     assert code == 2
     assert "--resume" in err
+    assert "backbone" not in err, "it is said before anything is loaded"
     assert call(capsys, *asked, "--out", "runs/sources", *SMALL, "--resume")[0] == 0
 
 
@@ -329,3 +330,34 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place: Path, capsys: pytest.CaptureF
     code, out, _ = call(capsys, *asked, "--resume", "--json")
     assert code == 0
     assert json.loads(out)["prompts"][0]["steps"] == 40
+
+
+def test_places_are_checked_before_anything_is_loaded(
+    library: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backbone named does not exist: whatever is told of a place was told before it was looked for."""
+    Path("file").write_text("")
+    train = ("--task", "films", "--data", "data", "--backbone", "none/none")
+    for command in (
+        ("train", *train), ("model-tune", *train), ("transfer", *train, "--library", str(library)),
+        ("quickstart", "--data", "data", "--sources", "films", "--targets", "stories", "--backbone", "none/none"),
+    ):  # fmt: skip
+        for place in ("file", "file/run"):
+            code, _, err = call(capsys, *command, "--out", place)
+            assert (code, "cannot be a run directory: file is a file" in err) == (2, True), err
+    for out, told in (("a.xyz", "rows are written as"), ("data.csv", "is a folder"), ("file/a.csv", "file is a file")):
+        if out == "data.csv":
+            Path(out).mkdir()
+        for command in (
+            ("predict", "TEXT", "--backbone", "none/none", "--out", out),
+            ("eval", *train, "--predictions", out),
+        ):  # fmt: skip
+            code, _, err = call(capsys, *command)
+            assert (code, told in err) == (2, True), err
+    code, _, err = call(capsys, "predict", "runs/flims", "a fine film")
+    assert (code, "there is no run, library or prompt at runs/flims" in err) == (2, True), err
+    locked = Path("locked")
+    locked.mkdir()
+    monkeypatch.setattr("softprompt.cli.opening.os.access", lambda place, mode: Path(place) != locked)
+    code, _, err = call(capsys, "train", *train, "--out", "locked/run")
+    assert (code, "locked cannot be written to" in err) == (2, True), err

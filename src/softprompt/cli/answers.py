@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softprompt.cli import opening
 from softprompt.cli.output import table
 from softprompt.errors import UsageError
 
@@ -23,15 +24,10 @@ def check(tasks: Sequence[Task], split: str, predictions: Path | None, confusion
     Raises:
         UsageError: a name of another format, columns that would be overwritten, or no task with labels for a confusion.
     """
-    from softprompt.tasks.writers import WRITTEN
-
     if confusion and not any(task.labels for task in tasks):
         raise UsageError("--confusion needs a task with labels: these answer in free text or with scores.")
     if predictions is not None:
-        if predictions.suffix not in WRITTEN:
-            raise UsageError(
-                f"--predictions {predictions}: rows are written as {', '.join(WRITTEN)}; choose one of these."
-            )
+        opening.check_file(predictions)
         for task in tasks:
             _own_columns(task, split)
 

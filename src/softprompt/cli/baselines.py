@@ -110,15 +110,17 @@ def model_tune(
     if stage.mixture is not None:
         mixed, parts = opening.open_mixture(stage.mixture, data)
         chosen = opening.open_tasks(opening.words(str(stage.targets), "--targets"), data)
-        backbone, settings = model.open(), sweep[0]
         folder = out or Path("runs") / f"model-tune-{'+'.join(mixed.tasks) if ',' in mixed.name else mixed.name}"
+        opening.check_out(folder, resume=resume)
+        backbone, settings = model.open(), sweep[0]
         steps = settings.steps if stage.mixture_steps is None else stage.mixture_steps
         stages = settings.having(steps=steps, patience=0), settings
         made = _multitask(backbone, mixed, parts, chosen, stages, limits.plain(), folder, seed, resume)
         return replace(made, next=_beside(opening.words(str(stage.targets), "--targets")[0], data, model.words()))
     (one,) = opening.open_tasks([str(stage.task)], data)
-    backbone = model.open()
     folder = out or Path("runs") / f"{'lora' if lora else 'model-tune'}-{one.name}"
+    opening.check_out(folder, resume=resume)
+    backbone = model.open()
     made = _alone(backbone, one, sweep, limits.plain(), rank if lora else None, folder, seed, resume)
     return replace(made, next=_beside(str(stage.task), data, model.words()))
 
@@ -266,7 +268,9 @@ def prompt_design(
         for r in found
     ]
     shown = table(["task", "shots", "rows", "likelihood", "generation"], rows)
-    after = _beside(opening.words(task, "--task")[0], data, model.words())[:1]
+    first = opening.words(task, "--task")[0]
+    tuned = ("model-tune", "--task", first, "--lora", *spelled({"data": data}), *model.words())
+    after = [*_beside(first, data, model.words())[:1], tuned]
     return Answer(data={"results": found, "fingerprint": backbone.fingerprint}, show=shown, next=after)
 
 

@@ -10,7 +10,7 @@ import typer
 from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
-from softprompt.cli.output import Answer, named
+from softprompt.cli.output import AT_HAND, Answer, named
 
 
 @command(app, "convert", "softprompt convert model.gguf", "softprompt convert google/t5-base-lm-adapt t5-safetensors")
@@ -46,7 +46,13 @@ def convert(
         "safetensors": f"{size / 1e6:,.0f} MB, sha256 of the tensors {record['weights']}",
         "made from": ", ".join(f"{n} {d}" for n, d in _sources(record).items()),
     }
-    return Answer(data=data, show=named(shown), next=[("train", "TASK", "--backbone", out or source)])
+    return Answer(data=data, show=named(shown), next=_after(out or source))
+
+
+def _after(backbone: str | Path) -> list[tuple[object, ...]]:
+    """Whether it tunes, and how it does without."""
+    named = ("--backbone", backbone)
+    return [("train", AT_HAND, *named), ("prompt-design", "--task", AT_HAND, *named)]
 
 
 def _sources(record: dict[str, str | dict[str, str]]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.flags import flag
-from softprompt.cli.output import Answer, table
+from softprompt.cli.output import AT_HAND, Answer, table
 
 if TYPE_CHECKING:
     from softprompt.methods.counts import BackboneShape, Counts
@@ -53,8 +53,11 @@ def counts(
         [r["backbone"], r["parameters"], r["method"], r["tuned"], f"{r['percent']:.3g}", r["stored_bytes"] / 2**20,
          round(r["times_fewer"]), r["shared"]] for r in rows
     ]  # fmt: skip
+    named = ("--backbone", rows[0]["backbone"])
     return Answer(
-        data={"counts": rows}, show=table(columns, cells), next=[("train", "TASK", "--backbone", rows[0]["backbone"])]
+        data={"counts": rows},
+        show=table(columns, cells),
+        next=[("train", AT_HAND, *named), ("model-tune", "--task", AT_HAND, "--lora", *named)],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from softprompt.cli.app import app, command
-from softprompt.cli.output import Answer
+from softprompt.cli.output import AT_HAND, Answer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,9 @@ def doctor() -> Answer:
     findings = examine()
     problems = sum(f.level == "problem" for f in findings)
     data = {"version": softprompt.__version__, "problems": problems, "findings": findings}
-    return Answer(data=data, show=lambda out: _show(findings, problems, out), next=[("quickstart",)])
+    return Answer(
+        data=data, show=lambda out: _show(findings, problems, out), next=[("quickstart",), ("train", AT_HAND)]
+    )
 
 
 def _show(findings: list[Finding], problems: int, out: Console) -> None:

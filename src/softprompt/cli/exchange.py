@@ -190,7 +190,9 @@ def push(
     commit = push_to(store, repo, list(names) if names else None, private=not public, replace=replace, message=message)
     told = f"{repo} holds the prompts at commit {commit[:12]}"
     return Answer(
-        data={"repository": repo, "commit": commit}, show=lines(told), next=[("library", "pull", "LIBRARY", repo)]
+        data={"repository": repo, "commit": commit},
+        show=lines(told),
+        next=[("library", "ls", f"hf://{repo}"), ("library", "pull", f"{Path(place).name}-pulled", repo)],
     )
 
 

@@ -11,7 +11,7 @@ from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
 from softprompt.cli.flags import flag
-from softprompt.cli.output import Answer, both, lines, named, plain, table
+from softprompt.cli.output import AT_HAND, Answer, both, lines, named, plain, table
 from softprompt.cli.searching import named_by_task
 from softprompt.errors import CorruptArtifactError, UnknownNameError, UsageError
 
@@ -47,7 +47,7 @@ def ls(
     end = lines(f"{len(entries)} prompt(s) in {store.location}", *notes)
     data = {"library": store.location, "prompts": entries, "problems": problems}
     after = [("library", "show", place, entries[0].name), ("predict", place, "--prompt", entries[0].name, "TEXT"),
-             ("serve", place)] if entries else [("train", "TASK", "--library", place)]  # fmt: skip
+             ("serve", place)] if entries else [("train", AT_HAND, "--library", place), ("library", "add", place, "released")]  # fmt: skip
     return Answer(data=data, show=both(shown, end) if entries else end, next=after)
 
 
@@ -148,7 +148,7 @@ def add(
 
     target = opening.open_library(place, must_exist=False)
     if is_ledger(source):
-        return _add_study(target, source, which, of, list(names or ()), replace)
+        return _add_study(target, place, source, which, of, list(names or ()), replace)
     origin = opening.open_library(source)
     chosen = list(names) if names else origin.names()
     if not chosen:
@@ -158,10 +158,17 @@ def add(
     copied = [target.copy_from(prompt, replace=replace).name for prompt in waits.each("copying prompts", prompts)]
     data = {"library": target.location, "added": copied}
     told = lines(f"added {', '.join(copied)} to {target.location}")
-    return Answer(data=data, show=told, next=[("library", "ls", place), ("search", "TASK", "--library", place)])
+    return Answer(data=data, show=told, next=_after(place))
 
 
-def _add_study(target: Library, ledger: str, which: str | None, of: str, names: list[str], replace: bool) -> Answer:
+def _after(place: str) -> list[tuple[object, ...]]:
+    """What a library is for."""
+    return [("library", "ls", place), ("search", AT_HAND, "--library", place), ("serve", place)]
+
+
+def _add_study(
+    target: Library, place: str, ledger: str, which: str | None, of: str, names: list[str], replace: bool
+) -> Answer:
     from softprompt.study.prompts import ROLES, named_apart, study_records
 
     roles = tuple(role for role in ROLES if of in ("all", role))
@@ -173,7 +180,7 @@ def _add_study(target: Library, ledger: str, which: str | None, of: str, names: 
     opening.refuse_taken(target, [record.library_name for record in chosen], replace=replace)
     added = [target.add(record, replace=replace).name for record in waits.each("copying prompts", chosen)]
     data = {"library": target.location, "added": added}
-    return Answer(data=data, show=lines(f"added {', '.join(added)} to {target.location}"))
+    return Answer(data=data, show=lines(f"added {', '.join(added)} to {target.location}"), next=_after(place))
 
 
 @command(library, "rm", "softprompt library rm prompts cb@1", "softprompt library rm prompts cb@1 rte@1")
@@ -192,7 +199,7 @@ def rm(
     return Answer(
         data={"library": store.location, "removed": names},
         show=lines(f"removed {', '.join(names)} from {store.location}"),
-        next=[("library", "ls", place)],
+        next=[("library", "ls", place), ("library", "verify", place)],
     )
 
 
@@ -210,5 +217,5 @@ def verify(
     return Answer(
         data={"library": store.location, "checked": len(names or store.names()), "problems": {}},
         show=lines(f"{count} in {store.location}: every file is what was written"),
-        next=[("library", "ls", place)],
+        next=_after(place),
     )

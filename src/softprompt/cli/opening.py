@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -194,6 +195,45 @@ def check_folder(data: Path | None) -> None:
         raise DataError(
             f"data folder {data} {found}: name a folder with tasks/NAME/train.jsonl (or .csv, .tsv, .parquet)."
         )
+
+
+def check_out(folder: Path, *, resume: bool) -> None:
+    """Say before anything is loaded what a run directory cannot be.
+
+    Raises:
+        UsageError: its place is a file or cannot be written to, or a run stands there that was not asked to be resumed.
+    """
+    _check_writable(folder, "run directory")
+    begun = any((folder / part / "run.json").exists() for part in (".", "run", "first", "mixture"))
+    if begun and not resume:
+        raise UsageError(
+            f"{folder} already holds a run: add --resume to go on with it (by the settings it was started with), or choose "
+            "another folder with --out."
+        )
+
+
+def check_file(path: Path) -> None:
+    """Say before anything is loaded that rows cannot be written to a file.
+
+    Raises:
+        UsageError: its name says no format, it is a folder, or its place cannot be written to.
+    """
+    from softprompt.tasks.writers import WRITTEN
+
+    if path.suffix not in WRITTEN:
+        raise UsageError(f"{path}: rows are written as {', '.join(WRITTEN)}; choose one of these names.")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, and rows go to a file: choose another name.")
+    _check_writable(path.parent, "folder")
+
+
+def _check_writable(folder: Path, what: str) -> None:
+    """Raises UsageError where a folder is not there and cannot be made, or nothing can be written into it."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), Path())
+    if not there.is_dir():
+        raise UsageError(f"{folder} cannot be a {what}: {there} is a file; choose another place.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} cannot be a {what}: {there} cannot be written to; choose another place.")
 
 
 def encode(

@@ -44,6 +44,9 @@ class Answer:
     next: Sequence[Sequence[object]] = ()
 
 
+AT_HAND = "gen_sentiment_hotel"
+"""A built-in task, for next commands where no task was named."""
+
 asked: list[str] = []
 """The words of the command that runs, without the program's name."""
 

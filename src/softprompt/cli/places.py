@@ -34,6 +34,15 @@ def is_place(text: str) -> bool:
     return name is not None or where != text or bool(Library(where).names())
 
 
+def refuse_missing(word: str) -> None:
+    """Raises UsageError for a first word that is meant as a place and is none: ``runs/my`` is no text for a bare backbone."""
+    if "/" in word and not word.split()[1:] and len(word) < 200:
+        raise UsageError(
+            f"there is no run, library or prompt at {word}: see `ls {word.rpartition('/')[0] or '/'}`; to ask the bare backbone "
+            "this very text, name it with --backbone."
+        )
+
+
 def prompts_asked(
     place: str | None, library: str | None, names: Sequence[str], *, one: bool = False
 ) -> tuple[str | None, tuple[str, ...]]:

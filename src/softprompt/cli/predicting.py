@@ -14,7 +14,7 @@ from softprompt.cli import opening, places
 from softprompt.cli import options as o
 from softprompt.cli.app import app, command
 from softprompt.cli.flags import Flags, flag, spelled
-from softprompt.cli.output import Answer, both, lines
+from softprompt.cli.output import AT_HAND, Answer, both, lines
 from softprompt.cli.progress import say
 from softprompt.errors import DataError, UsageError
 
@@ -53,6 +53,8 @@ class InputFlags(Flags):
 
     def rows(self, texts: Sequence[str] | None, file: Path | None = None) -> GivenRows:
         """What was given; ``file`` where none was named."""
+        if self.out is not None:
+            opening.check_file(self.out)
         return given_rows(texts, self.file or file, self.text_column, self.answer_column)
 
 
@@ -80,6 +82,8 @@ def predict(
     from softprompt.cli.training import kept_of, stack_of
 
     place = text[0] if text and library is None and places.is_place(text[0]) else None
+    if place is None and text and (library or prompt or model.backbone) is None:
+        places.refuse_missing(text[0])
     text = text[1:] if text and place is not None else text
     library, names = places.prompts_asked(place, library, (prompt,) if prompt else (), one=True)
     given = inputs.rows(text, Path("-") if place is not None and not text else None)
@@ -97,9 +101,10 @@ def predict(
     answer = given.answer(found, inputs.out, facts)
     where, same = place if place is not None else library, model.words()
     if where is None:
-        return changed(answer, next=[("train", "TASK", *same)])
+        return changed(answer, next=[("train", AT_HAND, *same), ("prompt-design", "--task", AT_HAND, *same)])
     rows = ("predict", where, *spelled({"prompt": prompt}), "--file", "ROWS.csv", "--out", "answers.csv", *same)
-    return changed(answer, next=[*([] if inputs.out is not None else [rows]), ("serve", where, *same)])
+    after = ("library", "show", where, names[0]) if inputs.out is not None else rows
+    return changed(answer, next=[after, ("serve", where, *same)])
 
 
 def _on_ray(

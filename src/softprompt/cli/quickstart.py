@@ -74,6 +74,7 @@ def quickstart(
         target_rows=target_rows, validation_rows=validation_rows, seed=seed, resume=resume,
         command=opening.command_line(), cache=cache_folder("encoded"),
     )  # fmt: skip
+    opening.check_out(out, resume=True)
     opening.open_tasks([*settings.sources, *settings.targets], data)
     backbone = model.open()
     with phases() as observe:

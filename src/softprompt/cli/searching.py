@@ -64,7 +64,10 @@ def embed(
         "data": encoded.train.fingerprint,
     }
     told = f"{len(found)} embedding(s) of {facts['task']} at step {settings.embedding_step}, {facts['shape']}, in {out}"
-    return Answer(data=facts, show=lines(told), next=[("search", "--embedding", out, "--library", "LIBRARY")])
+    ours = next((name for name, of in opening.RELEASED.items() if of == backbone.name), "runs/library")
+    after = [("search", "--embedding", out, "--library", ours),
+             ("transfer", task, "--library", ours, *rows.words(), *model.words())]  # fmt: skip
+    return Answer(data=facts, show=lines(told), next=after)
 
 
 def _embedded(backbone: Backbone, data: TaskData, settings: TrainSettings, seeds: Sequence[int]) -> Sequence[Tensor]:
@@ -122,7 +125,11 @@ def search(
         empty = f"library {store.location} holds no prompt with a task embedding for this backbone."
         return Answer(data=data, show=lines(*notes, empty))
     notes = [*(_by_predictor(predictor, measured) if measured else _how_sure(found, metric)), *notes]
-    after: list[tuple[object, ...]] = [("library", "show", library, found[0].name)]
+    first = found[0].name
+    after: list[tuple[object, ...]] = [
+        ("library", "show", library, first),
+        ("predict", library, "--prompt", first, "TEXT"),
+    ]
     if task is not None:
         ranked = {
             "predictor": predictor,

@@ -14,7 +14,7 @@ from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
 from softprompt.cli.flags import Flags, among, changes_of, flag, spelled
-from softprompt.cli.output import Answer, both, first_process, lines, table
+from softprompt.cli.output import AT_HAND, Answer, both, first_process, lines, table
 from softprompt.cli.predicting import InputFlags, Texts
 from softprompt.cli.progress import training
 from softprompt.errors import UsageError
@@ -127,6 +127,7 @@ def train(
 
     chosen, numbers = space.recipe(training_), opening.numbers(seeds, "--seeds")
     tasks = _sources(sources, setting, data)
+    opening.check_out(out, resume=resume)
     backbone = model.open()
     encoder = CachedEncoder(load_encoder(space.encoder, backbone), kept_in(cache))
     encoded = limits.encode(backbone, tasks, chosen.source)
@@ -145,10 +146,10 @@ def train(
     where = [] if run is None else [f"run directory: {run}"]
     notes = _failures([result for _, result, _ in made if result is not None])
     same = (*spelled({"data": data}), *model.words())
-    after = [("sharpt", "adapt", "--space", rows[0]["space"], "--task", "TASK", *same)]
+    after = [("sharpt", "adapt", "--space", rows[0]["space"], "--task", AT_HAND, *same)]
     return Answer(
         data={"spaces": rows, "run": run, "parameters": counts}, show=both(shown, lines(*notes, told, *where)),
-        next=[*after, *([("sharpt", "skills", out)] if run is not None else [])],
+        next=[*after, ("sharpt", "skills", out) if run is not None else ("sharpt", "train", "--help")],
     )  # fmt: skip
 
 
@@ -250,6 +251,7 @@ def adapt(
     usual = sharpt_recipe(str(training_.recipe)).target.having(prompt_length=loaded.prompt_length)
     settings, numbers = training_.changed(usual, training_.items), opening.numbers(seeds, "--seeds")
     tasks = opening.open_tasks(opening.words(task, "--task"), data)
+    opening.check_out(out, resume=resume)
     backbone = model.open(own=loaded.backbone["name"])
     method = SharPT(loaded, space_encoder(loaded, backbone, kept_in(cache)), settings)
     targets = [Target(data=data) for data in limits.encode(backbone, tasks, settings)]
@@ -336,5 +338,9 @@ def predict(
     backbone = model.open(own=space.backbone["name"])
     found = answered(backbone, load_prompter([prompt], backbone), given, space, inputs)
     return changed(
-        given.answer(found, inputs.out, {"prompt": prompt}), next=[("serve", "--sharpt", prompt, *model.words())]
+        given.answer(found, inputs.out, {"prompt": prompt}),
+        next=[
+            ("sharpt", "eval", "--prompt", prompt, "--task", space.task, *model.words()),
+            ("serve", "--sharpt", prompt, *model.words()),
+        ],
     )

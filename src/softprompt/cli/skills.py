@@ -11,7 +11,7 @@ from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command
 from softprompt.cli.flags import flag, spelled
-from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.output import AT_HAND, Answer, both, lines, table
 from softprompt.cli.sharpt import Cache, SpaceFolder, kept_in, sharpt
 from softprompt.errors import UsageError
 
@@ -57,7 +57,8 @@ def relations(
     cosine = found.cosine_AB.tolist()
     rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(found.sources, cosine, strict=True)]
     shown = both(table(["source", *found.targets], rows), lines(*(f"figure: {path}" for path in drawn)))
-    after = [("sharpt", "adapt", "--space", space, "--task", right[0].name, *spelled({"data": data}), *model.words())]
+    after = [("sharpt", "adapt", "--space", space, "--task", right[0].name, *spelled({"data": data}), *model.words()),
+             ("sharpt", "skills", space)]  # fmt: skip
     return Answer(data={**found.plain(), "figure": figure}, show=shown, next=after)
 
 
@@ -86,7 +87,7 @@ def skills(
     space = run if (run / "manifest.json").is_file() else run / "space"
     return Answer(
         data={"history": history, "figure": figure}, show=both(shown, lines(*(f"figure: {path}" for path in drawn))),
-        next=[("sharpt", "adapt", "--space", space, "--task", "TASK")],
+        next=[("sharpt", "adapt", "--space", space, "--task", AT_HAND), ("sharpt", "train", "--help")],
     )  # fmt: skip
 
 

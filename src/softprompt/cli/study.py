@@ -68,7 +68,7 @@ class WorkerFlags(Flags):
             raise SoftpromptError(_failures(summary, ledger))
         told = f"{summary.done} of {summary.cells} cells finished, {summary.made} now, {summary.seconds:.0f} s; ledger {ledger}"
         data = {"study": loaded.name, "ledger": ledger, **_plain(summary)}
-        return Answer(data=data, show=lines(told), next=[("study", "report", ledger)])
+        return Answer(data=data, show=lines(told), next=_after(ledger))
 
 
 @command(study, "plan", "softprompt study plan demo", "softprompt study plan paper.toml --out runs/paper --timing 60")
@@ -105,7 +105,8 @@ def plan(
     }
     return Answer(
         data=data, show=lines(made.to_text(), *(f"problem: {problem}" for problem in own)),
-        next=[("study", "run", name, "--out", f"runs/{loaded.name}")],
+        next=[("study", "run", name, "--out", out or f"runs/{loaded.name}", *by)
+              for by in ((), ("--executor", "processes", "--workers", 2))],
     )  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def report(
         made = report_study(ledger, out or ledger / "report", which, figures=figures, beside=beside or ())
     told = [f"page     {made.page}", f"tables   {len(made.tables)} in {made.page.parent / 'tables'}"]
     told += [f"figures  {len(made.figures)} in {made.page.parent / 'figures'}"] if made.figures else []
-    after = [("study", "resume", ledger)] if ledger.is_dir() else []
+    after = [("study", "resume", ledger), *_after(ledger)[1:]] if ledger.is_dir() else []
     return Answer(
         data={"report": made}, show=lines(*told, *(f"left out: {why}" for why in made.left_out)), next=after
     )  # fmt: skip
@@ -191,7 +192,7 @@ def generic(
     made = ledger_table(ledger, opening.words(studies, "--study") if studies is not None else ())
     files = write_table(made, out) if out is not None else []
     told = lines(made.to_text(), *(f"written: {path}" for path in files))
-    after = [("study", "report", ledger)]
+    after = _after(ledger)
     return Answer(data={"rows": _records(made), "notes": made.notes, "files": files}, show=told, next=after)
 
 
@@ -223,7 +224,7 @@ def sizes(
         files += [save(figure, out / f"sizes.{kind}") for kind in ("png", "svg")]
     told = lines(table.to_text(), "", *(f"written: {path}" for path in files))
     backbones = [{"backbone": one.backbone, "parameters": one.parameters} for one in studies]
-    after = [("study", "report", ledger) for ledger in ledgers[:2]]
+    after = [("study", "report", ledger) for ledger in ledgers[:2]] if len(ledgers) > 1 else _after(ledgers[0])
     return Answer(data={"backbones": backbones, "rows": _records(table), "files": files}, show=told, next=after)
 
 
@@ -252,7 +253,7 @@ def ladder(
     loaded = load_ladder(name)
     chosen = _chosen(loaded, sizes, arms)
     if plan:
-        return _planned(chosen)
+        return _planned(name, chosen)
     failed = []
     for part in chosen:
         try:
@@ -278,7 +279,7 @@ def _chosen(loaded: Ladder, sizes: str | None, arms: str | None) -> list[Part]:
     return [part for part in loaded.parts if part.size in asked["size"] and part.arm in asked["method"]]
 
 
-def _planned(parts: Sequence[Part]) -> Answer:
+def _planned(name: str, parts: Sequence[Part]) -> Answer:
     from softprompt.study.plan import plan_study
 
     rows = []
@@ -293,7 +294,8 @@ def _planned(parts: Sequence[Part]) -> Answer:
         "hours and memory are assumed (30% of the data sheet's peak); `study plan` of one part on the machine measures."
     )
     data = {"parts": [dict(zip(columns, row, strict=True)) for row in rows]}
-    return Answer(data=data, show=both(table(columns, rows), note))
+    after = [("study", "ladder", name), ("study", "ladder", name, "--sizes", parts[0].size)]
+    return Answer(data=data, show=both(table(columns, rows), note), next=after)
 
 
 def _climbed(loaded: Ladder, out: Path, figures: bool, failed: Sequence[str]) -> Answer:
@@ -311,12 +313,18 @@ def _climbed(loaded: Ladder, out: Path, figures: bool, failed: Sequence[str]) ->
     told = lines(
         made.to_text(), "", *(f"not finished: {why}" for why in failed), *(f"written: {path}" for path in files)
     )
-    return Answer(data={"rows": _records(made), "failed": list(failed), "files": files}, show=told)
+    after = [("study", "report", out / part.ledger) for part in loaded.parts if (out / part.ledger).is_dir()][:3]
+    return Answer(data={"rows": _records(made), "failed": list(failed), "files": files}, show=told, next=after)
 
 
 def _records(table: Table) -> list[dict[str, Any]]:
     """A table's rows by column, for JSON."""
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def _after(ledger: Path) -> list[tuple[object, ...]]:
+    """What a ledger is for."""
+    return [("study", "report", ledger), ("library", "add", "prompts", ledger)]
 
 
 def _load(name: str) -> Study:

@@ -13,7 +13,7 @@ from softprompt.cli import opening
 from softprompt.cli import options as o
 from softprompt.cli.app import command, group
 from softprompt.cli.flags import among, flag, spelled
-from softprompt.cli.output import Answer, both, lines, table
+from softprompt.cli.output import AT_HAND, Answer, both, lines, table
 from softprompt.errors import DataError
 
 tasks = group("tasks", "What can be trained on.")
@@ -46,7 +46,8 @@ def ls(data: o.Data = None) -> Answer:
         [[r["task"], r.get("category"), ", ".join(r.get("metrics", ())), r.get("train"), r["source"]] for r in rows],
     )
     end = lines(f"{len(rows)} tasks; mixtures: {', '.join(m['mixture'] for m in mixtures)}")
-    after = [("tasks", "show", rows[0]["task"], *spelled({"data": data}))] if rows else []
+    first = (local[0] if local else AT_HAND, *spelled({"data": data}))
+    after = [("tasks", "show", *first), ("train", *first)]
     return Answer(data={"tasks": rows, "mixtures": mixtures}, show=both(shown, end), next=after)
 
 
@@ -62,6 +63,11 @@ def show(name: Name, *, rows: o.DataFlags, split: o.Split = "validation") -> Ans
     return Answer(data=facts, show=lines(*_described(facts)), next=after)
 
 
+def _answers(metrics: Sequence[str]) -> str:
+    """What stands in the place of labels where there are none."""
+    return "none, the answer is a number" if "pearson" in metrics else "none, the answer is a text"
+
+
 def _described(facts: Mapping[str, Any]) -> list[str]:
     rows = ", ".join(f"{name} {_count(count)}" for name, count in facts["rows"].items())
     labels = facts["labels"]
@@ -70,7 +76,7 @@ def _described(facts: Mapping[str, Any]) -> list[str]:
         "source": ", ".join(f"{key} {value}" for key, value in facts["source"].items()),
         "rows": rows,
         "columns": f"inputs from {', '.join(facts['columns'])}; label from {facts['label_column']}",
-        "labels": "free text" if labels is None else ", ".join(labels),
+        "labels": _answers(facts["metrics"]) if labels is None else ", ".join(labels),
         "metrics": ", ".join(facts["metrics"]),
         "licence": facts["licence"],
         "note": facts["note"],
@@ -119,7 +125,10 @@ def check(
     told = [_checked(report, split) for report in reports for split in report["splits"]]
     notes = [f"{report['task']}: {note}" for report in reports for note in report["notes"]]
     shown = table(["task", "split", "rows", "labels", "gold score", "fingerprint"], told)
-    after = [("train", names[0], *rows.words(), *spelled({"backbone": backbone}))]
+    after = [
+        ("train", names[0], *rows.words(), *spelled({"backbone": backbone})),
+        ("tasks", "show", names[0], *rows.words()),
+    ]
     return Answer(data={"tasks": reports}, show=both(shown, lines(*notes, "every row is usable")), next=after)
 
 
@@ -161,5 +170,6 @@ def overlap(
     pairs = [
         f"{name}: {pair[0]} is like {pair[1]} ({pair[2]:.2f})" for name, f in found.items() for pair in f["pairs"][:3]
     ]
-    after = [("transfer", target, "--library", "LIBRARY")]
+    same = spelled({"data": data})
+    after = [("train", *source[:1], *same, "--library", "prompts"), ("transfer", target, *same, "--library", "prompts")]
     return Answer(data={"target": wanted.name, "sources": found}, show=both(shown, lines(*pairs)), next=after)

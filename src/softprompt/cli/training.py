@@ -109,6 +109,7 @@ def train(
     from softprompt.library.record import default_name
 
     replace = replace or resume
+    opening.check_out(folder, resume=resume)
     opening.refuse_taken(store, [default_name(t.name, s) for t in tasks for s in seed_list], replace=replace)
     backbone = model.open()
     init, role = start.start(backbone, library)

@@ -56,9 +56,10 @@ def transfer(
         )
     if keep:
         opening.refuse_taken(store, [default_name(t.name, settings.seed) for t in tasks], replace=replace)
+    folder = out or Path("runs") / f"transfer-{'+'.join(t.name for t in tasks)}"
+    opening.check_out(folder, resume=resume)
     backbone = model.open(library)
     tasks = rows.worded(tasks, backbone)
-    folder = out or Path("runs") / f"transfer-{'+'.join(t.name for t in tasks)}"
     reports = _reports(backbone, store, tasks, settings, rows, limits, (folder, resume))
     if not first_process():
         return Answer(data={})  # the first one writes, keeps and shows what all of them made

@@ -181,7 +181,9 @@ def fields_of_table(
     if held_out:
         source = HeldOutSource(source=source, inputs=partial(_read, template=plain))
     fields = source.describe().get("fields")
-    notes = [note, f"The fields are {fields}." if fields else "", found.note, HELD_OUT_NOTE if held_out else ""]
+    several = f"Several labels a row: {', '.join(found.labels or ())}." if found.kind == "multi_label" else ""
+    apart = f"The fields are {fields}." if fields else ""
+    notes = [note, apart, several, found.note, HELD_OUT_NOTE if held_out else ""]
     ids = [c for c in found.left_out if c.lower() in ID_COLUMNS]
     return task_fields(
         name,

@@ -156,6 +156,7 @@ def test_lists_of_labels_are_several_labels(tmp_path: Path, form: str) -> None:
     assert (task.labels, task.metrics) == (None, ("exact_text",))
     targets = {e.targets for name in ("train", "validation") for e in task.split(name).examples}
     assert targets == {"joy", "anger, fear", "none", "anger, joy"}
+    assert "Several labels a row: anger, fear, joy." in task.note
 
 
 def test_lists_among_words_are_refused(tmp_path: Path) -> None:
