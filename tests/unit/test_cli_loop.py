@@ -76,6 +76,7 @@ def test_a_csv_is_trained_on_and_its_run_is_a_place_of_prompts(
         shlex.split("transfer books.csv --library runs/films --keep --prompt-length 2 --set steps=4 --set embedding_step=2 "
                     "--set batch_size=2 --backbone t5 --dtype float32"),
         shlex.split("library show runs/films films@1"),
+        shlex.split("predict runs/films --prompt films@1 TEXT"),
     ]  # fmt: skip
     code, out, err = call(
         capsys, "transfer", "books.csv", "--library", "runs/films", "--k", "1", "--set", "embedding_step=2", *SMALL

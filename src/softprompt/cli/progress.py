@@ -83,9 +83,11 @@ class _Lines:
     """The same as a line now and then, where no terminal shows bars."""
 
     def __init__(self) -> None:
-        self._last = time.monotonic()
+        self._last: float | None = None
 
     def __call__(self, title: str, done: int, total: int) -> None:
+        if self._last is None:  # what came before, such as imports, was no wait of this kind
+            self._last = time.monotonic()
         if done < total and time.monotonic() - self._last >= QUIET_SECONDS:
             self._last = time.monotonic()
             say(f"{title}: {done:,} of {total:,}")
