@@ -106,7 +106,7 @@ def _validate(study: Study, backbone: Backbone, data: Sequence[TaskData], second
     import numpy as np
 
     from softprompt.inference.evaluate import EvalJob, evaluate
-    from softprompt.training.group import default_micro_tokens
+    from softprompt.training.base import default_micro_tokens
 
     stack = _stack(study, backbone, 1)
     tokens = study.target.micro_batch_tokens or default_micro_tokens(backbone)

@@ -1,4 +1,4 @@
-"""A group of runs that train in one batch on one frozen backbone: its state, one step, one validation.
+"""A group of runs that train in one batch on one frozen backbone: its state, and one step.
 
 Letters as in ``backbones/base.py``; N is the number of active runs.
 """
@@ -15,20 +15,18 @@ from torch import Tensor
 
 from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone, Dropout
-from softprompt.backbones.engine.host import free_memory_bytes
 from softprompt.batch import Rows, TokenBatch, on_device
-from softprompt.errors import OutOfMemoryError
 from softprompt.fields import Scoring
-from softprompt.inference.evaluate import EvalJob, evaluate, length_batches, seeded_rows
+from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate, length_batches
 from softprompt.prompts.prompter import Prompter
 from softprompt.tasks.example import Example
+from softprompt.training.base import LoopGroup
 from softprompt.training.optim import gradient_norm_N, make_optimizer
-from softprompt.training.runs import Run, RunResult
+from softprompt.training.runs import Run, RunResult, Status
 from softprompt.training.settings import TrainSettings
 from softprompt.training.stream import RowStream
 
 MASK_64 = (1 << 64) - 1
-_LEAST_MICRO_TOKENS = 256
 
 
 def row_key(seed: int, step: int, part: int, row: int) -> int:
@@ -42,12 +40,7 @@ def row_key(seed: int, step: int, part: int, row: int) -> int:
     return state - (1 << 64) if state >= 1 << 63 else state
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device or the CPU allocator ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-class Group:
+class Group(LoopGroup):
     """The active runs, their prompter, optimiser and streams.
 
     Args:
@@ -57,20 +50,17 @@ class Group:
         settings: shared by all.
     """
 
+    settings: TrainSettings
+    what = "backbone"
+    remedy = "lower max_input_tokens or prompt_length, or load the backbone in bfloat16"
+
     def __init__(self, backbone: Backbone, prompter: Prompter, runs: Sequence[Run], settings: TrainSettings) -> None:
-        self.backbone = backbone
-        self.prompter = prompter
-        self.settings = settings = settings.resolved(backbone)
-        self.runs = list(runs)
-        self.active = list(range(len(runs)))
-        self.results = [RunResult(name=run.name, seed=run.seed) for run in runs]
+        settings = settings.resolved(backbone)
+        super().__init__(backbone, runs, settings, [RunResult(name=run.name, seed=run.seed) for run in runs])
+        self.prompter, self.least_tokens = prompter, prompter.prompt_length + 1
         self.streams = [RowStream([len(part) for part in run.train], run.rates, run.seed) for run in runs]
         self.optimizer = make_optimizer(prompter.trained(), settings)
-        self.step_number = 0
-        self.losses: list[list[float]] = [[] for _ in runs]
         self._last_rows: dict[int, list[tuple[int, int]]] = {}
-        self.micro_tokens = settings.micro_batch_tokens or default_micro_tokens(backbone)
-        self._selected: dict[tuple[int, int], np.ndarray] = {}
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -83,19 +73,7 @@ class Group:
         """
         started = time.perf_counter()
         picks = [(n, part, row) for n, i in enumerate(self.active) for part, row in self._take(i)]
-        while True:
-            try:
-                loss_N, tokens_N = self._gradients(picks)
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self.backbone.sharded:
-                    raise OutOfMemoryError(
-                        "a step of a sharded backbone did not fit one process, and the others cannot go back: lower "
-                        f"micro_batch_tokens, which is {self.micro_tokens}."
-                    ) from error
-                self._halve()
+        loss_N, tokens_N = self.fitting(lambda: self._gradients(picks))
         norm_N = gradient_norm_N(self._tuned())
         bad = (~torch.isfinite(loss_N) | ~torch.isfinite(norm_N)).nonzero().flatten().tolist()
         failed = {self.active[n]: self._describe_failure(n, loss_N, norm_N) for n in bad}
@@ -184,15 +162,6 @@ class Group:
     def _row_key(self, n: int, part: int, row: int) -> int:
         return row_key(self.runs[self.active[n]].seed, self.step_number, part, row)
 
-    def _halve(self) -> None:
-        # A micro-batch holds at least one row whatever its limit, so below one row's positions halving is in vain.
-        if self.micro_tokens <= self.prompter.prompt_length + 1:
-            raise OutOfMemoryError(
-                f"not even one row fits the memory of {self.backbone.device}: lower max_input_tokens or prompt_length, "
-                "or load the backbone in bfloat16."
-            )
-        self.micro_tokens //= 2
-
     def _describe_failure(self, n: int, loss_N: Tensor, norm_N: Tensor) -> str:
         i = self.active[n]
         return (
@@ -216,12 +185,11 @@ class Group:
         tensors = {**self.prompter.trained(), **self.prompter.buffers()}
         return {name: t.detach()[n].to("cpu", copy=True) for name, t in tensors.items()}
 
-    def finish(self, runs: Sequence[int], status: str) -> None:
-        """Let runs leave the batch; the rest close up."""
+    def finish(self, runs: Sequence[int], status: Status) -> None:
         if not runs:
             return
         for i in runs:
-            self.results[i].status = status  # type: ignore[assignment]
+            self.results[i].status = status
             self.results[i].final = self.values_of(i)
         keep = [n for n, i in enumerate(self.active) if i not in runs]
         self.active = [self.active[n] for n in keep]
@@ -246,106 +214,25 @@ class Group:
 
     # -- validation -------------------------------------------------------------------------------------------------
 
-    def selecting_rows(self, run: int, most: int = 0) -> np.ndarray:
-        """The validation rows that choose the best checkpoint of a run; at most ``most`` of them where that is not 0."""
-        spec = self.runs[run]
-        rows = np.arange(len(spec.validation)) if spec.select_rows is None else np.asarray(spec.select_rows)
-        # One subset for all runs on the same rows, whatever their seeds: their scores are compared.
-        if (run, most) in self._selected:
-            return self._selected[run, most]
-        for limit in (self.settings.eval_rows, most):
-            if not 0 < limit < len(rows):
-                continue
-            groups = spec.task.groups([spec.validation.examples[int(r)] for r in rows])
-            rows = rows[seeded_rows(len(rows), limit, 0, groups)]
-        return self._selected.setdefault((run, most), rows)
-
-    def validate(self, most: int | None = None) -> list[dict[str, Any]]:
-        """Score every active run, keep the best checkpoints, and give one record a run.
-
-        Args:
-            most: for a look on the way: at most this many of the selecting rows (all where 0). A look says ``rows`` in its
-                record; it chooses no checkpoint and has no part in early stopping. None for a validation.
-        """
-        started = time.perf_counter()
-        self.drop_not_finite()
-        scored = [i for i in self.active if self.runs[i].validated]
-        if not scored:
-            return []
-        jobs = [self.job(n, i, self.selecting_rows(i, most or 0)) for n, i in enumerate(self.active) if i in scored]
-        found = evaluate(
+    def evaluated(self, jobs: Sequence[EvalJob]) -> list[Evaluation]:
+        return evaluate(
             self.backbone, self.prompter, jobs, max_target_tokens=self.settings.max_target_tokens,
             batch_tokens=2 * self.micro_tokens,
         )  # fmt: skip
-        seconds = (time.perf_counter() - started) / max(1, len(scored))
-        records = []
-        for i, job, evaluation in zip(scored, jobs, found, strict=True):
-            result, losses = self.results[i], self.losses[i]
-            score = evaluation.scores["score"]
-            record = {
-                "step": self.step_number,
-                "loss": float(np.mean(losses)) if losses else None,
-                "score": score,
-                "metrics": evaluation.scores,
-                **({} if evaluation.label_loss is None else {"label_loss": evaluation.label_loss}),
-                **({} if most is None else {"rows": len(job.row_numbers())}),
-            }
-            self.losses[i] = []
-            result.curve.append(record)
-            result.eval_tokens += evaluation.tokens
-            result.seconds += seconds
-            if most is None and score > result.best_score:
-                result.best_score, result.best_step = score, self.step_number
-                result.best = self.values_of(i)
-            records.append({"run": result.name, **record})
-        return records
-
-    def job(self, place: int, run: int, rows: np.ndarray | None) -> EvalJob:
-        """A run on some of its validation rows, as number ``place`` of the prompter that is evaluated."""
-        spec = self.runs[run]
-        return EvalJob(run=place, task=spec.task, split=spec.validation, rows=rows, scoring=self.scoring(run))
 
     def scoring(self, run: int) -> Scoring:
-        """How a run's answers are found; scoring by label only where its task, or a part of it, has labels."""
+        """Scoring by label only where its task, or a part of it, has labels."""
         return self.settings.scoring if self.runs[run].task.scored_by_label else "generate"
 
-    def stale(self) -> list[int]:
-        """Active runs whose last ``patience`` validations brought no improvement."""
-        patience = self.settings.patience
-        if not patience:
-            return []
-        late = []
-        for i in self.active:
-            since = [r for r in self.results[i].curve if r["step"] > self.results[i].best_step and "rows" not in r]
-            if len(since) >= patience:
-                late.append(i)
-        return late
+    def keep_best(self, run: int) -> None:
+        self.results[run].best = self.values_of(run)
 
-    def complete(self) -> list[int]:
-        """Active runs that have done all their own steps."""
-        if any(self._ends(i) for i in self.active):
+    def keep_on_the_way(self) -> None:
+        """The task embeddings of all active runs, and the tensors of those that want them at this step."""
+        if self.active and self.step_number == self.settings.embedding_step:
             self.drop_not_finite()
-        return [i for i in self.active if self._ends(i)]
-
-    def _ends(self, run: int) -> bool:
-        return (self.runs[run].steps or self.settings.steps) <= self.step_number
-
-    def active_results(self) -> list[RunResult]:
-        """The results of the active runs so far."""
-        return [self.results[i] for i in self.active]
-
-    def numbers(self, names: Sequence[str]) -> list[int]:
-        """The active runs of these names."""
-        return [i for i in self.active if self.runs[i].name in names]
-
-    def keep_embeddings(self) -> None:
-        """Keep the present tensors of all active runs as their task embeddings."""
-        self.drop_not_finite()
-        for i in self.active:
-            self.results[i].embedding = self.values_of(i)
-
-    def keep_steps(self) -> None:
-        """Keep the present tensors of the runs that want them at this step."""
+            for i in self.active:
+                self.results[i].embedding = self.values_of(i)
         for i in self.active:
             if self.step_number in self.runs[i].kept_steps:
                 self.results[i].kept[self.step_number] = self.values_of(i)
@@ -422,14 +309,3 @@ def micro_batches(
         passes = max(len(share(process)) for process in range(processes))
         own += [(order[-1:], 0.0)] * (passes - len(own))
     return own
-
-
-def default_micro_tokens(backbone: Backbone) -> int:
-    """Positions in one forward pass where the user names none: what measured best, or what half of the free memory holds.
-
-    The same on all processes. It is a guess on the safe side; memory that runs out all the same halves it.
-    """
-    best = 4096 if backbone.device.type == "cpu" else 65536
-    free = free_memory_bytes(backbone.device)
-    room = best if free is None else free // (2 * backbone.activation_bytes)
-    return max(_LEAST_MICRO_TOKENS, int(min([best, *parallel.gather(room)])))

@@ -23,6 +23,7 @@ from softprompt.backbones.engine.host import KeptMemory, peak_memory_bytes
 from softprompt.errors import DataError, Interrupted, NonFiniteError, UsageError
 from softprompt.inference.evaluate import evaluate
 from softprompt.prompts.prompter import Prompter
+from softprompt.training.base import LoopGroup
 from softprompt.training.group import Group
 from softprompt.training.run_dir import RunDir, settings_plain
 from softprompt.training.runs import Run, RunResult
@@ -116,7 +117,7 @@ def train_prompts(
         group.load(*state)
     parallel.wait()
     with stop_requests() as stopped:
-        _train(group, directory, observer, leave, looks, stopped)
+        train_group(group, directory, observer, stopped, leave, looks)
     _final_scores(backbone, start, group)
     failed = [r for r in group.results if r.status == "non_finite"]
     if directory is not None:
@@ -149,23 +150,26 @@ def open_run_dir(folder: Path, identity: dict[str, Any], *, resume: bool) -> Run
     return RunDir(folder, identity, resume=True, writes=False)
 
 
-def _train(
-    group: Group,
+def train_group(
+    group: LoopGroup,
     directory: RunDir | None,
     observer: Observer | None,
-    leave: Leave | None,
-    looks: Looks | None,
     stopped: threading.Event,
+    leave: Leave | None = None,
+    looks: Looks | None = None,
 ) -> None:
+    """Step a group of prompts, or of weights, until its runs are done; ``leave`` and ``looks`` as of `train_prompts`.
+
+    Raises:
+        Interrupted: stopped by a signal; the directory can be resumed.
+    """
     settings, memory = group.settings, KeptMemory()
     while group.active and group.step_number < settings.steps:
         group.step()
         memory.bound()
         records: list[dict[str, Any]] = []
         step = group.step_number
-        if group.active and step == settings.embedding_step:
-            group.keep_embeddings()
-        group.keep_steps()
+        group.keep_on_the_way()
         look = looks is not None and step in looks.at
         whole = step % settings.eval_every == 0 or step == settings.steps
         due = whole or look
@@ -173,7 +177,8 @@ def _train(
             records = group.validate(None if whole or looks is None else looks.rows)
             group.finish(group.stale(), "stopped_early")
             if leave is not None and group.active:
-                group.finish(group.numbers(leave(step, group.active_results())), "dropped")
+                leaving = leave(step, [group.results[i] for i in group.active])
+                group.finish([i for i in group.active if group.runs[i].name in leaving], "dropped")
         if group.active:
             group.finish(group.complete(), "done")
         if due and directory is not None:
@@ -186,7 +191,7 @@ def _train(
     group.finish(list(group.active), "done")
 
 
-def _stop(group: Group, directory: RunDir | None, *, saved: bool) -> None:
+def _stop(group: LoopGroup, directory: RunDir | None, *, saved: bool) -> None:
     at = f"stopped at step {group.step_number} of {group.settings.steps}"
     if directory is None:
         raise Interrupted(f"{at}; nothing was saved, because no run directory was given: add --out FOLDER.")

@@ -14,7 +14,7 @@ from softprompt.errors import CorruptArtifactError, Interrupted, NonFiniteError,
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
-from softprompt.training import group, loop
+from softprompt.training import base, loop
 from softprompt.training.group import row_key
 from softprompt.training.loop import train_prompts
 from softprompt.training.runs import Run
@@ -260,8 +260,8 @@ def test_the_size_it_was_halved_to_is_part_of_the_checkpoint(backbone, splits, t
 
 def test_the_micro_batch_is_chosen_from_the_memory_at_hand(backbone, monkeypatch):
     for free, expected in ((None, 4096), (1 << 50, 4096), (2000 * 2 * backbone.activation_bytes, 2000), (0, 256)):
-        monkeypatch.setattr(group, "free_memory_bytes", lambda device, free=free: free)
-        assert group.default_micro_tokens(backbone) == expected
+        monkeypatch.setattr(base, "free_memory_bytes", lambda device, free=free: free)
+        assert base.default_micro_tokens(backbone) == expected
 
 
 def test_results_tell_how_they_were_computed(backbone, splits):

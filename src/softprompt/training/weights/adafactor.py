@@ -19,7 +19,22 @@ CLIP = 1.0
 DECAY = 0.8
 
 
-class FactoredAdafactor:
+class Moments:
+    """What an optimiser of weights remembers; ``moments`` by name."""
+
+    moments: dict[str, Tensor]
+
+    def state(self) -> dict[str, Tensor]:
+        """All moments by name: of their tensors' shapes, factored ones without rows or columns."""
+        return dict(self.moments)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over moments that ``state`` gave, shapes included."""
+        for name, moment in self.moments.items():
+            moment.copy_(state[name])
+
+
+class FactoredAdafactor(Moments):
     """Adafactor over named float32 tensors, changed in place.
 
     Args:
@@ -40,7 +55,7 @@ class FactoredAdafactor:
     ) -> None:
         self.parameters = dict(parameters)
         self.rate, self.step_offset, self.parameter_scaling = rate, step_offset, parameter_scaling
-        self.moments: dict[str, Tensor] = {}
+        self.moments = {}
         for name, tensor in self.parameters.items():
             if factored(self.shape(name)):
                 self.moments[f"row.{name}"] = tensor.new_zeros(tensor.shape[:-1])
@@ -88,17 +103,8 @@ class FactoredAdafactor:
         row_factor = (row / self.mean_rows(name, row, -1).unsqueeze(-1)).rsqrt()
         return gradient * row_factor[..., None] * column.rsqrt()[..., None, :]
 
-    def state(self) -> dict[str, Tensor]:
-        """All moments by name: of their tensors' shapes, factored ones without rows or columns."""
-        return dict(self.moments)
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over moments that ``state`` gave, shapes included."""
-        for name, moment in self.moments.items():
-            moment.copy_(state[name])
-
-
-class AdamW:
+class AdamW(Moments):
     """AdamW (betas 0.9 and 0.999, epsilon 1e-8, no weight decay) over named float32 tensors: LoRA's usual optimiser.
 
     Args:
@@ -127,15 +133,6 @@ class AdamW:
                 1 - two**count
             )
             self.parameters[name].sub_(first / (second.sqrt() + 1e-8), alpha=self.rate)
-
-    def state(self) -> dict[str, Tensor]:
-        """All moments by name: of their tensors' shapes, factored ones without rows or columns."""
-        return dict(self.moments)
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over moments that ``state`` gave, shapes included."""
-        for name, moment in self.moments.items():
-            moment.copy_(state[name])
 
 
 def factored(shape: Sequence[int]) -> bool:

@@ -1,4 +1,4 @@
-"""The loop of model tuning and LoRA: batches counted in tokens, gradients in float32, the same evaluator as prompts.
+"""Model tuning and LoRA in the training loop: batches counted in tokens, gradients in float32, the same evaluator as prompts.
 
 Letters: B rows of a step.
 """
@@ -19,12 +19,11 @@ from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.engine.host import peak_memory_bytes, start_peak_memory
 from softprompt.batch import TokenBatch
-from softprompt.errors import Interrupted, NonFiniteError, OutOfMemoryError, UsageError
-from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate, seeded_rows
-from softprompt.training.group import default_micro_tokens, is_out_of_memory, micro_batches, row_key
-from softprompt.training.loop import Observer, Progress
-from softprompt.training.run_dir import RunDir
-from softprompt.training.runs import Run
+from softprompt.errors import NonFiniteError, UsageError
+from softprompt.inference.evaluate import EvalJob, Evaluation, evaluate
+from softprompt.training.base import LoopGroup
+from softprompt.training.group import micro_batches, row_key
+from softprompt.training.runs import Run, Status
 from softprompt.training.settings import TuneSettings
 from softprompt.training.stream import RowStream
 from softprompt.training.weights.adafactor import AdamW, FactoredAdafactor
@@ -89,20 +88,23 @@ class TokenStream:
         self.waiting = None if waiting is None else (int(waiting[0]), int(waiting[1]))
 
 
-class Tuning:
-    """One tuning in work: model, optimiser, rows and results."""
+class Tuning(LoopGroup):
+    """One tuning in work, a group of one run: model, optimiser, rows and result."""
+
+    settings: TuneSettings
+    what = "model tuning"
+    remedy = "set checkpointing, lower max_input_tokens, or use a smaller backbone"
 
     def __init__(
         self, backbone: Backbone, live: LiveModel, run: Run, settings: TuneSettings, folder: Path | None
     ) -> None:
-        self.backbone, self.live, self.run, self.settings, self.folder = backbone, live, run, settings, folder
+        # Of the whole tensors: in a sharded tuning the masters are this process's rows alone.
+        numbers = sum(p.numel() for p in live.parameters.values())
+        self.result = TunedModel(name=run.name, seed=run.seed, tuned_parameters=numbers)
+        super().__init__(backbone, [run], settings, [self.result])
+        self.live, self.run, self.folder, self.sharded = live, run, folder, live.sharded
         self.optimizer: FactoredAdafactor | AdamW = self._make_optimizer(settings.adafactor_step_offset)
         self.rows = TokenStream(run, settings.batch_tokens)
-        self.micro_tokens = settings.micro_batch_tokens or default_micro_tokens(backbone)
-        self.result = TunedModel(name=run.name, seed=run.seed)
-        # Of the whole tensors: in a sharded tuning the masters are this process's rows alone.
-        self.result.tuned_parameters = sum(p.numel() for p in live.parameters.values())
-        self.losses: list[float] = []
         start_peak_memory(backbone.device)
 
     def _make_optimizer(self, offset: int) -> FactoredAdafactor | AdamW:
@@ -118,47 +120,15 @@ class Tuning:
             self.optimizer = self._make_optimizer(self.settings.adafactor_step_offset + start.step)
             self.optimizer.load(self.live.own({name: t.to(device) for name, t in start.moments.items()}))
 
-    def train(self, directory: RunDir | None, observer: Observer | None, stopped: Any) -> None:
-        settings, result = self.settings, self.result
-        while result.status == "running" and result.steps < settings.steps:
-            self._step()
-            validating = result.steps % settings.eval_every == 0 or result.steps == settings.steps
-            records = [self._validate()] if validating else []
-            if records and settings.patience and self._stale():
-                result.status = "stopped_early"
-            if directory is not None and records:
-                directory.log(records)
-                directory.save(*self.state())
-            if observer is not None:
-                observer(Progress(step=result.steps, steps=settings.steps, active=1, records=records))
-            if parallel.any_process(stopped.is_set()) and result.status == "running" and result.steps < settings.steps:
-                self._stop(directory)
-        if result.status == "running":
-            result.status = "done"
+    def step(self) -> dict[int, str]:
+        """One optimiser step.
 
-    def _stop(self, directory: RunDir | None) -> None:
-        at = f"model tuning stopped at step {self.result.steps} of {self.settings.steps}"
-        if directory is None:
-            raise Interrupted(f"{at}; nothing was saved, because no run directory was given: add --out FOLDER.")
-        directory.save(*self.state())
-        raise Interrupted(f"{at}; saved in {directory.folder}: repeat the command with --resume to go on.")
-
-    def _step(self) -> None:
+        Raises:
+            NonFiniteError: the loss or its gradient is not finite.
+        """
         started = time.perf_counter()
         picks = self.rows.take()
-        while True:
-            try:
-                loss, gradients = self._gradients(picks)
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self.live.sharded:
-                    raise OutOfMemoryError(
-                        "a step of a sharded model tuning did not fit one process, and the others cannot go back: lower "
-                        f"micro_batch_tokens, which is {self.micro_tokens}, or set checkpointing."
-                    ) from error
-                self._halve()
+        loss, gradients = self.fitting(lambda: self._gradients(picks))
         norm = self.live.norm(gradients)
         if not np.isfinite(loss) or not bool(torch.isfinite(norm)):
             raise NonFiniteError(
@@ -167,10 +137,12 @@ class Tuning:
             )
         self.optimizer.step(self.result.steps, gradients)
         self.live.publish()
-        self.losses.append(loss)
-        self.result.steps += 1
+        self.losses[0].append(loss)
+        self.step_number += 1
+        self.result.steps = self.step_number
         self.result.tokens += sum(int(self.rows.tokens[part][row]) for part, row in picks)
         self.result.seconds += time.perf_counter() - started
+        return {}
 
     def _gradients(self, picks: Sequence[Pick]) -> tuple[float, dict[str, Tensor]]:
         """The step's mean token loss and the gradients of it, summed over micro-batches and processes."""
@@ -202,47 +174,19 @@ class Tuning:
         self.live.collect_gradients()
         return loss.detach()
 
-    def _halve(self) -> None:
-        if self.micro_tokens <= 64:
-            raise OutOfMemoryError(
-                f"one row does not fit the memory of {self.backbone.device} in model tuning: set checkpointing, lower "
-                "max_input_tokens, or use a smaller backbone."
-            )
-        self.micro_tokens //= 2
+    def finish(self, runs: Sequence[int], status: Status) -> None:
+        if runs:
+            self.result.status, self.active = status, []
 
-    def _validate(self) -> dict[str, Any]:
-        started = time.perf_counter()
-        rows = np.arange(len(self.run.validation)) if self.run.select_rows is None else np.asarray(self.run.select_rows)
-        groups = self.run.task.groups([self.run.validation.examples[int(r)] for r in rows])
-        rows = rows[seeded_rows(len(rows), self.settings.eval_rows, 0, groups)]
-        found = self._evaluate(rows)
-        score = found.scores["score"]
-        record = {
-            "run": self.run.name,
-            "step": self.result.steps,
-            "loss": float(np.mean(self.losses)) if self.losses else None,
-            "score": score,
-            "metrics": found.scores,
-        }
-        self.losses = []
-        self.result.curve.append(record)
-        self.result.eval_tokens += found.tokens
-        if score > self.result.best_score:
-            self.result.best_score, self.result.best_step = score, self.result.steps
-            self.result.evidence = {"select_rows": len(rows)}
-            self._keep_best()
-        self.result.seconds += time.perf_counter() - started
-        return record
-
-    def _evaluate(self, rows: np.ndarray | None) -> Evaluation:
-        job = EvalJob(run=0, task=self.run.task, split=self.run.validation, rows=rows)
+    def evaluated(self, jobs: Sequence[EvalJob]) -> list[Evaluation]:
         with self.live.evaluating() as tuned:
             return evaluate(
-                tuned, None, [job], max_target_tokens=self.settings.max_target_tokens,
-                batch_tokens=2 * self.micro_tokens,
-            )[0]  # fmt: skip
+                tuned, None, jobs, max_target_tokens=self.settings.max_target_tokens, batch_tokens=2 * self.micro_tokens
+            )
 
-    def _keep_best(self) -> None:
+    def keep_best(self, run: int) -> None:
+        """In memory, or as ``best.safetensors`` in the run directory."""
+        self.result.evidence = {"select_rows": len(self.selecting_rows(run))}
         if self.folder is None:
             self.result.best = self.live.copies()
             return
@@ -250,11 +194,7 @@ class Tuning:
         if parallel.is_main():
             artifacts.write_tensors(self.folder / "best.safetensors", weights)
 
-    def _stale(self) -> bool:
-        since = [r for r in self.result.curve if r["step"] > self.result.best_step]
-        return len(since) >= self.settings.patience
-
-    def finish(self, keep_final: bool) -> TunedModel:
+    def measured(self, keep_final: bool) -> TunedModel:
         """Measure the best checkpoint on its reporting rows and write what there is to write."""
         result = self.result
         if keep_final:
@@ -266,8 +206,7 @@ class Tuning:
             parallel.wait()
             result.best = artifacts.read_tensors(self.folder / "best.safetensors")
         self.live.load({name: t.to(self.backbone.device) for name, t in result.best.items()})
-        rows = None if self.run.report_rows is None else np.asarray(self.run.report_rows)
-        found = self._evaluate(rows)
+        (found,) = self.evaluated([self.job(0, 0, self.run.report_rows)])
         result.scores, result.predictions = found.scores, found.predictions
         result.eval_tokens += found.tokens
         result.peak_bytes = peak_memory_bytes(self.backbone.device)
@@ -289,7 +228,7 @@ class Tuning:
             **{f"weight.{n}": m for n, m in self.live.full().items()},
             **{f"moment.{n}": m for n, m in self.live.gathered(self.optimizer.state()).items()},
         }
-        plain = {"step": self.result.steps, "rows": self.rows.state(), "losses": self.losses, "result": self.result.plain(),
+        plain = {"step": self.result.steps, "rows": self.rows.state(), "losses": self.losses[0], "result": self.result.plain(),
                  "micro_tokens": self.micro_tokens}  # fmt: skip
         return tensors, plain
 
@@ -300,9 +239,10 @@ class Tuning:
         moments = {n: tensors[f"moment.{n}"].to(device) for n in self.optimizer.state()}
         self.optimizer.load(self.live.own(moments))
         self.rows.load(plain["rows"])
-        self.losses = list(plain["losses"])
-        self.micro_tokens = int(plain["micro_tokens"])
+        self.losses = [list(plain["losses"])]
+        self.micro_tokens, self.step_number = int(plain["micro_tokens"]), int(plain["step"])
         self.result = TunedModel.of_plain(plain["result"])
+        self.results, self.active = [self.result], [0] if self.result.status == "running" else []
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

@@ -20,7 +20,7 @@ from typing import Any
 from softprompt import artifacts
 from softprompt import distributed as parallel
 from softprompt.backbones.base import Backbone
-from softprompt.training.loop import Observer, open_run_dir, stop_requests
+from softprompt.training.loop import Observer, open_run_dir, stop_requests, train_group
 from softprompt.training.runs import Run
 from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.live import LiveModel
@@ -102,8 +102,8 @@ def tuned_with(
         tuning.load(*state)
     parallel.wait()
     with stop_requests() as stopped:
-        tuning.train(directory, observer, stopped)
-    return tuning.finish(keep_final)
+        train_group(tuning, directory, observer, stopped)
+    return tuning.measured(keep_final)
 
 
 def tune_multitask(
