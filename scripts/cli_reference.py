@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from softprompt.cli.app import load_commands, run
+from softprompt.cli.app import parser, run
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 HEAD = """# Commands
@@ -29,7 +27,7 @@ Written by `python scripts/cli_reference.py` from the commands' own help.
 
 def paths(program: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:
     """Every command and group, the program itself first, and whether it is a group."""
-    program = program or typer.main.get_command(load_commands())
+    program = program or parser()
     inner = getattr(program, "commands", {})
     yield path, bool(inner)
     for name, command in inner.items():

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,32 @@ def row_of(name: str) -> Row:
 
 def run_cases(row: Row, cases: Sequence[int]) -> Tally:
     """Run cases in a temporary folder."""
+    _import_once()
     folder = Path(tempfile.mkdtemp(prefix=f"campaign-{row.name}-"))
     try:
         return row.run(cases, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def _import_once() -> None:
+    """Import what cases use before they fork: each would take seconds over it again."""
+    import torch
+    from tests.support.models import tiny_backbone
+    from tests.support.small_tasks import small_data
+
+    torch.set_num_threads(1)
+    small_data(tiny_backbone("t5"), "animals")
+    for name in (
+        "inference.http",
+        "inference.predict",
+        "library",
+        "methods.sharpt.train",
+        "study.run",
+        "training.weights.tune",
+    ):
+        import_module(f"softprompt.{name}")
 
 
 def run_piece(row: Row, first: int, end: int) -> dict[str, Any]:

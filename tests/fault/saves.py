@@ -316,5 +316,5 @@ def run(cases: Sequence[int], folder: Path) -> Tally:
 ROW = Row(
     name="saves", promise="A save is whole or absent",
     tried="ENOSPC, EIO or the end of the process in place of each system call of nine kinds of saves",
-    cases=len(SAVES) * len(FAULTS) * MOST_CALLS, short=range(0, len(SAVES) * len(FAULTS) * MOST_CALLS, 29), piece=230, run=run,
+    cases=len(SAVES) * len(FAULTS) * MOST_CALLS, short=range(0, len(SAVES) * len(FAULTS) * MOST_CALLS, 61), piece=230, run=run,
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -84,30 +86,61 @@ def corpus(rows: int = 300, seed: int = 0) -> list[str]:
     return [" ".join(draw.choices(_WORDS, k=draw.randint(3, 12))) + "." for _ in range(rows)]
 
 
+def _pieces(tokenizer: Any, inside: str, count: int) -> list[tuple[str, float]]:
+    """Characters, then words, then what saves most characters, each with its log-probability.
+
+    The library's own trainers of such tokenizers give others in every process.
+
+    Args:
+        tokenizer: one that cuts texts into words.
+        inside: mark of a piece that does not begin a word.
+        count: pieces to give.
+    """
+    found: Counter[str] = Counter()
+    words: set[str] = set()
+    for text in corpus():
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text):
+            words.add(word.rstrip(".") or word)
+            found.update(
+                (inside if i else "") + word[i:j] for i in range(len(word)) for j in range(i + 1, len(word) + 1)
+            )
+
+    def rank(piece: str) -> tuple[int, int, str]:
+        letters = len(piece.removeprefix(inside))
+        return 0 if letters == 1 else 1 if piece in words else 2, -found[piece] * letters, piece
+
+    pieces = sorted(found, key=rank)[:count]
+    total = sum(found[piece] for piece in pieces)
+    return [(piece, math.log(found[piece] / total)) for piece in pieces]
+
+
 @cache
 def _tokenizer_text(kind: str) -> str:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     if kind == "t5":
+        special = ["<pad>", "</s>", "<unk>"]
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
-        trainer: Any = trainers.UnigramTrainer(
-            vocab_size=200, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>"
-        )
+        pieces = [(name, 0.0) for name in special] + _pieces(tokenizer, "", 197)
+        tokenizer.model = models.Unigram(pieces, 2, False)
+        tokenizer.add_special_tokens(special)
     elif kind == "bert":
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=200, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        )
+        names = special + [piece for piece, _ in _pieces(tokenizer, "##", 195)]
+        tokenizer.model = models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="[UNK]")
+        tokenizer.add_special_tokens(special)
     elif kind == "llama":
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
         trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"])
+        tokenizer.train_from_iterator(corpus(), trainer)
     else:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -115,7 +148,7 @@ def _tokenizer_text(kind: str) -> str:
         trainer = trainers.BpeTrainer(
             vocab_size=330, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
         )
-    tokenizer.train_from_iterator(corpus(), trainer)
+        tokenizer.train_from_iterator(corpus(), trainer)
     if kind == "bert":
         cls_id, sep_id = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
         tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep_id), ("[CLS]", cls_id))

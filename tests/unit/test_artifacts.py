@@ -67,7 +67,7 @@ def test_folder_names_are_checked(name: str) -> None:
 
 
 @given(st.text(max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_accepted_name_leaves_its_folder(name: str) -> None:
     root = Path("/some/root")
     try:

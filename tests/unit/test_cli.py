@@ -27,7 +27,7 @@ from softprompt.training.settings import TrainSettings
 
 def commands(program: Any = None, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """The path of every command and group, the program itself first."""
-    program = program or typer.main.get_command(app.load_commands())
+    program = program or app.parser()
     found = [path]
     for name, inner in getattr(program, "commands", {}).items():
         found += commands(inner, (*path, name))
@@ -36,7 +36,7 @@ def commands(program: Any = None, path: tuple[str, ...] = ()) -> list[tuple[str,
 
 def _command(path: tuple[str, ...]) -> Any:
     """The parser of a command or group."""
-    found: Any = typer.main.get_command(app.load_commands())
+    found: Any = app.parser()
     for name in path:
         found = found.commands[name]
     return found

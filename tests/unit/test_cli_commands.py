@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 from tests.support.cli import call, make_tasks
 from tests.support.models import save_tiny
+
+from softprompt.cli import app
 
 SMALL = ("--steps", "4", "--batch-size", "2", "--prompt-length", "2", "--set", "eval_every=2", "--set", "embedding_step=2",
          "--set", "eval_rows=4", "--dtype", "float32")  # fmt: skip
@@ -36,24 +40,18 @@ def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def library(place: Path) -> Path:
     """A library with two tasks and two seeds of each, made by ``softprompt train``."""
-    command = [
-        sys.executable,
-        "-m",
-        "softprompt",
-        "train",
-        "--task",
-        "films,stories",
-        "--data",
-        "data",
-        "--seeds",
-        "1,2",
-    ]
-    command += ["--backbone", "t5", "--library", "lib", "--out", "runs/sources", *SMALL, "--json"]
-    result = subprocess.run(command, cwd=place, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    made = json.loads(result.stdout)
+    command = ["train", "--task", "films,stories", "--data", "data", "--seeds", "1,2", "--backbone", "t5"]
+    command += ["--library", "lib", "--out", "runs/sources", *SMALL, "--json"]
+    with (
+        contextlib.chdir(place),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+    ):
+        code = app.run(command)
+    assert code == 0, errors.getvalue()
+    made = json.loads(out.getvalue())
     assert [p["name"] for p in made["prompts"]] == ["films@1", "films@2", "stories@1", "stories@2"]
-    assert "training: step 2 of 4" in result.stderr
+    assert "training: step 2 of 4" in errors.getvalue()
     return place / "lib"
 
 

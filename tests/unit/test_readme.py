@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from softprompt.cli import app
 
@@ -51,7 +50,7 @@ def test_one_starts_with_two_commands_that_exist(repo: Path) -> None:
 
 
 def test_every_command_of_the_table_exists_and_every_command_is_in_it(repo: Path) -> None:
-    program = typer.main.get_command(app.load_commands())
+    program = app.parser()
     rows = re.findall(r"^\| (`.*?) \|", (repo / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     named: set[str] = set()
     for row in rows:
@@ -76,7 +75,7 @@ def commands_in(page: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_every_command_on_a_page_exists_with_its_flags(repo: Path) -> None:
-    program = typer.main.get_command(app.load_commands())
+    program = app.parser()
     wrong, seen = [], 0
     pages = [repo / "README.md", *(page for page in sorted((repo / "docs").glob("*.md")) if page.name != "cli.md")]
     for page in pages:

@@ -38,6 +38,7 @@ def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.slow  # the campaign has it in every check, with processes that are forks
 def test_the_second_process_is_told_who_works_there(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with another_process(folder) as process:
