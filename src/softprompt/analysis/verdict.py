@@ -17,9 +17,14 @@ from softprompt.analysis.records import Floats, Results
 from softprompt.analysis.searches import paper_search
 from softprompt.analysis.similarity import SIMILARITIES
 from softprompt.analysis.statistics import Interval, ratio_interval, share_text, t_interval, what_targets_can_show
-from softprompt.analysis.tables import PENDING
 
 Answer = Literal["yes", "no", "not shown", "pending"]
+NEEDED = {
+    "sharpt, no-source-training": "Does SharPT need its training on sources?",
+    "sharpt, no-latent-space": "Does SharPT need its latent space?",
+    "sharpt, generator-only": "Does SharPT beat as many tuned numbers without sources or skills?",
+}
+"""What each ablation of SharPT asks."""
 NO_ROWS = "This is compared row by row, and the targets' rows were not found: set SOFTPROMPT_DATA to their folder."
 
 
@@ -66,7 +71,7 @@ def _answer(interval: Interval) -> Answer:
 def _points(values_T: Floats, over: str) -> tuple[Interval, str]:
     interval = t_interval(values_T)
     if np.isnan(interval.mean):
-        return interval, PENDING
+        return interval, "Cells are missing"
     better, ends = int((values_T > 0).sum()), interval.text(sign=True)
     return interval, f"{ends} points {over}, better on {better} of {len(values_T)} targets"
 
@@ -200,7 +205,7 @@ def _sharpt(found: Methods) -> Iterator[Verdict]:
     parts = [(name, m) for name in ABLATED if (m := found.named(name)) is not None]
     for name, part in parts:
         interval, told = _points(own.score_T - part.score_T, f"over {name}")
-        yield Verdict(question=f"Does SharPT need what '{name}' leaves out?", answer=_answer(interval), told=f"{told}.")
+        yield Verdict(question=NEEDED[name], answer=_answer(interval), told=f"{told}.")
 
 
 def _weights(found: Methods) -> Iterator[Verdict]:
