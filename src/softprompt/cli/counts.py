@@ -11,7 +11,8 @@ from softprompt.cli.flags import flag
 from softprompt.cli.output import AT_HAND, Answer, table
 
 if TYPE_CHECKING:
-    from softprompt.methods.counts import BackboneShape, Counts
+    from softprompt.backbones.shapes import Shape
+    from softprompt.methods.counts import Counts
 
 T5_NAMES = "t5-small,t5-base,t5-large,t5-xl,t5-xxl"
 
@@ -61,14 +62,18 @@ def counts(
     )
 
 
-def _shape(name: str, held: o.DeviceFlags) -> BackboneShape:
+def _shape(name: str, held: o.DeviceFlags) -> Shape:
     """Of a published size by name, else of a backbone that is loaded."""
-    from softprompt.methods.counts import T5_SIZES, shape_of
+    from softprompt.backbones.shapes import T5_SIZES, Shape
 
-    return T5_SIZES[name] if name in T5_SIZES else shape_of(opening.open_backbone(name, held.dtype, held.device))
+    if name in T5_SIZES:
+        return T5_SIZES[name]
+    opened = opening.open_backbone(name, held.dtype, held.device)
+    count = opened.parameter_count
+    return Shape(parameters=count, passed=count, width=opened.hidden_size, layers=0)
 
 
-def _row(name: str, shape: BackboneShape, one: Counts, whole: Counts) -> dict[str, Any]:
+def _row(name: str, shape: Shape, one: Counts, whole: Counts) -> dict[str, Any]:
     return {
         "backbone": name, "parameters": shape.parameters, "method": one.method, "tuned": one.tuned, "percent": one.percent,
         "stored_bytes": one.stored_bytes, "times_fewer": one.fewer_times(whole), "shared": one.shared,

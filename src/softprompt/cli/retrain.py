@@ -21,8 +21,9 @@ from softprompt.fields import kinds
 
 if TYPE_CHECKING:
     from softprompt.backbones.base import Backbone
+    from softprompt.library.manifest import Manifest
     from softprompt.library.record import PromptRecord
-    from softprompt.library.retrain import RetrainItem
+    from softprompt.library.store import StoredPrompt
     from softprompt.tasks.task import Task
     from softprompt.training.settings import TrainSettings
 
@@ -67,7 +68,7 @@ def retrain(
     model = opening.open_backbone(backbone, device.dtype, device.device, revision)
     plan = retrain_plan(old, model, list(names) if names else None)
     target = opening.open_library(into, must_exist=False)
-    found = tune_again(plan, target, lambda item: _tuned(item, model, own, again), replace=replace)
+    found = tune_again(plan, target, lambda old: _tuned(old, model, own, again), replace=replace)
     rows = [[r.name, r.before, r.after, r.problem or None] for r in found]
     notes = [f"not possible: {name}: {why}" for name, why in plan.impossible.items()]
     if found and all(r.problem for r in found):
@@ -80,33 +81,34 @@ def retrain(
     )  # fmt: skip
 
 
-def _tuned(item: RetrainItem, model: Backbone, own: Sequence[Task], again: AgainFlags) -> PromptRecord:
-    """One item tuned as its manifest says."""
+def _tuned(old: StoredPrompt, model: Backbone, own: Sequence[Task], again: AgainFlags) -> PromptRecord:
+    """A prompt tuned anew as its manifest says."""
     from softprompt.api import tune_tasks
     from softprompt.library.retrain import task_of
     from softprompt.tasks.tuned import reworded, wording_of
 
-    recorded = _recorded(item)
+    facts = old.manifest
+    recorded = _recorded(facts)
     settings = recorded.having(**changes_of(kinds(type(recorded)), again.set_ or ()))
-    (opened,) = opening.worded([task_of(item.old.manifest, again.data, own)], "auto", model)
-    wording = wording_of(item.old.manifest)
+    (opened,) = opening.worded([task_of(facts, again.data, own)], "auto", model)
+    wording = wording_of(facts)
     # A decoder reads natural language and the others the papers' form; between two of a kind the wording stays.
-    if wording is not None and (item.old.manifest.backbone_kind == "causal") == (model.kind == "causal"):
+    if wording is not None and (facts.backbone_kind == "causal") == (model.kind == "causal"):
         opened = reworded(opened, wording)
-    chat = item.old.manifest.chat
+    chat = facts.chat
     if chat is not None:  # the new backbone's own template, with the old system turn
         (opened,) = opening.in_chat([opened], True, _text(chat.get("system")), model)
-    rows = item.recipe.get("train_rows")
+    rows = facts.recipe.get("train_rows")
     (encoded,) = opening.encode(model, [opened], settings, rows if isinstance(rows, int) else None)
-    role: Literal["scratch", "source"] = "scratch" if item.init.get("kind") == "class-labels" else "source"
-    folder = again.out / item.name
-    with training(item.name) as observer:
+    role: Literal["scratch", "source"] = "scratch" if facts.init.get("kind") == "class-labels" else "source"
+    folder = again.out / facts.name
+    with training(facts.name) as observer:
         records = tune_tasks(
-            model, [encoded], settings, seeds=[item.seed], role=role, folder=folder, resume=again.resume,
+            model, [encoded], settings, seeds=[facts.seed], role=role, folder=folder, resume=again.resume,
             observer=observer, command=opening.command_line(),
         )  # fmt: skip
     if not records:
-        raise SoftpromptError(f"the training of {item.name} met a loss that is not finite; see {folder}")
+        raise SoftpromptError(f"the training of {facts.name} met a loss that is not finite; see {folder}")
     return records[0]
 
 
@@ -114,7 +116,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _recorded(item: RetrainItem) -> TrainSettings:
+def _recorded(facts: Manifest) -> TrainSettings:
     """The settings of a manifest's recipe.
 
     Raises:
@@ -127,8 +129,8 @@ def _recorded(item: RetrainItem) -> TrainSettings:
     from softprompt.errors import wrong_fields
     from softprompt.training.settings import TrainSettings
 
-    known = {name: value for name, value in item.recipe.items() if name in TrainSettings.names()}
+    known = {name: value for name, value in facts.recipe.items() if name in TrainSettings.names()}
     try:
         return TypeAdapter(TrainSettings).validate_json(json.dumps(known), strict=True)
     except ValidationError as error:
-        raise UsageError(f"the recipe of prompt {item.name!r} cannot be used: {wrong_fields(error)}.") from error
+        raise UsageError(f"the recipe of prompt {facts.name!r} cannot be used: {wrong_fields(error)}.") from error

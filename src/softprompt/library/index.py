@@ -23,7 +23,7 @@ from softprompt import artifacts, waits
 from softprompt.errors import SoftpromptError, one_line
 from softprompt.library.folders import Folders
 from softprompt.library.manifest import Manifest
-from softprompt.library.metric import METRICS, Metric
+from softprompt.library.metric import Metric
 from softprompt.library.reading import read_manifest, read_steadily, read_task_vectors
 from softprompt.library.vectors import VectorTable, try_open
 
@@ -227,17 +227,6 @@ class LibraryIndex:
         except SoftpromptError:
             return None
         return self._open(width, metric)
-
-    def rebuild(self) -> None:
-        """Throw the caches away and derive them anew from the folders."""
-        if self.folders.index_folder.is_dir():
-            artifacts.remove_folder(self.folders.index_folder)
-        self._facts, self._present, self._tables = None, None, {}
-        current = self._current()
-        self._save_facts(current)
-        for width in {entry.width for _, entry in current.values()}:
-            for metric in METRICS:
-                self.tables(width, metric)
 
 
 def _current_rows(table: VectorTable | None, versions: Mapping[str, str]) -> list[int]:

@@ -8,9 +8,9 @@ else wrote: the task it names is looked up among the catalogue's and those the u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
-from typing import Any
 
 from softprompt.artifacts import check_name
 from softprompt.errors import SoftpromptError, UsageError
@@ -47,42 +47,15 @@ def task_of(manifest: Manifest, data: str | Path | None = None, named: Sequence[
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RetrainItem:
-    """One prompt to be tuned anew.
-
-    Attributes:
-        name: of the old prompt, and of the new one.
-        task: to tune on.
-        seed: of the run.
-        prompt_length: P.
-        recipe: the settings it was tuned with.
-        init: how it started.
-        embedding_step: of its task embedding.
-        score: percent, on the old backbone.
-        old: the stored prompt.
-    """
-
-    name: str
-    task: str
-    seed: int
-    prompt_length: int
-    recipe: Mapping[str, Any]
-    init: Mapping[str, Any]
-    embedding_step: int | None
-    score: float | None
-    old: StoredPrompt
-
-
-@dataclass(frozen=True, kw_only=True)
 class RetrainPlan:
     """What can be made again, and what cannot.
 
     Attributes:
-        items: in order of names.
+        prompts: in order of names; their manifests say how.
         impossible: by name, why not (no recipe: an import).
     """
 
-    items: tuple[RetrainItem, ...]
+    prompts: tuple[StoredPrompt, ...]
     impossible: Mapping[str, str]
 
 
@@ -97,28 +70,9 @@ def retrain_plan(library: Library, backbone: BackboneIdentity, names: Iterable[s
     Raises:
         UnknownNameError: a name the library does not have.
     """
-    items, impossible = [], {}
-    for name in library.names() if names is None else names:
-        stored = library.get(name)
-        reason = _why_not(stored.manifest, backbone)
-        if reason:
-            impossible[name] = reason
-            continue
-        facts = stored.manifest
-        items.append(
-            RetrainItem(
-                name=name,
-                task=facts.task,
-                seed=facts.seed,
-                prompt_length=facts.prompt_length,
-                recipe=facts.recipe,
-                init=facts.init,
-                embedding_step=facts.embedding_step,
-                score=facts.score,
-                old=stored,
-            )
-        )
-    return RetrainPlan(items=tuple(items), impossible=impossible)
+    found = [library.get(name) for name in (library.names() if names is None else names)]
+    impossible = {prompt.name: why for prompt in found if (why := _why_not(prompt.manifest, backbone))}
+    return RetrainPlan(prompts=tuple(p for p in found if p.name not in impossible), impossible=impossible)
 
 
 def _why_not(manifest: Manifest, backbone: BackboneIdentity) -> str:
@@ -147,7 +101,7 @@ class Retrained:
 
 
 def retrain(
-    plan: RetrainPlan, into: Library, train: Callable[[RetrainItem], PromptRecord], *, replace: bool = False
+    plan: RetrainPlan, into: Library, train: Callable[[StoredPrompt], PromptRecord], *, replace: bool = False
 ) -> list[Retrained]:
     """Tune every prompt of a plan anew and put it into a library, as soon as it is done.
 
@@ -157,26 +111,22 @@ def retrain(
     Args:
         plan: from `retrain_plan`.
         into: where to; may not be the old library's place.
-        train: tunes one item on the new backbone.
+        train: tunes one prompt anew on the new backbone.
         replace: whether prompts of the new library are made again.
     """
     found = []
-    for item in plan.items:
-        if item.name in into and not replace:
+    for old in plan.prompts:
+        if old.name in into and not replace:
             continue
+        before = old.manifest.score
         try:
-            record = train(item)
+            record = train(old)
         except SoftpromptError as error:
             if error.exit_code == 75:  # stopped on request: go on next time
                 raise
-            found.append(Retrained(name=item.name, before=item.score, after=None, problem=str(error)))
+            found.append(Retrained(name=old.name, before=before, after=None, problem=str(error)))
             continue
-        into.add(_as(record, item), replace=replace)
-        found.append(Retrained(name=item.name, before=item.score, after=record.scores.get("score")))
+        origin = f"retrained from {old.place} ({old.manifest.backbone_name})"
+        into.add(changed(record, name=old.name, origin=origin), replace=replace)
+        found.append(Retrained(name=old.name, before=before, after=record.scores.get("score")))
     return found
-
-
-def _as(record: PromptRecord, item: RetrainItem) -> PromptRecord:
-    """The record under the old name, saying where it comes from."""
-    origin = f"retrained from {item.old.place} ({item.old.manifest.backbone_name})"
-    return replace(record, name=item.name, origin=origin)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from softprompt.backbones.shapes import Shape, shape_of
 from softprompt.errors import UsageError
 from softprompt.study.build import build_grid
 from softprompt.study.grid import TRAINED_KINDS, Facts, Grid, StudyCell, unresolved_facts
@@ -24,55 +25,10 @@ from softprompt.study.settings import Study
 from softprompt.study.timing import Timing
 from softprompt.study.work import Positions, Workload
 
-# T5 1.1 LM-adapted by size: parameters that a position goes through (without the embedding table), stored parameters,
-# width and layers of the encoder; from the public configurations (d_model, d_ff, layers, heads x d_kv, 32,128 pieces).
-_T5_SHAPES = {
-    "small": (512, 1024, 8, 384),
-    "base": (768, 2048, 12, 768),
-    "large": (1024, 2816, 24, 1024),
-    "xl": (2048, 5120, 24, 2048),
-    "xxl": (4096, 10240, 24, 4096),
-}
-_VOCABULARY = 32_128
 H100_PEAK = 989e12
 """Dense bfloat16 FLOP/s of one H100 (SXM), NVIDIA's data sheet; an H200's is the same."""
 ASSUMED_UTILISATION = 0.3
 """Share of the peak that is assumed where nothing was measured."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What the cost of a backbone follows from.
-
-    Attributes:
-        parameters: that a position goes through.
-        stored: all of them.
-        width: H.
-        layers: of the encoder (or decoder-only stack).
-    """
-
-    parameters: int
-    stored: int
-    width: int
-    layers: int
-
-
-def t5_shape(size: str) -> Shape:
-    """The shape of a T5 1.1 model by size: small, base, large, xl, xxl."""
-    width, inner, layers, attention = _T5_SHAPES[size]
-    self_attention, feed_forward = 4 * width * attention, 3 * width * inner
-    body = layers * (self_attention + feed_forward) + layers * (2 * self_attention + feed_forward)
-    return Shape(parameters=body, stored=body + 2 * _VOCABULARY * width, width=width, layers=layers)
-
-
-def shape_of(backbone: str, parameters: int | None = None) -> Shape | None:
-    """The shape of a backbone by name or by its parameter count; None where neither is known."""
-    for size in _T5_SHAPES:
-        if f"t5-{size}" in backbone or f"t5-v1_1-{size}" in backbone:
-            return t5_shape(size)
-    if parameters:
-        return Shape(parameters=parameters, stored=parameters, width=round((parameters / 150) ** 0.5), layers=12)
-    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +174,7 @@ def plan_study(
         estimates += [on_h100(grid, missing, workload, shape, devices, utilisation) for devices in (1, 8)]
         notes.append(
             f"the H100s are not at hand: assumed are {utilisation:.0%} of the data sheet's {H100_PEAK / 1e12:.0f} TFLOP/s (dense "
-            f"bfloat16) and {shape.parameters / 1e6:.0f}M parameters a position, 4 FLOPs a parameter in training and 2 in "
+            f"bfloat16) and {shape.passed / 1e6:.0f}M parameters a position, 4 FLOPs a parameter in training and 2 in "
             "validation; on such a machine, plan there and the rate is measured."
         )
     return Plan(
@@ -269,7 +225,7 @@ def on_h100(
         work = []
         for pack in _chunks(stage, grid.study.group):
             own = sum((workload.of(cell) for cell in pack), Positions())
-            work.append(shape.parameters * (4.0 * own.train + 2.0 * own.validation))
+            work.append(shape.passed * (4.0 * own.train + 2.0 * own.validation))
         loads = [0.0] * devices
         for amount in sorted(work, reverse=True):
             loads[loads.index(min(loads))] += amount
@@ -329,7 +285,7 @@ def _memory(study: Study, shape: Shape, bytes_each: int = 4) -> float:
     settings = study.target
     prompts = study.group * settings.prompt_length * shape.width * 4 * 4
     micro = settings.micro_batch_tokens or (65536 if bytes_each == 2 else 4096)
-    return shape.stored * bytes_each + prompts + micro * shape.layers * 16 * shape.width * bytes_each
+    return shape.parameters * bytes_each + prompts + micro * shape.layers * 16 * shape.width * bytes_each
 
 
 def _storage(grid: Grid, study: Study, shape: Shape) -> float:
@@ -338,7 +294,7 @@ def _storage(grid: Grid, study: Study, shape: Shape) -> float:
     prompt = study.target.prompt_length * shape.width * 4
     kept = sum(2 for cell in grid.cells.values() if cell.kind in TRAINED_KINDS) + len(grid.of_kind("embedding"))
     generator = (2 * shape.width**2 + 256 * shape.width) * 4 + prompt
-    models = len(grid.of_kind("multitask_tuning")) * 2 * shape.stored
+    models = len(grid.of_kind("multitask_tuning")) * 2 * shape.parameters
     generators = len(grid.of_kind("latent_space", "latent_transfer")) * generator
     return kept * prompt + generators + models + len(grid.cells) * 8192
 

@@ -38,14 +38,7 @@ def open_study(folder: str | Path, name: str | None = None) -> tuple[Study, Ledg
 def facts_of(study: Study, noted: Mapping[str, Any]) -> Facts:
     """The facts a study was run with, from its ledger, so that a report needs neither data nor backbone."""
     data = {
-        name: DataFacts(
-            train=row["train"],
-            validation=row["validation"],
-            train_rows=row["train_rows"],
-            validation_rows=row["validation_rows"],
-            metrics=tuple(row["metrics"]),
-            labels=tuple(row["labels"]),
-        )
+        name: DataFacts(**{**row, "metrics": tuple(row["metrics"]), "labels": tuple(row["labels"])})
         for name, row in noted["data"].items()
     }
     return Facts(

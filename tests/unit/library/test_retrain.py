@@ -14,8 +14,8 @@ from tests.support.models import save_tiny, tiny_backbone
 
 from softprompt.errors import IncompatibleBackboneError, Interrupted, NonFiniteError, UnknownNameError, UsageError
 from softprompt.library.record import PromptRecord
-from softprompt.library.retrain import RetrainItem, retrain, retrain_plan, task_of
-from softprompt.library.store import Library
+from softprompt.library.retrain import retrain, retrain_plan, task_of
+from softprompt.library.store import Library, StoredPrompt
 from softprompt.tasks.catalog import load_task
 
 
@@ -47,9 +47,8 @@ def test_the_plan_follows_the_manifests(tmp_path: Path) -> None:
     library.add(record("imported", recipe={}))
     library.add(record("moved", fingerprint="a" * 64))
     plan = retrain_plan(library, Identity())
-    (item,) = plan.items
-    assert (item.name, item.task, item.seed, item.prompt_length, item.score) == ("mnli@2", "mnli", 2, 3, 50.0)
-    assert (item.recipe, item.init, item.embedding_step) == ({"steps": 7}, {"kind": "uniform"}, 3)
+    (old,) = plan.prompts
+    assert (old.name, old.manifest.recipe) == ("mnli@2", {"steps": 7})
     assert "no recipe" in plan.impossible["imported@0"]
     assert "already" in plan.impossible["moved@0"]
     with pytest.raises(UnknownNameError):
@@ -62,11 +61,11 @@ def test_scores_are_told_and_what_is_done_is_not_done_again(tmp_path: Path) -> N
         library.add(record(task, score=score))
     asked: list[str] = []
 
-    def train(item: RetrainItem) -> PromptRecord:
-        asked.append(item.name)
-        if item.task == "c":
+    def train(old: StoredPrompt) -> PromptRecord:
+        asked.append(old.name)
+        if old.task == "c":
             raise NonFiniteError("loss became NaN")
-        return record(item.task, width=6, fingerprint="a" * 64, score=50.0, backbone_name="new")
+        return record(old.task, width=6, fingerprint="a" * 64, score=50.0, backbone_name="new")
 
     found = retrain(retrain_plan(library, Identity()), into, train)
     assert [(r.name, r.before, r.after, r.problem) for r in found] == [
@@ -85,7 +84,7 @@ def test_a_stop_stops(tmp_path: Path) -> None:
     library, into = Library(tmp_path / "old"), Library(tmp_path / "new")
     library.add(record("a"))
 
-    def stop(item: RetrainItem) -> PromptRecord:
+    def stop(old: StoredPrompt) -> PromptRecord:
         raise Interrupted("stopped")
 
     with pytest.raises(Interrupted):
@@ -170,9 +169,9 @@ def test_a_recipe_with_wrong_types_is_refused_in_a_sentence(tmp_path: Path) -> N
     library = Library(tmp_path)
     for recipe, words in (({"steps": "many"}, "steps"), ({"steps": 7.5}, "steps"), ({"optimizer": 3}, "optimizer")):
         library.add(record("a", recipe=recipe), replace=True)
-        (item,) = retrain_plan(library, Identity()).items
+        (old,) = retrain_plan(library, Identity()).prompts
         with pytest.raises(UsageError, match=f"the recipe of prompt 'a@0'.*{words}"):
-            _recorded(item)
+            _recorded(old.manifest)
 
 
 def test_a_real_retraining_from_manifests_alone(tmp_path: Path) -> None:
@@ -193,11 +192,12 @@ def test_a_real_retraining_from_manifests_alone(tmp_path: Path) -> None:
         library.add(made)
     plan = retrain_plan(library, new)
 
-    def train(item: RetrainItem) -> PromptRecord:
-        again = TrainSettings(**{key: value for key, value in item.recipe.items() if key in TrainSettings.names()})
-        init = InitSettings.of_record(item.init) or default_init("source")
-        data = task_data(new, task_of(item.old.manifest), again, **rows)
-        return tune_tasks(new, [data], again, seeds=[item.seed], init=init)[0]
+    def train(prompt: StoredPrompt) -> PromptRecord:
+        facts = prompt.manifest
+        again = TrainSettings(**{key: value for key, value in facts.recipe.items() if key in TrainSettings.names()})
+        init = InitSettings.of_record(facts.init) or default_init("source")
+        data = task_data(new, task_of(facts), again, **rows)
+        return tune_tasks(new, [data], again, seeds=[facts.seed], init=init)[0]
 
     (result,) = retrain(plan, into, train)
     assert result.problem == ""

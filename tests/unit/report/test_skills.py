@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from softprompt.backbones.shapes import T5_SIZES
 from softprompt.errors import UsageError
-from softprompt.methods.counts import T5_SIZES, count
+from softprompt.methods.counts import count
 from softprompt.methods.sharpt.relations import Relations
 from softprompt.report.skills import blocks_of, relations_heatmap, skill_use_curve
 

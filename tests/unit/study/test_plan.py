@@ -9,9 +9,10 @@ from tests.support.analytic import AnalyticRunner
 from tests.support.models import save_tiny
 from tests.support.small_study import made, run
 
+from softprompt.backbones.shapes import T5_SIZES, shape_of
 from softprompt.errors import UsageError
 from softprompt.study.look import TaskLook
-from softprompt.study.plan import plan_study, shape_of, t5_shape
+from softprompt.study.plan import plan_study
 from softprompt.study.run import clock
 from softprompt.study.settings import Study, load_study, study_of
 from softprompt.study.survey import survey
@@ -57,8 +58,8 @@ def test_other_methods_are_counted() -> None:
 def test_t5_sizes() -> None:
     # Published sizes of T5 1.1: 77M, 248M, 783M, 2.85B, 11.1B.
     for size, millions in (("small", 77), ("base", 248), ("large", 783), ("xl", 2850), ("xxl", 11135)):
-        assert t5_shape(size).stored / 1e6 == pytest.approx(millions, rel=0.01)
-    assert shape_of("google/t5-base-lm-adapt") == t5_shape("base")
+        assert T5_SIZES[f"t5-{size}"].parameters / 1e6 == pytest.approx(millions, rel=0.01)
+    assert shape_of("google/t5-base-lm-adapt") == T5_SIZES["t5-base"]
     assert shape_of("builtin") is None
 
 
