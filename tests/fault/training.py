@@ -125,9 +125,6 @@ def _whole(kind: str, root: Path) -> tuple[str, list[int]]:
 
 def run(cases: Sequence[int], folder: Path) -> Tally:
     """Case i: kind i % 4, a moment and a signal drawn from i; killed once or twice, then left to end."""
-    from tests.support.models import tiny_backbone
-
-    tiny_backbone("t5")  # its tokenizer is trained once, here: trained in each process it would be another one
     tally = Tally()
     for case in cases:
         kind, draw = KINDS[case % len(KINDS)], random.Random(case)

@@ -273,7 +273,7 @@ def _serve(pipe: Connection, parent: int, threads: int) -> None:
     while True:
         try:
             order = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):  # the coordinator is gone
             return
         if order is None:
             return

@@ -9,6 +9,7 @@ generator tuned on a target task, and names the space it came from.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -202,7 +203,7 @@ def load_space(folder: Path) -> Space:
         DataError: there is none.
         CorruptArtifactError: its bytes are not those that were written, or its tensors do not fit together.
     """
-    if not (folder / MANIFEST).is_file():
+    if not os.path.isfile(folder / MANIFEST):  # False for a name that no file can have, too
         raise DataError(f"no latent space in {folder}: it has no {MANIFEST}; train one with 'softprompt sharpt train'.")
     told = read_manifest(folder / MANIFEST)
     tensors = artifacts.read_tensors(folder / TENSORS, sha256=told.sha256["space.safetensors"])

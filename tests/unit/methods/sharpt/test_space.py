@@ -161,3 +161,8 @@ def test_spaces_of_the_first_version_read_names_as_they_did(tmp_path: Path) -> N
     old = {name: value for name, value in manifest.items() if name not in ("task_names", "wording")}
     (folder / MANIFEST).write_text(json.dumps({**old, "version": 1}))
     assert load_space(folder).task_names == ()
+
+
+def test_no_space_at_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no latent space in"):
+        load_space(tmp_path / ("é" * 300))
