@@ -321,7 +321,7 @@ def transfer(
     progress: bool = True,
     **changes: Any,
 ) -> TargetReport:
-    """Tune a prompt for a task starting from what the library knows, and say what that gained over scratch.
+    """Tune a prompt for a task from the most similar prompts of a library, and compare it with one from scratch.
 
     Args:
         backbone: frozen.

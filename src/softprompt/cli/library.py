@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from softprompt.library.manifest import Manifest
     from softprompt.library.store import Library
 
-library = group("library", "Prompts kept with what made them.")
+library = group("library", "List, show, check, copy, share and export prompts.")
 
 Place = Annotated[str, typer.Argument(help="Library: a folder, a URL, or `released`.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="Name of the prompt.", show_default=False)]

@@ -1,4 +1,4 @@
-"""``softprompt quickstart``: the main job end to end, in minutes."""
+"""``softprompt quickstart``: search, transfer, comparison and report, in minutes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def quickstart(
     target_rows: Annotated[int, flag("--target-rows", "Training rows of a target; 0 for all.", o.ROWS, min=0)] = 0,
     validation_rows: Annotated[int, flag("--validation-rows", "Of every task; 0 for all.", o.ROWS, min=0)] = 400,
 ) -> Answer:
-    """The main job end to end, with a report, in minutes."""
+    """Search, transfer, compare and report, in minutes."""
     from softprompt.artifacts import cache_folder
     from softprompt.library.released import FOLDER, FOLDERS, find_released
     from softprompt.quickstart import QuickstartSettings

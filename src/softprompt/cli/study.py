@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from softprompt.study.run import RunProgress, RunSummary
     from softprompt.study.settings import Study
 
-study = group("study", "Which task helps which: one resumable grid.")
+study = group("study", "Measure which task helps which; resumable.")
 
 Ledger = Annotated[Path, typer.Argument(help="Ledger folder of a study.", show_default=False)]
 Which = Annotated[str | None, flag("--study", "Its name, where the ledger holds several.")]

@@ -16,7 +16,7 @@ from softprompt.cli.flags import among, flag, spelled
 from softprompt.cli.output import AT_HAND, Answer, both, lines, table
 from softprompt.errors import DataError
 
-tasks = group("tasks", "What can be trained on.")
+tasks = group("tasks", "List, show and check tasks and your own data.")
 
 Name = Annotated[
     str,

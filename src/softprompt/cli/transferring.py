@@ -1,4 +1,4 @@
-"""``softprompt transfer``: from a new task to a prompt that starts from what the library knows."""
+"""``softprompt transfer``: a prompt for a new task that starts from similar prompts of a library."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def transfer(
     training_: o.TrainingFlags,
     limits: o.RowLimitFlags,
 ) -> Answer:
-    """Tune a prompt from what the library knows, against scratch."""
+    """Start a prompt from similar ones, compare with scratch."""
     from softprompt.library.record import default_name
 
     settings: TransferSettings = tried.changed(train=training_.settings())

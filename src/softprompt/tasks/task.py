@@ -120,7 +120,7 @@ class Task:
             text: the column of the text, several of them, or a template, ``"Review: {review}\\nSentiment:"``; all but
                 label and ids where None.
             label: the column of the answer; ``label``, ``class``, ``target``, ... where None.
-            validation: rows to validate on; a fifth of the rows, drawn by their inputs, where there are none.
+            validation: rows to validate on; a fifth of ``data`` where None, drawn by the inputs.
             name: of the task.
             kind: ``classification``, ``regression``, ``multi_label`` or ``text``; found where None.
             labels: label words in index order, where rows hold indices; a datasets.Dataset may know them itself.
