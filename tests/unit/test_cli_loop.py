@@ -11,9 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from huggingface_hub import ModelCard
 from tests.support.cli import call, make_tasks
 from tests.support.models import save_tiny
+
+from softprompt.backbones.load import load_backbone
+from softprompt.inference.catalogue import Catalogue
+from softprompt.inference.engine import Engine
+from softprompt.inference.guard import Limits
+from softprompt.inference.http import make_app
+from softprompt.library.store import Library
 
 SMALL = ("--steps", "2", "--batch-size", "2", "--prompt-length", "2", "--set", "eval_every=2", "--set", "eval_rows=4",
          "--dtype", "float32", "--backbone", "t5")  # fmt: skip
@@ -191,3 +199,29 @@ def test_a_text_that_is_no_place_is_a_text(place: Path, capsys: pytest.CaptureFi
     code, out, err = call(capsys, "predict", "data", *HERE, "--json")  # a folder without prompts
     assert code == 0, err
     assert [one["input"] for one in json.loads(out)["predictions"]] == ["data"]
+
+
+def test_a_mixture_is_a_task_everywhere(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trained, scored by task, found by a search, and answered by the served prompt."""
+    data = ("--data", "data")
+    code, out, err = call(capsys, "train", "--task", "films+books", *data, *SMALL, "--library", "lib", "--out", "run")
+    assert code == 0, err
+    assert "films+books@1" in out
+    code, out, err = call(capsys, "eval", "lib", "--task", "films+books", *data, *HERE, "--json")
+    assert code == 0, err
+    (result,) = json.loads(out)["results"]
+    assert {"films", "books", "score"} <= set(result)
+    code, out, err = call(capsys, "search", "films.csv", "--library", "lib", "--seeds", "1", "--steps", "2",
+                          "--prompt-length", "2", "--set", "embedding_step=2", "--json", *HERE)  # fmt: skip
+    assert code == 0, err
+    assert [row["name"] for row in json.loads(out)["matches"]] == ["films+books@1"]
+    backbone, library = load_backbone("t5", dtype="float32"), Library(place / "lib")
+    catalogue = Catalogue(backbone, library)
+    engine = Engine(backbone, catalogue.resolve, version=catalogue.version)
+    with TestClient(make_app(engine, catalogue, limits=Limits()), base_url="http://127.0.0.1") as client:
+        assert "films+books@1" in [model["id"] for model in client.get("/v1/models").json()["data"]]
+        asked = {"model": "films+books@1", "prompt": "good film", "max_tokens": 3}
+        served = client.post("/v1/completions", json=asked).json()["choices"][0]["text"]
+    code, out, err = call(capsys, "predict", "lib", "good film", "--max-new-tokens", "3", *HERE, "--json")
+    assert code == 0, err
+    assert served == json.loads(out)["predictions"][0]["output"]
