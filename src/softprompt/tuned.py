@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,12 +22,12 @@ from softprompt.library.formats.adapter import folder_files
 from softprompt.library.places import prompt_at
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library, StoredPrompt, check_backbone
+from softprompt.methods.beside import majority
 from softprompt.methods.sharpt.method import AdaptedPrompt
 from softprompt.methods.sharpt.space import Space, space_encoder
 from softprompt.prompts.prompter import Prompter
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import answer_room, encode_split, input_room
-from softprompt.tasks.example import Split
 from softprompt.tasks.task import Task
 from softprompt.tasks.tuned import Input, Kept, as_tuned, for_backbone
 
@@ -184,20 +183,12 @@ def evaluate(
         encoded = encode_split(rows, backbone, max_input_tokens=room, max_target_tokens=None)
         job = EvalJob(run=0, task=worded, split=encoded)
         (found,) = evaluate_jobs(backbone, prompter, [job], max_target_tokens=most)
-    majority = _majority(worded, split, rows)
+    known = worded.labels and not worded.streamed  # a stream is not read twice
+    train = worded.split("train") if known and split != "train" else rows
     return Score(
-        task=task.name, split=split, rows=len(rows), scores=found.scores, majority=majority,
-        predictions=found.predictions,
+        task=task.name, split=split, rows=len(rows), scores=found.scores, predictions=found.predictions,
+        majority=majority(worded, train.examples, rows.examples) if known else None,
     )  # fmt: skip
-
-
-def _majority(task: Task, split: str, rows: Split) -> float | None:
-    """The score of always giving the most frequent label of the training rows; None for free text."""
-    if not task.labels or task.streamed:
-        return None
-    train = task.split("train") if split != "train" else rows
-    ((label, _),) = Counter(example.targets for example in train.examples).most_common(1)
-    return task.score([label] * len(rows), rows.examples)["score"]
 
 
 def opened(backbone: Backbone, prompt: Promptlike) -> tuple[Prompter | None, Kept | None]:

@@ -118,25 +118,24 @@ def _answered(
     backbone: Backbone, store: Library, tasks: list[Task], prompts: list[str], split: str, max_new_tokens: int | None
 ) -> list[TaskPredictions]:
     """Each task's rows answered with its prompt."""
-    from softprompt.inference.evaluate import EvalJob, answers, canonical_text
-    from softprompt.prompts.stack import PromptStack
-    from softprompt.tasks.encoded import answer_room, encode_split, input_room
+    from softprompt.cli.training import eval_jobs
+    from softprompt.inference.evaluate import answers, canonical_text
+    from softprompt.tasks.encoded import answer_room
     from softprompt.tasks.submission import TaskPredictions
 
-    stack = PromptStack.of([store.load(p, backbone).float().to(backbone.device) for p in prompts])
-    most = answer_room(backbone, max_new_tokens)
-    room = {t.name: input_room(backbone, stack, t.labels, most) for t in tasks}
-    splits = [
-        encode_split(t.split(split), backbone, max_input_tokens=room[t.name], max_target_tokens=None) for t in tasks
-    ]
-    jobs = [EvalJob(run=i, task=t, split=s) for i, (t, s) in enumerate(zip(tasks, splits, strict=True))]
+    stack, most = store.stack(prompts, backbone), answer_room(backbone, max_new_tokens)
+    jobs = eval_jobs(tasks, range(len(tasks)), split, None, backbone, stack, most)
     found = answers(backbone, stack, jobs, max_target_tokens=most)
     canonical = canonical_text(backbone)
     return [
         TaskPredictions(
-            task=t.name, labels=t.labels, examples=s.examples, predictions=[text for text, *_ in e], canonical=canonical
+            task=job.task.name,
+            labels=job.task.labels,
+            examples=job.split.examples,
+            predictions=[text for text, *_ in e],
+            canonical=canonical,
         )
-        for t, s, e in zip(tasks, splits, found, strict=True)
+        for job, e in zip(jobs, found, strict=True)
     ]
 
 

@@ -20,6 +20,7 @@ from softprompt.methods.few_shot import DesignSettings, FewShotPrompt, draw_exam
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.encoded import target_limit
 from softprompt.tasks.example import Example
+from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData
 from softprompt.training.settings import TrainSettings
 from softprompt.training.stream import keyed_rng
@@ -87,16 +88,17 @@ def beside(
         zero_step=tuple(e.scores["score"] for e in found),
         few_shot=few_shot,
         shots=shots,
-        majority=_majority(data),
+        majority=majority(data.task, data.train.examples, data.validation.examples),
         rows=count,
     )
 
 
-def _majority(data: TaskData) -> float | None:
-    if not data.task.labels:
+def majority(task: Task, train: Sequence[Example], examples: Sequence[Example]) -> float | None:
+    """The score, percent, of always giving the most frequent label of the training rows; None for free text."""
+    if not task.labels:
         return None
-    ((label, _),) = Counter(example.targets for example in data.train.examples).most_common(1)
-    return data.task.score([label] * len(data.validation), data.validation.examples)["score"]
+    ((label, _),) = Counter(example.targets for example in train).most_common(1)
+    return task.score([label] * len(examples), examples)["score"]
 
 
 def _few_shot(

@@ -16,6 +16,7 @@ from softprompt.methods.spot.predictor_names import MEASURED
 from softprompt.study.grid import TARGET_KINDS, Pack, StudyCell
 from softprompt.study.making import Making, selecting_rows
 from softprompt.study.settings import Study
+from softprompt.study.work import settings_of as settings_of_cell
 from softprompt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -136,8 +137,7 @@ def _trained(
 def settings_of(study: Study, pack: Pack) -> TrainSettings:
     """The training settings of a pack."""
     first = pack.cells[0]
-    from_source = pack.kind in ("source", "mixture") or first.spec.get("role") == "source"
-    settings = study.source if from_source else study.target
+    settings = settings_of_cell(study, first)
     if pack.kind == "embedding":
         step = int(first.spec["step"])
         return settings.having(steps=step, embedding_step=step, eval_every=step, patience=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,17 +156,8 @@ def mixture_run(
     validated: bool = True,
 ) -> Run:
     """A run on a mixture of tasks, validated on one of them."""
-    return Run(
-        name=name,
-        seed=seed,
-        train=tuple(part.train for part in parts),
-        rates=tuple(rates),
-        task=validated_on.task,
-        validation=validated_on.validation,
-        select_rows=select_rows,
-        report_rows=report_rows,
-        validated=validated,
-    )
+    alone = validated_on.run(name, seed, select_rows=select_rows, report_rows=report_rows, validated=validated)
+    return replace(alone, train=tuple(part.train for part in parts), rates=tuple(rates))
 
 
 def mixed_run(name: str, seed: int, parts: Sequence[TaskData], rates: Sequence[float], settings: TuneSettings) -> Run:
