@@ -282,7 +282,6 @@ def _next(settings: QuickstartSettings, backbone: str) -> list[str]:
         f"softprompt library ls {library}",
         f"softprompt search {place}{same}",
         f"softprompt transfer {place} --strategies race{steps}{same}",
-        "softprompt quickstart --data DIR --targets mine",
     ]
 
 

@@ -6,6 +6,7 @@ waits as its bars, Python's verbs as tqdm's (``progress=False`` shows none). Whe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 Tell = Callable[[str, int, int], None]
 """Called with what is waited for, how much of it is done, and how much there is."""
 
+PAUSE = 0.05
+"""Seconds between what is told of items: a bar takes longer to draw than a row to read."""
 DELAY = 0.3
 """Seconds after which a wait is long enough for a bar."""
 
@@ -45,12 +48,19 @@ def tell(title: str, done: int, total: int) -> None:
 
 
 def each(title: str, items: Sequence[Item]) -> Iterator[Item]:
-    """The items, one by one; told at the start and after each."""
-    if items:
-        tell(title, 0, len(items))
-    for done, item in enumerate(items, start=1):
-        yield item
-        tell(title, done, len(items))
+    """The items, one by one; told at the start, now and then, and at the end, also where that comes early."""
+    total, last = len(items), time.monotonic()
+    if not total:
+        return
+    tell(title, 0, total)
+    try:
+        for done, item in enumerate(items, start=1):
+            yield item
+            if (now := time.monotonic()) - last >= PAUSE and done < total:
+                last = now
+                tell(title, done, total)
+    finally:
+        tell(title, total, total)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ SIGNATURES = {
     "adapt": "(backbone: 'Backbone', space: 'Space | str | Path', task: 'Task', *, seed: 'int' = 0, recipe: 'str' = 'quick', cache: 'Path | None' = None, progress: 'bool' = True, **changes: 'Any') -> 'AdaptedPrompt'",
     "evaluate": "(backbone: 'Backbone', prompt: 'Promptlike', task: 'Task', *, split: 'str' = 'validation', max_rows: 'int | None' = None, progress: 'bool' = True) -> 'Score'",
     "load_backbone": "(name: 'str | Path | tuple[Any, Any]' = 'builtin', *, dtype: 'str' = 'auto', device: 'str' = 'auto', revision: 'str | None' = None, sharded: 'bool' = False, progress: 'bool' = True) -> 'Backbone'",
-    "load_task": "(name: 'str', data: 'str | Path | None' = None, *, prefix: 'bool' = True, skip_bad: 'int' = 0, text: 'str | Sequence[str] | None' = None, label: 'str | None' = None, kind: 'str | None' = None) -> 'Task'",
+    "load_task": "(name: 'str', data: 'str | Path | None' = None, *, prefix: 'bool' = True, skip_bad: 'int' = 0, text: 'str | Sequence[str] | None' = None, label: 'str | None' = None, kind: 'str | None' = None, progress: 'bool' = True) -> 'Task'",
     "predict": "(backbone: 'Backbone', prompt: 'Promptlike', texts: 'str | Sequence[Input]', *, progress: 'bool' = True) -> 'list[Prediction]'",
     "search": "(backbone: 'Backbone', library: 'Library', task: 'Task', *, recipe: 'str' = 'quick', seeds: 'Sequence[int]' = (1, 2, 3), metric: 'Metric' = 'average', top_k: 'int' = 10, progress: 'bool' = True, **changes: 'Any') -> 'list[Match]'",
     "transfer": "(backbone: 'Backbone', library: 'Library', task: 'Task', *, recipe: 'str' = 'quick', strategies: 'Sequence[str]' = ('best_of_top_k', 'weighted_average'), k: 'int' = 3, seed: 'int' = 1, folder: 'Path | None' = None, resume: 'bool' = False, observe: 'PhaseObserver | None' = None, command: 'str' = '', progress: 'bool' = True, **changes: 'Any') -> 'TargetReport'",
@@ -303,3 +303,22 @@ def test_bars_are_shown_and_can_be_switched_off(backbone, prompt, capsys, monkey
     assert "answering rows" in capsys.readouterr().err
     prompt.predict(["a great film"], progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_the_similarity_has_one_default(repo):
+    """Every call, setting and flag that ranks by similarity ranks by the same one where nothing is said."""
+    from softprompt.cli import quickstart as asked_quickstart
+    from softprompt.cli import searching
+    from softprompt.library.metric import DEFAULT_METRIC
+    from softprompt.library.search import search
+    from softprompt.methods.spot.settings import TransferSettings
+    from softprompt.quickstart import QuickstartSettings
+
+    found = {
+        *(inspect.signature(call).parameters["metric"].default for call in (sp.search, search)),
+        *(settings.__dataclass_fields__["metric"].default for settings in (TransferSettings, QuickstartSettings)),
+        *(inspect.signature(inspect.unwrap(command)).parameters["metric"].default
+          for command in (searching.search, asked_quickstart.quickstart)),
+    }  # fmt: skip
+    assert found == {DEFAULT_METRIC}
+    assert f"`{DEFAULT_METRIC}` (the default)" in (repo / "docs" / "ranking.md").read_text(encoding="utf-8")

@@ -61,7 +61,7 @@ def test_tokenising_and_prompt_tuning_and_what_stands_beside_the_score(backbone,
     settings = TrainSettings(**SHORT)
     with listening() as told:
         data = task_data(backbone, task, settings)
-        assert set(told) == {"tokenising train rows", "tokenising validation rows"}
+        assert set(told) == {"reading rows", "tokenising train rows", "tokenising validation rows"}
         tune_tasks(backbone, [data], settings, compared=True)
     assert {"answering rows", "answering rows from examples"} <= set(told)
 

@@ -158,7 +158,7 @@ class _Writer:
 
         if name not in self._tasks:
             try:
-                self._tasks[name] = for_backbone(load_task(name, self.study.data or None), self.kind)
+                self._tasks[name] = for_backbone(load_task(name, self.study.data or None, progress=False), self.kind)
             except SoftpromptError:  # the study's own mixtures, and files that are gone
                 self._tasks[name] = None
         task = self._tasks[name]

@@ -94,7 +94,7 @@ class PromptRunner:
         from softprompt.tasks.catalog import load_task
         from softprompt.tasks.tuned import for_backbone
 
-        return for_backbone(load_task(name, study.data or None), self.backbone(study).kind)
+        return for_backbone(load_task(name, study.data or None, progress=False), self.backbone(study).kind)
 
     def facts(self, study: Study) -> Facts:
         """See `Runner.facts`; every split is read, and targets are looked for among the sources' training rows.

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from softprompt import waits
 from softprompt.errors import DataError, UnknownNameError, UsageError
 from softprompt.tasks.columns import Asked, as_names
 from softprompt.tasks.declaration import PINS, Declared
@@ -59,6 +60,7 @@ def load_task(
     text: str | Sequence[str] | None = None,
     label: str | None = None,
     kind: str | None = None,
+    progress: bool = True,
 ) -> Task:
     """A task by name, or the user's own by path.
 
@@ -73,6 +75,7 @@ def load_task(
         text: column or columns of the inputs, of a user's own rows.
         label: column of the answer, likewise.
         kind: of the answer, likewise: classification, regression, multi_label or text.
+        progress: show a bar while a large file is read.
 
     Raises:
         UnknownNameError: with the nearest names.
@@ -84,6 +87,11 @@ def load_task(
         <Task gen_sentiment_film: 2 labels, accuracy>
     """
     asked = Asked(text=as_names(text), label=label, kind=kind)
+    with waits.shown(progress):
+        return _loaded(name, data, asked, prefix=prefix, skip_bad=skip_bad)
+
+
+def _loaded(name: str, data: str | Path | None, asked: Asked, *, prefix: bool, skip_bad: int) -> Task:
     if is_mixture(name) and (data is None or task_folder(name, Path(data)) is None):
         if asked:
             raise UsageError(f"{name!r} is a mixture: columns are named in each of its tasks, not for all of them.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from softprompt import waits
 from softprompt.errors import DataError
 from softprompt.tasks.readers import FORMATS, SEPARATORS, format_of, read_rows, separator
 from softprompt.tasks.rows import BadRows, Row
@@ -108,7 +109,7 @@ class MemorySource:
         if split not in self.splits:
             raise DataError(f"{self.what}: no split {split!r}; it has {', '.join(self.splits)}.")
         held = self.splits[split]
-        for i, values in enumerate(held() if callable(held) else held):
+        for i, values in enumerate(held() if callable(held) else waits.each("reading rows", held)):
             yield Row(
                 values=values,
                 line=i + 1,
