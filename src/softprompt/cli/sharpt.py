@@ -97,20 +97,20 @@ class SpaceFlags(Flags):
 
 @command(
     sharpt, "train", "softprompt sharpt train --sources sst2,mnli,qqp --data DIR --out runs/space",
-    "softprompt sharpt train --setting high-to-low --data DIR --recipe paper --seeds 0,1,2",
+    "softprompt sharpt train --sources sharpt_sources --data DIR --recipe paper --seeds 0,1,2",
 )  # fmt: skip
 def train(
     *,
     sources: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--sources",
             "--mixture",
-            help="Source tasks, commas between, or a mixture by name.",
+            help="Source tasks, commas between, or a mixture by name: sharpt_sources is the paper's.",
             autocompletion=o.mixture_completion,
+            show_default=False,
         ),
-    ] = None,
-    setting: Annotated[str | None, flag("--setting", "The paper's: high-to-low or cross-category.")] = None,
+    ],
     data: o.Data = None,
     model: o.TrainedOnFlags,
     space: SpaceFlags,
@@ -126,7 +126,7 @@ def train(
     from softprompt.methods.sharpt.encoders import load_encoder
 
     chosen, numbers = space.recipe(training_), opening.numbers(seeds, "--seeds")
-    tasks = _sources(sources, setting, data)
+    tasks = _sources(sources, data)
     opening.check_out(out, resume=resume)
     backbone = model.open()
     encoder = CachedEncoder(load_encoder(space.encoder, backbone), kept_in(cache))
@@ -189,19 +189,13 @@ def kept_in(cache: Path | None) -> Path:
     return cache or cache_folder("instances")
 
 
-def _sources(sources: str | None, setting: str | None, data: Path | None) -> list[Task]:
-    """The source tasks, named one by one, as a mixture or by a setting of the paper.
+def _sources(sources: str, data: Path | None) -> list[Task]:
+    """The source tasks, named one by one or as a mixture.
 
     Raises:
-        UsageError: both or neither were given, or rates, which a plain union does not have.
+        UsageError: rates were given, which a plain union does not have.
     """
-    from softprompt.methods.sharpt.recipes import transfer_setting
-
-    if (sources is None) == (setting is None):
-        raise UsageError("sharpt train takes --sources or --setting, one of the two.")
-    mixture, tasks = opening.open_mixture(
-        sources if sources is not None else transfer_setting(str(setting)).sources, data
-    )
+    mixture, tasks = opening.open_mixture(sources, data)
     if mixture.weights:
         raise UsageError(
             f"rates were given in --sources {sources}, and SharPT mixes its sources as a plain union, where every row is as "

@@ -1,4 +1,4 @@
-"""SharPT's recipes, its task settings, and its ablations as switches.
+"""SharPT's recipes, and its ablations as switches.
 
 The paper states P = 64, Adam at 0.3, 4,000 warm-up steps, 80,000 source and 100,000 target steps; it states neither K,
 nor the start of E, nor what its ablations are in detail. What stands in for them here is named at each recipe.
@@ -14,7 +14,6 @@ from softprompt.errors import UnknownNameError, UsageError
 from softprompt.fields import Count, Settings, kinds
 from softprompt.methods.sharpt.start import StartSettings
 from softprompt.prompts.latent import LatentSettings
-from softprompt.tasks.mixture import load_mixture
 from softprompt.training import recipes as training_recipes
 from softprompt.training.settings import TrainSettings
 
@@ -145,30 +144,3 @@ def sharpt_recipe(name: str) -> SharPTRecipe:
     if name not in RECIPES:
         raise UnknownNameError("SharPT recipe", name, RECIPES)
     return RECIPES[name]()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferSetting:
-    """Which tasks are sources and which are targets, as names of mixtures; sources are mixed as a plain union."""
-
-    sources: str
-    targets: str
-
-    def source_tasks(self) -> tuple[str, ...]:
-        """The source tasks' names in the catalog."""
-        return load_mixture(self.sources).tasks
-
-
-TRANSFER_SETTINGS: Mapping[str, TransferSetting] = {
-    # Appendix A and Table 1: fifteen sources (C4 left out), ten targets of less than 10,000 rows.
-    "high-to-low": TransferSetting(sources="sharpt_sources", targets="spot_targets"),
-    # Section 3 and Table 2.
-    "cross-category": TransferSetting(sources="sharpt_cross_category_sources", targets="sharpt_cross_category_targets"),
-}
-
-
-def transfer_setting(name: str) -> TransferSetting:
-    """A setting of the paper by name."""
-    if name not in TRANSFER_SETTINGS:
-        raise UnknownNameError("SharPT setting", name, TRANSFER_SETTINGS)
-    return TRANSFER_SETTINGS[name]
