@@ -11,19 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from softprompt.analysis.methods import RANDOM, TOP_K, Methods
-from softprompt.analysis.records import Floats, Results
+from softprompt.analysis.methods import Methods
+from softprompt.analysis.records import Results
 from softprompt.analysis.tables import Cell, Row, Table, summary
 from softprompt.errors import UsageError
 
 Point = tuple[float, float, float | None]
-SCALED = {
-    "from scratch": "prompt tuning",
-    "sharpt": "sharpt",
-    "model_tuning": "model_tuning",
-    "multitask_model_tuning": "multitask_model_tuning",
-}
-"""Methods of SharPT's Figure 2, and multi-task model tuning: their names among `averages`, and on a study's page."""
+SCALED = ("sharpt", "model_tuning", "multitask_model_tuning", "lora", "prompt_design")
+"""What stands beside prompt tuning: the methods of SharPT's Figure 2, and others that need no source prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,43 +79,30 @@ def by_size(studies: Sequence[Sized]) -> list[Sized]:
 
 
 def averages(results: Results) -> dict[str, Cell]:
-    """Average score over targets by method: from scratch, each source task, the best source prompt, other methods."""
+    """Average score over targets of prompt tuning from scratch and of the methods in `SCALED` that were run."""
     found = Methods.of(results, (1,))
-    out = {"from scratch": found.baseline.cell()}
-    scores: Floats = results.transfers_STR()
-    out |= {f"from {source}": summary(scores[s].mean(axis=0)) for s, source in enumerate(results.sources)}
-    out |= {m.name: m.cell() for m in found.shown[1:] if m.strategy not in (RANDOM, TOP_K)}
-    return out
+    others = {m.name: m.cell() for m in found.shown}
+    return {"prompt tuning": found.baseline.cell(), **{name: others[name] for name in SCALED if name in others}}
 
 
-def size_table(studies: Sequence[Sized], names: Mapping[str, str] | None = None, file: str = "sizes") -> Table:
-    """Methods by backbone, smallest first (SPoT Table 4).
-
-    Args:
-        studies: from `by_size`.
-        names: methods of `averages` to show, and what they are called; all where None.
-        file: name of the table.
-    """
-    columns = [_named(averages(one.results), names) for one in studies]
+def size_table(studies: Sequence[Sized]) -> Table:
+    """Methods by backbone, smallest first (SPoT Table 4); ``studies`` as `by_size` gives them."""
+    columns = [averages(one.results) for one in studies]
     methods = list(dict.fromkeys(name for column in columns for name in column))
     rows = [(name, *(column.get(name) for column in columns)) for name in methods]
     return Table(
-        name=file,
+        name="model_sizes",
         title="Average score over the target tasks by backbone (percent)",
         columns=("method", *(f"{one.backbone} ({one.parameters / 1e6:.0f}M)" for one in studies)),
         rows=tuple(rows),
     )
 
 
-def _named(found: Mapping[str, Cell], names: Mapping[str, str] | None) -> dict[str, Cell]:
-    return dict(found) if names is None else {names[name]: found[name] for name in names if name in found}
-
-
-def size_series(studies: Sequence[Sized], names: Mapping[str, str] | None = None) -> Mapping[str, list[Point]]:
-    """(parameters, score, standard deviation) by method; finished ones only; arguments as those of `size_table`."""
+def size_series(studies: Sequence[Sized]) -> Mapping[str, list[Point]]:
+    """(parameters, score, standard deviation) by method; finished ones only."""
     series: dict[str, list[Point]] = {}
     for one in studies:
-        for name, cell in _named(averages(one.results), names).items():
+        for name, cell in averages(one.results).items():
             if cell.value is not None and cell.complete:
                 series.setdefault(name, []).append((float(one.parameters), cell.value, cell.std))
     return series

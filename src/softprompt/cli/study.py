@@ -198,38 +198,6 @@ def generic(
 
 @command(
     study,
-    "sizes",
-    "softprompt study sizes runs/base runs/large --out sizes",
-    "softprompt study sizes runs/base runs/large --out sizes --no-figures",
-)
-def sizes(
-    ledgers: Annotated[
-        list[Path],
-        typer.Argument(metavar="LEDGER...", help="Ledgers of one study, one a backbone.", show_default=False),
-    ],
-    out: Annotated[Path, flag("--out", "Where table and figure go.", show_default=False)],
-    which: Which = None,
-    figures: o.Figures = True,
-) -> Answer:
-    """Compare a study over several backbones: score against size."""
-    from softprompt.analysis.sizes import size_series, size_table, sized_studies
-    from softprompt.report.figures import save, score_against_size
-    from softprompt.report.page import write_table
-
-    studies = sized_studies(ledgers, which)
-    table = size_table(studies)
-    files = write_table(table, out)
-    if figures:
-        figure = score_against_size(size_series(studies))
-        files += [save(figure, out / f"sizes.{kind}") for kind in ("png", "svg")]
-    told = lines(table.to_text(), "", *(f"written: {path}" for path in files))
-    backbones = [{"backbone": one.backbone, "parameters": one.parameters} for one in studies]
-    after = [("study", "report", ledger) for ledger in ledgers[:2]] if len(ledgers) > 1 else _after(ledgers[0])
-    return Answer(data={"backbones": backbones, "rows": _records(table), "files": files}, show=told, next=after)
-
-
-@command(
-    study,
     "ladder",
     "softprompt study ladder figure1 --plan",
     "softprompt study ladder figure1 --sizes small,base --out runs/figure1",

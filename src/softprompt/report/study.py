@@ -37,7 +37,7 @@ from softprompt.analysis.similarity import (
     run_similarities,
     task_similarities,
 )
-from softprompt.analysis.sizes import SCALED, Sized, by_size, size_series, size_table, sized_studies
+from softprompt.analysis.sizes import Sized, by_size, size_series, size_table, sized_studies
 from softprompt.analysis.tables import Table
 from softprompt.analysis.verdict import strength, verdicts
 from softprompt.errors import UsageError
@@ -298,8 +298,8 @@ def _methods_section(found: Findings, drawings: Drawings) -> Section:
         if table is not None:
             blocks.append(TableBlock(table=table))
     if found.sizes:
-        blocks.append(TableBlock(table=size_table(found.sizes, SCALED, "model_sizes")))
-        series = {name: points for name, points in size_series(found.sizes, SCALED).items() if points}
+        blocks.append(TableBlock(table=size_table(found.sizes)))
+        series = size_series(found.sizes)
         if len(found.sizes) > 1:
             blocks += drawings.block("model_sizes", "Score against size", lambda: draw.score_against_size(series))
         else:
