@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from softprompt.backbones.engine.native.levels import processor
 from softprompt.backbones.load import load_backbone
 from softprompt.methods.method import Work
 from softprompt.prompts.init import default_init, initial_prompt
@@ -84,7 +85,8 @@ def main() -> None:
                     "last": {"scratch": last(scratch), "transfer": last(moved)},
                     "norm": float(np.mean([float(r.final["prompt"].norm(dim=-1).mean()) for r in moved])),
                     "seconds": round(time.perf_counter() - started, 1),
-                    "command": " ".join(sys.argv),
+                    "processor": processor(),
+                    "command": "python " + " ".join(sys.argv),
                 }
             )
             print(json.dumps(lines[-1]), flush=True)

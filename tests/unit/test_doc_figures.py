@@ -1,9 +1,11 @@
 """Every measured figure of the evidence pages, of sharpt.md and of the README is the one of its committed record."""
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.support.scripts import loaded
 
@@ -51,3 +53,19 @@ def test_what_counts_as_a_figure(script: ModuleType) -> None:
     text = "T5 1.1 and `1.5`, 8,000 rows, +3 points, 6.2 %, 90 %, k = 3, MiniLM-L6-v2, 1,234.5 and \u22120.4 [link](a-1.5.md)"
     assert script.figures(text) == ["+3", "6.2", "90", "1,234.5", "-0.4"]
     assert (script.one(85.05), script.signed(3.65), script.signed(-0.02)) == ("85.1", "+3.7", "-0.0")
+
+
+def test_what_adafactors_counter_gave_is_that_of_its_record(repo: Path) -> None:
+    lines = (repo / "benchmarks" / "results" / "adafactor_counter.jsonl").read_text().splitlines()
+    page = (repo / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    for told in map(json.loads, lines):
+        means = [float(np.mean(scores)) for scores in (told["scratch"], told["transfer"], told["last"]["scratch"])]
+        assert f"| {told['counter']:,} | {' | '.join(f'{mean:.1f}' for mean in means)} |" in page
+
+
+def test_labels_that_rows_beside_them_change_are_those_of_the_record(repo: Path) -> None:
+    lines = (repo / "benchmarks" / "results" / "label_stability.jsonl").read_text().splitlines()
+    last = {told["backbone"]: told for told in map(json.loads, lines)}
+    page = (repo / "docs" / "backbone.md").read_text(encoding="utf-8")
+    for name, told in last.items():
+        assert f"{told['changed']} of {told['labels']:,} on `{name}`" in page

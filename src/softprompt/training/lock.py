@@ -77,7 +77,8 @@ class FolderLock:
             return
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, 0)
-        os.close(self._file)
+        with contextlib.suppress(OSError):  # a descriptor is closed whatever its close answers
+            os.close(self._file)
         self._file = None
         if _held.get(self.path) is self:
             del _held[self.path]

@@ -9,6 +9,7 @@ results/<run>.json  a finished run, with <run>.safetensors beside it
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import weakref
 from collections.abc import Mapping
@@ -92,7 +93,8 @@ class RunDir:
             name = artifacts.check_name(result.name.replace(".", "_"), "run name")
             artifacts.write_tensors(self.folder / "results" / f"{name}.safetensors", result.tensors())
             artifacts.write_json(self.folder / "results" / f"{name}.json", result.plain(), sealed=True)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        with contextlib.suppress(OSError):  # the results are whole: what is tidied up now fails no training
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self._lock.release()
 
     def finished(self, names: list[str]) -> list[RunResult] | None:
