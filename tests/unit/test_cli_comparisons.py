@@ -172,6 +172,7 @@ def test_checkpointing_changes_no_bit_of_a_study(place: Path, capsys: pytest.Cap
     assert json.loads(answer)["made"] == 0  # the cells have the same keys
 
 
+@pytest.mark.slow
 def test_skill_use_and_relations_are_drawn(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     here = ("--data", "data", "--backbone", "t5", "--dtype", "float32")

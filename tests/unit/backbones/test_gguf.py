@@ -236,6 +236,7 @@ needs_package = pytest.mark.skipif(gguf.smollm2_file() is None, reason="llm-smol
 
 
 @needs_package
+@pytest.mark.slow
 def test_the_package_is_found_without_importing_it() -> None:
     code = (
         "import sys; from softprompt.backbones.gguf import smollm2_file; assert smollm2_file();"

@@ -135,6 +135,7 @@ def test_beams_and_constraints() -> None:
     assert torch.equal(found.sequences[3, : rows["input_ids"].shape[1]], rows["input_ids"][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["t5", "llama"])
 def test_trainer_tunes_and_resumes_the_prompt_alone(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("accelerate")
