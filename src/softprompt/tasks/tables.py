@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -107,14 +108,20 @@ class HeldOutSource:
     def rows(self, split: str, bad: BadRows) -> Iterator[Row]:
         if split == "test":
             raise DataError("there is one file of rows and no test split; use validation.")
-        rows = [(self._key(row), row) for row in self.source.rows("train", bad)]
-        keys = sorted({key for key, _ in rows})
-        held_out = {key for key in keys if key % self.share == 0} or set(keys[:1])
-        if len(held_out) == len(keys):
-            held_out.discard(keys[-1])  # a file of a few rows keeps at least one on each side
-        for key, row in rows:
-            if (key in held_out) == (split != "train"):
+        # Read twice, so that no more than eight bytes a row are held.
+        keys = array("Q", map(self._key, self.source.rows("train", BadRows(bad.allowed - bad.count))))
+        held_out = self._held_out(keys)
+        for key, row in zip(keys, self.source.rows("train", bad), strict=True):
+            if held_out(key) == (split != "train"):
                 yield Row(values=row.values, line=row.line, where=row.where, train=split == "train")
+
+    def _held_out(self, keys: Sequence[int]) -> Callable[[int], bool]:
+        """Whether a key is held out: one in ``share``; a file of a few rows keeps at least one on each side."""
+        if not any(key % self.share == 0 for key in keys):
+            lowest, largest = min(keys, default=0), max(keys, default=0)
+            return lambda key: key == lowest != largest
+        last = max(keys) if not any(key % self.share for key in keys) else None
+        return lambda key: key % self.share == 0 and key != last
 
     def _key(self, row: Row) -> int:
         try:
