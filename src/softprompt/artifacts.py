@@ -590,7 +590,7 @@ def read_json_lines(path: str | Path) -> list[Any]:
             continue
         try:
             values.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines) - 1 and _torn(line):
                 continue  # remains of a killed writer, ended by the next append
             raise CorruptArtifactError(f"{path} line {number} is not JSON ({error}).") from error

@@ -337,3 +337,10 @@ def test_the_same_tensors_are_the_same_bytes_in_whatever_order_they_come() -> No
 
     one = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
     assert artifacts.tensor_bytes(one) == artifacts.tensor_bytes(dict(reversed(one.items())))
+
+
+def test_a_line_that_is_deeper_than_any_reader_goes_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b"[" * 200_000 + b"]" * 200_000 + b"\n")
+    with pytest.raises(CorruptArtifactError, match="line 1 is not JSON"):
+        artifacts.read_json_lines(path)

@@ -438,7 +438,7 @@ def toml_of(kind: str, path: str | Path, ready: Mapping[str, Path]) -> tuple[Pat
         return file, tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as a {kind} file: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{file} is not valid TOML: {error}.") from error
 
 

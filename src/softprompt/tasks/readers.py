@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ def read_rows(path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: where the file is missing, of an unknown format, damaged, or a bad row exceeds the budget.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for a name that no file can have, too
         raise DataError(f"{path}: no such file.")
     kind = format_of(path)
     if kind in (".jsonl", ".json"):

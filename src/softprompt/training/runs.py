@@ -120,8 +120,11 @@ class RunResult:
 
     @classmethod
     def of_plain(cls, data: Mapping[str, Any]) -> Self:
-        """The opposite of ``plain``."""
+        """The opposite of ``plain``. TypeError where a cost is no number: such a file was changed."""
         score = data["best_score"]
+        for name in ("seconds", "tokens", "eval_tokens", "encoder_tokens"):
+            if not isinstance(data.get(name, 0), int | float):
+                raise TypeError(f"{name} is no number")
         return cls(**{**data, "best_score": float("-inf") if score is None else score})
 
     def tensors(self) -> dict[str, Tensor]:
