@@ -183,8 +183,8 @@ def evaluate(
         encoded = encode_split(rows, backbone, max_input_tokens=room, max_target_tokens=None)
         job = EvalJob(run=0, task=worded, split=encoded)
         (found,) = evaluate_jobs(backbone, prompter, [job], max_target_tokens=most)
-    known = worded.labels and not worded.streamed  # a stream is not read twice
-    train = worded.split("train") if known and split != "train" else rows
+        known = worded.labels and not worded.streamed  # a stream is not read twice
+        train = worded.split("train") if known and split != "train" else rows
     return Score(
         task=task.name, split=split, rows=len(rows), scores=found.scores, predictions=found.predictions,
         majority=majority(worded, train.examples, rows.examples) if known else None,

@@ -39,6 +39,13 @@ SETTINGS = TrainSettings(
     max_target_tokens=8,
 )
 
+FILMS = [{"text": "a great film", "label": "good"}, {"text": "a poor story", "label": "bad"}] * 10
+
+
+def films_task(name: str = "films") -> Task:
+    """A task of rows, as a user of ``import softprompt as sp`` makes it."""
+    return Task.from_rows(FILMS, validation=FILMS[:4], text="text", label="label", name=name)
+
 
 @dataclass(frozen=True)
 class ListSource:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.support.models import tiny_backbone, tiny_t5, tiny_tokenizer
+from tests.support.small_tasks import FILMS, films_task
 
 import softprompt as sp
 from softprompt.errors import IncompatibleBackboneError, UsageError
@@ -23,7 +24,6 @@ QUICK = {
     "steps": 4, "batch_size": 4, "prompt_length": 3, "eval_every": 2, "embedding_step": 2, "max_target_tokens": 4,
     "learning_rate": 0.05, "progress": False,
 }  # fmt: skip
-ROWS = [{"text": "a great film", "label": "good"}, {"text": "a poor story", "label": "bad"}] * 10
 SIGNATURES = {
     "Library": "(self, place: 'str | Path', *, filesystem: 'Any' = None) -> 'None'",
     "Library.add": "(self, record: 'PromptRecord', *, replace: 'bool' = False) -> 'StoredPrompt'",
@@ -71,7 +71,7 @@ def decoder():
 
 @pytest.fixture(scope="module")
 def task():
-    return sp.Task.from_rows(ROWS, validation=ROWS[:4], text="text", label="label", name="films")
+    return films_task()
 
 
 @pytest.fixture(scope="module")
@@ -163,12 +163,12 @@ def make_space(backbone, recipe, folder):
 def test_prediction_and_evaluation_are_of_the_same_answers(kind, task, request):
     backbone = request.getfixturevalue({"t5": "backbone", "llama": "decoder"}[kind])
     prompt = sp.tune(backbone, task, **QUICK)
-    texts = [row["text"] for row in ROWS[:4]]
+    texts = [row["text"] for row in FILMS[:4]]
     answers = prompt.predict(texts, progress=False)
     score = sp.evaluate(backbone, prompt, task, progress=False)
     assert isinstance(score, Score)
     assert [answer.output for answer in answers] == list(score.predictions)
-    right = sum(answer.label == row["label"] for answer, row in zip(answers, ROWS[:4], strict=True))
+    right = sum(answer.label == row["label"] for answer, row in zip(answers, FILMS[:4], strict=True))
     assert score.score == pytest.approx(25.0 * right)
     assert (score.rows, score.majority) == (4, 50.0)
     for answer in answers:
@@ -227,13 +227,9 @@ def test_a_prompt_goes_to_peft_and_into_a_library_and_is_found_in_its_run(backbo
     with pytest.raises(UsageError, match="got a int"):
         sp.predict(backbone, 3, ["a great film"], progress=False)
     assert split_place("hf://someone/prompts") == ("hf://someone/prompts", None)
-    sp.Library(tmp_path / "run" / "library").add(sp.tune(backbone, _named("more"), **QUICK))
+    sp.Library(tmp_path / "run" / "library").add(sp.tune(backbone, films_task("more"), **QUICK))
     with pytest.raises(UsageError, match="holds 2 prompts"):
         prompt_at(tmp_path / "run")
-
-
-def _named(name):
-    return sp.Task.from_rows(ROWS, validation=ROWS[:4], text="text", label="label", name=name)
 
 
 def test_a_prompt_is_pushed_with_its_card(prompt):
@@ -278,8 +274,8 @@ def test_a_model_in_memory_is_a_backbone(task):
 def test_what_is_shown_fits_a_line(backbone, task, prompt, tmp_path):
     library = sp.Library(tmp_path / "library")
     stored = library.add(prompt)
-    matches = sp.search(backbone, library, _named("other"), **QUICK)
-    report = sp.transfer(backbone, library, _named("other"), k=1, **QUICK)
+    matches = sp.search(backbone, library, films_task("other"), **QUICK)
+    report = sp.transfer(backbone, library, films_task("other"), k=1, **QUICK)
     score = sp.evaluate(backbone, prompt, task, progress=False)
     (entry,), rows = library.list(), task.split("validation")
     many = Prediction(output="a\nlong answer " * 9, label=None, probabilities={f"label {n}": 0.05 for n in range(20)})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.models import save_tiny, tiny_backbone
+from tests.support.small_tasks import films_task
 
 import softprompt as sp
 from softprompt import waits
@@ -27,7 +28,6 @@ from softprompt.training.data import task_data
 from softprompt.training.settings import TrainSettings, TuneSettings
 from softprompt.training.weights.tune import tune_model
 
-ROWS = [{"text": "a great film", "label": "good"}, {"text": "a poor story", "label": "bad"}] * 10
 SHORT = {"steps": 2, "batch_size": 4, "prompt_length": 3, "eval_every": 2, "embedding_step": 0, "max_target_tokens": 4}
 
 
@@ -52,7 +52,7 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def task():
-    return sp.Task.from_rows(ROWS, validation=ROWS[:4], text="text", label="label", name="films")
+    return films_task()
 
 
 def test_tokenising_and_prompt_tuning_and_what_stands_beside_the_score(backbone, task):

@@ -91,6 +91,7 @@ def _file_tensors(path: Path) -> dict[str, str]:
     from softprompt.errors import CorruptArtifactError
 
     found: dict[str, str] = {}
+    whole = path.stat().st_size
     with path.open("rb") as stream:
         try:
             size = int.from_bytes(stream.read(8), "little")
@@ -99,9 +100,7 @@ def _file_tensors(path: Path) -> dict[str, str]:
             for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"][0]):
                 begin, end = entry["data_offsets"]
                 stream.seek(8 + size + begin)
-                found[name] = (
-                    f"{entry['dtype']}|{entry['shape']}|{_stream_digest(stream, end - begin, path.stat().st_size)}"
-                )
+                found[name] = f"{entry['dtype']}|{entry['shape']}|{_stream_digest(stream, end - begin, whole)}"
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             raise CorruptArtifactError(f"{path} is not a whole safetensors file: fetch it again.") from error
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -108,20 +107,27 @@ class HeldOutSource:
     def rows(self, split: str, bad: BadRows) -> Iterator[Row]:
         if split == "test":
             raise DataError("there is one file of rows and no test split; use validation.")
-        # Read twice, so that no more than eight bytes a row are held.
-        keys = array("Q", map(self._key, self.source.rows("train", BadRows(bad.allowed - bad.count))))
-        held_out = self._held_out(keys)
-        for key, row in zip(keys, self.source.rows("train", bad), strict=True):
-            if held_out(key) == (split != "train"):
-                yield Row(values=row.values, line=row.line, where=row.where, train=split == "train")
+        waiting: list[tuple[int, Row]] = []  # until there are rows for both sides: a file of a few keeps one on each
+        sides: set[bool] = set()
+        for row in self.source.rows("train", bad):
+            key = self._key(row)
+            sides.add(key % self.share == 0)
+            waiting.append((key, row))
+            if len(sides) == 2:
+                yield from self._of(split, waiting)
+                waiting.clear()
+        keys = {key for key, _ in waiting}
+        if sides == {True}:
+            yield from self._of(split, waiting, but=max(keys))
+        elif len(sides) == 1:
+            yield from self._of(split, waiting, but=min(keys) if len(keys) > 1 else None)
 
-    def _held_out(self, keys: Sequence[int]) -> Callable[[int], bool]:
-        """Whether a key is held out: one in ``share``; a file of a few rows keeps at least one on each side."""
-        if not any(key % self.share == 0 for key in keys):
-            lowest, largest = min(keys, default=0), max(keys, default=0)
-            return lambda key: key == lowest != largest
-        last = max(keys) if not any(key % self.share for key in keys) else None
-        return lambda key: key % self.share == 0 and key != last
+    def _of(self, split: str, rows: Sequence[tuple[int, Row]], but: int | None = None) -> Iterator[Row]:
+        """Those of a split, by their keys; the rows of the key ``but`` go to the other side."""
+        for key, row in rows:
+            held_out = (key % self.share == 0) != (key == but)
+            if held_out == (split != "train"):
+                yield Row(values=row.values, line=row.line, where=row.where, train=split == "train")
 
     def _key(self, row: Row) -> int:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -120,12 +120,13 @@ class RunResult:
 
     @classmethod
     def of_plain(cls, data: Mapping[str, Any]) -> Self:
-        """The opposite of ``plain``. TypeError where a cost is no number: such a file was changed."""
+        """The opposite of ``plain``. TypeError where a number is none: such a file was changed."""
         score = data["best_score"]
-        for name in ("seconds", "tokens", "eval_tokens", "encoder_tokens"):
-            if not isinstance(data.get(name, 0), int | float):
-                raise TypeError(f"{name} is no number")
-        return cls(**{**data, "best_score": float("-inf") if score is None else score})
+        made = cls(**{**data, "best_score": float("-inf") if score is None else score})
+        for each in fields(cls):
+            if isinstance(each.default, int | float) and not isinstance(getattr(made, each.name), int | float):
+                raise TypeError(f"{each.name} is no number")
+        return made
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under one set of names, for a checkpoint; shapes without the run axis N."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,16 @@ from softprompt.errors import UnknownNameError
 from softprompt.study.build import build_grid
 from softprompt.study.grid import unresolved_facts
 from softprompt.study.ladder import load_ladder
+from softprompt.study.settings import Study
 from softprompt.tasks.mixture import MIXTURES
+
+
+def kinds_of(studies: Mapping[str, Study]) -> dict[str, set[str]]:
+    """What is trained, by arm."""
+    return {
+        arm: {kind for kind, _ in build_grid(study, unresolved_facts(study)).cells} - {"embedding", "evaluation"}
+        for arm, study in studies.items()
+    }
 
 
 def test_figure_1_is_the_papers() -> None:
@@ -30,11 +40,7 @@ def test_figure_1_is_the_papers() -> None:
     }
     assert (parts["prompt-tuning"].target.steps, parts["spot"].target.steps) == (30_000, 262_144)
     assert set(parts["spot"].targets) == set(MIXTURES["superglue"].tasks)
-    kinds = {
-        arm: {kind for kind, _ in build_grid(study, unresolved_facts(study)).cells} - {"embedding", "evaluation"}
-        for arm, study in parts.items()
-    }
-    assert kinds == {
+    assert kinds_of(parts) == {
         "prompt-tuning": {"baseline"},
         "spot": {"source", "transfer"},
         "model-tuning": {"model_tuning"},
@@ -50,11 +56,7 @@ def test_sharpts_figure_2_is_the_papers() -> None:
     studies = {part.arm: part.study for part in ladder.parts if part.size == "xl"}
     assert {study.backbone for study in studies.values()} == {"google/t5-xl-lm-adapt"}
     assert (len(studies["sharpt"].sources), len(studies["sharpt"].targets)) == (15, 10)
-    kinds = {
-        arm: {kind for kind, _ in build_grid(study, unresolved_facts(study)).cells} - {"embedding", "evaluation"}
-        for arm, study in studies.items()
-    }
-    assert kinds == {
+    assert kinds_of(studies) == {
         "prompt-tuning": {"baseline"},
         "sharpt": {"latent_space", "latent_transfer"},
         "model-tuning": {"model_tuning"},
