@@ -10,10 +10,13 @@ import gzip
 import json
 import math
 import os
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -244,7 +247,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number, unpacked, size = 0, 0, path.stat().st_size
     try:
         file = pq.ParquetFile(path)
-        _check_parquet(path, size, file.metadata)
+        _check_parquet(path, size)
         rows = file.metadata.num_rows
         texts = [f.name for f in file.schema_arrow if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
         # Repeated texts stay one text each until a few rows of them are made: a small file may repeat a large one.
@@ -261,18 +264,39 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, row {number + 1}: is not a whole parquet file ({reason}).") from error
 
 
-def _check_parquet(path: Path, size: int, metadata: Any) -> None:
-    """What a parquet file says of itself, before any of it is unpacked."""
-    for g in range(metadata.num_row_groups):
-        group = metadata.row_group(g)
-        check_unpacked(path, size, group.total_byte_size)
-        for c in range(group.num_columns):
-            check_unpacked(path, size, group.column(c).num_values)
+_LARGEST_PARQUET = """
+import sys, pyarrow.parquet as pq
+told = pq.ParquetFile(sys.argv[1]).metadata
+groups = [told.row_group(i) for i in range(told.num_row_groups)]
+values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+print(max([8 * values, *(group.total_byte_size for group in groups)]))
+"""
+"""What a file says of itself: the bytes of its largest group, or 8 for each of its values, where these are more."""
+
+
+def _check_parquet(path: Path, size: int) -> None:
+    """What a parquet file says of itself, before any of it is unpacked.
+
+    It is asked in a process of its own: pyarrow's readers of metadata end the process where a group's metadata is damaged.
+    """
+    asked = [sys.executable, "-I", "-c", _LARGEST_PARQUET, os.path.abspath(path)]
+    found = _largest_parquet(tuple(asked), size, path.stat().st_mtime_ns)
+    if found is None:
+        raise ValueError("its metadata cannot be read")
+    check_unpacked(path, size, found)
+
+
+@lru_cache(maxsize=64)
+def _largest_parquet(asked: tuple[str, ...], size: int, changed: int) -> int | None:
+    """Bytes, or None where the file cannot say; ``size`` and ``changed`` say that it is the same file as before."""
+    ended = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return int(ended.stdout) if ended.returncode == 0 and ended.stdout.strip().isdigit() else None
 
 
 def _text_bytes(value: Any) -> int:
+    """Bytes of a row's values: of texts what they hold, and at least 8 of any value."""
     if isinstance(value, str | bytes):
-        return len(value)
+        return max(8, len(value))
     if isinstance(value, dict):
         return sum(map(_text_bytes, value.values()))
     return sum(map(_text_bytes, value)) if isinstance(value, list) else 8

@@ -207,6 +207,16 @@ def test_parquet_that_is_not(tmp_path: Path) -> None:
     assert "is not a whole parquet file" in message(path)
 
 
+def test_parquet_whose_metadata_ends_the_process_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS), path)
+    monkeypatch.setattr(readers, "_LARGEST_PARQUET", "import os; os.abort()")
+    assert "is not a whole parquet file (its metadata cannot be read)" in message(path)
+
+
 def test_missing_and_unknown_files(tmp_path: Path) -> None:
     assert "no such file" in message(tmp_path / "a.jsonl")
     (tmp_path / "a.xml").write_text("<a/>")
