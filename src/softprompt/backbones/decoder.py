@@ -41,7 +41,7 @@ _MORE_PLACES = 16  # by which a cache that is full grows
 _NO_MASKS = Masks(None, torch.device("cpu"))
 _TOKENS_AT_ONCE = 512  # float32 logits of more tokens than this are not held together
 
-KeyValues = list[Tensor]  # by layer, [P, 2 G K], keys not yet rotated
+KeyValues = list[Tensor]  # by layer, [S, 2 G K], keys not yet rotated
 
 
 class DecoderBackbone(CausalBackbone):
@@ -61,7 +61,7 @@ class DecoderBackbone(CausalBackbone):
         self._norm: Norm = self.form.norm(model.model.norm)
         self._head = Linear(model.get_output_embeddings().weight.detach())
         self._root: Root | None = None
-        self._prompt_kv: OrderedDict[str, KeyValues] = OrderedDict()
+        self._prompt_kv: OrderedDict[str, Tensor] = OrderedDict()  # [layers, P, 2 G K], keys rotated
 
     def shard(self, device: torch.device) -> None:
         self._root = shard_layers(self, self._model, ("_layers",), device)
@@ -77,13 +77,13 @@ class DecoderBackbone(CausalBackbone):
     # -- the layers -------------------------------------------------------------------------------------------------
 
     def _pass(
-        self, x_SH: Tensor, tree: Tree, masks: Masks, given: KeyValues | None = None, kept: KeyValues | None = None
+        self, x_SH: Tensor, tree: Tree, masks: Masks, given: Tensor | None = None, kept: KeyValues | None = None
     ) -> tuple[Tensor, Tensor]:
         """Computed positions through all layers: the residual stream, and what is still to be added to it.
 
         Args:
-            given: by layer, keys and values of the positions that the tree only attends to.
-            kept: takes the keys and values of the computed ones.
+            given: keys (rotated) and values of the positions that the tree only attends to, [layers, their number, 2 G K].
+            kept: takes the keys (not rotated) and values of the computed ones.
         """
         if self._root is None:
             return self._through_layers(x_SH, tree, masks, given, kept)
@@ -91,11 +91,11 @@ class DecoderBackbone(CausalBackbone):
         return found
 
     def _through_layers(
-        self, x_SH: Tensor, tree: Tree, masks: Masks, given: KeyValues | None, kept: KeyValues | None
+        self, x_SH: Tensor, tree: Tree, masks: Masks, given: Tensor | None, kept: KeyValues | None
     ) -> tuple[Tensor, Tensor]:
         x_SH = masks.drop(x_SH, 0, tree.layout)
         out_SH: Tensor | None = None
-        rotations = [rotation_of(rope, tree.position_S) for rope in self.form.ropes]
+        rotations = [rotation_of(rope, tree.position_S[tree.given :]) for rope in self.form.ropes]
         again = self.checkpointing and x_SH.requires_grad
         for i, layer in enumerate(self._layers):
             run = partial(
@@ -115,9 +115,7 @@ class DecoderBackbone(CausalBackbone):
         qkv = self._qkv(layer, h_SH, layout)
         if kept is not None:
             kept.append(qkv[:, layer.heads.queries * layer.heads.width :].contiguous())
-        if given is not None:
-            qkv = torch.cat([F.pad(given, (qkv.shape[1] - given.shape[1], 0)), qkv])
-        out_SH = layer.out(attend_tree(qkv, tree, rotations[layer.rope], layer.heads))
+        out_SH = layer.out(attend_tree(qkv, tree, rotations[layer.rope], layer.heads, given))
         out_SH = self._normed(out_SH, layer.after_attention, layout)
         x_SH, h_SH = self._residual(x_SH, out_SH, masks, site + 1, layout, layer.before_feed)
         return x_SH, self._feed(layer, h_SH, layout)
@@ -196,7 +194,7 @@ class DecoderBackbone(CausalBackbone):
     def _begin(
         self, batch: TokenBatch, prompts: PromptBatch | None, answers: Sequence[Sequence[Sequence[int]]] = (),
         kept: KeyValues | None = None,
-    ) -> tuple[Laid, Tensor, Tensor, KeyValues | None]:  # fmt: skip
+    ) -> tuple[Laid, Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Rows, and answers behind them, through the layers; keys and values of known prompts are not computed again."""
         given = None
         known = prompts is not None and not self.sharded and 0 not in batch.input_lengths
@@ -207,8 +205,8 @@ class DecoderBackbone(CausalBackbone):
         x_SH, out_SH = self._pass(laid.x_SH, laid.tree, _NO_MASKS, given, kept)
         return laid, x_SH, out_SH, given
 
-    def _given(self, prompts: PromptBatch, used: Sequence[int]) -> KeyValues:
-        """By layer, keys and values of some prompts, one after the other; those with a key are remembered."""
+    def _given(self, prompts: PromptBatch, used: Sequence[int]) -> Tensor:
+        """Keys (rotated) and values of some prompts, one after the other, [layers, S, 2 G K]; those with a key are remembered."""
         known = {
             u: self._prompt_kv[key] for u in used if (key := prompts.key_U[u]) in self._prompt_kv and key is not None
         }
@@ -217,23 +215,32 @@ class DecoderBackbone(CausalBackbone):
             lengths = tuple(prompts.length_U[u] for u in missing)
             x_SH = torch.cat([prompts.unique_UPH[u, :n] for u, n in zip(missing, lengths, strict=True)]).to(self.dtype)
             kept: KeyValues = []
-            self._pass(x_SH, Tree(lengths, (-1,) * len(missing), self.device), _NO_MASKS, None, kept)
-            parts = [layer.split(list(lengths)) for layer in kept]  # type: ignore[no-untyped-call]
-            for i, u in enumerate(missing):
-                known[u] = [part[i].clone() for part in parts]
+            tree = Tree(lengths, (-1,) * len(missing), self.device)
+            self._pass(x_SH, tree, _NO_MASKS, None, kept)
+            parts = torch.stack(self._rotated(kept, tree)).split(list(lengths), 1)  # type: ignore[no-untyped-call]
+            known.update(zip(missing, (part.clone() for part in parts), strict=True))
         for u in used:
             self._remember(prompts.key_U[u], known[u])
-        return [torch.cat([known[u][i] for u in used]) for i in range(len(self._layers))]
+        return torch.cat([known[u] for u in used], 1)
 
-    def _remember(self, key: str | None, found: KeyValues) -> None:
+    def _rotated(self, kept: KeyValues, tree: Tree) -> KeyValues:
+        """The same with rotated keys."""
+        rotations = [rotation_of(rope, tree.position_S[tree.given :]) for rope in self.form.ropes]
+        found = []
+        for layer, kv in zip(self.form.plan, kept, strict=True):
+            keys, values = kv.view(kv.shape[0], 2, layer.heads.groups, layer.heads.width).unbind(1)
+            found.append(torch.stack([rotations[layer.rope].turned(keys), values], 1).flatten(1))
+        return found
+
+    def _remember(self, key: str | None, found: Tensor) -> None:
         if key is None:
             return
         if key not in self._prompt_kv:
             self._prompt_kv[key] = found
-            self._prompt_kv_bytes += _bytes(found)
+            self._prompt_kv_bytes += found.nbytes
         self._prompt_kv.move_to_end(key)
         while self._prompt_kv_bytes > self.prompt_cache_bytes and self._prompt_kv:
-            self._prompt_kv_bytes -= _bytes(self._prompt_kv.popitem(last=False)[1])
+            self._prompt_kv_bytes -= self._prompt_kv.popitem(last=False)[1].nbytes
 
     def _exact(self, x_RH: Tensor, out_RH: Tensor) -> Tensor:
         """The last hidden states, summed and normed in float32 at least."""
@@ -341,19 +348,15 @@ class _Decoding:
         self.length_B, self.width, self.made = length_B, width, 0
 
     @classmethod
-    def of(cls, backbone: DecoderBackbone, laid: Laid, kept: KeyValues, given: KeyValues | None, new: int) -> _Decoding:
+    def of(cls, backbone: DecoderBackbone, laid: Laid, kept: KeyValues, given: Tensor | None, new: int) -> _Decoding:
         place, lengths = laid.tree.whole_texts(laid.rows)
         device = backbone.device
         place_L = on_device(torch.from_numpy(place.ravel()), device)
-        rotations = [rotation_of(rope, laid.tree.position_S) for rope in backbone.form.ropes]
         caches = []
-        for i, layer in enumerate(backbone.form.plan):
-            kv = kept[i] if given is None else torch.cat([given[i], kept[i]])
-            keys, values = kv.view(kv.shape[0], 2, layer.heads.groups, layer.heads.width).unbind(1)
-            pair = []
-            for x in (rotations[layer.rope].turned(keys), values):
-                padded = x.index_select(0, place_L).view(*place.shape, *x.shape[1:]).transpose(1, 2)
-                pair.append(F.pad(padded, (0, 0, 0, new)))
+        for i, (layer, kv) in enumerate(zip(backbone.form.plan, backbone._rotated(kept, laid.tree), strict=True)):
+            all_S = kv if given is None else torch.cat([given[i], kv])
+            padded = all_S.index_select(0, place_L).view(*place.shape, 2, layer.heads.groups, layer.heads.width)
+            pair = F.pad(padded.permute(2, 0, 3, 1, 4), (0, 0, 0, new))
             caches.append((pair[0], pair[1]))
         return cls(caches, on_device(torch.from_numpy(lengths), device), place.shape[1])
 
@@ -409,10 +412,6 @@ class _Decoding:
 def _moved(cache: Tensor, place_BL: Tensor) -> Tensor:
     """[B, G, L, K] with the positions that stand at these places."""
     return cache.gather(2, place_BL[:, None, :, None].expand(-1, cache.shape[1], -1, cache.shape[3]))
-
-
-def _bytes(tensors: KeyValues) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class _Stepping(Decoding):

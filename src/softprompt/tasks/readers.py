@@ -247,7 +247,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number, unpacked, size = 0, 0, path.stat().st_size
     try:
         file = pq.ParquetFile(path)
-        _check_parquet(path, size)
+        _check_parquet(path, size, file)
         rows = file.metadata.num_rows
         texts = [f.name for f in file.schema_arrow if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
         # Repeated texts stay one text each until a few rows of them are made: a small file may repeat a large one.
@@ -264,31 +264,35 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, row {number + 1}: is not a whole parquet file ({reason}).") from error
 
 
-_LARGEST_PARQUET = """
+_VALUES_OF_PARQUET = """
 import sys, pyarrow.parquet as pq
 told = pq.ParquetFile(sys.argv[1]).metadata
-groups = [told.row_group(i) for i in range(told.num_row_groups)]
-values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
-print(max([8 * values, *(group.total_byte_size for group in groups)]))
+print(sum(group.column(i).num_values for group in map(told.row_group, range(told.num_row_groups)) for i in range(group.num_columns)))
 """
-"""What a file says of itself: the bytes of its largest group, or 8 for each of its values, where these are more."""
 
 
-def _check_parquet(path: Path, size: int) -> None:
-    """What a parquet file says of itself, before any of it is unpacked.
+def _check_parquet(path: Path, size: int, file: Any) -> None:
+    """What a parquet file says of itself, before any of it is unpacked: the bytes of its groups, and 8 for each value."""
+    import pyarrow as pa
 
-    It is asked in a process of its own: pyarrow's readers of metadata end the process where a group's metadata is damaged.
-    """
-    asked = [sys.executable, "-I", "-c", _LARGEST_PARQUET, os.path.abspath(path)]
-    found = _largest_parquet(tuple(asked), size, path.stat().st_mtime_ns)
-    if found is None:
+    told = file.metadata
+    groups = [told.row_group(g) for g in range(told.num_row_groups)]
+    values: int | None = told.num_columns * sum(group.num_rows for group in groups)
+    if any(pa.types.is_nested(field.type) for field in file.schema_arrow):  # a row may hold any number of values
+        values = _values_of_parquet(os.path.abspath(path), size, path.stat().st_mtime_ns)
+    if values is None:
         raise ValueError("its metadata cannot be read")
-    check_unpacked(path, size, found)
+    for found in (8 * values, *(group.total_byte_size for group in groups)):
+        check_unpacked(path, size, found)
 
 
 @lru_cache(maxsize=64)
-def _largest_parquet(asked: tuple[str, ...], size: int, changed: int) -> int | None:
-    """Bytes, or None where the file cannot say; ``size`` and ``changed`` say that it is the same file as before."""
+def _values_of_parquet(path: str, size: int, changed: int) -> int | None:
+    """Values of all columns, or None where the file cannot say; ``size`` and ``changed`` say that it is the same as before.
+
+    A process of its own asks: where a column's metadata is damaged, pyarrow ends the process that asks for it.
+    """
+    asked = [sys.executable, "-I", "-c", _VALUES_OF_PARQUET, path]
     ended = subprocess.run(asked, capture_output=True, text=True, check=False)
     return int(ended.stdout) if ended.returncode == 0 and ended.stdout.strip().isdigit() else None
 

@@ -95,9 +95,12 @@ def test_kernels_err_no_more_than_pytorch(name: str, monkeypatch: pytest.MonkeyP
 def test_given_segments_are_attended_to_and_not_computed(name: str) -> None:
     for dtype in (torch.float64, torch.bfloat16):
         qkv, tree, rotation, heads, _ = example(name)
-        given = Tree(tree.lengths, tree.parents, CPU, first=2)
-        whole, part = (attend_tree(qkv.to(dtype), each, rotation, heads) for each in (tree, given))
-        torch.testing.assert_close(part, whole[given.given :], rtol=1e-12, atol=1e-12)
+        part, qkv = Tree(tree.lengths, tree.parents, CPU, first=2), qkv.to(dtype)
+        n, kv = part.given, qkv[:, heads.queries * heads.width :].view(len(qkv), 2, heads.groups, heads.width)
+        turned = torch.stack([rotation.turned(kv[:, 0]), kv[:, 1]], 1).flatten(1)
+        behind = Rotation(rotation.cos[n:], rotation.sin[n:])
+        found = attend_tree(qkv[n:], part, behind, heads, turned[:n])
+        torch.testing.assert_close(found, attend_tree(qkv, tree, rotation, heads)[n:], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -202,15 +202,17 @@ class _AttendTree(torch.autograd.Function):
     """The kernels' form. Queries and keys are rotated once and kept so."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads, given: Tensor | None) -> Tensor:
         lib = library()
         assert lib is not None
         qkv = qkv.contiguous()
-        turned, total = torch.empty_like(qkv), qkv.shape[0]
+        computed, turned = qkv.shape[0], qkv.new_empty(tree.given + qkv.shape[0], qkv.shape[1])
+        if given is not None:  # their queries are never read
+            turned[: tree.given, heads.queries * heads.width :] = given
         form = (heads.queries + heads.groups, heads.queries + 2 * heads.groups, heads.width)
-        lib.call("rotate", qkv, rotation.cos, rotation.sin, turned, total, *form, 1.0)
-        out = qkv.new_empty(total - tree.given, heads.queries * heads.width)
-        lse = torch.empty(total - tree.given, heads.queries, dtype=torch.float32)
+        lib.call("rotate", qkv, rotation.cos, rotation.sin, turned[tree.given :], computed, *form, 1.0)
+        out = qkv.new_empty(computed, heads.queries * heads.width)
+        lse = torch.empty(computed, heads.queries, dtype=torch.float32)
         segments = len(tree.lengths)
         lib.call(
             "attend_tree", turned, *tree.spans32, tree.first, segments, tree.given, out, lse, *_arguments(heads)
@@ -235,7 +237,7 @@ class _AttendTree(torch.autograd.Function):
             *_arguments(heads),
         )  # fmt: skip
         lib.call("rotate", d_qkv, cos, sin, d_qkv, turned.shape[0], *ctx.form, -1.0)
-        return d_qkv, None, None, None
+        return d_qkv, None, None, None, None
 
 
 def _arguments(heads: Heads) -> tuple[float, ...]:
@@ -244,14 +246,15 @@ def _arguments(heads: Heads) -> tuple[float, ...]:
     return heads.queries, heads.groups, heads.width, window, float(heads.scale), float(softcap)
 
 
-def attend_tree(qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads) -> Tensor:
+def attend_tree(qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads, given: Tensor | None = None) -> Tensor:
     """Causal attention of every computed position to its past and its ancestors.
 
     Args:
-        qkv: [S, (A + 2 G) * K], queries, keys and values side by side, not yet rotated.
-        tree: how the S positions stand behind one another.
-        rotation: of queries and keys.
+        qkv: [S - tree.given, (A + 2 G) * K], queries, keys and values of the computed positions side by side, not yet rotated.
+        tree: how all S positions stand behind one another.
+        rotation: of the computed positions.
         heads: form.
+        given: [tree.given, 2 G * K], keys (rotated) and values of the others; through them no gradient flows.
 
     Returns:
         [S - tree.given, A * K].
@@ -261,20 +264,23 @@ def attend_tree(qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads) -> Te
         return qkv.new_zeros(0, count * width)
     lib = kernels_for(qkv)
     if lib is not None and lib.attention:
-        return _AttendTree.apply(qkv, tree, rotation, heads)
+        return _AttendTree.apply(qkv, tree, rotation, heads, given)
     q_SAK, k_SGK, v_SGK = qkv.view(qkv.shape[0], -1, width).split([count, heads.groups, heads.groups], 1)
     turned = rotation.turned(torch.cat([q_SAK, k_SGK], 1))
     q_SAK, k_SGK = turned[:, :count], turned[:, count:]
-    parts = [_attend_level(q_SAK, k_SGK, v_SGK, level, heads) for level in tree.levels]
+    if given is not None:
+        before = given.view(given.shape[0], 2, heads.groups, width).unbind(1)
+        k_SGK, v_SGK = torch.cat([before[0], k_SGK]), torch.cat([before[1], v_SGK])
+    parts = [_attend_level(q_SAK, k_SGK, v_SGK, level, tree.given, heads) for level in tree.levels]
     if len(parts) == 1:
         return parts[0].flatten(1)
     return torch.cat(parts).index_select(0, tree.restore_S).flatten(1)
 
 
-def _attend_level(q_SAK: Tensor, k_SGK: Tensor, v_SGK: Tensor, level: TreeLevel, heads: Heads) -> Tensor:
-    """The positions of one level, [their number, A, K]."""
+def _attend_level(q_SAK: Tensor, k_SGK: Tensor, v_SGK: Tensor, level: TreeLevel, given: int, heads: Heads) -> Tensor:
+    """The positions of one level, [their number, A, K]; queries are those of the positions from ``given`` on."""
     members, most_q, most_k = level.shape
-    q = q_SAK.index_select(0, level.query_Q).view(members, most_q, *q_SAK.shape[1:]).transpose(1, 2)
+    q = q_SAK.index_select(0, level.query_Q - given).view(members, most_q, *q_SAK.shape[1:]).transpose(1, 2)
     k, v = (x.index_select(0, level.key_L).view(members, most_k, *x.shape[1:]).transpose(1, 2) for x in (k_SGK, v_SGK))
     mask = level.behind >= 0
     if heads.window is not None:
