@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import random
 from collections import Counter
 from functools import cache
@@ -300,17 +301,22 @@ def tiny_gpt2(*, seed: int = 0, width: int = 24, layers: int = 2) -> Any:
 
 
 def tiny_model(kind: str, **shape: Any) -> tuple[Any, Any]:
-    """The Hugging Face module (float32) of one of ``KINDS`` and its tokenizer."""
+    """The Hugging Face module (float32) of one of ``KINDS`` and its tokenizer: whoever asks has his own."""
+    words = {"umt5": "t5", "encdec": "bert", "llama": "llama", "gpt2": "gpt2"}.get(kind, "t5")
+    known = _pickled_tiny(kind, tuple(sorted(shape.items())), words, _tokenizer_text(words))
+    torch.manual_seed(shape.get("seed", 0))  # what is drawn next is the same, whether it was made now or before
+    return pickle.loads(known)
+
+
+@cache
+def _pickled_tiny(kind: str, shape: tuple[tuple[str, Any], ...], words: str, text: str) -> bytes:
+    """Made once for each text of a tokenizer: transformers takes long to make a tiny model."""
+    how = dict(shape)
     if kind.startswith("t5"):
-        model = tiny_t5(gated="gated" in kind, tied="untied" not in kind, **shape)
-        return model, tiny_tokenizer("t5")
-    if kind == "umt5":
-        return tiny_umt5(**shape), tiny_tokenizer("t5")
-    if kind == "encdec":
-        return tiny_encdec(**shape), tiny_tokenizer("bert")
-    if kind == "llama":
-        return tiny_llama(**shape), tiny_tokenizer("llama")
-    return tiny_gpt2(**shape), tiny_tokenizer("gpt2")
+        model = tiny_t5(gated="gated" in kind, tied="untied" not in kind, **how)
+    else:
+        model = {"umt5": tiny_umt5, "encdec": tiny_encdec, "llama": tiny_llama, "gpt2": tiny_gpt2}[kind](**how)
+    return pickle.dumps((model, tiny_tokenizer(words)))
 
 
 def tiny_backbone(kind: str = "t5", *, dtype: torch.dtype = torch.float32, **shape: Any) -> Backbone:

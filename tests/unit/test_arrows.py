@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,10 @@ LAZY = {
 HEAVY_FOR_CLI = LAZY | {"numpy", "scipy", "torch", "safetensors", "huggingface_hub", "tokenizers", "rich"}
 
 
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+@cache
+def modules() -> dict[Path, ast.Module]:
+    """Every module's syntax tree."""
+    return {file: ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
 
 
 def room(file: Path) -> str:
@@ -89,11 +92,11 @@ def is_lazy(node: ast.AST) -> bool:
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
 
 
-def wrong_arrows(file: Path, text: str) -> list[str]:
+def wrong_arrows(file: Path, tree: ast.AST) -> list[str]:
     """The imports of one module that its room must not have."""
     own = room(file)
     wrong = []
-    for name, line in imports(ast.parse(text)):
+    for name, line in imports(tree):
         if name.split(".")[0] != "softprompt" or name == "softprompt":
             continue
         target = name.split(".")[1]
@@ -109,22 +112,22 @@ def test_every_room_is_drawn() -> None:
 
 
 def test_arrows_run_one_way() -> None:
-    wrong = [line for file in modules() for line in wrong_arrows(file, file.read_text())]
+    wrong = [line for file, tree in modules().items() for line in wrong_arrows(file, tree)]
     assert not wrong, "\n".join(wrong)
 
 
 def test_a_wrong_arrow_is_seen() -> None:
     file = PACKAGE / "backbones" / "made_up.py"
-    assert wrong_arrows(file, "def f():\n    from softprompt.tasks.task import Task\n")
-    assert wrong_arrows(PACKAGE / "study" / "made_up.py", "import softprompt.cli.app\n")
-    assert not wrong_arrows(file, "from softprompt.batch import PromptBatch\n")
+    assert wrong_arrows(file, ast.parse("def f():\n    from softprompt.tasks.task import Task\n"))
+    assert wrong_arrows(PACKAGE / "study" / "made_up.py", ast.parse("import softprompt.cli.app\n"))
+    assert not wrong_arrows(file, ast.parse("from softprompt.batch import PromptBatch\n"))
 
 
 def test_nobody_imports_relatively() -> None:
     relative = [
         f"{file.relative_to(PACKAGE)}:{node.lineno}"
-        for file in modules()
-        for node in ast.walk(ast.parse(file.read_text()))
+        for file, tree in modules().items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level > 0
     ]
     assert not relative, "\n".join(relative)
@@ -132,9 +135,9 @@ def test_nobody_imports_relatively() -> None:
 
 def test_heavy_packages_are_imported_where_they_are_used() -> None:
     wrong = []
-    for file in modules():
+    for file, tree in modules().items():
         forbidden = HEAVY_FOR_CLI if room(file) in ("cli", "__init__", "__main__", "errors") else LAZY
-        for name, line in imports(ast.parse(file.read_text()), lazy=False):
+        for name, line in imports(tree, lazy=False):
             if name.split(".")[0] in forbidden:
                 wrong.append(f"{file.relative_to(PACKAGE)}:{line} imports {name} at its top")
     assert not wrong, "\n".join(wrong)

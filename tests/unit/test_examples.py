@@ -14,6 +14,7 @@ import pytest
 SHORT = {"steps": 4, "eval_every": 2, "batch_size": 4, "prompt_length": 4, "embedding_step": 2}
 
 
+@pytest.mark.slow
 def test_own_data_goes_from_a_frame_to_answers(
     repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,7 +101,8 @@ class LocalFolders(Folders):
         return found
 
     def version(self, name: str) -> str | None:
-        return _file_version(f"{self.root}/{name}/{MANIFEST}")
+        # A name with a slash is no prompt's; whether something stands at that place is nobody's business.
+        return None if "/" in name else _file_version(f"{self.root}/{name}/{MANIFEST}")
 
     def read(self, name: str, file: str) -> bytes:
         artifacts.check_file_name(f"{name}/{file}")
@@ -136,7 +137,7 @@ class LocalFolders(Folders):
 def _file_version(path: str) -> str | None:
     try:
         stat = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
     return f"{stat.st_mtime_ns:x}-{stat.st_ino:x}-{stat.st_size:x}"
 

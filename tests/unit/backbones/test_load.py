@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from tests.support.models import KINDS, random_batch, save_tiny
 
+from softprompt.backbones.engine.native.library import library
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("SOFTPROMPT_KERNELS", "torch")
+    library.cache_clear()
+    yield
+    library.cache_clear()  # the tests after these have the kernels of their own level
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -168,6 +168,13 @@ def test_what_cannot_be_read_is_400(client, wrong):
     assert reply.json()["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("name", ["films@0\x00", "../{place}/films@0", "films@0/", "films@0/../films@0", "x" * 5000])
+def test_a_name_that_no_prompt_can_have_is_404(client, library, name):
+    name = name.format(place=library.folders.root.name)
+    reply = ask(client, "/v1/classify", model=name, input="a")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
+
+
 def test_limits_have_their_codes(library, backbone):
     app = app_of(library, backbone, limits=Limits(body_bytes=2000, text_letters=900, tokens=40))
     with testclient.TestClient(app) as client:

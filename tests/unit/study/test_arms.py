@@ -87,6 +87,7 @@ def test_every_arm_stands_in_the_tables(finished: Path, tmp_path: Path) -> None:
     assert not any("pending" in line for line in tables["methods_cost.csv"])
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_the_cells(finished: Path) -> None:
     study, ledger, noted = open_study(finished)
     facts = facts_of(study, noted)
@@ -114,6 +115,7 @@ def test_costs_are_those_of_the_cells(finished: Path) -> None:
     assert [point.step for point in scratch.curve] == [2, 4]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_every_arm_are_chosen_on_the_selecting_half_alone(finished: Path) -> None:
     _, ledger, grid = opened(finished)
     kinds = {"baseline", "transfer", "weighted_average", "mixture_transfer", "latent_transfer", "model_tuning"}
@@ -128,6 +130,7 @@ def test_checkpoints_of_every_arm_are_chosen_on_the_selecting_half_alone(finishe
         assert len(evaluation["predictions"]) == 2 * HALF, cell.name
 
 
+@pytest.mark.slow
 def test_multitask_model_tuning_goes_on_from_the_sources_weights(finished: Path) -> None:
     study, ledger, grid = opened(finished)
     (union,) = grid.of_kind("multitask_tuning")
@@ -150,6 +153,7 @@ def test_multitask_model_tuning_goes_on_from_the_sources_weights(finished: Path)
     assert len(wider.of_kind("multitask_tuning")) == 1
 
 
+@pytest.mark.slow
 def test_tuned_parameters_of_sharpt_are_counted(finished: Path) -> None:
     _, ledger, grid = opened(finished)
     by_ablation = {c.spec.get("ablation"): ledger.read(*c.id).result for c in grid.of_kind("latent_space")}

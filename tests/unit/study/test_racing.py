@@ -104,6 +104,7 @@ def test_a_survivor_is_evaluated_and_stands_in_the_tables(finished: Path, tmp_pa
     assert study.strategies.race
 
 
+@pytest.mark.slow
 def test_a_race_goes_on_where_it_was_stopped(finished: Path, backbone: Path, tmp_path: Path) -> None:
     study, ledger, noted = open_study(finished)
     grid = build_grid(study, facts_of(study, noted))

@@ -59,6 +59,7 @@ def test_embeddings_and_starts_are_what_they_say(finished: Path) -> None:
     assert set(ledger.tensors("source", grid.named("source", "pair.0").key)) == {"final"}
 
 
+@pytest.mark.slow
 def test_one_by_one_gives_the_same_scores(backbone: Path, finished: Path, tmp_path: Path) -> None:
     alone = made(backbone, group=1, strategies={"best_of_top_k": [1]}, embedding={"step": 2})
     assert run_study(alone, tmp_path).complete
