@@ -79,6 +79,8 @@ def _seeded() -> None:
     np.random.seed(0)
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(
+            0
+        )  # `torch.manual_seed` asks after every kind of device, which takes milliseconds
         if torch.get_num_threads() > 2:
             torch.set_num_threads(2)

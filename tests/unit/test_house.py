@@ -29,10 +29,16 @@ def modules() -> Mapping[str, ast.Module]:
     return found
 
 
+@cache
+def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a syntax tree."""
+    return tuple(ast.walk(tree))
+
+
 def imported(name: str, tree: ast.Module, known: Mapping[str, ast.Module]) -> set[str]:
     """The modules of the package that a module imports anywhere: at its top, in functions, for types alone."""
     named: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             named.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -83,7 +89,7 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function, methods and inner ones included."""
-    yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    yield from (node for node in nodes(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -166,14 +172,22 @@ def test_a_tensor_without_a_shape_is_seen() -> None:
     assert of("def f(max_rows: int) -> None: ...") == []
 
 
+IMPORT = re.compile(r"^[ ]*(?:from (tests[\w.]*) import (\([^)]*\)|[^\n]*)|import (tests[\w.]*))", re.MULTILINE)
+
+
+def imports_of_tests(text: str) -> list[str]:
+    """What a module imports from other modules of tests."""
+    named = [" ".join(filter(None, found.groups())) for found in IMPORT.finditer(text)]
+    return [line for line in named if any(word.startswith("test_") for word in re.split(r"\W+", line))]
+
+
 def test_no_test_imports_another_test() -> None:
-    wrong = []
-    for file in sorted((ROOT / "tests").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            if any(
-                part.startswith("test_") and "tests" in (names[0] + name) for name in names for part in name.split(".")
-            ):
-                wrong.append(f"{file.relative_to(ROOT)}:{node.lineno} imports {names[0]}")
-    assert not wrong, "\n".join(wrong)
+    read = {str(file.relative_to(ROOT)): file.read_text() for file in sorted((ROOT / "tests").rglob("*.py"))}
+    assert {file: found for file, text in read.items() if (found := imports_of_tests(text))} == {}
+
+
+def test_a_test_that_imports_another_is_seen() -> None:
+    assert imports_of_tests("from tests.unit.test_cli import call\n")
+    assert imports_of_tests("def f():\n    import tests.unit.test_cli\n")
+    assert imports_of_tests("from tests.unit import (\n    other,\n    test_cli,\n)\n")
+    assert not imports_of_tests("from tests.support.cli import call\n\n\ndef test_it(): ...\n")

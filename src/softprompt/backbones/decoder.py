@@ -405,8 +405,9 @@ class _Decoding:
         if heads.window is not None:
             mask = mask & (self.position_B[:, None] - place < heads.window)
         mask = mask[:, None, None]
-        q, keys, values = turned[:, : heads.queries, None], keys[:, :, :end], values[:, :, :end]
-        return attend_masked(q, keys, values, mask, heads).flatten(1)
+        # One position a row: the heads of a group stand as its queries, and keys and values need no copies.
+        q = turned[:, : heads.queries].view(qkv.shape[0], heads.groups, -1, heads.width)
+        return attend_masked(q, keys[:, :, :end], values[:, :, :end], mask, heads).flatten(1)
 
 
 def _moved(cache: Tensor, place_BL: Tensor) -> Tensor:

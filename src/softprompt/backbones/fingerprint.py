@@ -30,6 +30,7 @@ _CONFIG_KEYS = (
 )  # fmt: skip
 TIED_SUFFIXES = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _BUFFER = 1 << 22
+_REMEMBERED = 100  # files whose digests the cache keeps
 
 
 def _tensor_bytes(tensor: Tensor) -> Any:
@@ -135,7 +136,9 @@ def _write_cache(cache: Path | None, known: Mapping[str, dict[str, str]]) -> Non
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         part = cache.with_name(f"{cache.name}.{id(known)}.part")
-        part.write_text(json.dumps(known))
+        part.write_text(
+            json.dumps(dict(list(known.items())[-_REMEMBERED:]))
+        )  # the last ones: all are read at each start
         part.replace(cache)
     except OSError:
         return  # a cache that cannot be written costs time, nothing else

@@ -10,6 +10,7 @@ import importlib.metadata
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -245,6 +246,12 @@ _SAME = (
 
 def installed_versions() -> dict[str, str]:
     """Versions of this package and of those that decide a prompt's numbers."""
+    return dict(_installed_versions())
+
+
+@cache
+def _installed_versions() -> dict[str, str]:
+    """Read once: each package's file of facts takes milliseconds."""
     versions = {}
     for name in ("softprompt", "torch", "transformers", "tokenizers"):
         try:

@@ -80,6 +80,15 @@ def test_the_second_digest_reads_no_weights(folder: Path, tmp_path: Path, monkey
     assert digest_stored(files, cache) == first
 
 
+def test_the_cache_of_digests_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    cache = tmp_path / "digests.json"
+    for n in range(5):
+        (tmp_path / f"{n}.bin").write_bytes(bytes([n]))
+        module.digest_file(tmp_path / f"{n}.bin", cache)
+    assert [Path(key.split("|")[1]).name for key in json.loads(cache.read_text())] == ["2.bin", "3.bin", "4.bin"]
+
+
 def test_tokenizers_and_dtypes() -> None:
     assert digest_tokenizer(tiny_tokenizer("t5")) == digest_tokenizer(tiny_tokenizer("t5"))
     assert digest_tokenizer(tiny_tokenizer("t5")) != digest_tokenizer(tiny_tokenizer("llama"))

@@ -290,8 +290,11 @@ def _attend_level(q_SAK: Tensor, k_SGK: Tensor, v_SGK: Tensor, level: TreeLevel,
 
 
 def attend_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Heads) -> Tensor:
-    """Attention [M, A, Q, K] of q over k and v, [M, G, L, K], where the bool mask [M, 1, Q, L] is true."""
-    shared = heads.queries // heads.groups
+    """Attention [M, A, Q, K] of q over k and v, [M, G, L, K], where the bool mask [M, 1, Q, L] is true.
+
+    The query heads of a group may also stand as queries of one head, [M, G, Q * A / G, K]: where all see the same keys.
+    """
+    shared = q.shape[1] // k.shape[1]
     if shared > 1:
         k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
     if heads.softcap is None:
