@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from tests.support.models import save_tiny
 
 from softprompt.study.run import run_study
 from softprompt.study.settings import Study, study_of
 
 
+def _once(name: str, make: Callable[[Path], object], temporary: pytest.TempPathFactory) -> Path:
+    """A folder that one of all workers makes; nobody writes into it."""
+    root = temporary.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with FileLock(root / f"{name}.lock"):
+        if not (root / f"{name}.made").exists():
+            make(root / name)
+            (root / f"{name}.made").touch()
+    return root / name
+
+
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny("t5", tmp_path_factory.mktemp("models") / "tiny")
+    return _once("tiny-backbone", lambda folder: save_tiny("t5", folder), tmp_path_factory)
 
 
 def made(backbone: Path, **changes: object) -> Study:
@@ -48,10 +63,12 @@ def made(backbone: Path, **changes: object) -> Study:
 
 @pytest.fixture(scope="module")
 def finished(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ledgers") / "together"
-    summary = run_study(made(backbone), folder)
-    assert summary.complete, summary.failed
-    return folder
+    def make(folder: Path) -> None:
+        summary = run_study(made(backbone), folder)
+        assert summary.complete, summary.failed
+
+    kept = _once("tuned-study", make, tmp_path_factory)
+    return Path(shutil.copytree(kept, tmp_path_factory.mktemp("ledgers") / "together"))
 
 
 def vars_of(study: Study) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_resume_is_bit_exact(dtype: torch.dtype, tmp_path) -> None:
         assert one.curve == other.curve
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("gemma3", marks=pytest.mark.slow)])
 def test_together_equals_apart_with_shared_prompts(name: str) -> None:
     backbone = tiny_decoder(name, dtype=torch.float64)
     splits, start = splits_of(backbone), prompts(backbone, 3)
