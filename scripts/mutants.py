@@ -97,6 +97,8 @@ def places(tree: ast.AST) -> list[int]:
             parts = [node]
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             parts = [node.returns, *node.decorator_list, *(a.annotation for a in node.args.args + node.args.kwonlyargs)]
+        elif isinstance(node, ast.ClassDef):
+            parts = [*node.decorator_list]
         elif isinstance(node, ast.AnnAssign):
             parts = [node.annotation]
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from softprompt.study.executor_options import make_executor
 from softprompt.study.executors import ProcessExecutor
 from softprompt.study.ledger import Ledger
 from softprompt.study.run import RunProgress, run_study
+
+ROOT = Path(__file__).resolve().parents[2]
 
 COMMAND = """
 import sys
@@ -179,6 +182,7 @@ def ray_head() -> Iterator[str]:
     head = subprocess.Popen(
         [str(Path(sys.executable).parent / "ray"), *command],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])},
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 60
@@ -226,4 +230,55 @@ def test_ray_loses_a_worker_and_gives_the_same_ledger(tmp_path: Path, whole: dic
             executor.close()
     assert killed
     assert (summary.complete, summary.lost >= 1) == (True, True)
+    assert contents(tmp_path / "ledger") == whole
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from softprompt.study.clusters import RayExecutor
+from softprompt.study.run import run_study
+from tests.support.small_study import RUNNER, made
+
+executor = RayExecutor(workers=2, cpus=1, address=sys.argv[2])
+options = {"pause": 0.05, "log": str(Path(sys.argv[1]).with_name("steps.log"))}
+summary = run_study(made(), Path(sys.argv[1]), executor, runner=RUNNER, runner_options=options)
+executor.close()
+sys.exit(not summary.complete)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_drivers_killed_on_ray_leave_one_result_a_cell(tmp_path: Path, whole: dict[str, object]) -> None:
+    """Up to ten drivers die at moments spread over the work, half of them together with all workers; the last one ends it."""
+    log, draw = tmp_path / "steps.log", random.Random(0)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    killed = 0
+    with ray_head() as address:
+        for number in range(30):
+            command = [sys.executable, "-c", DRIVER, str(tmp_path / "ledger"), address]
+            driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE)
+            if killed == 10:
+                _, told = driver.communicate(timeout=300)
+                assert driver.returncode == 0, told.decode()[-2000:]
+                break
+            before = log.stat().st_size if log.exists() else 0
+            deadline = time.monotonic() + 120
+            while driver.poll() is None and time.monotonic() < deadline:
+                if log.exists() and log.stat().st_size > before:
+                    break
+                time.sleep(0.02)
+            time.sleep(draw.random() * 0.3)
+            if driver.poll() is not None:
+                assert driver.returncode == 0, driver.communicate()[1].decode()[-2000:]
+                break  # it ended the study
+            workers = {int(line.split()[2]) for line in log.read_text()[before:].splitlines() if line.count(" ") >= 2}
+            for victim in [driver.pid, *(workers if number % 2 else ())]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+            killed += 1
+            driver.communicate()
+    assert killed >= 5, "the study ended before its drivers could be killed"
     assert contents(tmp_path / "ledger") == whole

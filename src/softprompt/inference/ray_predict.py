@@ -6,13 +6,15 @@ A worker or node that is lost costs the block it had: Ray gives it to another on
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from softprompt import errors, waits
-from softprompt.errors import SoftpromptError, UsageError
+from softprompt.errors import SoftpromptError, UsageError, printable
 from softprompt.inference.predict import Prediction, Predictions, predict
 from softprompt.tasks.tuned import Input
 
@@ -89,16 +91,10 @@ def predict_on_ray(
         address: of a running cluster (``auto`` finds it); None starts one on this machine.
 
     Raises:
-        UsageError: Ray is not installed.
+        UsageError: Ray is not installed, or the cluster cannot be joined.
         SoftpromptError: as `predict`, from a worker.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("--executor ray needs Ray, which is not installed: pip install 'softprompt[ray]'.") from error
-    started = not ray.is_initialized()
-    if started:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    ray, started = join_ray(address)
     try:
         found = _answers(asked, rows, workers, {"num_cpus": cpus, "num_gpus": gpus or None})
     except ray.exceptions.RayError as error:
@@ -107,6 +103,36 @@ def predict_on_ray(
         if started:
             ray.shutdown()
     return found
+
+
+def join_ray(address: str | None) -> tuple[Any, bool]:
+    """Ray's module with a cluster behind it, and whether this call joined or started it.
+
+    Args:
+        address: of a running cluster (``auto`` finds it); None or empty starts one on this machine.
+
+    Raises:
+        UsageError: Ray is not installed, or no cluster of this address lets us in.
+    """
+    # `ray start` asks for a token as soon as its user has one; `ray.init` shows it to a running cluster only where it is
+    # told to before it is imported.
+    if address and (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--executor ray needs Ray, which is not installed: pip install 'softprompt[ray]'.") from error
+    if ray.is_initialized():
+        return ray, False
+    try:
+        ray.init(address=address or None, log_to_driver=False, include_dashboard=None if address else False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = printable(str(error).strip().split("\n")[0])
+        raise UsageError(
+            f"the Ray cluster {address or 'of this machine'!r} cannot be used ({said}): start one with 'ray start --head', or name "
+            "its address; where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+        ) from error
+    return ray, True
 
 
 def _answers(

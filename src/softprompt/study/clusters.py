@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import UsageError
+from softprompt.inference.ray_predict import join_ray
 from softprompt.study.executors import Order, Outcome, execute
 from softprompt.study.making import Tell
 
@@ -30,16 +31,8 @@ class RayExecutor:
     """
 
     def __init__(self, workers: int = 2, address: str = "auto", gpus: float = 0.0, cpus: float = 1.0) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise UsageError(
-                "the ray executor needs Ray, which is not installed: pip install 'softprompt[ray]'."
-            ) from error
+        ray, self._started = join_ray(address)
         self._ray = ray
-        self._started = not ray.is_initialized()
-        if self._started:
-            ray.init(address=address or None, log_to_driver=False, include_dashboard=False if not address else None)
         self.slots = workers
         self._actor = ray.remote(num_gpus=gpus, num_cpus=cpus, max_restarts=0)(_RayWorker)
         self._idle = [self._actor.remote() for _ in range(workers)]

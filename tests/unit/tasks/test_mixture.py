@@ -63,6 +63,23 @@ def test_proportional_rates_of_sizes() -> None:
     assert proportional_rates([K, 10 * K]) == pytest.approx((0.5, 0.5))
 
 
+def test_rates_at_the_edges_of_what_is_allowed() -> None:
+    assert proportional_rates([100, 400, 900], limit=400, temperature=2.0) == pytest.approx((0.2, 0.4, 0.4))
+    assert Mixture(name="m", tasks=("a", "b"), limit=1).rates({"a": 1, "b": 7}) == {"a": 0.5, "b": 0.5}
+    assert Mixture(name="m", tasks=("a", "b"), temperature=0.5).rates({"a": 1, "b": 2}) == pytest.approx(
+        {"a": 0.2, "b": 0.8}
+    )
+    assert load_mixture("a=0,b=2").rates({}) == {"a": 0.0, "b": 1.0}
+    with pytest.raises(UsageError, match="limit 0; it must be at least 1"):
+        Mixture(name="m", tasks=("a",), limit=0)
+    with pytest.raises(UsageError, match="a, b differ"):
+        Mixture(name="m", tasks=("a",), weights={"b": 1.0})
+    with pytest.raises(UsageError, match="at least one"):
+        Mixture(name="m", tasks=())
+    with pytest.raises(UsageError, match="training sizes of b"):
+        Mixture(name="m", tasks=("a", "b")).rates({"a": 1, "b": 0})
+
+
 def test_user_mixtures() -> None:
     assert load_mixture("mnli+qqp").tasks == ("mnli", "qqp")
     assert load_mixture("mnli=3, qqp=1").rates({}) == pytest.approx({"mnli": 0.75, "qqp": 0.25})
