@@ -11,19 +11,24 @@ import json
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from softprompt.errors import SoftpromptError, printable
 from softprompt.inference import schemas as s
 from softprompt.inference.catalogue import Catalogue
 from softprompt.inference.engine import Engine, Prepared, Reply
-from softprompt.inference.guard import Guard, Limits, Refused
+from softprompt.inference.guard import App, Guard, Limits, Receive, Refused, Scope, Send
 from softprompt.inference.site import Site, refused_of
+
+Answerer = Callable[[Any], Awaitable[Any]]
+Failed = Callable[[Any, Any], Awaitable[Any]]
 
 PAGE = Path(__file__).parent / "explorer.html"
 
@@ -92,10 +97,41 @@ def make_app(
 
     for kind in (SoftpromptError, Refused, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, failed)
-    _add_answers(app, site)
+    answers = _add_answers(app, site)
     _add_rest(app, site)
+    app.add_middleware(Direct, answers=answers, failed=failed)
     app.add_middleware(Guard, limits=limits, token=token, hosts=hosts, refused=site.metrics.refused)
     return app
+
+
+class Direct:
+    """The paths that answer texts, without the way through FastAPI, which takes most of a request's time and describes them.
+
+    Args:
+        app: FastAPI's application, for all else.
+        answers: by path, the schema of a body and what answers it with a response.
+        failed: gives the response to a request and an error.
+    """
+
+    def __init__(self, app: App, *, answers: Mapping[str, tuple[Any, Answerer]], failed: Failed) -> None:
+        self._app, self._answers, self._failed = app, answers, failed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._answers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if found is None:
+            await self._app(scope, receive, send)
+            return
+        schema, answer = found
+        try:
+            response = await answer(schema.model_validate_json((await receive())["body"]))
+        except ValidationError as error:
+            response = await self._failed(None, invalid(error))
+        except (SoftpromptError, Refused) as error:
+            response = await self._failed(None, error)
+        except Exception as error:
+            await (await self._failed(None, error))(scope, receive, send)
+            raise  # for the log
+        await response(scope, receive, send)
 
 
 def _refused(asked: Any, error: Any) -> Refused:
@@ -121,8 +157,8 @@ def invalid(error: Any) -> Refused:
     return Refused(400, "invalid", printable(f"the request cannot be read ({'; '.join(told)}): see /docs."))
 
 
-def _add_answers(app: Any, site: Site) -> None:
-    """The paths that answer texts."""
+def _add_answers(app: Any, site: Site) -> dict[str, tuple[Any, Answerer]]:
+    """The paths that answer texts, described to FastAPI; for `Direct`."""
 
     async def completions(asked: s.CompletionRequest) -> Any:
         rows = await site.beside(lambda: site.prepared(asked.model, asked.prompt, asked.raw, asked.max_tokens))
@@ -178,6 +214,12 @@ def _add_answers(app: Any, site: Site) -> None:
     add("/v1/chat/completions", chat, response_model=s.ChatCompletion, summary="Answer a conversation")
     add("/v1/classify", classify, response_model=s.Classification, summary="How probable each label is")
     add("/v1/search", search, response_model=s.Ranking, summary="Which prompt suits these labelled rows")
+    return {
+        "/v1/completions": (s.CompletionRequest, completions),
+        "/v1/chat/completions": (s.ChatRequest, chat),
+        "/v1/classify": (s.ClassifyRequest, classify),
+        "/v1/search": (s.SearchRequest, search),
+    }
 
 
 def _classified(index: int, labels: Sequence[str], scores: Sequence[float]) -> s.Classified:

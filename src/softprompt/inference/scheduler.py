@@ -72,7 +72,8 @@ class Scheduler:
         engine: answers.
         wait_ms: how long jobs wait at least for another one to come right behind them, milliseconds. They wait for a fortieth
             of a first pass, or for a tenth where someone was answered a moment ago and may ask again, and go on while others
-            come, for half a pass at most: a pass over a few rows costs nearly what one over many does.
+            come, for half a pass at most: a pass over a few rows costs nearly what one over many does. Where those who were
+            answered have mostly come back until now, and nothing is under way, they wait for them for a whole pass.
         most_waiting: jobs that may wait.
         most_active: answers under way at once.
         active_positions: positions (prompt, text, answer) whose keys and values answers under way may hold.
@@ -97,6 +98,11 @@ class Scheduler:
         self._per_job_s = 0.02  # a running mean, for Retry-After
         self._pass_s = 0.0  # a running mean of the first passes over new rows
         self._gone, self._answered = 0, 0.0  # jobs that ended in the last round, and when the last one did
+        self._came, self._left, self._returning = (
+            0,
+            0,
+            1.0,
+        )  # jobs since some ended, how many those were; a running mean of the share
         self._thread = threading.Thread(target=self._run, name="softprompt-scheduler", daemon=True)
 
     # -- from any thread --------------------------------------------------------------------------------------------
@@ -146,6 +152,7 @@ class Scheduler:
                 )
             for job in jobs:
                 (self._waiting if job.row is not None else self._slow).append(job)
+            self._came += len(jobs)
             self._wake.notify()
 
     # -- the thread -------------------------------------------------------------------------------------------------
@@ -153,7 +160,8 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._wake:
-                back, self._gone = len(self._waiting) + self._gone, 0
+                back = len(self._waiting) + self._gone
+                self._count_returns()
                 while self._open and not (self._waiting or self._slow or self._active):
                     self._wake.wait()
                 self._gather(back)
@@ -162,6 +170,14 @@ class Scheduler:
             self._round()
         for job in (*self._waiting, *self._slow, *self._active):
             self._finish(job, Stopping("the server was shut down before the answer was there."))
+
+    def _count_returns(self) -> None:
+        """Learn how many of those who are answered ask again until others are; the lock is held."""
+        if not self._gone:
+            return
+        if self._left:
+            self._returning += 0.2 * (min(1.0, self._came / self._left) - self._returning)
+        self._came, self._left, self._gone = 0, self._gone, 0
 
     def _few_wait(self) -> bool:
         """Whether those that wait go on doing so: a first pass stops the many under way, so it waits for more, or for as long as it takes."""
@@ -176,8 +192,10 @@ class Scheduler:
         """
         if self._few_wait():
             return
-        begun, most = time.monotonic(), max(self.wait_s, self._pass_s / 2)
+        begun, trusted = time.monotonic(), self._returning > 0.5 and not self._active
+        most = max(self.wait_s, self._pass_s / (1 if trusted else 2))
         back = back if begun - self._answered < most else 0
+        trusted, first = trusted and back > len(self._waiting), len(self._waiting)
         gap = max(self.wait_s, self._pass_s / (10 if back else 40))
         while (
             self._open and 0 < len(self._waiting) < self.most_active and (left := begun + most - time.monotonic()) > 0
@@ -185,7 +203,7 @@ class Scheduler:
             before = len(self._waiting)
             if 0 < back <= before:
                 break
-            self._wake.wait(min(left, gap))
+            self._wake.wait(left if trusted and before == first else min(left, gap))
             if len(self._waiting) == before and not self._coming():
                 break
 
@@ -259,7 +277,7 @@ class Scheduler:
 
     def _score(self, jobs: list[Job]) -> None:
         rows = [job.row for job in jobs if job.row is not None]
-        with self._timed():
+        with self._timed(len(rows)):
             found: list[Tensor] = self.engine.label_scores(rows)
         self._watch("score", len(rows), sum(row.positions + row.depth for row in rows))
         for job, row, scores in zip(jobs, rows, found, strict=True):
@@ -267,14 +285,15 @@ class Scheduler:
             self._finish(job, (answer, scores.tolist()) if job.scores else answer)
 
     @contextmanager
-    def _timed(self) -> Iterator[None]:
+    def _timed(self, rows: int) -> Iterator[None]:
+        """A pass over some rows; few of them tell little of how long one over many takes."""
         begun = time.monotonic()
         yield
-        self._pass_s += 0.2 * (time.monotonic() - begun - self._pass_s)
+        self._pass_s += 0.2 * min(1.0, rows / 16) * (time.monotonic() - begun - self._pass_s)
 
     def _begin(self, jobs: list[Job]) -> None:
         rows = [job.row for job in jobs if job.row is not None]
-        with self._timed():
+        with self._timed(len(rows)):
             decoding = self.engine.begin(rows)
         self._watch("begin", len(rows), sum(row.positions for row in rows))
         stay = self._taken(jobs, decoding.tokens)
