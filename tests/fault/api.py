@@ -256,5 +256,5 @@ def run(cases: Sequence[int], folder: Path) -> Tally:
 ROW = Row(
     name="api", promise="Whatever is generated is read, answered or refused, without a traceback or a 500",
     tried="hypothesis on tables, manifests, settings and arrays; schemathesis on each operation of the server",
-    cases=20_000, short=range(2, 14), piece=400, run=run,
+    cases=20_000, short=range(2, 14), piece=2_000, run=run,
 )  # fmt: skip

@@ -89,3 +89,11 @@ def test_bad_input() -> None:
     with pytest.raises(DataError):
         task_vector(torch.ones(3), "average")
     assert similarity_matrix([], [good], "average").shape == (0, 1)
+
+
+def test_nothing_beside_something_is_an_empty_table_of_a_known_metric() -> None:
+    empty = similarity_matrix([], [torch.ones(2, 3)], "average")
+    assert (empty.shape, empty.dtype) == ((0, 1), torch.float64)
+    for ones, others in (([], []), ([torch.ones(2, 3)], [])):
+        with pytest.raises(UnknownNameError):
+            similarity_matrix(ones, others, "cosine")  # type: ignore[arg-type]

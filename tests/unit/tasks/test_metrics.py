@@ -13,7 +13,7 @@ import pytest
 
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.tasks.example import Example
-from softprompt.tasks.metrics import INVALID, normalize_answer, says_referent, score, word_f1
+from softprompt.tasks.metrics import INVALID, LOSS_METRIC, loss_answer, normalize_answer, says_referent, score, word_f1
 
 CASES = range(20)
 
@@ -296,3 +296,14 @@ def test_two_invalid_answers_are_not_equal() -> None:
     """An answer that is no label must not match a gold target that is none either."""
     with pytest.raises(UsageError):
         score(("accuracy",), ("a", "b"), ["zzz"], examples(["yyy"]))
+
+
+def test_token_probability_is_the_geometric_mean_over_all_tokens() -> None:
+    rows = examples(["x", "y"])
+    answers = [loss_answer(2.0 * np.log(2.0), 2), loss_answer(4.0 * np.log(4.0), 4)]
+    found = score((LOSS_METRIC,), None, answers, rows)[LOSS_METRIC]
+    assert found == pytest.approx(100.0 * 2.0 ** (-10 / 6), rel=1e-6)  # 10 bits over 6 tokens
+    assert score((LOSS_METRIC,), None, [loss_answer(float("inf"), 1)] * 2, rows)[LOSS_METRIC] == 0.0
+    assert score((LOSS_METRIC,), None, [loss_answer(0.0, 0)] * 2, rows)[LOSS_METRIC] == 0.0
+    with pytest.raises(UsageError, match="judged by the loss"):
+        score((LOSS_METRIC,), None, [answers[0], "yes"], rows)

@@ -116,3 +116,22 @@ def test_gradient_norm_is_over_all_tensors_of_a_run():
     one, other = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, 2, 2, requires_grad=True)
     one.grad, other.grad = torch.ones(2, 3), torch.full((2, 2, 2), 2.0)
     assert gradient_norm_N({"one": one, "other": other}).tolist() == pytest.approx([math.sqrt(3 + 16)] * 2)
+
+
+def test_gradients_above_the_clip_norm_are_scaled_to_it_and_others_left_alone():
+    start, plain = torch.zeros(2, 1, 2), settings(optimizer="adafactor", weight_decay=0.0, clip_norm=0.0)
+    long, short = torch.tensor([3.0, 4.0]), torch.tensor([0.3, 0.4])
+    both = torch.stack([long, short])[:, None]
+    # The decay of the first second moment is 0, so what is stored is the square of the gradient that was used.
+    _, free = run(Adafactor, start, [both], plain)
+    _, clipped = run(Adafactor, start, [both], settings(optimizer="adafactor", weight_decay=0.0, clip_norm=1.0))
+    torch.testing.assert_close(free.second["prompt"].sum((1, 2)), torch.tensor([25.0, 0.25]))
+    torch.testing.assert_close(clipped.second["prompt"].sum((1, 2)), torch.tensor([1.0, 0.25]))
+
+
+def test_the_settings_choose_the_rule_and_only_what_is_tuned_is_held():
+    tuned, still = torch.zeros(1, 2).requires_grad_(), torch.zeros(1, 2)
+    made = {kind: make_optimizer({"a": tuned, "b": still}, settings(optimizer=kind)) for kind in ("adafactor", "adam")}
+    assert (type(made["adafactor"]), type(made["adam"])) == (Adafactor, Adam)
+    assert all(set(optimizer.tensors) == {"a"} for optimizer in made.values())
+    assert {name.partition(".")[2] for name in made["adam"].state()} == {"a"}
