@@ -553,11 +553,11 @@ def parse_json(data: bytes, path: str | Path) -> Any:
     """JSON bytes as a value; ``path`` is for the message.
 
     Raises:
-        CorruptArtifactError: they are not JSON, hold NaN or infinity (which JSON has no form for), or an object that
-            gives one key twice (of which each reader would take another).
+        CorruptArtifactError: they are not JSON, hold NaN or infinity (which JSON has no form for) or a number beyond all floats
+            (which would be read as infinity), or an object that gives one key twice (of which each reader would take another).
     """
     try:
-        return json.loads(data, object_pairs_hook=_single_keys, parse_constant=_no_constant)
+        return json.loads(data, object_pairs_hook=_single_keys, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise CorruptArtifactError(
             f"{path} is not readable JSON ({error}); restore it from a copy or make it again."
@@ -574,6 +574,13 @@ def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:20]} is larger than any number here")
+    return value
 
 
 def read_json_lines(path: str | Path) -> list[Any]:

@@ -344,3 +344,16 @@ def test_a_line_that_is_deeper_than_any_reader_goes_is_one_error(tmp_path: Path)
     path.write_bytes(b"[" * 200_000 + b"]" * 200_000 + b"\n")
     with pytest.raises(CorruptArtifactError, match="line 1 is not JSON"):
         artifacts.read_json_lines(path)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1e999}', '{"a": [-1e400]}', '{"a": NaN}', '{"a": Infinity}', '{"a": 1, "a": 1}']
+)
+def test_what_json_has_no_number_for_is_damage(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(CorruptArtifactError, match="not readable JSON"):
+        artifacts.read_json(tmp_path / "a.json")
+    sealed = artifacts.json_bytes({"a": 7.5}, sealed=True).replace(b"7.5", b"1e999")
+    (tmp_path / "b.json").write_bytes(sealed)
+    with pytest.raises(CorruptArtifactError):
+        artifacts.read_json(tmp_path / "b.json")
