@@ -69,7 +69,12 @@ def report() -> None:
     whole = DATA / "combined"
     environment = {**os.environ, "COVERAGE_FILE": str(whole)}
     run = [sys.executable, "-m", "coverage"]
-    subprocess.run([*run, "combine", "--keep", "--quiet", *map(str, done)], cwd=ROOT, env=environment, check=True)
+    subprocess.run(
+        [*run, "combine", "--keep", "--quiet", *(str(f) for folder in done for f in folder.glob("data.*"))],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+    )
     subprocess.run([*run, "json", "--quiet", "-o", str(DATA / "coverage.json")], cwd=ROOT, env=environment, check=True)
     rooms: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, told in json.loads((DATA / "coverage.json").read_text())["files"].items():
