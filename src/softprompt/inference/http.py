@@ -186,17 +186,7 @@ def _add_answers(app: Any, site: Site) -> dict[str, tuple[Any, Answerer]]:
         return _json(s.ChatCompletion(**head, choices=[choice], usage=used(rows, [answer])))
 
     async def classify(asked: s.ClassifyRequest) -> Any:
-        def prepare() -> list[Prepared]:
-            rows = site.prepared(asked.model, asked.input, asked.raw, None)
-            if rows[0].served is None or not rows[0].served.candidates:
-                raise Refused(400, "no_labels", f"model {asked.model!r} has no labels: use /v1/completions.")
-            depth = sum(map(len, rows[0].served.candidates))
-            rows = [replace(row, depth=depth) for row in rows]
-            for row in rows:
-                site.engine.check_fits(row)
-            return rows
-
-        rows = await site.beside(prepare)
+        rows = await site.beside(lambda: _to_score(site, asked))
         with site.metrics.timed(asked.model, len(rows)) as record:
             found = await site.answers(rows, scores=True)
             record([answer for answer, _ in found])
@@ -209,17 +199,28 @@ def _add_answers(app: Any, site: Site) -> dict[str, tuple[Any, Answerer]]:
     async def search(asked: s.SearchRequest) -> Any:
         return _json(await site.ranking(asked))
 
-    add = partial(app.add_api_route, methods=["POST"], responses=s.ERRORS)
-    add("/v1/completions", completions, response_model=s.Completion, summary="Answer texts")
-    add("/v1/chat/completions", chat, response_model=s.ChatCompletion, summary="Answer a conversation")
-    add("/v1/classify", classify, response_model=s.Classification, summary="How probable each label is")
-    add("/v1/search", search, response_model=s.Ranking, summary="Which prompt suits these labelled rows")
-    return {
-        "/v1/completions": (s.CompletionRequest, completions),
-        "/v1/chat/completions": (s.ChatRequest, chat),
-        "/v1/classify": (s.ClassifyRequest, classify),
-        "/v1/search": (s.SearchRequest, search),
+    ways: dict[str, tuple[Any, Answerer, Any, str]] = {
+        "/v1/completions": (s.CompletionRequest, completions, s.Completion, "Answer texts"),
+        "/v1/chat/completions": (s.ChatRequest, chat, s.ChatCompletion, "Answer a conversation"),
+        "/v1/classify": (s.ClassifyRequest, classify, s.Classification, "How probable each label is"),
+        "/v1/search": (s.SearchRequest, search, s.Ranking, "Which prompt suits these labelled rows"),
     }
+    add = partial(app.add_api_route, methods=["POST"], responses=s.ERRORS)
+    for path, (_, answer, found, summary) in ways.items():
+        add(path, answer, response_model=found, summary=summary)
+    return {path: (asked, answer) for path, (asked, answer, _, _) in ways.items()}
+
+
+def _to_score(site: Site, asked: s.ClassifyRequest) -> list[Prepared]:
+    """The rows of a request for probabilities, with room for all labels."""
+    rows = site.prepared(asked.model, asked.input, asked.raw, None)
+    if rows[0].served is None or not rows[0].served.candidates:
+        raise Refused(400, "no_labels", f"model {asked.model!r} has no labels: use /v1/completions.")
+    depth = sum(map(len, rows[0].served.candidates))
+    rows = [replace(row, depth=depth) for row in rows]
+    for row in rows:
+        site.engine.check_fits(row)
+    return rows
 
 
 def _classified(index: int, labels: Sequence[str], scores: Sequence[float]) -> s.Classified:
