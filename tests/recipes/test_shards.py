@@ -115,6 +115,7 @@ def test_a_t5_trains_from_shards_and_resume_is_exact(shards: Path, tmp_path: Pat
     assert str(tmp_path) not in card
 
 
+@pytest.mark.slow
 def test_the_exported_t5_has_the_loss_it_was_trained_with(shards: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 

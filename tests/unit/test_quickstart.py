@@ -92,6 +92,7 @@ def test_released_prompts_are_used(backbone, data, released, tmp_path):
     assert result.trained_sources == []
 
 
+@pytest.mark.slow
 def test_a_target_may_be_a_file(backbone, data, released, tmp_path):
     """Tasks by their paths have names of their own, which prompts, rows and reports go by."""
     sources, targets = (str(data / "about_film"),), (str(data / "about_actor"),)

@@ -105,6 +105,7 @@ two = 12.5
 """
 
 
+@pytest.mark.slow
 def test_a_ladder_is_planned_run_and_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

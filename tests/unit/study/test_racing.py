@@ -56,6 +56,7 @@ def results_of(folder: Path) -> tuple[Study, Ledger, Results]:
     return study, ledger, collect(study, ledger, facts_of(study, noted))
 
 
+@pytest.mark.slow
 def test_a_race_records_all_its_runs(finished: Path) -> None:
     study, ledger, noted = open_study(finished)
     grid = build_grid(study, facts_of(study, noted))
@@ -84,6 +85,7 @@ def test_a_race_records_all_its_runs(finished: Path) -> None:
     assert ledger.tensors("race", cell.key)["best"].shape[0] == 4
 
 
+@pytest.mark.slow
 def test_a_survivor_is_evaluated_and_stands_in_the_tables(finished: Path, tmp_path: Path) -> None:
     study, ledger, results = results_of(finished)
     runs = [run for run in results.strategies if run.strategy == "race"]

@@ -128,7 +128,7 @@ def test_a_deep_or_huge_toml_is_one_sentence(tmp_path: Path, body: str) -> None:
     assert "task.toml" in refused(tmp_path)
 
 
-@pytest.mark.parametrize("form", ["gz", "zst"])
+@pytest.mark.parametrize("form", [pytest.param("gz", marks=pytest.mark.slow), "zst"])
 def test_a_packed_file_that_fills_the_memory_is_refused(tmp_path: Path, form: str) -> None:
     zstandard = pytest.importorskip("zstandard")
     raw = b'{"text": "' + b"a" * 1000 + b'", "label": 1}\n'

@@ -149,6 +149,7 @@ def test_the_best_source_checkpoint_can_be_taken() -> None:
     assert torch.equal(made.space.tensors["w2"], expected["w2"])
 
 
+@pytest.mark.slow
 def test_ablations_and_variants_train() -> None:
     backbone, encoder = tiny_backbone("t5"), CachedEncoder(WordEncoder())
     target = small_data(backbone, "fish")

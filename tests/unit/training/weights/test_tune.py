@@ -286,6 +286,7 @@ def test_multitask_goes_on_from_the_mixture(carry: bool, tmp_path: Path) -> None
     assert any(not torch.equal(weight, other.best[name]) for name, weight in again.best.items())
 
 
+@pytest.mark.slow
 def test_multitask_goes_on_in_the_stage_that_was_stopped(tmp_path: Path) -> None:
     backbone = tiny_backbone("t5")
     parts = [small_data(backbone, "animals"), small_data(backbone, "birds")]
