@@ -79,8 +79,8 @@ def _seeded() -> None:
     np.random.seed(0)
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.default_generator.manual_seed(
-            0
-        )  # `torch.manual_seed` asks after every kind of device, which takes milliseconds
+        torch.default_generator.manual_seed(0)  # `torch.manual_seed` takes milliseconds to ask after all devices
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(0)
         if torch.get_num_threads() > 2:
             torch.set_num_threads(2)

@@ -23,6 +23,8 @@ from softprompt.study.ledger import Ledger
 from softprompt.study.run import RunProgress, run_study
 
 ROOT = Path(__file__).resolve().parents[2]
+PLACES = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(PLACES)}  # of processes that import the tests' runner
 
 COMMAND = """
 import sys
@@ -35,14 +37,13 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path, executor: str, repo: Path) -> "subprocess.Popen[bytes]":
+def start(folder: Path, executor: str) -> "subprocess.Popen[bytes]":
     script = folder.parent / "command.py"
     script.write_text(COMMAND)
     folder.mkdir(exist_ok=True)
-    path = os.pathsep.join([str(repo), str(repo / "src")])
     return subprocess.Popen(
         [sys.executable, str(script), str(folder), executor],
-        env={**os.environ, "PYTHONPATH": path},
+        env=ENVIRONMENT,
         # A shell's background job ignores Ctrl-C, and so would what it starts: the tests may run in one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -71,9 +72,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 @pytest.mark.parametrize("executor", ["serial", "processes"])
 @pytest.mark.slow
-def test_kill_9_and_resume(tmp_path: Path, repo: Path, whole: dict[str, object], executor: str) -> None:
+def test_kill_9_and_resume(tmp_path: Path, whole: dict[str, object], executor: str) -> None:
     folder = tmp_path / "ledger"
-    process = start(folder, executor, repo)
+    process = start(folder, executor)
     wait_for_steps(folder, 30, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -99,11 +100,11 @@ def total_pack_steps() -> int:
 @pytest.mark.parametrize(("executor", "number"), [("serial", signal.SIGINT), ("processes", signal.SIGTERM)])
 @pytest.mark.slow
 def test_a_stop_signal_is_obeyed_and_resumable(
-    tmp_path: Path, repo: Path, whole: dict[str, object], executor: str, number: int
+    tmp_path: Path, whole: dict[str, object], executor: str, number: int
 ) -> None:
     for attempt in range(4):  # on a crowded machine the study can be done before the signal arrives
         folder = tmp_path / f"ledger-{attempt}"
-        process = start(folder, executor, repo)
+        process = start(folder, executor)
         wait_for_steps(folder, 15, process)
         process.send_signal(number)
         if process.wait(timeout=240) != 0:
@@ -182,7 +183,7 @@ def ray_head() -> Iterator[str]:
     head = subprocess.Popen(
         [str(Path(sys.executable).parent / "ray"), *command],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])},
+        env=ENVIRONMENT,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 60
@@ -254,12 +255,11 @@ sys.exit(not summary.complete)
 def test_drivers_killed_on_ray_leave_one_result_a_cell(tmp_path: Path, whole: dict[str, object]) -> None:
     """Up to ten drivers die at moments spread over the work, half of them together with all workers; the last one ends it."""
     log, draw = tmp_path / "steps.log", random.Random(0)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     killed = 0
     with ray_head() as address:
         for number in range(30):
             command = [sys.executable, "-c", DRIVER, str(tmp_path / "ledger"), address]
-            driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE)
+            driver = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
             if killed == 10:
                 _, told = driver.communicate(timeout=300)
                 assert driver.returncode == 0, told.decode()[-2000:]

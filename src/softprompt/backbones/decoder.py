@@ -95,7 +95,7 @@ class DecoderBackbone(CausalBackbone):
     ) -> tuple[Tensor, Tensor]:
         x_SH = masks.drop(x_SH, 0, tree.layout)
         out_SH: Tensor | None = None
-        rotations = [rotation_of(rope, tree.position_S[tree.given :]) for rope in self.form.ropes]
+        rotations = self._rotations(tree)
         again = self.checkpointing and x_SH.requires_grad
         for i, layer in enumerate(self._layers):
             run = partial(
@@ -105,6 +105,10 @@ class DecoderBackbone(CausalBackbone):
             x_SH, out_SH = through(layer, run, x_SH, out_SH, again=again)
         assert out_SH is not None
         return x_SH, out_SH
+
+    def _rotations(self, tree: Tree) -> list[Rotation]:
+        """By rope, of the computed positions."""
+        return [rotation_of(rope, tree.position_S[tree.given :]) for rope in self.form.ropes]
 
     def _layer(
         self, layer: DecoderLayer, x_SH: Tensor, out_SH: Tensor | None, *, tree: Tree, rotations: list[Rotation],
@@ -225,7 +229,7 @@ class DecoderBackbone(CausalBackbone):
 
     def _rotated(self, kept: KeyValues, tree: Tree) -> KeyValues:
         """The same with rotated keys."""
-        rotations = [rotation_of(rope, tree.position_S[tree.given :]) for rope in self.form.ropes]
+        rotations = self._rotations(tree)
         found = []
         for layer, kv in zip(self.form.plan, kept, strict=True):
             keys, values = kv.view(kv.shape[0], 2, layer.heads.groups, layer.heads.width).unbind(1)

@@ -123,15 +123,21 @@ class Direct:
             return
         schema, answer = found
         try:
-            response = await answer(schema.model_validate_json((await receive())["body"]))
-        except ValidationError as error:
-            response = await self._failed(None, invalid(error))
+            response = await answer(_read(schema, (await receive())["body"]))
         except (SoftpromptError, Refused) as error:
             response = await self._failed(None, error)
         except Exception as error:
             await (await self._failed(None, error))(scope, receive, send)
             raise  # for the log
         await response(scope, receive, send)
+
+
+def _read(schema: Any, body: bytes) -> Any:
+    """A body by its schema; what is wrong with it is the client's error, and nothing else is."""
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
 
 
 def _refused(asked: Any, error: Any) -> Refused:

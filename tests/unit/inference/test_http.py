@@ -403,3 +403,13 @@ def test_the_texts_of_a_request_are_answered_by_one_prompt(library, backbone, mo
         assert ask(client, "/v1/classify", model="films@0", input=["a cat", "a dog"]).status_code == 200
     assert len(seen) == 2
     assert seen[0] is seen[1]
+
+
+def test_an_answer_that_fits_no_schema_is_the_servers_fault(client, library, monkeypatch):
+    from softprompt.inference import http
+
+    monkeypatch.setattr(http, "used", lambda rows, answers: "no usage")
+    with pytest.raises(ValueError, match="usage"):  # as the log has it
+        ask(client, model="films@0", prompt="x")
+    quiet = testclient.TestClient(client.app, raise_server_exceptions=False)
+    assert ask(quiet, model="films@0", prompt="x").status_code == 500
