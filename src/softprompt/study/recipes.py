@@ -29,11 +29,11 @@ def sharpt_settings(study: Study, ablation: str = "none") -> SharPTRecipe:
     source, target = (
         part.having(
             prompt_length=length, steps=steps or part.steps, learning_rate=rate or part.learning_rate,
-            eval_every=others.eval_every, max_input_tokens=others.max_input_tokens,
+            batch_size=rows or part.batch_size, eval_every=others.eval_every, max_input_tokens=others.max_input_tokens,
         )
-        for part, steps, others in (
-            (found.source, study.sharpt.source_steps, study.source),
-            (found.target, study.sharpt.target_steps, study.target),
+        for part, steps, rows, others in (
+            (found.source, study.sharpt.source_steps, 0, study.source),
+            (found.target, study.sharpt.target_steps, study.sharpt.target_batch_size, study.target),
         )
     )  # fmt: skip
     start = replace(found.start, skill_count=study.sharpt.skills) if study.sharpt.skills else found.start

@@ -8,6 +8,7 @@ import pytest
 from softprompt.errors import DataError, SoftpromptError, UnknownNameError, UsageError
 from softprompt.study.build import build_grid
 from softprompt.study.grid import unresolved_facts
+from softprompt.study.recipes import sharpt_settings
 from softprompt.study.settings import load_study, ready_studies, study_of
 from softprompt.tasks.catalog import task_names
 from softprompt.tasks.mixture import MIXTURES
@@ -113,7 +114,7 @@ def test_targets_of_few_rows_keep_the_sources_whole() -> None:
 def test_the_preregistered_study_is_what_its_plan_says() -> None:
     few, full = load_study("smollm2"), load_study("smollm2-full")
     assert (len(few.sources), len(few.targets), len(few.seeds)) == (6, 8, 3)
-    assert len(few.seeds) + few.scratch_seeds == 8
+    assert len(few.seeds) + few.scratch_seeds == 5
     assert set(few.sources).isdisjoint(few.targets)
     assert (few.protocol, few.target_train_rows, full.target_train_rows) == ("halves", 64, 0)
     same = dataclasses.replace(
@@ -121,5 +122,7 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
         model_tuning=few.model_tuning,
     )  # fmt: skip
     assert same == few  # the regimes differ in rows and steps alone
+    assert sharpt_settings(few).target.batch_size == few.target.batch_size  # SharPT sees no more rows than the other prompts
+    assert sharpt_settings(few).source.batch_size == few.source.batch_size
     shared = [cell.key for cell in build_grid(few, unresolved_facts(few)).of_kind("source")]
     assert shared == [cell.key for cell in build_grid(full, unresolved_facts(full)).of_kind("source")]
