@@ -279,7 +279,8 @@ def throughput(
 ) -> dict[str, Any]:
     """Requests a second of vLLM and of our server, with one prompt and with all; texts are the same, and unlike in each turn.
 
-    Our server scores the labels; vLLM writes answers.
+    Our server scores the labels; vLLM writes `MAX_TOKENS` tokens whatever the prompt says: prompts that end their answers sooner or later
+    would be more or less work.
     """
     python = args.vllm / "bin" / "python"
     found: dict[str, list[float]] = {"one": [], "mixed": [], "ours_one": [], "ours_mixed": []}
@@ -292,7 +293,7 @@ def throughput(
                 }
                 for number, request in enumerate(requests)
             ]
-            port, extra = (ours, {"raw": True}) if kind.startswith("ours") else (args.port, {})
+            port, extra = (ours, {"raw": True}) if kind.startswith("ours") else (args.port, {"ignore_eos": True})
             seconds = asked(python, port, chosen, 64, **extra)["seconds"]
             if turn:  # the first one warms up
                 found[kind].append(len(chosen) / seconds)

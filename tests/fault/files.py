@@ -513,5 +513,5 @@ def run(cases: Sequence[int], folder: Path) -> Tally:
 ROW = Row(
     name="files", promise="Hostile files are refused in a sentence",
     tried="damaged, twisted and newly signed prompts, spaces, ledgers, checkpoints, results, tables, npy, adapters and TOML; bombs",
-    cases=100_000, short=[2, 6, 7, 9, 10, *range(100, 200), 15_288], piece=2_000, run=run,
+    cases=100_000, short=[2, 7, 10, *range(100, 138), 15_288], piece=2_000, run=run,
 )  # fmt: skip

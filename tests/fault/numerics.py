@@ -134,7 +134,7 @@ def run(cases: Sequence[int], folder: Path) -> Tally:
     return tally
 
 
-SHORT = 8
+SHORT = 4
 ROW = Row(
     name="numerics", promise="A prompt that explodes stops alone and is named",
     tried="NaN, infinity or huge numbers in a prompt of three at a random step, on four backbones, at each level of instructions",

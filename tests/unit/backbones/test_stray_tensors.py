@@ -92,8 +92,7 @@ def prompts_for(backbone: Backbone, rows: int, length: int = 4) -> tuple[Tensor,
     return prompts, PromptBatch(unique_UPH=prompts, which_B=which, length_U=(length, length), key_U=(None, None))
 
 
-@pytest.mark.parametrize(("rate", "checkpointing"), [(0.0, True), (0.1, False)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "rate", "checkpointing"), [(torch.float32, 0.0, True), (torch.bfloat16, 0.1, False)])
 @pytest.mark.parametrize("kind", ["t5", "t5-gated-untied", "encdec"])
 def test_a_step_stays_on_the_device_and_never_waits(
     kind: str, dtype: torch.dtype, rate: float, checkpointing: bool

@@ -75,7 +75,7 @@ def test_a_seed_reproduces_its_run(backbone, splits):
     assert not torch.equal(one.final["prompt"], third.final["prompt"])
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 4])
+@pytest.mark.parametrize("stop_at", [1, 4])
 def test_resume_is_bit_exact(backbone, splits, tmp_path, stop_at):
     seeds, start = [1, 2], prompts(backbone, 2)
     whole = train(backbone, splits, seeds, start)
