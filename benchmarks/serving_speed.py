@@ -114,7 +114,14 @@ class Running:
         self.engine = Engine(backbone, catalogue.resolve, version=catalogue.version)
         app = make_app(self.engine, catalogue, limits=limits)
         config = uvicorn.Config(
-            app, port=0, log_config=None, log_level="critical", http=protocol(limits), ws="none", access_log=False
+            app,
+            port=0,
+            log_config=None,
+            log_level="critical",
+            http=protocol(limits),
+            ws="none",
+            access_log=False,
+            proxy_headers=False,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -315,7 +322,10 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000, help="of the bad day")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--waves", type=int, default=3, help="requests of each client in a round of http, after two that are not timed"
+        "--waves",
+        type=int,
+        default=10,
+        help="requests of each client in a round of http, after two that are not timed (few of them and the last stragglers weigh)",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clients", type=int, help=argparse.SUPPRESS)

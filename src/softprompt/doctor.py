@@ -32,7 +32,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "encoders": (("sentence-transformers",), "SharPT's instance encoders"),
     "trackers": (("tensorboard",), "TensorBoard logs"),
     "interop": (("peft",), "loading prompts with PEFT"),
-    "serve": (("fastapi", "uvicorn", "prometheus_client"), "the HTTP server"),
+    "serve": (("fastapi", "httptools", "uvicorn", "prometheus_client"), "the HTTP server"),
     "ray": (("ray",), "studies and servers on a Ray cluster"),
     "slurm": (("submitit",), "studies on a Slurm cluster"),
 }

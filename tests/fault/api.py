@@ -208,10 +208,10 @@ def _operation(number: int, folder: Path) -> Callable[..., None]:
     from tests.fault.server import _app, _library
 
     app = _app(*_library(folder / "library"))[0]
-    app.state.site.start()
-    app.router.lifespan_context = _already_started  # each request would start it again
-    app.user_middleware.clear()  # the guard is tried by `server`; it would refuse the client's host
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    app.site.start()
+    app.api.router.lifespan_context = _already_started  # each request would start it again
+    # The guard is tried by `server`; it would refuse the client's host.
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app.api)
     operations = [found.ok() for found in schema.get_all_operations()]
     operation = operations[number % len(operations)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -11,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.support.cli import call
 from tests.support.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
+from softprompt.inference.guard import Limits, protocol
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 
@@ -127,23 +129,28 @@ def test_bad_clients_stop_nobody_and_not_the_end(place: Path) -> None:
             client.close()
 
 
-def test_a_head_that_does_not_come_is_given_up(place: Path) -> None:
-    uvicorn = pytest.importorskip("uvicorn")
-    import asyncio
+async def with_protocol(limits: Limits, tried: Callable[[int, list[str]], Awaitable[None]]) -> None:
+    """Run something against a server that answers nothing, given its port and the codes of what it refused."""
+    import uvicorn
 
-    from softprompt.inference.guard import Limits, protocol
+    async def app(scope: object, receive: object, send: Callable[[object], Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
-    async def app(scope: object, receive: object, send: object) -> None: ...
+    codes: list[str] = []
+    running = uvicorn.Server(
+        uvicorn.Config(app, port=0, lifespan="off", log_config=None, http=protocol(limits, codes.append))
+    )
+    task = asyncio.create_task(running.serve())
+    while not running.started:
+        await asyncio.sleep(0.01)
+    await tried(running.servers[0].sockets[0].getsockname()[1], codes)
+    running.should_exit = True
+    await task
 
-    async def tried() -> bytes:
-        config = uvicorn.Config(
-            app, port=0, lifespan="off", log_config=None, http=protocol(Limits(header_s=0.3, connections=2))
-        )
-        running = uvicorn.Server(config)
-        task = asyncio.create_task(running.serve())
-        while not running.started:
-            await asyncio.sleep(0.01)
-        port = running.servers[0].sockets[0].getsockname()[1]
+
+def test_a_head_that_does_not_come_is_given_up() -> None:
+    async def tried(port: int, codes: list[str]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTT")
         others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
@@ -152,11 +159,65 @@ def test_a_head_that_does_not_come_is_given_up(place: Path) -> None:
             await asyncio.wait_for(reader.readexactly(1), 20)
         for one in (writer, *(w for _, w in others)):
             one.close()
-        running.should_exit = True
-        await task
-        return refused
+        assert refused.startswith(b"HTTP/1.1 503")
+        assert codes == ["busy", "head_timeout"]
 
-    assert asyncio.run(tried()).startswith(b"HTTP/1.1 503")
+    asyncio.run(with_protocol(Limits(header_s=0.3, connections=2), tried))
+
+
+def test_a_second_head_must_come_in_time_too() -> None:
+    async def tried(port: int, codes: list[str]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        for piece in (b"\r\n", b"GE", b"T"):  # each one says that the client lives
+            writer.write(piece)
+            await asyncio.sleep(0.02)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(reader.readexactly(1), 20)
+        writer.close()
+        assert codes == ["head_timeout"]
+
+    asyncio.run(with_protocol(Limits(header_s=0.3), tried))
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /" + b"a" * 2000, b"GET / HTTP/1.1\r\nX: " + b"a" * 2000, b"GET / HTTP/1.1\r\nX: a\r\n"]
+)
+def test_a_head_without_end_is_refused(line: bytes) -> None:
+    async def tried(port: int, codes: list[str]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(line)
+        for _ in range(100):
+            if writer.is_closing() or codes:
+                break
+            writer.write(b"b: c\r\n" * 200 if line.endswith(b"\n") else b"b" * 1200)
+            await asyncio.sleep(0)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 431")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "head_too_large"
+        assert codes == ["head_too_large"]
+
+    asyncio.run(with_protocol(Limits(), tried))
+
+
+def test_what_is_no_http_is_told_so_in_json() -> None:
+    async def tried(port: int, codes: list[str]) -> None:
+        for sent in (
+            b"GARBAGE\r\n\r\n",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            answer = await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 400"), sent
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "not_http"
+        assert codes == ["not_http"] * 3
+
+    asyncio.run(with_protocol(Limits(), tried))
 
 
 def test_a_taken_port_is_one_sentence(

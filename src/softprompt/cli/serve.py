@@ -98,7 +98,11 @@ def serve(
     most: RequestLimitFlags,
 ) -> Answer:
     """Answer requests for different prompts in one batch (HTTP)."""
-    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(name) is None]
+    missing = [
+        name
+        for name in ("fastapi", "httptools", "uvicorn", "prometheus_client")
+        if importlib.util.find_spec(name) is None
+    ]
     if missing:
         raise UsageError(f"serving needs {' and '.join(missing)}: pip install 'softprompt[serve]'.")
     library, _ = places.prompts_asked(place, library, ())
@@ -115,7 +119,7 @@ def serve(
         site = _site(backbone, (store, run, folders), door, token, limits, batching)
         address = f"http://{door.host}:{listener.getsockname()[1]}"
         told = [*([store.location] if store is not None else []), *map(str, folders)]
-        known = site.state.site.catalogue.names()
+        known = site.site.catalogue.names()
         say(f"{len(known)} prompt(s) of {', '.join(told)} at {address}; Ctrl-C stops")
         _greet(address, known, token)
         _run(site, listener, limits)
@@ -157,8 +161,9 @@ def _run(site: Any, listener: socket.socket, limits: Limits) -> None:
 
     # No logging set-up of the server's: it would close every handler of the process, with the streams other packages write to.
     config = uvicorn.Config(
-        site, log_level="critical", log_config=None, http=protocol(limits, site.state.site.metrics.refused), ws="none",
-        access_log=False, server_header=False, timeout_graceful_shutdown=max(1, round(limits.drain_s)), h11_max_incomplete_event_size=64 * 1024,
+        site, log_level="critical", log_config=None, http=protocol(limits, site.site.metrics.refused), ws="none",
+        access_log=False, server_header=False, timeout_graceful_shutdown=max(1, round(limits.drain_s)),
+        proxy_headers=False,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])
 

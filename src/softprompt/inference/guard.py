@@ -12,6 +12,7 @@ import ipaddress
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -19,6 +20,8 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+HEAD_BYTES = 64 * 1024
+"""Of a request's line and headers together."""
 OPEN_PATHS = ("/", "/health/live", "/health/ready")
 
 
@@ -175,17 +178,30 @@ class Guard:
             await gone.wait()
             return {"type": "http.disconnect"}
 
-        answering = asyncio.ensure_future(self._app(scope, once, send))
-        leaving = asyncio.ensure_future(_until_gone(receive))
-        try:
-            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                answering.result()
-        finally:
+        here, left, ended = asyncio.current_task(), False, False
+        assert here is not None
+
+        def leave(watching: asyncio.Future[None]) -> None:
+            nonlocal left
+            if ended or watching.cancelled():
+                return
+            watching.exception()  # whatever ended it, nobody reads an answer
+            left = True
             gone.set()
-            for task in (answering, leaving):
-                task.cancel()
-            await asyncio.gather(answering, leaving, return_exceptions=True)
+            here.cancel()
+
+        leaving = asyncio.ensure_future(_until_gone(receive))
+        leaving.add_done_callback(leave)
+        try:
+            await self._app(scope, once, send)
+        except asyncio.CancelledError:
+            if not left:
+                raise
+            here.uncancel()
+        finally:
+            ended = True
+            gone.set()
+            leaving.cancel()
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -195,20 +211,19 @@ async def _until_gone(receive: Receive) -> None:
 
 async def _send(send: Send, refused: Refused) -> None:
     body = json.dumps(refused.body).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-        **refused.headers,
-    }
     await send(
         {
             "type": "http.response.start",
             "status": refused.status,
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+            "headers": [(name.lower().encode(), value.encode()) for name, value in _heads(refused, body).items()],
         }
     )
     await send({"type": "http.response.body", "body": body})
+
+
+def _heads(refused: Refused, body: bytes) -> dict[str, str]:
+    length = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+    return {**length, **refused.headers}
 
 
 def host_name(host: str) -> str:
@@ -234,36 +249,39 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-_BUSY = b'{"error": {"message": "too many connections are open: try again.", "type": "server_error", "code": "busy"}}'
+_BUSY = Refused(503, "busy", "too many connections are open: try again.", {"Retry-After": "1"})
+_NOT_HTTP = Refused(400, "not_http", "this is no HTTP request: see /docs.")
+_LONG_HEAD = Refused(431, "head_too_large", f"the request's line and headers have more than {HEAD_BYTES:,} bytes.")
 
 
-def _turned_away(transport: Any) -> None:
-    """Answer a connection that is one too many, and close it."""
-    transport.write(
-        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_BUSY), _BUSY)
-    )
+def _turned_away(transport: Any, refused: Refused) -> None:
+    """Answer a connection before any request of it is known, and close it."""
+    body = json.dumps(refused.body).encode()
+    lines = [f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in _heads(refused, body).items()]
+    transport.write("\r\n".join([*lines, "", ""]).encode() + body)
     transport.close()
 
 
 def protocol(limits: Limits, refused: Callable[[str], None] = lambda code: None) -> Any:
-    """uvicorn's HTTP protocol with a time for a request's head and a number of connections.
+    """uvicorn's HTTP protocol with a time and a size for a request's head and a number of connections.
 
     Args:
         limits: see there.
-        refused: told the code of each connection that is refused: ``busy``, ``head_timeout``, ``not_http``.
+        refused: told the code of each connection that is refused: ``busy``, ``head_timeout``, ``head_too_large``, ``not_http``.
     """
-    import h11
-    from uvicorn.protocols.http.h11_impl import H11Protocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    class Guarded(H11Protocol):
+    class Guarded(HttpToolsProtocol):
         _head: asyncio.TimerHandle | None = None
+        _head_begun = False
+        _head_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
-                refused("busy")
-                _turned_away(transport)
+                refused(_BUSY.code)
+                _turned_away(transport, _BUSY)
                 return
             self._arm()
 
@@ -271,14 +289,26 @@ def protocol(limits: Limits, refused: Callable[[str], None] = lambda code: None)
             if self.transport.is_closing():
                 return
             super().data_received(data)
-            if self.conn.their_state is h11.IDLE:
+            self._head_bytes = self._head_bytes + len(data) if self._head_begun else 0
+            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+                refused(_LONG_HEAD.code)
+                _turned_away(self.transport, _LONG_HEAD)
+            if self._head_begun or self.cycle is None or self.cycle.response_complete:
                 self._arm()
             else:
                 self._disarm()
 
+        def on_message_begin(self) -> None:
+            self._head_begun = True
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._head_begun = False
+            super().on_headers_complete()
+
         def send_400_response(self, msg: str) -> None:
-            refused("not_http")
-            super().send_400_response(msg)
+            refused(_NOT_HTTP.code)
+            _turned_away(self.transport, _NOT_HTTP)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()

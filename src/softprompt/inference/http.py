@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,8 @@ def make_app(
     wait_ms: float = 1.0,
     token: str | None = None,
     hosts: frozenset[str] | None = None,
-) -> Any:
-    """The ASGI application, guarded; `Site` stands in its ``state.site``.
+) -> Application:
+    """The ASGI application, guarded.
 
     Args:
         engine: answers; its ``version`` should be the catalogue's.
@@ -88,7 +88,6 @@ def make_app(
         site.stop()
 
     app = FastAPI(title="softprompt", summary="Soft prompts of many tasks on one frozen model.", lifespan=lifespan)
-    app.state.site = site
 
     async def failed(asked: Any, error: Any) -> Any:
         found = _refused(asked, error)
@@ -97,11 +96,28 @@ def make_app(
 
     for kind in (SoftpromptError, Refused, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, failed)
-    answers = _add_answers(app, site)
+    direct = Direct(app, answers=_add_answers(app, site), failed=failed)
     _add_rest(app, site)
-    app.add_middleware(Direct, answers=answers, failed=failed)
-    app.add_middleware(Guard, limits=limits, token=token, hosts=hosts, refused=site.metrics.refused)
-    return app
+    guard = Guard(direct, limits=limits, token=token, hosts=hosts, refused=site.metrics.refused)
+    return Application(site=site, api=app, guard=guard)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Application:
+    """What a server runs, as ASGI.
+
+    Attributes:
+        site: answers.
+        api: FastAPI's application, which describes all paths; not guarded.
+        guard: what stands before it.
+    """
+
+    site: Site
+    api: Any
+    guard: Guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.guard(scope, receive, send)
 
 
 class Direct:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -42,7 +41,7 @@ class Site:
             engine, wait_ms=wait_ms, most_waiting=limits.waiting, watch=self.metrics.passed, coming=lambda: self._tasks.qsize(),
         )  # fmt: skip
         self.metrics.follow(self.scheduler)
-        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         # A thread of our own: tokenizers must not be used by two threads at once, and no exit waits for it.
         self._preparer = Thread(target=self._prepare, name="softprompt-preparer", daemon=True)
 
@@ -57,20 +56,21 @@ class Site:
     def _prepare(self) -> None:
         while (task := self._tasks.get()) is not None:
             future, work = task
-            if not future.set_running_or_notify_cancel():
+            if future.cancelled():
                 continue
             try:
-                future.set_result(work())
+                found = work()
             except BaseException as error:
-                future.set_exception(error)
+                found = error
+            _tell(future.get_loop(), future, found)
 
     async def beside(self, work: Callable[[], T]) -> T:
         """Do what takes a moment beside the event loop, one thing at a time."""
-        future: Future[T] = Future()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._tasks.qsize() > self.limits.waiting:
             raise self._full(QueueFull("too many requests wait to be read: try again in a second."))
         self._tasks.put((future, work))
-        return await asyncio.wrap_future(future)
+        return await future
 
     def _full(self, error: QueueFull) -> Refused:
         return Refused(429, "queue_full", str(error), {"Retry-After": str(self.scheduler.retry_after_s())})
@@ -140,7 +140,7 @@ class Site:
     async def _results(self, jobs: Sequence[Job], futures: Sequence[asyncio.Future[Any]]) -> list[Any]:
         self.submit(jobs)
         try:
-            return list(await asyncio.gather(*futures))
+            return [await futures[0]] if len(futures) == 1 else list(await asyncio.gather(*futures))
         finally:
             for job in jobs:
                 job.cancelled = True

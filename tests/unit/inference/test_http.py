@@ -198,7 +198,7 @@ def test_limits_have_their_codes(library, backbone):
 
 def test_a_full_queue_is_429_and_a_late_answer_504(library, backbone, monkeypatch):
     app = app_of(library, backbone, limits=Limits(waiting=2, request_s=0.6))
-    engine = app.state.site.engine
+    engine = app.site.engine
     slow = engine.begin
 
     def begin(rows):
@@ -226,7 +226,7 @@ def test_a_full_queue_is_429_and_a_late_answer_504(library, backbone, monkeypatc
 
 def test_one_that_fails_fails_alone(library, backbone, monkeypatch):
     app = app_of(library, backbone, wait_ms=150.0)
-    engine = app.state.site.engine
+    engine = app.site.engine
     whole = engine.begin
 
     def begin(rows):
@@ -270,7 +270,7 @@ def test_a_body_that_does_not_come_is_408(library, backbone):
     half = {"type": "http.request", "body": b'{"model": ', "more_body": True}
     assert post(half) == (408, "body_timeout")
     assert post(half, {"type": "http.disconnect"}) == (408, "cut_off")
-    text = app.state.site.metrics.text()[0].decode()
+    text = app.site.metrics.text()[0].decode()
     assert 'refused_total{code="body_timeout"} 1.0' in text
     assert 'refused_total{code="cut_off"} 1.0' in text
 
@@ -293,7 +293,7 @@ def test_prompts_that_cannot_be_used_are_409(client, library, backbone):
 
 def test_a_server_that_stops_says_so(library, backbone, monkeypatch):
     app = app_of(library, backbone)
-    site = app.state.site
+    site = app.site
     begun, go_on, found = threading.Event(), threading.Event(), []
     whole = site.engine.begin
 
@@ -324,7 +324,7 @@ def test_every_refusal_has_the_shape_and_is_counted(library, backbone, monkeypat
     app = app_of(library, backbone, token="secret", limits=Limits(body_bytes=2000))
     with testclient.TestClient(app, raise_server_exceptions=False) as client:
         client.headers["Authorization"] = "Bearer secret"
-        monkeypatch.setattr(app.state.site.catalogue, "models", lambda: 1 / 0)
+        monkeypatch.setattr(app.site.catalogue, "models", lambda: 1 / 0)
         for code, reply in {
             "unauthorized": client.get("/v1/models", headers={"Authorization": "Bearer other"}),
             "body_too_large": ask(client, model="plain@0", prompt="x" * 3000),
@@ -388,7 +388,7 @@ def test_the_explorer_has_a_place_for_each_prompt(client):
 def test_the_texts_of_a_request_are_answered_by_one_prompt(library, backbone, monkeypatch):
     """A prompt that is replaced while a request is read must not answer the rest of it."""
     app = app_of(library, backbone)
-    engine, seen = app.state.site.engine, []
+    engine, seen = app.site.engine, []
     real = engine.prepare
 
     def replacing(request, **how):
