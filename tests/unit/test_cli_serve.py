@@ -160,7 +160,7 @@ def test_a_head_that_does_not_come_is_given_up() -> None:
         for one in (writer, *(w for _, w in others)):
             one.close()
         assert refused.startswith(b"HTTP/1.1 503")
-        assert codes == ["busy", "head_timeout"]
+        assert codes[:2] == ["busy", "head_timeout"]  # and the silent one's, where it is that late
 
     asyncio.run(with_protocol(Limits(header_s=0.3, connections=2), tried))
 

@@ -293,7 +293,7 @@ def protocol(limits: Limits, refused: Callable[[str], None] = lambda code: None)
             if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
                 refused(_LONG_HEAD.code)
                 _turned_away(self.transport, _LONG_HEAD)
-            if self._head_begun or self.cycle is None or self.cycle.response_complete:
+            if self.cycle is None or self.cycle.response_complete:  # no request is under way: its head must come
                 self._arm()
             else:
                 self._disarm()
