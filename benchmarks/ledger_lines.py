@@ -17,12 +17,13 @@ from typing import Any
 from softprompt import artifacts
 
 
-def line(cell: dict[str, Any], command: str, folder: Path | None = None) -> dict[str, Any]:
+def line(cell: dict[str, Any], command: str, folder: Path | None = None, made_on: str = "") -> dict[str, Any]:
     """What is kept of one cell.
 
     Args:
         cell: as the ledger has it.
         command: that makes it again.
+        made_on: the processor, where the cell does not say.
         folder: of the cell, where answers and task embeddings are kept too.
     """
     told = cell["provenance"]
@@ -32,7 +33,7 @@ def line(cell: dict[str, Any], command: str, folder: Path | None = None) -> dict
     kept = {
         "cell": told.get("cell"), "kind": cell["kind"], "key": cell["key"], "seed": cell["identity"].get("seed"),
         "backbone": cell["identity"].get("backbone"), "data": data, "result": result, "seconds": told.get("seconds"),
-        "command": command,
+        "command": command, "processor": told.get("processor", made_on),
     }  # fmt: skip
     if folder is not None and cell["kind"] == "embedding":
         from safetensors.numpy import load_file
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--command", required=True, help="that makes these cells")
     parser.add_argument("--kinds", default="", help="commas between; all where not given")
     parser.add_argument("--answers", action="store_true", help="keep the answers to every row, and task embeddings")
+    parser.add_argument("--processor", default="", help="of cells that do not name theirs (those of earlier versions)")
     args = parser.parse_args()
     kinds = args.kinds.split(",") if args.kinds else sorted(p.name for p in (args.ledger / "cells").iterdir())
     for kind in kinds:
@@ -57,7 +59,7 @@ def main() -> None:
             (artifacts.read_json(path), path.parent) for path in (args.ledger / "cells" / kind).glob("*/cell.json")
         ]
         for cell, folder in sorted(found, key=lambda c: (str(c[0]["provenance"].get("cell")), c[0]["key"])):
-            print(json.dumps(line(cell, args.command, folder if args.answers else None)))
+            print(json.dumps(line(cell, args.command, folder if args.answers else None, args.processor)))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def records() -> dict[str, Any]:
     generic = Evidence(RESULTS / "generic", load_study("generic-spot-small"))
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
-        "promptability": promptability, "kin": kin, "serving": serving,
+        "promptability": promptability, "kin": kin, "serving": serving, "smollm2": SmolLM2(),
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
 
@@ -269,6 +269,31 @@ def serving(
     for part in name.split("/"):
         value = value[part]
     return f"{one(100 * value, digits)} %" if percent else one(scale * value, digits)
+
+
+class SmolLM2:
+    """`benchmarks/results/smollm2/few_rows.jsonl`: the cells of the pre-registered study that are finished."""
+
+    def __init__(self) -> None:
+        lines = (RESULTS / "smollm2" / "few_rows.jsonl").read_text(encoding="utf-8").splitlines()
+        cells = [json.loads(line) for line in lines]
+        self.count = len(cells)
+        self._sources = {cell["cell"]: cell["result"]["scores"]["score"] for cell in cells if cell["kind"] == "source"}
+        self._reported = {cell["cell"]: cell["result"]["halves"][1] for cell in cells if cell["kind"] == "evaluation"}
+
+    def source(self, task: str) -> str:
+        """Mean, least and greatest validation score of a task's source prompts."""
+        found = [score for name, score in self._sources.items() if name.startswith(f"{task}.")]
+        return f"{one(sum(found) / len(found))}; {one(min(found))}; {one(max(found))}"
+
+    def row(self, target: str) -> str:
+        """Mean scores on the reporting half: from scratch, and from each source."""
+        starts = ["", *(rf"{source}\.\d+>" for source in ("sst2", "qnli", "qqp", "mnli", "winogrande", "cola"))]
+        return "; ".join(one(self._mean(rf"{start}{target}\.\d+")) for start in starts)
+
+    def _mean(self, pattern: str) -> float:
+        found = [score for name, score in self._reported.items() if re.fullmatch(pattern, name)]
+        return float(sum(found) / len(found))
 
 
 class Choices:

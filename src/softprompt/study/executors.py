@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from softprompt import artifacts
+from softprompt.backbones.engine.native.levels import in_force, processor
 from softprompt.errors import Interrupted, SoftpromptError, UsageError
 from softprompt.study.grid import Pack
 from softprompt.study.ledger import Ledger
@@ -89,7 +90,8 @@ def execute(order: Order, tell: Tell | None = None) -> Outcome:
         pack = Pack.of_plain(order.pack)
         with _alone(folder):
             artifacts.write_json(folder / "pack.json", {"pack": order.pack, "study": order.study})
-            story = {**order.provenance, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+            here = {"host": socket.gethostname(), "processor": processor(), "level": in_force().name}
+            story = {**order.provenance, **here, "pid": os.getpid(), "time": time.time()}
             runner.make(study_of(order.study), pack, Ledger(order.ledger), folder / "training", story, tell)
             artifacts.remove_folder(folder)
     except Interrupted as error:
