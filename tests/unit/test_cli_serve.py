@@ -202,6 +202,18 @@ def test_a_head_without_end_is_refused(line: bytes) -> None:
     asyncio.run(with_protocol(Limits(), tried))
 
 
+def test_a_long_head_that_comes_at_once_is_refused_too() -> None:
+    async def tried(port: int, codes: list[str]) -> None:
+        for head in (b"GET /%s HTTP/1.1" % (b"a" * 70_000), b"GET / HTTP/1.1\r\nX: %s" % (b"a" * 70_000)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + b"\r\nHost: a\r\n\r\n")
+            assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 431")
+            writer.close()
+        assert codes == ["head_too_large"] * 2
+
+    asyncio.run(with_protocol(Limits(), tried))
+
+
 def test_what_is_no_http_is_told_so_in_json() -> None:
     async def tried(port: int, codes: list[str]) -> None:
         for sent in (

@@ -276,6 +276,8 @@ def protocol(limits: Limits, refused: Callable[[str], None] = lambda code: None)
         _head: asyncio.TimerHandle | None = None
         _head_begun = False
         _head_bytes = 0
+        _read_bytes = 0
+        """Of the lines of a head that have been read; what of a line has arrived counts among the others."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -291,24 +293,39 @@ def protocol(limits: Limits, refused: Callable[[str], None] = lambda code: None)
             super().data_received(data)
             self._head_bytes = self._head_bytes + len(data) if self._head_begun else 0
             if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-                refused(_LONG_HEAD.code)
-                _turned_away(self.transport, _LONG_HEAD)
+                self._refuse(_LONG_HEAD)
             if self.cycle is None or self.cycle.response_complete:  # no request is under way: its head must come
                 self._arm()
             else:
                 self._disarm()
 
         def on_message_begin(self) -> None:
-            self._head_begun = True
+            self._head_begun, self._read_bytes = True, 0
             super().on_message_begin()
+
+        def on_url(self, url: bytes) -> None:
+            self._count(len(url))
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._count(len(name) + len(value))
+            super().on_header(name, value)
+
+        def _count(self, size: int) -> None:
+            self._read_bytes += size
+            if self._read_bytes > HEAD_BYTES:
+                raise ValueError("the head is too long")  # the parser stops, and calls send_400_response
 
         def on_headers_complete(self) -> None:
             self._head_begun = False
             super().on_headers_complete()
 
         def send_400_response(self, msg: str) -> None:
-            refused(_NOT_HTTP.code)
-            _turned_away(self.transport, _NOT_HTTP)
+            self._refuse(_LONG_HEAD if self._read_bytes > HEAD_BYTES else _NOT_HTTP)
+
+        def _refuse(self, found: Refused) -> None:
+            refused(found.code)
+            _turned_away(self.transport, found)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
