@@ -100,8 +100,9 @@ class Running:
         import uvicorn
 
         from softprompt.inference.catalogue import Catalogue
+        from softprompt.inference.connections import protocol
         from softprompt.inference.engine import Engine
-        from softprompt.inference.guard import Limits, protocol
+        from softprompt.inference.guard import Limits
         from softprompt.inference.http import make_app
         from softprompt.library.store import Library
 

@@ -352,5 +352,5 @@ def run(cases: Sequence[int], folder: Path) -> Tally:
 ROW = Row(
     name="code", promise="No code comes out of data",
     tried="pickles, remote code, object arrays, manifests and settings that name Python, templates, planted kernels",
-    cases=len(PLANTS), short=range(len(PLANTS)), piece=len(PLANTS), run=run,
+    cases=len(PLANTS), short=range(0, len(PLANTS), 3), piece=len(PLANTS), run=run,
 )  # fmt: skip

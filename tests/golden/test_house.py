@@ -6,7 +6,9 @@ import pytest
 from tests.golden.house import WAYS, apart, compare, differences
 
 
-@pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.slow] * (way == "quickstart")) for way in WAYS])
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] * (way in ("quickstart", "study"))) for way in WAYS]
+)
 def test_the_way_gives_what_it_gave(way: str, tmp_path: Path) -> None:
     found = compare(way, tmp_path)
     assert not found, "\n".join(found[:20])

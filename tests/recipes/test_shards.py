@@ -18,6 +18,8 @@ from embedded_backbone.shards import MANIFEST, TokenShards, corrupt_spans, is_sh
 from embedded_backbone.train import pretrain
 from softprompt.errors import CorruptArtifactError, DataError, UsageError
 
+pytestmark = pytest.mark.slow  # how the embedded backbone was trained: nothing that ships runs it
+
 SENTINELS = list(range(900, 800, -1))
 
 

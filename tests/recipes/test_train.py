@@ -17,6 +17,8 @@ from embedded_backbone.train import pretrain
 from softprompt.backbones import builtin
 from softprompt.errors import UsageError
 
+pytestmark = pytest.mark.slow  # how the embedded backbone was trained: nothing that ships runs it
+
 
 def small(text: Path, folder: Path, encoder: Path, **more: object) -> PretrainSettings:
     options: dict[str, object] = {

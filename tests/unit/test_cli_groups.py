@@ -133,6 +133,7 @@ def test_the_baselines_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(out)["results"][0]["rows"] == 4
 
 
+@pytest.mark.slow
 def test_the_quickstart_ends_with_a_table_a_heatmap_and_a_report(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

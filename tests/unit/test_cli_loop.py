@@ -143,6 +143,7 @@ def test_predictions_have_the_rows_own_columns_and_confusion_the_figures_of_each
         assert (code, said in err) == (2, True), err
 
 
+@pytest.mark.slow
 def test_own_targets_alone_take_the_released_library(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

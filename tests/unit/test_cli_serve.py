@@ -22,7 +22,8 @@ from tests.support.cli import call
 from tests.support.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
-from softprompt.inference.guard import Limits, protocol
+from softprompt.inference.connections import protocol
+from softprompt.inference.guard import Limits
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 

@@ -75,6 +75,7 @@ def test_what_is_installed_is_what_is_pinned(parts: dict[str, dict[str, str]], l
     assert not other
 
 
+@pytest.mark.slow
 def test_the_bill_of_materials_names_what_is_installed(repo: Path, parts: dict[str, dict[str, str]]) -> None:
     module = loaded(repo / "scripts" / "bom.py")
     bill = module.bill("dev")

@@ -157,7 +157,7 @@ def _site(
 def _run(site: Any, listener: socket.socket, limits: Limits) -> None:
     import uvicorn
 
-    from softprompt.inference.guard import protocol
+    from softprompt.inference.connections import protocol
 
     # No logging set-up of the server's: it would close every handler of the process, with the streams other packages write to.
     config = uvicorn.Config(

@@ -12,7 +12,6 @@ import ipaddress
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -20,8 +19,6 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-HEAD_BYTES = 64 * 1024
-"""Of a request's line and headers together."""
 OPEN_PATHS = ("/", "/health/live", "/health/ready")
 
 
@@ -215,13 +212,14 @@ async def _send(send: Send, refused: Refused) -> None:
         {
             "type": "http.response.start",
             "status": refused.status,
-            "headers": [(name.lower().encode(), value.encode()) for name, value in _heads(refused, body).items()],
+            "headers": [(name.lower().encode(), value.encode()) for name, value in heads_of(refused, body).items()],
         }
     )
     await send({"type": "http.response.body", "body": body})
 
 
-def _heads(refused: Refused, body: bytes) -> dict[str, str]:
+def heads_of(refused: Refused, body: bytes) -> dict[str, str]:
+    """The headers of an answer that refuses, and closes its connection."""
     length = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
     return {**length, **refused.headers}
 
@@ -247,101 +245,3 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address.strip("[]")).is_loopback
     except ValueError:
         return address == "localhost"
-
-
-_BUSY = Refused(503, "busy", "too many connections are open: try again.", {"Retry-After": "1"})
-_NOT_HTTP = Refused(400, "not_http", "this is no HTTP request: see /docs.")
-_LONG_HEAD = Refused(431, "head_too_large", f"the request's line and headers have more than {HEAD_BYTES:,} bytes.")
-
-
-def _turned_away(transport: Any, refused: Refused) -> None:
-    """Answer a connection before any request of it is known, and close it."""
-    body = json.dumps(refused.body).encode()
-    lines = [f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in _heads(refused, body).items()]
-    transport.write("\r\n".join([*lines, "", ""]).encode() + body)
-    transport.close()
-
-
-def protocol(limits: Limits, refused: Callable[[str], None] = lambda code: None) -> Any:
-    """uvicorn's HTTP protocol with a time and a size for a request's head and a number of connections.
-
-    Args:
-        limits: see there.
-        refused: told the code of each connection that is refused: ``busy``, ``head_timeout``, ``head_too_large``, ``not_http``.
-    """
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-    class Guarded(HttpToolsProtocol):
-        _head: asyncio.TimerHandle | None = None
-        _head_begun = False
-        _head_bytes = 0
-        _read_bytes = 0
-        """Of the lines of a head that have been read; what of a line has arrived counts among the others."""
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            if len(self.connections) > limits.connections:
-                refused(_BUSY.code)
-                _turned_away(transport, _BUSY)
-                return
-            self._arm()
-
-        def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing():
-                return
-            super().data_received(data)
-            self._head_bytes = self._head_bytes + len(data) if self._head_begun else 0
-            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-                self._refuse(_LONG_HEAD)
-            if self.cycle is None or self.cycle.response_complete:  # no request is under way: its head must come
-                self._arm()
-            else:
-                self._disarm()
-
-        def on_message_begin(self) -> None:
-            self._head_begun, self._read_bytes = True, 0
-            super().on_message_begin()
-
-        def on_url(self, url: bytes) -> None:
-            self._count(len(url))
-            super().on_url(url)
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self._count(len(name) + len(value))
-            super().on_header(name, value)
-
-        def _count(self, size: int) -> None:
-            self._read_bytes += size
-            if self._read_bytes > HEAD_BYTES:
-                raise ValueError("the head is too long")  # the parser stops, and calls send_400_response
-
-        def on_headers_complete(self) -> None:
-            self._head_begun = False
-            super().on_headers_complete()
-
-        def send_400_response(self, msg: str) -> None:
-            self._refuse(_LONG_HEAD if self._read_bytes > HEAD_BYTES else _NOT_HTTP)
-
-        def _refuse(self, found: Refused) -> None:
-            refused(found.code)
-            _turned_away(self.transport, found)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._disarm()
-            super().connection_lost(exc)
-
-        def _arm(self) -> None:
-            if self._head is None:
-                self._head = self.loop.call_later(limits.header_s, self._late)
-
-        def _late(self) -> None:
-            refused("head_timeout")
-            self.transport.abort()
-
-        def _disarm(self) -> None:
-            if self._head is not None:
-                self._head.cancel()
-                self._head = None
-
-    return Guarded

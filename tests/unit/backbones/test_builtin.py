@@ -50,6 +50,7 @@ def test_the_card_names_text_seed_and_command() -> None:
     assert f"seed {record['settings']['seed']}" in card
 
 
+@pytest.mark.slow
 def test_materialised_folder_gives_the_same_logits(loaded: tuple[Any, Any], tmp_path: Path) -> None:
     from transformers import AutoTokenizer, EncoderDecoderModel
 

@@ -71,6 +71,7 @@ def test_a_method_chooses_on_one_half_and_reports_on_the_other(name: str) -> Non
     assert backbone.weights_digest() == before
 
 
+@pytest.mark.slow
 def test_all_methods_are_judged_by_one_guard(tmp_path: Path) -> None:
     backbone = tiny_backbone("t5")
     methods = [make(backbone) for make in METHODS.values()]

@@ -114,7 +114,7 @@ def test_a_row_never_depends_on_its_neighbours() -> None:
     ],
     ids=["paper", "top-n", "weighted", "no-space"],
 )
-@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("scaled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_match_finite_differences(settings: LatentSettings, scaled: bool) -> None:
     tensors = random_tensors(3)
     if not settings.latent_space:

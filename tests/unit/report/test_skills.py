@@ -15,6 +15,7 @@ from softprompt.methods.sharpt.relations import Relations
 from softprompt.report.skills import blocks_of, relations_heatmap, skill_use_curve
 
 
+@pytest.mark.slow
 def test_figures_are_written(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     found = Relations(

@@ -50,7 +50,7 @@ def after_equation_4(start: StartSettings, settings: TrainSettings, *, steps: in
     return skill_use(prompts, encoding_Sm)
 
 
-@pytest.mark.parametrize("recipe", ["quick", "balanced"])
+@pytest.mark.parametrize("recipe", [pytest.param("quick", marks=pytest.mark.slow), "balanced"])
 def test_the_codebook_loss_alone_keeps_skills_in_use(recipe: str) -> None:
     found = sharpt_recipe(recipe)
     use = after_equation_4(
