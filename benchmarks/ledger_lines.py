@@ -23,8 +23,8 @@ def line(cell: dict[str, Any], command: str, folder: Path | None = None, made_on
     Args:
         cell: as the ledger has it.
         command: that makes it again.
-        made_on: the processor, where the cell does not say.
         folder: of the cell, where answers and task embeddings are kept too.
+        made_on: the processor, where the cell does not say.
     """
     told = cell["provenance"]
     dropped = ("relations",) if folder is not None else ("predictions", "relations")

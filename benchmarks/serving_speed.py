@@ -97,10 +97,8 @@ class Running:
     """A server in a thread over a library of word prompts."""
 
     def __init__(self, backbone: Any, folder: Path, args: Any) -> None:
-        import uvicorn
-
         from softprompt.inference.catalogue import Catalogue
-        from softprompt.inference.connections import protocol
+        from softprompt.inference.connections import server
         from softprompt.inference.engine import Engine
         from softprompt.inference.guard import Limits
         from softprompt.inference.http import make_app
@@ -114,17 +112,7 @@ class Running:
         catalogue = Catalogue(backbone, self.library)
         self.engine = Engine(backbone, catalogue.resolve, version=catalogue.version)
         app = make_app(self.engine, catalogue, limits=limits)
-        config = uvicorn.Config(
-            app,
-            port=0,
-            log_config=None,
-            log_level="critical",
-            http=protocol(limits),
-            ws="none",
-            access_log=False,
-            proxy_headers=False,
-        )
-        self._server = uvicorn.Server(config)
+        self._server = server(app, limits, port=0)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
         while not self._server.started:
@@ -198,7 +186,7 @@ def http_cost(backbone: Any, args: Any) -> dict[str, Any]:
         server.close()
     added = [over - alone for alone, over in pairs]
     return {
-        "what": "http", "clients": 32, "bare_ms": statistics.median(p[0] for p in pairs), "server_ms": statistics.median(p[1] for p in pairs),
+        "what": "http", "clients": 32, "waves": args.waves, "bare_ms": statistics.median(p[0] for p in pairs), "server_ms": statistics.median(p[1] for p in pairs),
         "added_ms_median": statistics.median(added), "added_ms": added,
     }  # fmt: skip
 
@@ -323,11 +311,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000, help="of the bad day")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--waves",
-        type=int,
-        default=10,
-        help="requests of each client in a round of http, after two that are not timed (few of them and the last stragglers weigh)",
-    )
+        "--waves", type=int, default=10,
+        help="requests of each client in a round of http, after two that are not timed; with few, the last clients' own pass weighs",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clients", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()

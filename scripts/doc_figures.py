@@ -277,7 +277,6 @@ class SmolLM2:
     def __init__(self) -> None:
         lines = (RESULTS / "smollm2" / "few_rows.jsonl").read_text(encoding="utf-8").splitlines()
         cells = [json.loads(line) for line in lines]
-        self.count = len(cells)
         self._sources = {cell["cell"]: cell["result"]["scores"]["score"] for cell in cells if cell["kind"] == "source"}
         self._reported = {cell["cell"]: cell["result"]["halves"][1] for cell in cells if cell["kind"] == "evaluation"}
 

@@ -72,17 +72,12 @@ def _app(backbone: Any, library: Any) -> Any:
 
 
 def _serve(listener: socket.socket, folder: Path) -> Any:
-    from softprompt.cli.serve import _run
+    from softprompt.inference.connections import server
 
     torch.set_num_threads(1)
-    _run(*_app(*_library(folder))[:1], listener, _app_limits())
+    app, limits = _app(*_library(folder))
+    server(app, limits, app.site.metrics.refused).run(sockets=[listener])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _app_limits() -> Any:
-    from softprompt.inference.guard import Limits
-
-    return Limits(header_s=3.0, body_s=3.0, request_s=60.0)
 
 
 def _expected(folder: Path) -> Any:

@@ -22,7 +22,7 @@ from tests.support.cli import call
 from tests.support.models import save_tiny
 
 from softprompt.backbones.load import load_backbone
-from softprompt.inference.connections import protocol
+from softprompt.inference.connections import server as server_of
 from softprompt.inference.guard import Limits
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
@@ -132,16 +132,13 @@ def test_bad_clients_stop_nobody_and_not_the_end(place: Path) -> None:
 
 async def with_protocol(limits: Limits, tried: Callable[[int, list[str]], Awaitable[None]]) -> None:
     """Run something against a server that answers nothing, given its port and the codes of what it refused."""
-    import uvicorn
 
     async def app(scope: object, receive: object, send: Callable[[object], Awaitable[None]]) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
     codes: list[str] = []
-    running = uvicorn.Server(
-        uvicorn.Config(app, port=0, lifespan="off", log_config=None, http=protocol(limits, codes.append))
-    )
+    running = server_of(app, limits, codes.append, port=0, lifespan="off")
     task = asyncio.create_task(running.serve())
     while not running.started:
         await asyncio.sleep(0.01)

@@ -98,13 +98,13 @@ def serve(
     most: RequestLimitFlags,
 ) -> Answer:
     """Answer requests for different prompts in one batch (HTTP)."""
-    missing = [
-        name
-        for name in ("fastapi", "httptools", "uvicorn", "prometheus_client")
-        if importlib.util.find_spec(name) is None
-    ]
+    from softprompt.doctor import EXTRAS
+
+    missing = [name for name in EXTRAS["serve"][0] if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"serving needs {' and '.join(missing)}: pip install 'softprompt[serve]'.")
+    from softprompt.inference.connections import server
+
     library, _ = places.prompts_asked(place, library, ())
     if library is None and sharpt is None:
         raise UsageError("serve needs prompts: give --library, --sharpt with folders of `sharpt adapt`, or both.")
@@ -122,7 +122,7 @@ def serve(
         known = site.site.catalogue.names()
         say(f"{len(known)} prompt(s) of {', '.join(told)} at {address}; Ctrl-C stops")
         _greet(address, known, token)
-        _run(site, listener, limits)
+        server(site, limits, site.site.metrics.refused).run(sockets=[listener])
     after = [("serve", *asked[1:])]
     if library is not None and known:
         after.insert(0, ("predict", library, "--prompt", known[0], "TEXT"))
@@ -152,20 +152,6 @@ def _site(
     names = opening.words(door.allow_host, "--allow-host") if door.allow_host is not None else ()
     hosts = hosts_of(door.host, names)
     return make_app(engine, catalogue, limits=limits, wait_ms=batching.wait_ms, token=token, hosts=hosts)
-
-
-def _run(site: Any, listener: socket.socket, limits: Limits) -> None:
-    import uvicorn
-
-    from softprompt.inference.connections import protocol
-
-    # No logging set-up of the server's: it would close every handler of the process, with the streams other packages write to.
-    config = uvicorn.Config(
-        site, log_level="critical", log_config=None, http=protocol(limits, site.site.metrics.refused), ws="none",
-        access_log=False, server_header=False, timeout_graceful_shutdown=max(1, round(limits.drain_s)),
-        proxy_headers=False,
-    )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _greet(address: str, known: Sequence[str], token: str | None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from softprompt.inference.guard import Limits, Refused, heads_of
+from softprompt.inference.guard import App, Limits, Refused, heads_of
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Base
@@ -22,16 +22,26 @@ _NOT_HTTP = Refused(400, "not_http", "this is no HTTP request: see /docs.")
 _LONG_HEAD = Refused(431, "head_too_large", f"the request's line and headers have more than {HEAD_BYTES:,} bytes.")
 
 
-def protocol(limits: Limits, refused: Callable[[str], None] = lambda code: None) -> Any:
-    """uvicorn's HTTP protocol with a time and a size for a request's head and a number of connections.
+def server(app: App, limits: Limits, refused: Callable[[str], None] = lambda code: None, **more: Any) -> Any:
+    """A `uvicorn.Server` with a time and a size for a request's head and a number of connections.
+
+    It sets up no logging, which would close every handler of the process, with the streams other packages write to.
 
     Args:
+        app: what answers.
         limits: see there.
         refused: told the code of each connection that is refused: ``busy``, ``head_timeout``, ``head_too_large``, ``not_http``.
+        more: further settings of `uvicorn.Config`.
     """
+    import uvicorn
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    return type("Guarded", (_Guarded, HttpToolsProtocol), {"limits": limits, "refused": staticmethod(refused)})
+    guarded = type("Guarded", (_Guarded, HttpToolsProtocol), {"limits": limits, "refused": staticmethod(refused)})
+    config = uvicorn.Config(
+        app, http=guarded, log_level="critical", log_config=None, ws="none", access_log=False, server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=max(1, round(limits.drain_s)), **more,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 class _Guarded(_Base):
@@ -40,8 +50,7 @@ class _Guarded(_Base):
     _head: asyncio.TimerHandle | None = None
     _head_begun = False
     _head_bytes = 0
-    _read_bytes = 0
-    """Of the lines of a head that have been read; what of a line has arrived counts among the others."""
+    _wrong = _NOT_HTTP
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -63,32 +72,22 @@ class _Guarded(_Base):
             self._disarm()
 
     def on_message_begin(self) -> None:
-        self._head_begun, self._read_bytes = True, 0
+        self._head_begun = True
         super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._head_begun = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+            self._wrong = _LONG_HEAD
+            raise ValueError("the head is too long")  # the parser stops, and calls send_400_response
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self._turn_away(_LONG_HEAD if self._read_bytes > HEAD_BYTES else _NOT_HTTP)
+        self._turn_away(self._wrong)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
-
-    def _count(self, size: int) -> None:
-        self._read_bytes += size
-        if self._read_bytes > HEAD_BYTES:
-            raise ValueError("the head is too long")  # the parser stops, and calls send_400_response
 
     def _turn_away(self, found: Refused) -> None:
         """Answer before any request is known, and close the connection."""

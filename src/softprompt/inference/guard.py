@@ -191,14 +191,15 @@ class Guard:
         leaving.add_done_callback(leave)
         try:
             await self._app(scope, once, send)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Exception):
             if not left:
                 raise
-            here.uncancel()
         finally:
             ended = True
             gone.set()
             leaving.cancel()
+            if left:
+                here.uncancel()
 
 
 async def _until_gone(receive: Receive) -> None:

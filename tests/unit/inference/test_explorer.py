@@ -12,13 +12,15 @@ import torch
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.models import tiny_backbone
 
+from softprompt.inference import connections
 from softprompt.inference.catalogue import Catalogue
 from softprompt.inference.engine import Engine
+from softprompt.inference.guard import Limits
 from softprompt.library.manifest import PromptRecord
 from softprompt.library.store import Library
 from softprompt.tasks.wording import Wording
 
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 PICTURES = os.environ.get("SOFTPROMPT_PICTURES")  # a folder to look at the page in
 
@@ -53,7 +55,7 @@ def address(tmp_path_factory):
         )  # fmt: skip
     catalogue = Catalogue(backbone, library)
     app = make_app(Engine(backbone, catalogue.resolve, version=catalogue.version), catalogue)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
+    server = connections.server(app, Limits(), port=0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
