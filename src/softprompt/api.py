@@ -25,7 +25,7 @@ from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.methods.sharpt.space import Space, load_space, space_encoder
 from softprompt.methods.spot.checks import check_searchable
 from softprompt.methods.spot.outcomes import TargetReport
-from softprompt.methods.spot.run import SPoT, source_entries
+from softprompt.methods.spot.run import SPoT, at_library_step, source_entries
 from softprompt.methods.spot.settings import TransferSettings
 from softprompt.methods.spot.written import write_report
 from softprompt.prompts.init import InitSettings, Role, initial_prompt
@@ -295,7 +295,7 @@ def search(
         >>> [match.name for match in sp.search(backbone, library, target, steps=4, progress=False)]
         ['films@1']
     """
-    settings = recipe_named(recipe, **changes)
+    settings = at_library_step(recipe_named(recipe, **changes), library, backbone, changes)
     entries = source_entries(library, backbone)
     check_searchable(library, entries, task.name, settings.embedding_step)
     with waits.shown(progress), bars.training(f"embedding {task.name}", progress) as observer:
@@ -349,7 +349,8 @@ def transfer(
         True
     """
     chosen: Any = tuple(strategies)  # checked by the settings
-    settings = TransferSettings(train=recipe_named(recipe, **changes), strategies=chosen, k=k, seed=seed)
+    train = at_library_step(recipe_named(recipe, **changes), library, backbone, changes)
+    settings = TransferSettings(train=train, strategies=chosen, k=k, seed=seed)
     visible = progress and observe is None
     with waits.shown(visible), bars.phases(visible) as shown:
         data = task_data(backbone, task, settings.train)

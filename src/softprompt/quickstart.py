@@ -275,7 +275,8 @@ def _next(settings: QuickstartSettings, backbone: str) -> list[str]:
     place += f" --backbone {backbone}" if backbone != "builtin" else ""
     place += f" --metric {settings.metric}" if settings.metric != DEFAULT_METRIC else ""
     usual, train = settings_plain(recipe("quick")), settings_plain(settings.target_train)
-    changed = {name: value for name, value in train.items() if value != usual[name]}
+    # The embedding step follows the library's by itself.
+    changed = {name: value for name, value in train.items() if value != usual[name] and name != "embedding_step"}
     steps = f" --steps {changed.pop('steps')}" if "steps" in changed else ""
     same = "".join(f" --set {name}={value}" for name, value in changed.items())
     return [

@@ -64,8 +64,8 @@ def quickstart(
     from softprompt.quickstart import quickstart as run_quickstart
 
     opening.check_folder(data)
-    source_train, target_train = _trainings(training_, builtin=data is None)
     store = find_released(FOLDERS.get(model.backbone, FOLDER))
+    source_train, target_train = _trainings(training_, store, builtin=data is None)
     usual_sources, usual_targets = _usual(model.backbone, store)
     settings = QuickstartSettings(
         out=out, data=data, source_train=source_train, target_train=target_train, k=k, metric=metric,
@@ -95,11 +95,15 @@ def _usual(backbone: str, store: Library | None) -> tuple[tuple[str, ...], tuple
     return tuple(dict.fromkeys(entry.task for entry in shipped)), MODEL_TARGETS
 
 
-def _trainings(flags: o.TrainingFlags, *, builtin: bool) -> tuple[TrainSettings, TrainSettings]:
-    """Of source and of target prompts; a first look is short."""
+def _trainings(flags: o.TrainingFlags, store: Library | None, *, builtin: bool) -> tuple[TrainSettings, TrainSettings]:
+    """Of source and of target prompts, with the embedding step of the released ones; a first look is short."""
+    from softprompt.methods.spot.run import at_library_step
+
     first_look = flags.recipe == "quick" and "steps" not in flags.asked()
     look = FIRST_LOOK_STEPS if builtin else QUICK_STEPS
     train = flags.settings(steps=look if first_look else None)
+    if store is not None:
+        train = at_library_step(train, store, None, flags.asked())
     source = train.having(steps=max(train.steps, train.embedding_step, QUICK_STEPS if first_look else 0))
     if train.steps < 2 * train.eval_every and "eval_every" not in flags.asked():
         train = train.having(eval_every=max(1, train.steps // 3))  # a curve, and checkpoints to choose among

@@ -108,10 +108,10 @@ def search(
     if task is None:
         queries = _embeddings(embedding or Path())
     else:
-        settings = training_.settings()
+        training_.settings()  # wrong ones are refused before a model is opened
         (opened,) = rows.tasks([task])
         backbone, own = model.open(library), (opened.name,)
-        _say_rankable(store, backbone, opened.name, settings, use_prompts=use_prompts)
+        settings = _rankable(store, backbone, opened.name, training_, use_prompts=use_prompts)
         (encoded,) = opening.encode(backbone, rows.worded([opened], backbone), settings, train_rows)
         asked |= {"backbone_fingerprint": backbone.fingerprint, "exclude_tasks": own}
         queries = _embedded(backbone, encoded, settings, opening.numbers(seeds, "--seeds"))
@@ -142,14 +142,18 @@ def search(
     return Answer(data=data, show=both(_ranking(found, predictor, measured), lines(*notes)), next=after)
 
 
-def _say_rankable(store: Library, backbone: Backbone, task: str, settings: TrainSettings, *, use_prompts: bool) -> None:
-    """Refuse before anything is trained what cannot be ranked, and say what ranks badly."""
+def _rankable(
+    store: Library, backbone: Backbone, task: str, flags: o.TrainingFlags, *, use_prompts: bool
+) -> TrainSettings:
+    """The settings of the target's embedding; refuses before anything is trained what cannot be ranked, and says what ranks badly."""
     from softprompt.methods.spot.checks import check_searchable
-    from softprompt.methods.spot.run import source_entries
+    from softprompt.methods.spot.run import at_library_step, source_entries
 
+    settings = at_library_step(flags.settings(), store, backbone, flags.asked())
     entries = source_entries(store, backbone)
     if note := check_searchable(store, entries, task, settings.embedding_step, use_prompts=use_prompts):
         say(note)
+    return settings
 
 
 def _check_asked(task: str | None, embedding: Path | None, predictor: str) -> None:

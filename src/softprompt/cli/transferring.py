@@ -45,6 +45,7 @@ def transfer(
 ) -> Answer:
     """Start a prompt from similar ones, compare with scratch."""
     from softprompt.library.record import default_name
+    from softprompt.methods.spot.run import at_library_step
 
     settings: TransferSettings = tried.changed(train=training_.settings())
     names = places.tasks_asked(tasks_, task)
@@ -59,7 +60,8 @@ def transfer(
     folder = out or Path("runs") / f"transfer-{'+'.join(t.name for t in tasks)}"
     opening.check_out(folder, resume=resume)
     backbone = model.open(library)
-    tasks = rows.worded(tasks, backbone)
+    train = at_library_step(settings.train, store, backbone, training_.asked())
+    settings, tasks = settings.having(train=train), rows.worded(tasks, backbone)
     reports = _reports(backbone, store, tasks, settings, rows, limits, (folder, resume))
     if not first_process():
         return Answer(data={})  # the first one writes, keeps and shows what all of them made

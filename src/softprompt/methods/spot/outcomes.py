@@ -103,7 +103,7 @@ def _facts(target: TransferTarget, backbone: Backbone, library: Library, setting
         "report_rows": rows if target.report is None else len(target.report),
         "seeds": list(settings.scratch_seeds),
         "embedding_seeds": list(settings.embedding_seeds),
-        "embedding_cost": forward_tokens(target.embeddings),
+        "embedding_cost": target.embedding_cost,
         "backbone": backbone.name,
         "fingerprint": backbone.fingerprint,
         "library": library.location,
@@ -130,7 +130,7 @@ def _result(
     if strategy == "best_of_top_k" and target.predicted:
         cost += target.prediction_cost
     elif strategy in RANKING:
-        cost += forward_tokens(target.embeddings)
+        cost += target.embedding_cost
     if strategy == "race":
         chosen = best_of(results)
         sources = ((chosen.name.removeprefix(f"{target.name}-race-"), 1.0),)

@@ -1,8 +1,8 @@
 """Transfer onto one or many targets: embed, rank, start from source prompts, compare with scratch (SPoT section 3.3).
 
 Phases, each one training of all its runs in one batch:
-    first     scratch runs of every target, and the short runs that make the task embeddings (a phase ``embeddings`` of
-              their own where they are longer than the target runs)
+    first     scratch runs of every target, and the short runs that make the task embeddings where the scratch runs do not
+              pass through them (a phase ``embeddings`` of their own where they are longer than the target runs)
     (rank)    source prompts ranked
     mixture   source tuning of multitask mixtures, where that strategy is asked for
     transfer  every start of every strategy of every target
@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
@@ -22,7 +23,7 @@ from softprompt.errors import UsageError
 from softprompt.library.index import Entry
 from softprompt.library.search import search as search_library
 from softprompt.library.store import Library
-from softprompt.methods.method import OfRows, Result, Start, Target, Work
+from softprompt.methods.method import TRAINING_FACTOR, OfRows, Result, Start, Target, Work
 from softprompt.methods.spot.checks import check_sources
 from softprompt.methods.spot.outcomes import TargetReport, target_report
 from softprompt.methods.spot.predictors import check_distinct, order_of
@@ -44,6 +45,24 @@ MixtureRows = Callable[[Sequence[str]], Mapping[str, TaskData]]
 def source_entries(library: Library, backbone: Backbone, tasks: Collection[str] | None = None) -> list[Entry]:
     """The library's prompts that fit this backbone, of these tasks (all where None)."""
     return [entry for entry in library.list(backbone=backbone) if tasks is None or entry.task in tasks]
+
+
+def at_library_step(
+    train: TrainSettings, library: Library, backbone: Backbone | None, asked: Collection[str]
+) -> TrainSettings:
+    """The settings with the embedding step of the library's prompts, since embeddings of one step compare best.
+
+    Args:
+        train: of a target.
+        library: source prompts; where they were taken at several steps, or none has a task embedding, nothing is changed.
+        backbone: whose prompts count; all where None.
+        asked: names of settings that a person gave: an ``embedding_step`` among them stays.
+    """
+    steps = {entry.embedding_step for entry in library.list(backbone=backbone) if entry.has_task_embedding}
+    if "embedding_step" in asked or len(steps) != 1:
+        return train
+    (step,) = steps
+    return train if step is None else train.having(embedding_step=step)
 
 
 class SPoT(OfRows):
@@ -142,22 +161,30 @@ class _Phases:
     def first(self, targets: Sequence[TransferTarget]) -> None:
         """Scratch runs and task embeddings of all targets in one batch.
 
-        Where the target runs end before the embedding step, the embeddings are a batch of their own: they are compared
-        with the library's only at the step those were taken at.
+        A run from scratch that starts as the embedding of its seed does passes through it, and is not made twice. Where
+        the target runs end before the embedding step, the embeddings are a batch of their own: they are compared with the
+        library's only at the step those were taken at.
         """
         scratch: list[tuple[Run, Tensor]] = []
         embed: list[tuple[Run, Tensor]] = []
         train = self.settings.train
         length, step = train.prompt_length, train.embedding_step
         for target in targets:
+            own: dict[int, tuple[Run, Tensor]] = {}
             for seed in self.settings.scratch_seeds:
-                scratch.append(target.start(self.backbone, f"{target.name}-scratch-{seed}", seed, length))
+                own[seed] = target.start(self.backbone, f"{target.name}-scratch-{seed}", seed, length)
+            scratch += own.values()
             for seed in self.settings.embedding_seeds if step else ():
                 # Started as source prompts are, with the same seeds: then what differs between two task embeddings
                 # is what the tasks taught, not where they began.
                 name = f"{target.name}-embed-{seed}"
                 run = target.data.run(name, seed, steps=step, validated=False)
-                embed.append(target.start(self.backbone, name, seed, length, role="source", run=run))
+                begun = target.start(self.backbone, name, seed, length, role="source", run=run)
+                if seed in own and torch.equal(begun[1], own[seed][1]) and _reaches(train, step):
+                    target.embedding_runs.append(own[seed][0].name)
+                else:
+                    target.embedding_runs.append(name)
+                    embed.append(begun)
         if step <= train.steps:
             found = self._train("first", [*scratch, *embed])
         else:
@@ -165,8 +192,8 @@ class _Phases:
             found.update(self._train("embeddings", embed, train.having(steps=step)))
         for target in targets:
             target.scratch = [found[f"{target.name}-scratch-{seed}"] for seed in self.settings.scratch_seeds]
-            if step:
-                target.embeddings = [found[f"{target.name}-embed-{seed}"] for seed in self.settings.embedding_seeds]
+            target.embeddings = [found[name] for name in target.embedding_runs]
+            target.embedding_cost = sum(_until(result, step) for result in target.embeddings)
 
     def rank(self, targets: Sequence[TransferTarget]) -> None:
         """Rank the source prompts for every target by its task embeddings, and by the predictor where one is asked for."""
@@ -291,6 +318,16 @@ class _Phases:
         found = self._train("race", starts, settings.train.having(patience=0), halved_by, looks)
         for target in targets:
             target.raced = {n: r for n, r in found.items() if target_of[n] == target.name}
+
+
+def _reaches(train: TrainSettings, step: int) -> bool:
+    """Whether every run of these settings gets to a step: none ends or loses patience before it."""
+    return step <= train.steps and (not train.patience or step < train.patience * train.eval_every)
+
+
+def _until(result: RunResult, step: int) -> int:
+    """Forward-token equivalents of a run's training up to a step."""
+    return round(TRAINING_FACTOR * result.tokens * min(1.0, step / max(1, result.steps)))
 
 
 def race_rules(target_of: Mapping[str, str], steps: int, *, keep: float, rows: int) -> tuple[Leave, Looks]:

@@ -7,12 +7,13 @@ import torch
 from tests.support.models import tiny_backbone
 from tests.support.words import StopAt, WordTask, examples
 
+from softprompt.api import task_embeddings
 from softprompt.errors import Interrupted, UnknownNameError, UsageError
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 from softprompt.methods.deliver import verdict_of
 from softprompt.methods.method import Result, Target, Work
-from softprompt.methods.spot.run import SPoT
+from softprompt.methods.spot.run import SPoT, at_library_step
 from softprompt.methods.spot.settings import TransferSettings
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
@@ -130,6 +131,57 @@ def test_many_targets_at_once_equal_one(backbone, library, data):
     both = transfer_targets(backbone, library, [data, twin], settings("best_of_top_k"))
     assert [r.target for r in both] == ["word", "other"]
     torch.testing.assert_close(alone.prompt_PH, both[0].prompt_PH, rtol=2e-3, atol=2e-4)
+
+
+def test_a_run_from_scratch_that_starts_as_the_embedding_does_gives_it(backbone, library, data):
+    """Without labels both start from sampled vocabulary; with labels the run from scratch starts from these."""
+
+    class Free(WordTask):
+        labels = None
+
+    runs = []
+    chosen = replace(settings("weighted_average"), train=TRAIN.having(embedding_step=2))
+    free = TaskData(task=Free(), train=data.train, validation=data.validation)
+    for task in (free, data):
+        seen = []
+        (report,) = transfer_targets(backbone, library, [task], chosen, observe=lambda *of, seen=seen: seen.append(of))
+        runs.append(dict(seen)["first"])
+        alone = task_embeddings(backbone, task, chosen.train, seeds=chosen.embedding_seeds)
+        torch.testing.assert_close(report.embedding_PH, alone[0], rtol=1e-4, atol=1e-6)
+        assert report.facts["embedding_cost"] > 0
+        # A ranking strategy pays for the embeddings, whoever made them.
+        assert report.outcome("weighted_average").cost > report.facts["embedding_cost"]
+    assert (chosen.scratch_seeds, chosen.embedding_seeds) == (range(1, 2), range(1, 3))
+    assert runs == [2, 3], "one more for the seed that no run from scratch has; one for each where they start apart"
+
+
+def test_a_run_that_may_end_before_the_step_is_no_embedding(backbone, library, data):
+    class Free(WordTask):
+        labels = None
+
+    free = TaskData(task=Free(), train=data.train, validation=data.validation)
+    for train, first in ((TRAIN.having(patience=1, eval_every=1), 3), (TRAIN.having(steps=1), 1)):
+        seen = []
+        chosen = replace(settings("weighted_average"), train=train)
+        transfer_targets(backbone, library, [free], chosen, observe=lambda *of, seen=seen: seen.append(of))
+        assert dict(seen)["first"] == first
+        assert dict(seen).get("embeddings", 2) == 2
+
+
+def test_the_embedding_step_is_the_librarys_unless_asked(backbone, library):
+    usual = TRAIN.having(embedding_step=4)
+    assert at_library_step(usual, library, backbone, ()).embedding_step == 2
+    assert at_library_step(usual, library, None, ()).embedding_step == 2
+    assert at_library_step(usual, library, backbone, {"embedding_step": 4}).embedding_step == 4
+    assert at_library_step(usual, library, tiny_backbone("gpt2"), ()).embedding_step == 4, "no prompt of this one"
+    start = torch.ones(3, backbone.hidden_size)
+    library.add(
+        PromptRecord(
+            task="delta", prompt=start, task_embedding=start, backbone_name=backbone.name,
+            backbone_fingerprint=backbone.fingerprint, backbone_kind=backbone.kind, embedding_step=3,
+        )
+    )  # fmt: skip
+    assert at_library_step(usual, library, backbone, ()).embedding_step == 4, "several steps say nothing"
 
 
 def test_a_stopped_transfer_resumes_to_the_same(backbone, library, data, tmp_path):
