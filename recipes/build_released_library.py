@@ -3,12 +3,12 @@
     python recipes/build_released_library.py --work runs/released                       # built-in sources
     python recipes/build_released_library.py --work runs/released --data ../shared/data # and real ones
     python recipes/build_released_library.py --work runs/released --data ../shared/data --backbone smollm2 \\
-        --tasks mnli,snli,qnli,boolq,winogrande,squad --steps 100                       # the library for smollm2
+        --tasks snli,qnli --steps 200 --embedding-step 30                               # the library for smollm2
 
 Prompts are trained every task with every seed, some tasks at a time, and only those clearly above chance are added. Stopping is harmless:
 the same command goes on where it stopped, and prompts that are already in the library, made from the same rows with the
-same settings on the same backbone, are left alone. Prompt length and embedding step are those of the recipe, since a
-library's task embeddings are compared with a target's, which must be made alike.
+same settings on the same backbone, are left alone. A library's task embeddings are compared with a target's, which is taken at
+the same step, so all of them are of one step.
 """
 
 from __future__ import annotations
@@ -206,6 +206,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", default="1,2,3", help="numbers, between commas")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument(
+        "--embedding-step", type=int, default=None, help="of every task embedding; the recipe's if not given"
+    )
     parser.add_argument("--together", type=int, default=4, help="tasks that train in one batch")
     parser.add_argument("--train-rows", type=int, default=None)
     parser.add_argument("--validation-rows", type=int, default=500)
@@ -221,6 +224,7 @@ def main(arguments: Sequence[str]) -> int:
     names = (
         options.tasks.split(",") if options.tasks else [*DEMO_SOURCES, *(s.task for s in REAL_SOURCES if options.data)]
     )
+    changes = {} if options.embedding_step is None else {"embedding_step": options.embedding_step}
     try:
         for name in names:
             licence_of(name)
@@ -230,7 +234,7 @@ def main(arguments: Sequence[str]) -> int:
             backbone,
             Library(options.out or FOLDERS.get(options.backbone, FOLDER)),
             [for_backbone(task, backbone.kind) for task in tasks],
-            recipe(options.recipe, steps=options.steps),
+            recipe(options.recipe, steps=options.steps, **changes),
             seeds=[int(seed) for seed in options.seeds.split(",")],
             work=options.work,
             together=options.together,

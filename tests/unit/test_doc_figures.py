@@ -1,6 +1,7 @@
 """Every measured figure of the evidence pages, of sharpt.md and of the README is the one of its committed record."""
 
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,3 +70,24 @@ def test_labels_that_rows_beside_them_change_are_those_of_the_record(repo: Path)
     page = (repo / "docs" / "backbone.md").read_text(encoding="utf-8")
     for name, told in last.items():
         assert f"{told['changed']} of {told['labels']:,} on `{name}`" in page
+
+
+def test_the_sweep_of_rates_is_on_its_page(repo: Path) -> None:
+    """Every cell of the table in docs/log.md, from the committed records of recipes/decoder_defaults.py."""
+    lines = (repo / "benchmarks" / "results" / "decoder_defaults.jsonl").read_text(encoding="utf-8").splitlines()
+    start = {"description": "words of the task", "sampled": "sampled vocabulary"}
+    wanted = {}
+    for line in map(json.loads, lines):
+        if line.get("steps") != 60 or line.get("batch_size") != 8:
+            continue
+        by_task: dict[str, list[float]] = {}
+        for run, found in line["runs"].items():
+            by_task.setdefault(run.rsplit("-", 1)[0], []).append(found["score"])
+        means = [sum(scores) / len(scores) for scores in by_task.values()]
+        wanted[start[line["start"]], str(line["units"])] = [f"{v:.1f}" for v in (*means, sum(means) / len(means))]
+    page = (repo / "docs" / "log.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| (words of the task|sampled vocabulary) \| ([\d.]+) \| ((?:[\d.]+ \| ){3}[\d.]+) \|$", page, re.MULTILINE
+    )
+    assert {(begun, rate): cells.split(" | ") for begun, rate, cells in rows} == wanted
+    assert len(wanted) == 7
