@@ -3,7 +3,7 @@
     python recipes/build_released_library.py --work runs/released                       # built-in sources
     python recipes/build_released_library.py --work runs/released --data ../shared/data # and real ones
     python recipes/build_released_library.py --work runs/released --data ../shared/data --backbone smollm2 \\
-        --tasks snli,qnli --steps 200 --embedding-step 30                               # the library for smollm2
+        --tasks gen_sentiment_film,gen_topic_review,snli,qnli --seeds 1 --steps 100 --embedding-step 30  # that of smollm2
 
 Prompts are trained every task with every seed, some tasks at a time, and only those clearly above chance are added. Stopping is harmless:
 the same command goes on where it stopped, and prompts that are already in the library, made from the same rows with the

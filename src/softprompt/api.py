@@ -23,9 +23,9 @@ from softprompt.methods.method import PhaseObserver, Target, Work
 from softprompt.methods.sharpt.method import AdaptedPrompt, SharPT
 from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.methods.sharpt.space import Space, load_space, space_encoder
-from softprompt.methods.spot.checks import check_searchable
+from softprompt.methods.spot.checks import at_library_step, check_searchable
 from softprompt.methods.spot.outcomes import TargetReport
-from softprompt.methods.spot.run import SPoT, at_library_step, source_entries
+from softprompt.methods.spot.run import SPoT, source_entries
 from softprompt.methods.spot.settings import TransferSettings
 from softprompt.methods.spot.written import write_report
 from softprompt.prompts.init import InitSettings, Role, initial_prompt

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.support.cli import call, make_tasks
 from tests.support.models import save_tiny
+
+from softprompt.cli import opening
+from softprompt.errors import UsageError
+from softprompt.library import released
+from softprompt.library.record import PromptRecord
+from softprompt.library.store import Library
+from softprompt.quickstart import QuickstartSettings
 
 SMALL = ("--steps", "4", "--set", "eval_every=2", "--set", "eval_rows=4", "--dtype", "float32")
 HERE = ("--data", "data", "--backbone", "t5")
@@ -166,6 +174,40 @@ def test_a_wrong_quickstart_is_refused_before_anything_is_loaded(
     code, out, err = call(capsys, "quickstart", "--data", "data", "--backbone", "./absent", *arguments)
     assert (code, out) == (2, "")
     assert all(word in err for word in words), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "step"),
+    [
+        (["--backbone", "smollm2"], 7),  # that of the library that ships, whose prompts are taken
+        (["--backbone", "smollm2", "--set", "embedding_step=9"], 9),
+        (["--backbone", "smollm2", "--recipe", "spot"], 10_000),  # of another length: none of them is taken
+        (["--backbone", "smollm2", "--data", "data", "--sources", "films", "--targets", "music"], 60),
+        (["--backbone", "t5"], 60),  # another backbone than the library's
+    ],
+)
+def test_a_quickstart_takes_the_embedding_step_of_the_released_prompts_it_takes(
+    arguments: list[str], step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = Library(tmp_path)
+    start = torch.ones(16, 8)
+    library.add(
+        PromptRecord(
+            task="gen_sentiment_film", prompt=start, task_embedding=start, embedding_step=7, backbone_name="smollm2",
+            backbone_fingerprint="0" * 64, backbone_kind="causal",
+        )
+    )  # fmt: skip
+    seen: list[QuickstartSettings] = []
+
+    def stopped(_: object, settings: QuickstartSettings, **__: object) -> None:
+        seen.append(settings)
+        raise UsageError("seen.")
+
+    monkeypatch.setattr(released, "find_released", lambda folder: library)
+    monkeypatch.setattr(opening, "open_backbone", lambda *given: None)
+    monkeypatch.setattr("softprompt.quickstart.quickstart", stopped)
+    assert call(capsys, "quickstart", *arguments, "--out", str(tmp_path / "out")) == (2, "", "softprompt: seen.\n")
+    assert {(one.source_train.embedding_step, one.target_train.embedding_step) for one in seen} == {(step, step)}
 
 
 def test_a_library_is_tuned_again_on_another_backbone(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

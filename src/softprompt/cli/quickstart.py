@@ -65,7 +65,9 @@ def quickstart(
 
     opening.check_folder(data)
     store = find_released(FOLDERS.get(model.backbone, FOLDER))
-    source_train, target_train = _trainings(training_, store, builtin=data is None)
+    released = store if data is None or sources is None else None
+    followed = released if model.backbone in FOLDERS else None
+    source_train, target_train = _trainings(training_, followed, builtin=data is None)
     usual_sources, usual_targets = _usual(model.backbone, store)
     settings = QuickstartSettings(
         out=out, data=data, source_train=source_train, target_train=target_train, k=k, metric=metric,
@@ -78,9 +80,7 @@ def quickstart(
     opening.open_tasks([*settings.sources, *settings.targets], data)
     backbone = model.open()
     with phases() as observe:
-        result = run_quickstart(
-            backbone, settings, released=store if data is None or sources is None else None, phases=observe
-        )
+        result = run_quickstart(backbone, settings, released=released, phases=observe)
     return Answer(data=result.plain(), show=_shown(result), next=[shlex.split(line)[1:] for line in result.next])
 
 
@@ -96,13 +96,13 @@ def _usual(backbone: str, store: Library | None) -> tuple[tuple[str, ...], tuple
 
 
 def _trainings(flags: o.TrainingFlags, store: Library | None, *, builtin: bool) -> tuple[TrainSettings, TrainSettings]:
-    """Of source and of target prompts, with the embedding step of the released ones; a first look is short."""
-    from softprompt.methods.spot.run import at_library_step
-
+    """Of source and of target prompts, with the embedding step of released ones of their length; a first look is short."""
     first_look = flags.recipe == "quick" and "steps" not in flags.asked()
     look = FIRST_LOOK_STEPS if builtin else QUICK_STEPS
     train = flags.settings(steps=look if first_look else None)
-    if store is not None:
+    if store is not None and {entry.prompt_length for entry in store.list()} == {train.prompt_length}:
+        from softprompt.methods.spot.checks import at_library_step
+
         train = at_library_step(train, store, None, flags.asked())
     source = train.having(steps=max(train.steps, train.embedding_step, QUICK_STEPS if first_look else 0))
     if train.steps < 2 * train.eval_every and "eval_every" not in flags.asked():

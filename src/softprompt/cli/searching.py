@@ -100,6 +100,8 @@ def search(
     train_rows: o.TrainRows = None,
 ) -> Answer:
     """Rank a library's prompts for a new task."""
+    from softprompt.methods.spot.checks import at_library_step
+
     if tasks_ is not None:
         (task,) = places.tasks_asked(tasks_, task)[:1]
     _check_asked(task, embedding, predictor)
@@ -108,10 +110,10 @@ def search(
     if task is None:
         queries = _embeddings(embedding or Path())
     else:
-        training_.settings()  # wrong ones are refused before a model is opened
-        (opened,) = rows.tasks([task])
+        settings, (opened,) = training_.settings(), rows.tasks([task])
         backbone, own = model.open(library), (opened.name,)
-        settings = _rankable(store, backbone, opened.name, training_, use_prompts=use_prompts)
+        settings = at_library_step(settings, store, backbone, training_.asked())
+        _say_rankable(store, backbone, opened.name, settings, use_prompts=use_prompts)
         (encoded,) = opening.encode(backbone, rows.worded([opened], backbone), settings, train_rows)
         asked |= {"backbone_fingerprint": backbone.fingerprint, "exclude_tasks": own}
         queries = _embedded(backbone, encoded, settings, opening.numbers(seeds, "--seeds"))
@@ -142,18 +144,14 @@ def search(
     return Answer(data=data, show=both(_ranking(found, predictor, measured), lines(*notes)), next=after)
 
 
-def _rankable(
-    store: Library, backbone: Backbone, task: str, flags: o.TrainingFlags, *, use_prompts: bool
-) -> TrainSettings:
-    """The settings of the target's embedding; refuses before anything is trained what cannot be ranked, and says what ranks badly."""
+def _say_rankable(store: Library, backbone: Backbone, task: str, settings: TrainSettings, *, use_prompts: bool) -> None:
+    """Refuse before anything is trained what cannot be ranked, and say what ranks badly."""
     from softprompt.methods.spot.checks import check_searchable
-    from softprompt.methods.spot.run import at_library_step, source_entries
+    from softprompt.methods.spot.run import source_entries
 
-    settings = at_library_step(flags.settings(), store, backbone, flags.asked())
     entries = source_entries(store, backbone)
     if note := check_searchable(store, entries, task, settings.embedding_step, use_prompts=use_prompts):
         say(note)
-    return settings
 
 
 def _check_asked(task: str | None, embedding: Path | None, predictor: str) -> None:

@@ -45,7 +45,7 @@ def transfer(
 ) -> Answer:
     """Start a prompt from similar ones, compare with scratch."""
     from softprompt.library.record import default_name
-    from softprompt.methods.spot.run import at_library_step
+    from softprompt.methods.spot.checks import at_library_step
 
     settings: TransferSettings = tried.changed(train=training_.settings())
     names = places.tasks_asked(tasks_, task)

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from softprompt.backbones.base import Backbone
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.library.index import Entry
 from softprompt.library.store import Library
 from softprompt.methods.spot.settings import RANKING, TransferSettings
+from softprompt.training.settings import TrainSettings
+
+
+def at_library_step(
+    train: TrainSettings, library: Library, backbone: Backbone | None, asked: Collection[str]
+) -> TrainSettings:
+    """The settings with the embedding step of the library's prompts, since embeddings of one step compare best.
+
+    Args:
+        train: of a target.
+        library: source prompts; where they were taken at several steps, or none has a task embedding, nothing is changed.
+        backbone: whose prompts count; all where None.
+        asked: names of settings that a person gave: an ``embedding_step`` among them stays.
+    """
+    steps = {entry.embedding_step for entry in library.list(backbone=backbone) if entry.has_task_embedding}
+    if "embedding_step" in asked or len(steps) != 1:
+        return train
+    (step,) = steps
+    return train if step is None else train.having(embedding_step=step)
 
 
 def check_sources(

@@ -47,24 +47,6 @@ def source_entries(library: Library, backbone: Backbone, tasks: Collection[str] 
     return [entry for entry in library.list(backbone=backbone) if tasks is None or entry.task in tasks]
 
 
-def at_library_step(
-    train: TrainSettings, library: Library, backbone: Backbone | None, asked: Collection[str]
-) -> TrainSettings:
-    """The settings with the embedding step of the library's prompts, since embeddings of one step compare best.
-
-    Args:
-        train: of a target.
-        library: source prompts; where they were taken at several steps, or none has a task embedding, nothing is changed.
-        backbone: whose prompts count; all where None.
-        asked: names of settings that a person gave: an ``embedding_step`` among them stays.
-    """
-    steps = {entry.embedding_step for entry in library.list(backbone=backbone) if entry.has_task_embedding}
-    if "embedding_step" in asked or len(steps) != 1:
-        return train
-    (step,) = steps
-    return train if step is None else train.having(embedding_step=step)
-
-
 class SPoT(OfRows):
     """Transfer from a library as a method: strategies beside runs from scratch, and what holds up on held-out rows.
 
@@ -167,6 +149,7 @@ class _Phases:
         """
         scratch: list[tuple[Run, Tensor]] = []
         embed: list[tuple[Run, Tensor]] = []
+        giving: dict[str, list[str]] = {target.name: [] for target in targets}  # the runs that give its embeddings
         train = self.settings.train
         length, step = train.prompt_length, train.embedding_step
         for target in targets:
@@ -181,9 +164,9 @@ class _Phases:
                 run = target.data.run(name, seed, steps=step, validated=False)
                 begun = target.start(self.backbone, name, seed, length, role="source", run=run)
                 if seed in own and torch.equal(begun[1], own[seed][1]) and _reaches(train, step):
-                    target.embedding_runs.append(own[seed][0].name)
+                    giving[target.name].append(own[seed][0].name)
                 else:
-                    target.embedding_runs.append(name)
+                    giving[target.name].append(name)
                     embed.append(begun)
         if step <= train.steps:
             found = self._train("first", [*scratch, *embed])
@@ -192,7 +175,7 @@ class _Phases:
             found.update(self._train("embeddings", embed, train.having(steps=step)))
         for target in targets:
             target.scratch = [found[f"{target.name}-scratch-{seed}"] for seed in self.settings.scratch_seeds]
-            target.embeddings = [found[name] for name in target.embedding_runs]
+            target.embeddings = [found[name] for name in giving[target.name]]
             target.embedding_cost = sum(_until(result, step) for result in target.embeddings)
 
     def rank(self, targets: Sequence[TransferTarget]) -> None:

@@ -16,8 +16,7 @@ class TransferTarget(Target):
 
     Attributes:
         scratch: runs from scratch.
-        embedding_runs: names of the runs that give its task embeddings, one a seed; runs from scratch may be among them.
-        embeddings: what those gave.
+        embeddings: the runs that give its task embeddings, one a seed; runs from scratch may be among them.
         embedding_cost: forward-token equivalents of their training up to the embedding step.
         ranking: source prompts by similarity.
         predicted: what the predictor says of source prompts, by name, best first; empty without one.
@@ -31,7 +30,6 @@ class TransferTarget(Target):
     """
 
     scratch: list[RunResult] = field(default_factory=list)
-    embedding_runs: list[str] = field(default_factory=list)
     embeddings: list[RunResult] = field(default_factory=list)
     embedding_cost: int = 0
     ranking: list[Match] = field(default_factory=list)

@@ -13,7 +13,8 @@ from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 from softprompt.methods.deliver import verdict_of
 from softprompt.methods.method import Result, Target, Work
-from softprompt.methods.spot.run import SPoT, at_library_step
+from softprompt.methods.spot.checks import at_library_step
+from softprompt.methods.spot.run import SPoT
 from softprompt.methods.spot.settings import TransferSettings
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
