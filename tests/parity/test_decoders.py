@@ -80,7 +80,7 @@ def test_a_prompt_computed_once_is_a_prompt_computed_for_every_row(name: str) ->
             torch.testing.assert_close(ours, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
 def test_dropout_in_rows_that_carry_their_prompts_is_the_rows_own(name: str) -> None:
     """Dropout's masks belong to a row: the same alone and in a batch."""
     backbone = tiny_decoder(name, dtype=torch.float64)

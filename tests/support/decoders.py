@@ -1,4 +1,4 @@
-"""Tiny random models of the Llama family, one for each form that our own path reads."""
+"""Tiny random models of the Llama family and of GPT-2, one for each form that our own path reads."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"head_dim": 16, "sliding_window": 5, "query_pre_attn_scalar": 24,
          "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
     ),
+    "gpt2": ("gpt2", {"n_inner": 48}),
 }  # fmt: skip
 """Name -> model type and what its config says beside the shape all share."""
 

@@ -283,7 +283,7 @@ def tiny_llama(*, seed: int = 0, width: int = 24, layers: int = 2) -> Any:
 
 
 def tiny_gpt2(*, seed: int = 0, width: int = 24, layers: int = 2) -> Any:
-    """A random GPT-2-shaped causal model with learned positions."""
+    """A random GPT-2-shaped causal model with learned positions, of a form that only transformers runs."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
@@ -294,6 +294,7 @@ def tiny_gpt2(*, seed: int = 0, width: int = 24, layers: int = 2) -> Any:
         n_layer=layers,
         n_head=4,
         n_positions=256,
+        scale_attn_by_inverse_layer_idx=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )

@@ -1,4 +1,4 @@
-"""The Llama family (Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3) over loaded Hugging Face weights, through packed rows.
+"""The Llama family (Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3) and GPT-2 over loaded Hugging Face weights, in packed rows.
 
 A prompt's keys and values depend on nothing behind it, so each of the prompts in a batch passes the layers once, forward
 and backward, and the rows that use it attend to it (``engine/tree.py``); at inference they are kept by the prompt's key.
@@ -22,9 +22,16 @@ from torch import Tensor
 
 from softprompt.backbones.base import Decoding, Dropout, ExampleLosses
 from softprompt.backbones.causal import CausalBackbone
-from softprompt.backbones.engine.decoder_layers import DecoderLayer, Form, form_of, layers_of, rotation_of
+from softprompt.backbones.engine.decoder_layers import (
+    DecoderLayer,
+    Form,
+    form_of,
+    last_norm_of,
+    layers_of,
+    rotation_of,
+)
 from softprompt.backbones.engine.dropout import Masks
-from softprompt.backbones.engine.formulas import wide
+from softprompt.backbones.engine.formulas import drop, wide
 from softprompt.backbones.engine.layers import Linear, Norm
 from softprompt.backbones.engine.losses import token_losses
 from softprompt.backbones.engine.ops import activate, add_rms
@@ -45,7 +52,7 @@ KeyValues = list[Tensor]  # by layer, [S, 2 G K], keys not yet rotated
 
 
 class DecoderBackbone(CausalBackbone):
-    """A decoder-only model of the Llama family. See ``decoder_layers.form_of`` for what belongs to it.
+    """A decoder-only model of the Llama family, or GPT-2. See ``decoder_layers.form_of`` for what belongs to it.
 
     Attributes:
         checkpointing: recompute layers in the backward pass instead of keeping their activations.
@@ -58,7 +65,7 @@ class DecoderBackbone(CausalBackbone):
         self.prompt_cache_bytes, self._prompt_kv_bytes = _KEPT_BYTES, 0
         self.form: Form = form_of(model)
         self._layers = layers_of(model)
-        self._norm: Norm = self.form.norm(model.model.norm)
+        self._norm: Norm = self.form.norm(last_norm_of(model))
         self._head = Linear(model.get_output_embeddings().weight.detach())
         self._root: Root | None = None
         self._prompt_kv: OrderedDict[str, Tensor] = OrderedDict()  # [layers, P, 2 G K], keys rotated
@@ -93,7 +100,7 @@ class DecoderBackbone(CausalBackbone):
     def _through_layers(
         self, x_SH: Tensor, tree: Tree, masks: Masks, given: Tensor | None, kept: KeyValues | None
     ) -> tuple[Tensor, Tensor]:
-        x_SH = masks.drop(x_SH, 0, tree.layout)
+        x_SH = masks.drop(self._placed(x_SH, tree.position_S[tree.given :]), 0, tree.layout)
         out_SH: Tensor | None = None
         rotations = self._rotations(tree)
         again = self.checkpointing and x_SH.requires_grad
@@ -105,6 +112,11 @@ class DecoderBackbone(CausalBackbone):
             x_SH, out_SH = through(layer, run, x_SH, out_SH, again=again)
         assert out_SH is not None
         return x_SH, out_SH
+
+    def _placed(self, x_SH: Tensor, position_S: Tensor) -> Tensor:
+        """Embeddings with what belongs to their positions, for models that learn it."""
+        table = self.form.place_LH
+        return x_SH if table is None else x_SH + table[position_S]
 
     def _rotations(self, tree: Tree) -> list[Rotation]:
         """By rope, of the computed positions."""
@@ -137,13 +149,16 @@ class DecoderBackbone(CausalBackbone):
 
     def _feed(self, layer: DecoderLayer, h_SH: Tensor, layout: Layout) -> Tensor:
         up_SF = layer.up(h_SH)
-        out_SH = layer.down(activate(up_SF, None, layout, self.form.activation, gated=True))
+        out_SH = layer.down(activate(up_SF, None, layout, self.form.activation, gated=self.form.gated))
         return self._normed(out_SH, layer.after_feed, layout)
 
     def _residual(
         self, x_SH: Tensor, out_SH: Tensor | None, masks: Masks, site: int, layout: Layout, norm: Norm
     ) -> tuple[Tensor, Tensor]:
         keep = None if out_SH is None else masks.channels(site, self.hidden_size)
+        if norm.bias is not None:
+            total = x_SH if out_SH is None else x_SH + drop(out_SH, keep, layout.row_S)
+            return total, F.layer_norm(total, total.shape[-1:], norm.weight, norm.bias, norm.eps)
         return add_rms(x_SH, out_SH, keep, layout, norm.weight, norm.eps)
 
     def _normed(self, x_SH: Tensor, norm: Norm | None, layout: Layout) -> Tensor:
@@ -249,6 +264,8 @@ class DecoderBackbone(CausalBackbone):
     def _exact(self, x_RH: Tensor, out_RH: Tensor) -> Tensor:
         """The last hidden states, summed and normed in float32 at least."""
         total = wide(x_RH) + wide(out_RH)
+        if self._norm.bias is not None:
+            return F.layer_norm(total, total.shape[-1:], wide(self._norm.weight), wide(self._norm.bias), self._norm.eps)
         return F.rms_norm(total, total.shape[-1:], wide(self._norm.weight), self._norm.eps)
 
     @torch.no_grad()
@@ -306,7 +323,7 @@ class DecoderBackbone(CausalBackbone):
         state.advance()
         layout = Layout((1,) * id_B.shape[0], self.device)
         rotations = [rotation_of(rope, state.position_B) for rope in self.form.ropes]
-        x_BH: Tensor = self._embed(id_B).to(self.dtype)
+        x_BH = self._placed(self._embed(id_B).to(self.dtype), state.position_B)
         out_BH: Tensor | None = None
         for i, layer in enumerate(self._layers):
             run = partial(self._step_layer, i=i, layout=layout, rotations=rotations, state=state)

@@ -31,6 +31,7 @@ class Laid:
         goal_B: int64 [B], where the row's targets begin.
         owner_C: int64 [C], the row of each answer.
         answer_C: int64 [C], where each answer begins.
+        bare: some row has neither prompt nor text.
     """
 
     x_SH: Tensor
@@ -41,11 +42,11 @@ class Laid:
     goal_B: Tensor
     owner_C: Tensor
     answer_C: Tensor
+    bare: bool
 
     def check_scored(self) -> None:
         """Refuse rows with nothing before what is predicted."""
-        lengths, offsets = self.tree.lengths, self.tree.offsets
-        if any(lengths[s] + offsets[s] == 0 for s in self.rows):
+        if self.bare:
             raise nothing_to_score()
 
     @staticmethod
@@ -118,6 +119,7 @@ def laid_out(
         goal_B=goal_B,
         owner_C=owner_C,
         answer_C=answer_C,
+        bare=any(not t and (not which or not length_U[which[b]]) for b, t in enumerate(batch.input_lengths)),
     )
 
 

@@ -32,8 +32,9 @@ def test_texts_join_as_they_are_tokenised() -> None:
         assert backbone.decode(backbone.tokenize_targets(["yes no"])) == ["yes no"]
 
 
-def test_a_row_with_nothing_before_its_target_is_refused() -> None:
-    backbone = tiny_backbone("gpt2")
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_row_with_nothing_before_its_target_is_refused(kind: str) -> None:
+    backbone = tiny_backbone(kind)
     with pytest.raises(UsageError, match="neither"):
         backbone.example_losses(TokenBatch.of([[]], [[1, 2]]), None)
 

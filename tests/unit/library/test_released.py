@@ -125,12 +125,17 @@ def test_what_ships_is_whole() -> None:
 
 def test_what_shipped_for_smollm2_and_what_did_not_is_on_its_page(repo: Path) -> None:
     lines = (repo / "benchmarks" / "results" / "released_smollm2.jsonl").read_text(encoding="utf-8").splitlines()
-    record = {row["task"]: row for row in map(json.loads, lines)}
+    record = {(row["task"], row["seed"]): row for row in map(json.loads, lines)}
     page = (repo / "docs" / "backbone.md").read_text(encoding="utf-8")
-    found = re.findall(r"^\| (\w+) \| (\d+\.\d) \| (yes|no) \|$", page, re.MULTILINE)
-    assert {task: (score, ships) for task, score, ships in found} == {
-        task: (f"{row['score']:.1f}", "yes" if row["ships"] else "no") for task, row in record.items()
+    said = {
+        (task, seed): (score, str(seed) in ships)
+        for task, *scores, ships in re.findall(
+            r"^\| (\w+) \| ([\d.-]+) \| ([\d.-]+) \| ([\d.-]+) \| (none|[\d, ]+) \|$", page, re.MULTILINE
+        )
+        for seed, score in enumerate(scores, start=1)
+        if score != "-"
     }
+    assert said == {key: (f"{row['score']:.1f}", row["ships"]) for key, row in record.items()}
     library = released_library(FOLDERS["smollm2"])
-    shipped = {entry.task: library.get(entry.name).manifest.scores["score"] for entry in library.list()}
-    assert shipped == {task: row["score"] for task, row in record.items() if row["ships"]}
+    shipped = {(m.task, m.seed): m.scores["score"] for m in (library.get(e.name).manifest for e in library.list())}
+    assert shipped == {key: row["score"] for key, row in record.items() if row["ships"]}

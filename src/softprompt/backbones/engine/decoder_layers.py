@@ -1,4 +1,4 @@
-"""What the Llama family's layers are made of, read from a loaded Hugging Face module.
+"""What the layers of the Llama family and of GPT-2 are made of, read from a loaded Hugging Face module.
 
 Letters: S packed positions, H width, F feed-forward width, A query heads, G key/value heads, K head width.
 """
@@ -15,7 +15,7 @@ from softprompt.backbones.engine.formulas import ACTIVATIONS
 from softprompt.backbones.engine.layers import Linear, Norm, fuse
 from softprompt.backbones.engine.tree import Heads, Rotation
 
-FAMILY = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+FAMILY = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2")
 """Model types whose parity with transformers is tested (tests/parity/test_decoders.py)."""
 
 _STEADY_ROPES = ("default", "linear", "llama3", "yarn")  # frequencies that do not depend on a text's length
@@ -28,7 +28,7 @@ class DecoderLayer:
     Attributes:
         qkv: queries, keys and values stacked, [(A + 2 G) K, H].
         out: [H, A K].
-        up: gate and value stacked, [2F, H].
+        up: gate and value stacked, [2F, H]; [F, H] where nothing gates.
         down: [H, F].
         before_attention, before_feed: norms of what each part reads.
         after_attention, after_feed: norms of what each part gives (Gemma 2 and 3); None for none.
@@ -64,25 +64,31 @@ class Form:
     """What a model's layers have in common.
 
     Attributes:
-        activation: of the gate.
+        activation: of the gate, or of all where nothing gates.
         ropes: inverse frequencies float32 [K / 2] and the factor on cosines and sines, by kind of rotation.
         plan: by layer.
         final_softcap: of the logits; None for none.
         unit_norms: norm weights are stored less one (Gemma).
+        gated: feed-forward parts have a gate.
+        place_LH: what is added to the embedding at each position (GPT-2); None for nothing.
     """
 
     activation: str
     ropes: tuple[tuple[Tensor, float], ...]
     plan: tuple[LayerPlan, ...]
-    final_softcap: float | None
-    unit_norms: bool
+    final_softcap: float | None = None
+    unit_norms: bool = False
+    gated: bool = True
+    place_LH: Tensor | None = None
 
     def norm(self, module: Any) -> Norm:
         """A norm's weight and epsilon; Gemma's 1 + w is kept in float32, which bfloat16 would round."""
         weight = module.weight.detach()
         if self.unit_norms:
             weight = 1.0 + (weight if weight.dtype == torch.float64 else weight.float())
-        return Norm(weight, None, getattr(module, "variance_epsilon", None) or module.eps)
+        bias = getattr(module, "bias", None)
+        epsilon = getattr(module, "variance_epsilon", None) or module.eps
+        return Norm(weight, None if bias is None else bias.detach(), epsilon)
 
 
 def reads(model: Any) -> bool:
@@ -90,6 +96,8 @@ def reads(model: Any) -> bool:
     config = model.config
     if config.model_type not in FAMILY or getattr(config, "use_bidirectional_attention", False):
         return False
+    if config.model_type == "gpt2":
+        return _reads_gpt2(model)
     if not hasattr(model, "model") or not hasattr(model.model, "rotary_emb"):
         return False
     activation = getattr(config, "hidden_activation", None) or config.hidden_act
@@ -98,8 +106,17 @@ def reads(model: Any) -> bool:
     return activation in ACTIVATIONS and ropes <= set(_STEADY_ROPES)
 
 
+def _reads_gpt2(model: Any) -> bool:
+    config = model.config
+    plain = config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
+    plain = plain and not config.reorder_and_upcast_attn and not config.add_cross_attention
+    return bool(plain) and hasattr(model, "transformer") and config.activation_function in ACTIVATIONS
+
+
 def form_of(model: Any) -> Form:
     """The form of a model that ``reads`` accepts."""
+    if model.config.model_type == "gpt2":
+        return _gpt2_form(model)
     config, rotary = model.config, model.model.rotary_emb
     if hasattr(rotary, "inv_freq"):
         kinds: list[str | None] = [None]
@@ -134,9 +151,32 @@ def form_of(model: Any) -> Form:
     )
 
 
+def _gpt2_form(model: Any) -> Form:
+    """Positions are learned: what rotates does so by nothing."""
+    config = model.config
+    width = config.n_embd // config.n_head
+    heads = Heads(queries=config.n_head, groups=config.n_head, width=width, scale=width**-0.5, window=None, softcap=None)
+    table = model.transformer.wpe.weight.detach()
+    still = torch.zeros(width // 2, device=table.device)
+    return Form(
+        activation=config.activation_function,
+        ropes=((still, 1.0),),
+        plan=(LayerPlan(heads, 0),) * config.n_layer,
+        gated=False,
+        place_LH=table,
+    )
+
+
+def last_norm_of(model: Any) -> Any:
+    """The module of the norm before the output head."""
+    return model.transformer.ln_f if model.config.model_type == "gpt2" else model.model.norm
+
+
 def layers_of(model: Any) -> list[DecoderLayer]:
     """The layers of a model that ``reads`` accepts; its weights become views of the fused ones."""
     form = form_of(model)
+    if model.config.model_type == "gpt2":
+        return _gpt2_layers(model, form)
     made = []
     for layer, plan in zip(model.model.layers, form.plan, strict=True):
         attention, feed = layer.self_attn, layer.mlp
@@ -159,6 +199,26 @@ def layers_of(model: Any) -> list[DecoderLayer]:
             )
         )
     return made
+
+
+def _gpt2_layers(model: Any, form: Form) -> list[DecoderLayer]:
+    return [
+        DecoderLayer(
+            qkv=fuse([layer.attn.c_attn]),
+            out=fuse([layer.attn.c_proj]),
+            up=fuse([layer.mlp.c_fc]),
+            down=fuse([layer.mlp.c_proj]),
+            before_attention=form.norm(layer.ln_1),
+            before_feed=form.norm(layer.ln_2),
+            after_attention=None,
+            after_feed=None,
+            q_norm=None,
+            k_norm=None,
+            heads=plan.heads,
+            rope=plan.rope,
+        )
+        for layer, plan in zip(model.transformer.h, form.plan, strict=True)
+    ]
 
 
 def rotation_of(rope: tuple[Tensor, float], position_S: Tensor) -> Rotation:

@@ -164,8 +164,11 @@ def fuse(modules: Sequence[Any]) -> Linear:
     if isinstance(modules[0], QuantizedLinear):
         return _fuse_quantized(modules)
     if len(modules) == 1:
-        bias = modules[0].bias
-        return Linear(modules[0].weight.detach(), None if bias is None else bias.detach())
+        bias, weight = modules[0].bias, modules[0].weight.detach()
+        if hasattr(modules[0], "nf"):  # GPT-2 stores its linear layers the other way round
+            weight = weight.t().contiguous()
+            modules[0].weight.data = weight.t()
+        return Linear(weight, None if bias is None else bias.detach())
     weight = torch.cat([m.weight.detach() for m in modules])
     bias = torch.cat([m.bias.detach() for m in modules]) if modules[0].bias is not None else None
     begin = 0
