@@ -1,6 +1,6 @@
 """What all decoder-only backbones share: texts, limits, identity. A row is [prompt; inputs; targets]; targets are scored.
 
-``decoder.py`` runs the Llama family through packed rows of its own; ``causal_hf.py`` runs everything else through its
+``decoder.py`` runs the Llama family and GPT-2 through packed rows of its own; ``causal_hf.py`` runs everything else through its
 transformers module.
 
 Letters: B rows, P prompt tokens, T input tokens, D target tokens, H width, V vocabulary.
@@ -18,6 +18,7 @@ from softprompt.backbones.base import Backbone, dtype_name
 from softprompt.backbones.engine.quantized import activation_bytes, parameter_count, precision_of
 from softprompt.backbones.fingerprint import digest_memory, digest_tensors
 from softprompt.backbones.sharding import local, no_whole_model
+from softprompt.backbones.stored import StoredModel
 from softprompt.backbones.texts import end_ids, special_ids, tokenize, wants_space
 from softprompt.batch import PromptBatch
 from softprompt.errors import BackboneError, IncompatibleBackboneError, UsageError
@@ -27,7 +28,7 @@ class CausalBackbone(Backbone):
     """A decoder-only model with a language-model head.
 
     Args:
-        model: the Hugging Face module; frozen here.
+        model: the Hugging Face module, or its stored weights; frozen here.
         tokenizer: its tokenizer.
         name: what the user asked for.
         fingerprint: hex digest of the stored model.
@@ -63,6 +64,8 @@ class CausalBackbone(Backbone):
     def hf_model(self) -> Any:
         if self.sharded:
             raise no_whole_model(self.name)
+        if isinstance(self._model, StoredModel):
+            self._model = self._model.live()
         return self._model
 
     def weights_digest(self) -> str:

@@ -106,6 +106,8 @@ def gguf_folder(file: Path, place: Path | None = None) -> Path:
 def unpack(file: Path, folder: Path) -> None:
     """Write config, safetensors, tokenizer and chat template of a GGUF into a folder."""
     _needs_packages(file)
+    import transformers.modeling_gguf_pytorch_utils  # noqa: F401  # ``quiet`` looks for its bar
+
     header = _header(file)
     dtype = torch.float32 if header.dtype in (torch.float32, torch.float16) else torch.bfloat16
     with quiet(f"unpacking {file.name}, once"):

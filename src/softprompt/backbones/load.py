@@ -15,6 +15,7 @@ import torch
 from softprompt import waits
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.converted import digest_cache
+from softprompt.backbones.engine.decoder_layers import reads
 from softprompt.backbones.engine.host import keep_few_kernels, keep_freed_memory
 from softprompt.backbones.engine.native.levels import in_force
 from softprompt.backbones.engine.quantized import BITS, quantize
@@ -24,6 +25,7 @@ from softprompt.backbones.pickled import FILES as BIN_FILES
 from softprompt.backbones.pickled import bin_files, converted_bin, refuse_other_frameworks
 from softprompt.backbones.quiet import quiet
 from softprompt.backbones.sharding import shard
+from softprompt.backbones.stored import stored_model
 from softprompt.backbones.texts import check_vocabulary
 from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError
 
@@ -275,34 +277,48 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype, device: torch.devi
         )
     if config.model_type in _T5_TYPES and dtype == torch.float16:
         raise UsageError(f"float16 was asked for {name}, a T5 model, which overflows in it: use bfloat16 or float32.")
-    model, tokenizer = _from_pretrained(folder, name, config, dtype)
+    model, tokenizer = _opened(folder, name, config, dtype, [] if bits else weights)
     fingerprint = fingerprint_of(model, tokenizer, digest_stored(weights, cache=digest_cache()))
     return wrap(_placed(model, device, bits), tokenizer, name=name, fingerprint=fingerprint)
 
 
-def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+def _opened(folder: Path, name: str, config: Any, dtype: torch.dtype, weights: Sequence[Path]) -> tuple[Any, Any]:
+    """Model and tokenizer, the model without transformers' code where it is of a usual form.
 
-    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    Args:
+        weights: its safetensors files; empty for a model that is to be changed in place.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoTokenizer
+
     try:
         with quiet():
-            model, report = auto.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model: Any = stored_model(folder, weights, config, dtype) if weights else None
+            if model is None or not reads(model):
+                model = _from_pretrained(folder, name, config, dtype)
+            return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except SafetensorError as error:
         raise CorruptArtifactError(f"a weight file of backbone {name} is damaged ({error}): fetch it again.") from error
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackboneError(f"backbone {name} could not be loaded: {reason}") from error
+
+
+def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
+    """The module as transformers reads it."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model, report = auto.from_pretrained(
+        folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+    )
     missing = sorted(key for key in report["missing_keys"] if ".pooler." not in key)
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BackboneError(
             f"backbone {name} lacks stored weights for {shown}: it would run with random ones; fetch it again."
         )
-    return model, tokenizer
+    return model
 
 
 def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = None) -> Backbone:
@@ -329,7 +345,6 @@ def wrap(model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = Non
     from softprompt.backbones.causal import refuse_encoder
     from softprompt.backbones.causal_hf import TransformersCausal
     from softprompt.backbones.decoder import DecoderBackbone
-    from softprompt.backbones.engine.decoder_layers import reads
     from softprompt.backbones.selftest import TESTED, check_answers
 
     refuse_encoder(model.config, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +18,6 @@ def quiet(title: str = "loading weights") -> Iterator[None]:
     Args:
         title: of the wait that its bars would have shown.
     """
-    from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -25,12 +25,16 @@ def quiet(title: str = "loading weights") -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     before = logging.set_tqdm_hook(lambda _, args, kwargs: _Told(title, *args, **kwargs))
-    reader: Any = modeling_gguf_pytorch_utils  # has a bar of its own, which no switch turns off
-    own, reader.tqdm = reader.tqdm, partial(_Told, title)
+    # transformers' reader of GGUF files has a bar of its own, which no switch turns off.
+    reader: Any = sys.modules.get("transformers.modeling_gguf_pytorch_utils")
+    own = None if reader is None else reader.tqdm
+    if reader is not None:
+        reader.tqdm = partial(_Told, title)
     try:
         yield
     finally:
-        reader.tqdm = own
+        if reader is not None:
+            reader.tqdm = own
         logging.set_tqdm_hook(before)
         logging.set_verbosity(level)
         if bars:

@@ -155,7 +155,9 @@ def _gpt2_form(model: Any) -> Form:
     """Positions are learned: what rotates does so by nothing."""
     config = model.config
     width = config.n_embd // config.n_head
-    heads = Heads(queries=config.n_head, groups=config.n_head, width=width, scale=width**-0.5, window=None, softcap=None)
+    heads = Heads(
+        queries=config.n_head, groups=config.n_head, width=width, scale=width**-0.5, window=None, softcap=None
+    )
     table = model.transformer.wpe.weight.detach()
     still = torch.zeros(width // 2, device=table.device)
     return Form(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from softprompt.backbones.engine.formulas import wide
 from softprompt.backbones.engine.ops import kernels_for
-from softprompt.backbones.engine.quantized import Quantized, QuantizedLinear
+from softprompt.backbones.engine.quantized import Quantized, QuantizedLinear, turned
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +165,7 @@ def fuse(modules: Sequence[Any]) -> Linear:
         return _fuse_quantized(modules)
     if len(modules) == 1:
         bias, weight = modules[0].bias, modules[0].weight.detach()
-        if hasattr(modules[0], "nf"):  # GPT-2 stores its linear layers the other way round
+        if turned(modules[0]):
             weight = weight.t().contiguous()
             modules[0].weight.data = weight.t()
         return Linear(weight, None if bias is None else bias.detach())

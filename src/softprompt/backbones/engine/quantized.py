@@ -157,6 +157,11 @@ class QuantizedLinear(torch.nn.Module):
         return self.stored.linear(x, self.bias)
 
 
+def turned(layer: Any) -> bool:
+    """Whether it is a linear layer that stores its weight the other way round, [I, O], as GPT-2's do (``Conv1D``)."""
+    return hasattr(layer, "nf") and layer.weight.dim() == 2
+
+
 def quantize(model: Any, bits: int, device: torch.device) -> None:
     """Put the weights of a model's linear layers into few bits, one after the other, in place.
 
@@ -167,16 +172,13 @@ def quantize(model: Any, bits: int, device: torch.device) -> None:
         bits: 8 or 4.
         device: where weights are rounded, and stay.
     """
-    from transformers.pytorch_utils import Conv1D
-
     head = model.get_output_embeddings()
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if layer is head or not isinstance(layer, (torch.nn.Linear, Conv1D)):
+            if layer is head or not (isinstance(layer, torch.nn.Linear) or turned(layer)):
                 continue
             weight = layer.weight.detach().to(device)
-            # GPT-2 stores its linear layers the other way round.
-            stored = Quantized.of(weight.t() if isinstance(layer, Conv1D) else weight, bits)
+            stored = Quantized.of(weight.t() if turned(layer) else weight, bits)
             setattr(parent, name, QuantizedLinear(stored, layer.bias))
 
 
@@ -200,8 +202,6 @@ def activation_bytes(model: Any, dtype: torch.dtype) -> int:
 
     Measured with T5-base: 233 to 359 KB, and 286 here.
     """
-    from transformers.pytorch_utils import Conv1D
-
     text = model.encoder if hasattr(model, "encoder") else model.base_model
     outputs = 0
     for layer in text.modules():
@@ -209,7 +209,7 @@ def activation_bytes(model: Any, dtype: torch.dtype) -> int:
             outputs += layer.out_features
         elif isinstance(layer, QuantizedLinear):
             outputs += layer.stored.shape[0]
-        elif isinstance(layer, Conv1D):
+        elif turned(layer):
             outputs += layer.nf
     return max(1, outputs * dtype.itemsize * 3 // 2)
 
