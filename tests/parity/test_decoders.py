@@ -149,7 +149,7 @@ def test_an_empty_text_behind_a_prompt_and_rows_without_prompts_are_answered() -
     assert backbone.generate(TokenBatch.of(rows[1:2]), None, 6) == together[1:2]
 
 
-@pytest.mark.parametrize("name", ["llama", pytest.param("qwen2", marks=pytest.mark.slow), "gemma3"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("qwen2", marks=pytest.mark.slow), "gemma3", "gpt2"])
 def test_bfloat16_error_is_that_of_transformers(name: str) -> None:
     ours, theirs = [], []
     for seed in range(6):

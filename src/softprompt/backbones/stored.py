@@ -33,14 +33,14 @@ class _Part(torch.nn.Module):
             setattr(self, name, part)
 
 
-class Linear(torch.nn.Linear):
+class _Linear(torch.nn.Linear):
     """Without numbers until they are read: drawing some on the meta device imports the compiler."""
 
     def reset_parameters(self) -> None:
         """Nothing."""
 
 
-class Embedding(torch.nn.Embedding):
+class _Embedding(torch.nn.Embedding):
     """The same."""
 
     def reset_parameters(self) -> None:
@@ -185,8 +185,8 @@ def _llama(config: Any) -> dict[str, Any]:
         _Part(
             self_attn=_attention(config, i),
             mlp=_Part(
-                gate_proj=Linear(width, inner, bias), up_proj=Linear(width, inner, bias),
-                down_proj=Linear(inner, width, bias),
+                gate_proj=_Linear(width, inner, bias), up_proj=_Linear(width, inner, bias),
+                down_proj=_Linear(inner, width, bias),
             ),
             input_layernorm=_Norm(width, eps),
             post_attention_layernorm=_Norm(width, eps),
@@ -194,10 +194,10 @@ def _llama(config: Any) -> dict[str, Any]:
         for i in range(config.num_hidden_layers)
     ]  # fmt: skip
     body = _Part(
-        embed_tokens=Embedding(config.vocab_size, width), layers=ModuleList(layers), norm=_Norm(width, eps),
+        embed_tokens=_Embedding(config.vocab_size, width), layers=ModuleList(layers), norm=_Norm(width, eps),
         rotary_emb=_rotary(config),
     )  # fmt: skip
-    return {"model": body, "lm_head": Linear(width, config.vocab_size, bias=False)}
+    return {"model": body, "lm_head": _Linear(width, config.vocab_size, bias=False)}
 
 
 def _head_width(config: Any) -> int:
@@ -215,8 +215,8 @@ def _attention(config: Any, layer: int) -> _Part:
     types = getattr(config, "layer_types", None) or ()
     slides = kind.startswith("qwen") and len(types) > layer and types[layer] == "sliding_attention"
     return _Part(
-        q_proj=Linear(width, queries, inner), k_proj=Linear(width, groups, inner), v_proj=Linear(width, groups, inner),
-        o_proj=Linear(queries, width, bias), **norms, head_dim=head, scaling=head**-0.5,
+        q_proj=_Linear(width, queries, inner), k_proj=_Linear(width, groups, inner), v_proj=_Linear(width, groups, inner),
+        o_proj=_Linear(queries, width, bias), **norms, head_dim=head, scaling=head**-0.5,
         sliding_window=config.sliding_window if slides else None,
     )  # fmt: skip
 
@@ -247,7 +247,7 @@ def _gpt2(config: Any) -> dict[str, Any]:
             )
 
     body = _Part(
-        wte=Embedding(config.vocab_size, width), wpe=Embedding(config.n_positions, width), h=ModuleList(blocks()),
+        wte=_Embedding(config.vocab_size, width), wpe=_Embedding(config.n_positions, width), h=ModuleList(blocks()),
         ln_f=_Norm(width, eps, bias=True),
     )  # fmt: skip
-    return {"transformer": body, "lm_head": Linear(width, config.vocab_size, bias=False)}
+    return {"transformer": body, "lm_head": _Linear(width, config.vocab_size, bias=False)}

@@ -116,7 +116,8 @@ def _loaded(name: str, data: str | Path | None, asked: Asked, *, prefix: bool, s
     task = _from_folder(known, Path(root), prefix, asked) if root else None
     if task is None:
         if known not in DECLARATIONS:
-            raise UnknownNameError("task", name, task_names(), "`softprompt tasks ls` lists them.")
+            here = f"For what lies here, write ./{name}." if os.path.exists(name) else ""
+            raise UnknownNameError("task", name, task_names(), here or "`softprompt tasks ls` lists them.")
         task = make(DECLARATIONS[known], _hub_source(DECLARATIONS[known]), prefix=prefix)
     return task.with_skip_bad(skip_bad)
 

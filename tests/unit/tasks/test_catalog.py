@@ -78,6 +78,11 @@ def test_unknown_and_absent_tasks(data: Path, monkeypatch: pytest.MonkeyPatch) -
         load_task("mnli", data)
     with pytest.raises(UnknownNameError, match="unknown task 'rta'"):
         load_task("rta", data)
+    (data / "mine").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(data)
+        with pytest.raises(UnknownNameError, match=r"For what lies here, write \./mine\."):
+            load_task("mine")
     for odd in ("..", ".", ""):
         with pytest.raises(UsageError):
             load_task(odd, data)
