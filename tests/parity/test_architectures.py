@@ -29,7 +29,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
     "glm": {**_LLAMA, "head_dim": 8},
     "glm4": {**_LLAMA, "head_dim": 8},
-    "gpt2": _GPT,
     "gpt_bigcode": _GPT,
     "gpt_neo": {
         "hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 6,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.support.decoders import DECODERS, tiny_decoder
+from tests.support.decoders import FORMS, tiny_decoder
 from tests.support.models import random_batch, random_prompts
 from tests.support.reference import FACTOR, WHICH, error_of, hf_greedy, ours_of, reference
 
@@ -20,7 +20,7 @@ def prompts_of(stack, which=WHICH) -> PromptBatch:
     return stack.prompts(Rows(run_B=torch.tensor(which)))
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", FORMS)
 def test_loss_logits_and_prompt_gradient_are_as_exact_as_transformers(name: str) -> None:
     ours: dict[str, float] = {}
     theirs: dict[str, float] = {}
@@ -43,7 +43,7 @@ def test_loss_logits_and_prompt_gradient_are_as_exact_as_transformers(name: str)
         assert error <= FACTOR * theirs[what] + 1e-7, (what, error, theirs[what])
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", FORMS)
 def test_greedy_answers_equal_transformers_alone_and_in_a_batch(name: str) -> None:
     backbone = tiny_decoder(name)
     batch, stack = random_batch(backbone, targets=False), random_prompts(backbone, tuned=False)
@@ -56,7 +56,7 @@ def test_greedy_answers_equal_transformers_alone_and_in_a_batch(name: str) -> No
         assert backbone.generate(batch.select(row), prompts.select(row), 8) == [expected[b]]
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", FORMS)
 def test_a_prompt_computed_once_is_a_prompt_computed_for_every_row(name: str) -> None:
     """In float64, to 1e-12: rows that share prompts, rows that carry their own, and rows one by one."""
     backbone = tiny_decoder(name, dtype=torch.float64)
@@ -97,7 +97,7 @@ def test_dropout_in_rows_that_carry_their_prompts_is_the_rows_own(name: str) -> 
         torch.testing.assert_close(alone, dropped[b : b + 1], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", FORMS)
 def test_label_scores_are_losses(name: str) -> None:
     backbone = tiny_decoder(name, dtype=torch.float64)
     batch, stack = random_batch(backbone, targets=False), random_prompts(backbone, tuned=False)

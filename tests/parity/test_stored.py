@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.decoders import DECODERS, tiny_decoder_model
+from tests.support.decoders import FORMS, tiny_decoder_model
 from tests.support.models import random_batch, random_prompts
 from tests.support.reference import ours_of
 
@@ -36,7 +36,7 @@ def through_transformers(folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: s
         return load_backbone(folder, dtype=dtype)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", FORMS)
 def test_weights_identity_and_answers_are_those_of_transformers(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

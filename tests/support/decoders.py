@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from tests.support.models import _spread, tiny_tokenizer
 
@@ -45,6 +46,9 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {"n_inner": 48}),
 }  # fmt: skip
 """Name -> model type and what its config says beside the shape all share."""
+
+FORMS = [pytest.param(name, marks=pytest.mark.slow) if name in ("qwen2", "gemma") else name for name in DECODERS]
+"""The names for a test's parameters; forms that others contain are slow."""
 
 
 def tiny_decoder_model(name: str, *, seed: int = 0, **shape: Any) -> tuple[Any, Any]:
