@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     "README.md", "docs/evidence.md", "docs/evidence-plan.md", "docs/sharpt.md", "docs/soft-prompts.md", "docs/ranking.md",
-    "docs/http.md", "docs/engines.md",
+    "docs/http.md", "docs/engines.md", "docs/neighbours.md",
 )  # fmt: skip
 FIGURE = re.compile(r"(?<![\w.,])[+−-]?\d[\d,]*\.\d+(?![\w.]*\w)|(?<![\w\d.,])[+−-]\d+(?![\w.])|(?<![\w.,])\d+(?= ?%)")
 MARK = re.compile(r"<!-- figures:\s(.*?)\s-->", re.DOTALL)
@@ -102,6 +102,7 @@ def records() -> dict[str, Any]:
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
         "promptability": promptability, "kin": kin, "serving": serving, "smollm2": SmolLM2(),
+        "neighbours": neighbours,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
 
@@ -247,6 +248,12 @@ def promptability(task: str, what: str) -> str:
     """A score of `benchmarks/results/promptability.jsonl`, percent: ``prompt``, ``full``, ``majority``, ...; ``share`` of full's gain."""
     line = _line("promptability.jsonl", task=task)
     return f"{one(100 * line[what], 0)} %" if what == "share" else one(line[what])
+
+
+def neighbours(method: str, target: str = "cr") -> str:
+    """Of `benchmarks/results/neighbours.jsonl`: mean and deviation of a method's scores over seeds, and seconds a run."""
+    line = _line("neighbours.jsonl", method=method, target=target)
+    return f"{one(line['mean'])} ±{one(line['spread'])} {line['tuned']:,} {one(line['seconds'])}"
 
 
 def kin(ranking: str, step: int, what: str = "kin_first") -> str:
