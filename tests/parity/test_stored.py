@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.support.decoders import FORMS, tiny_decoder_model
 from tests.support.models import random_batch, random_prompts
 from tests.support.reference import ours_of
 
 from softprompt.backbones import load
+from softprompt.backbones.base import Backbone
 from softprompt.backbones.fingerprint import digest_memory
 from softprompt.backbones.load import load_backbone
 from softprompt.backbones.stored import StoredModel
-from softprompt.errors import BackboneError
+from softprompt.errors import BackboneError, SoftpromptError
 
 READ = ("llama", "llama-tied-biased", "llama-many-heads", "mistral", "qwen2", "qwen2-window", "qwen3", "gpt2")
 
@@ -74,22 +77,94 @@ def test_the_live_module_has_the_same_weights_once(name: str, tmp_path: Path) ->
     assert ours[0] == [token for token in theirs if token not in backbone.end_ids][: len(ours[0])]
 
 
-def test_what_is_not_usual_is_left_to_transformers(tmp_path: Path) -> None:
-    """A base model's names, quantised or differently typed weights, other classes: read as before, or refused as before."""
-    from safetensors.torch import load_file, save_file
+def _tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], object]:
+    """A change of the stored tensors."""
 
-    folder = saved(tmp_path, "gpt2")
-    usual = load_backbone(folder, dtype="float32")
+    def changed(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        tensors = load_file(file)
+        change(tensors)
+        save_file({name: t.contiguous().clone() for name, t in tensors.items()}, file, {"format": "pt"})
+
+    return changed
+
+
+def _json(name: str, **values: object) -> Callable[[Path], object]:
+    """Fields of one of the folder's JSON files; None takes a field away."""
+
+    def changed(folder: Path) -> None:
+        held = {**json.loads((folder / name).read_text()), **values}
+        (folder / name).write_text(json.dumps({key: value for key, value in held.items() if value is not None}))
+
+    return changed
+
+
+def _text(name: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def _cut(folder: Path) -> None:
     file = folder / "model.safetensors"
-    tensors = load_file(file)
-    save_file({name.removeprefix("transformer."): t for name, t in tensors.items()}, file, {"format": "pt"})
-    bare = load_backbone(folder, dtype="float32")
-    assert not isinstance(bare._model, StoredModel)
-    batch = random_batch(usual, targets=False)
-    assert bare.generate(batch, None, 4) == usual.generate(batch, None, 4)
-    del tensors["transformer.h.1.ln_1.weight"]
-    save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(BackboneError, match=r"lacks stored weights for transformer\.h\.1\.ln_1\.weight"):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _bare_names(tensors: dict[str, torch.Tensor]) -> None:
+    for name in [n for n in tensors if n.startswith("model.")]:
+        tensors[name.removeprefix("model.")] = tensors.pop(name)
+
+
+NORM = "model.layers.1.input_layernorm.weight"
+UP = "model.layers.0.mlp.up_proj.weight"
+ODD: dict[str, Callable[[Path], object]] = {
+    "names of a base model": _tensors(_bare_names),
+    "a weight is missing": _tensors(lambda t: t.pop(NORM)),
+    "a weight too many": _tensors(lambda t: t.update({"model.layers.9.input_layernorm.weight": t[NORM]})),
+    "another shape": _tensors(lambda t: t.update({NORM: t[NORM][:-1]})),
+    "integers": _tensors(lambda t: t.update({UP: t[UP].mul(9).to(torch.int8)})),
+    "float8": _tensors(lambda t: t.update({UP: t[UP].to(torch.float8_e4m3fn)})),
+    "several types": _tensors(lambda t: t.update({UP: t[UP].bfloat16(), NORM: t[NORM].double()})),
+    "tied, and the head stored": _json("config.json", tie_word_embeddings=True),
+    "another class": _json("config.json", architectures=["LlamaForSequenceClassification"]),
+    "no class": _json("config.json", architectures=None),
+    "stretched rope": _json("config.json", rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+    "an unknown activation": _json("config.json", hidden_act="no-such"),
+    "another activation": _json("config.json", hidden_act="gelu"),
+    "quantised by name": _json("config.json", quantization_config={"quant_method": "no-such"}),
+    "weights cut short": _cut,
+    "ends of another kind": _text("generation_config.json", '{"eos_token_id": "two"}'),
+    "several ends": _text("generation_config.json", '{"eos_token_id": [1, 3]}'),
+    "no ends": lambda folder: (folder / "generation_config.json").unlink(),
+}  # fmt: skip
+READ_HERE = {"several types", "several ends", "no ends", "float8", "another activation"}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_odd_is_read_or_refused_as_by_transformers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path, "llama")
+    ODD[name](folder)
+
+    def outcome(made: Callable[[], Backbone]) -> object:
+        try:
+            found = made()
+        except SoftpromptError as error:
+            return type(error), error.exit_code
+        assert isinstance(found._model, StoredModel) is (name in READ_HERE and made is ours)
+        batch = random_batch(found, targets=False)
+        return found.fingerprint, found.weights_digest(), found.end_ids, found.generate(batch, None, 4)
+
+    def ours() -> Backbone:
+        return load_backbone(folder, dtype="float32")
+
+    assert outcome(ours) == outcome(lambda: through_transformers(folder, monkeypatch, "float32"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_generation_config_is_told(text: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path, "llama")
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(BackboneError, match=r"could not be loaded: .*generation_config\.json (is not valid|holds no)"):
         load_backbone(folder, dtype="float32")
 
 

@@ -175,7 +175,9 @@ def _ends(folder: Path) -> Any:
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise OSError(f"{file} is not valid JSON ({error})") from error
-    return found.get("eos_token_id") if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        raise OSError(f"{file} holds no object of settings")
+    return found.get("eos_token_id")
 
 
 def _llama(config: Any) -> dict[str, Any]:

@@ -47,15 +47,19 @@ def end_ids(model: Any, tokenizer: Any, suffix: Sequence[int] = ()) -> tuple[int
     puts behind a text (``suffix``) or calls its end, where that is one of them.
 
     Raises:
-        BackboneError: none is named.
+        BackboneError: none is named, or one by what is no number.
     """
     generation = getattr(model, "generation_config", None)
     named = [getattr(model.config, "eos_token_id", None), getattr(generation, "eos_token_id", None)]
     if all(value is None for value in named):
         named = [tokenizer.eos_token_id]
-    found = [
-        int(i) for value in named for i in (value if isinstance(value, (list, tuple)) else [value]) if i is not None
-    ]
+    flat = [i for value in named for i in (value if isinstance(value, (list, tuple)) else [value]) if i is not None]
+    odd = next((i for i in flat if not isinstance(i, int)), None)
+    if odd is not None:
+        raise BackboneError(
+            f"eos_token_id of the model is {odd!r}, not a token's number: mend config.json or generation_config.json."
+        )
+    found = [int(i) for i in flat]
     if not found:
         raise BackboneError(
             "neither the model's config nor its tokenizer names an end-of-sequence id, which generation needs: set "
