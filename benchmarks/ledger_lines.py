@@ -2,8 +2,12 @@
 
     python benchmarks/ledger_lines.py runs/small --command "softprompt study run small --out runs/small" > cells.jsonl
 
-Answers, tensors and what names a machine are left out. With ``--answers`` the answer to every row is kept, and task embeddings as
-float16: then `softprompt.analysis.lines.collect_lines` gives all that a report needs, comparisons row by row among it.
+Answers, tensors and what names a machine are left out. With ``--answers`` the answer to every row is kept, source prompts as float32
+and task embeddings as float16: then `softprompt.analysis.lines.collect_lines` gives all that a report needs, comparisons row by row
+among it, and a study goes on from the lines where its ledger is gone:
+
+    python benchmarks/ledger_lines.py runs/smollm2 --restore cells.jsonl --study smollm2
+    softprompt study run smollm2 --out runs/smollm2
 """
 
 from __future__ import annotations
@@ -11,10 +15,14 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from softprompt import artifacts
+from softprompt.study.settings import Study, load_study
 
 
 def line(cell: dict[str, Any], command: str, folder: Path | None = None, made_on: str = "") -> dict[str, Any]:
@@ -23,7 +31,7 @@ def line(cell: dict[str, Any], command: str, folder: Path | None = None, made_on
     Args:
         cell: as the ledger has it.
         command: that makes it again.
-        folder: of the cell, where answers and task embeddings are kept too.
+        folder: of the cell, where answers, source prompts and task embeddings are kept too.
         made_on: the processor, where the cell does not say.
     """
     told = cell["provenance"]
@@ -35,24 +43,84 @@ def line(cell: dict[str, Any], command: str, folder: Path | None = None, made_on
         "backbone": cell["identity"].get("backbone"), "data": data, "result": result, "seconds": told.get("seconds"),
         "command": command, "processor": told.get("processor", made_on),
     }  # fmt: skip
-    if folder is not None and cell["kind"] == "embedding":
+    if folder is not None and cell["kind"] in ("embedding", "source"):
         from safetensors.numpy import load_file
 
-        prompt = load_file(folder / "tensors.safetensors")["prompt"]
-        text = base64.b64encode(prompt.astype("<f2").tobytes()).decode()
-        kept["embedding"] = {"step": cell["identity"]["step"], "shape": list(prompt.shape), "float16": text}
+        held = load_file(folder / "tensors.safetensors")
+        if cell["kind"] == "embedding":
+            kept["embedding"] = {"step": cell["identity"]["step"], **_text(held["prompt"], "float16")}
+        else:
+            kept["prompt"] = _text(held.get("best", held["final"]), "float32")
     return kept
 
 
+def _text(numbers: np.ndarray[Any, Any], dtype: str) -> dict[str, Any]:
+    plain = numbers.astype(np.dtype(dtype).newbyteorder("<"))
+    return {"shape": list(numbers.shape), dtype: base64.b64encode(plain.tobytes()).decode()}
+
+
+def _numbers(kept: Mapping[str, Any], dtype: str) -> np.ndarray[Any, Any]:
+    """float32, as `_text` was given it."""
+    raw = np.frombuffer(base64.b64decode(kept[dtype]), dtype=np.dtype(dtype).newbyteorder("<"))
+    return raw.reshape(kept["shape"]).astype(np.float32)
+
+
+def restore(lines: Path, study: Study, folder: Path) -> tuple[int, int]:
+    """Record the cells of kept lines in a ledger, under the keys of the study as it would run here now.
+
+    A cell whose tensors were not kept and that a missing cell starts from is left out, and made again by the next run.
+
+    Returns:
+        cells restored, and cells of the study.
+    """
+    import torch
+
+    from softprompt.study.build import build_grid
+    from softprompt.study.ledger import Ledger
+    from softprompt.study.runner import DEFAULT_RUNNER, make_runner
+
+    ledger = Ledger(folder)
+    facts = make_runner(DEFAULT_RUNNER).facts(study)
+    grid = build_grid(study, facts)
+    kept = {(row["kind"], row["key"]): row for row in map(json.loads, lines.read_text(encoding="utf-8").splitlines())}
+    wanted = {parent for cell in grid.cells.values() if cell.id not in kept for parent in cell.parents}
+    restored = 0
+    with ledger.lock(f"restoring {lines}"):
+        ledger.claim(facts.backbone, facts.fingerprint)
+        for cell in grid.cells.values():
+            row = kept.get(cell.id)
+            tensors = {}
+            if row is not None and "embedding" in row:
+                tensors = {"prompt": _numbers(row["embedding"], "float16")}
+            elif row is not None and "prompt" in row:
+                tensors = {"best": _numbers(row["prompt"], "float32")}
+            if row is None or (cell.id in wanted and not tensors):
+                continue
+            told = {name: row[name] for name in ("cell", "seconds", "command", "processor")}
+            held = {name: torch.from_numpy(value) for name, value in tensors.items()}
+            restored += ledger.write(cell.kind, cell.key, cell.identity, row["result"], held, told)
+    return restored, len(grid.cells)
+
+
 def main() -> None:
-    """Print a line a cell, by kind and name."""
+    """Print a line a cell, by kind and name; or restore a ledger from such lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ledger", type=Path)
-    parser.add_argument("--command", required=True, help="that makes these cells")
+    parser.add_argument("--command", help="that makes these cells")
     parser.add_argument("--kinds", default="", help="commas between; all where not given")
-    parser.add_argument("--answers", action="store_true", help="keep the answers to every row, and task embeddings")
+    parser.add_argument("--answers", action="store_true", help="keep answers to every row, source prompts, embeddings")
     parser.add_argument("--processor", default="", help="of cells that do not name theirs (those of earlier versions)")
+    parser.add_argument("--restore", type=Path, help="lines made with --answers, to be recorded in the ledger")
+    parser.add_argument("--study", help="that the lines to restore are of: a file or a ready study's name")
     args = parser.parse_args()
+    if args.restore is not None:
+        if args.study is None:
+            parser.error("--restore needs --study: the study that the lines are of.")
+        restored, cells = restore(args.restore, load_study(args.study), args.ledger)
+        print(f"{restored} of {cells} cells restored in {args.ledger}")
+        return
+    if args.command is None:
+        parser.error("--command is needed: it stands in every line.")
     kinds = args.kinds.split(",") if args.kinds else sorted(p.name for p in (args.ledger / "cells").iterdir())
     for kind in kinds:
         found = [

@@ -2,11 +2,13 @@
 
 import ast
 import csv
+import json
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tests.support.tuned_study import backbone, finished
 
 from softprompt.analysis.answers import answers_of
@@ -16,7 +18,10 @@ from softprompt.analysis.read import collect
 from softprompt.analysis.searches import race_table
 from softprompt.analysis.similarity import target_similarities
 from softprompt.errors import DataError
+from softprompt.study.build import build_grid
+from softprompt.study.ledger import Ledger
 from softprompt.study.reading import facts_of, open_study
+from softprompt.study.run import run_study
 from softprompt.study.settings import load_study
 
 __all__ = ["backbone", "finished"]  # fixtures
@@ -71,14 +76,46 @@ def test_the_analysis_needs_numpy_and_scipy_only(repo: Path) -> None:
             assert foreign <= {"numpy", "scipy", "softprompt"}, (file.name, foreign)
 
 
+def _lines(ledger: Path, repo: Path, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> str:
+    script = repo / "benchmarks" / "ledger_lines.py"
+    patch.setattr(sys, "argv", [str(script), str(ledger), "--command", "softprompt study run", "--answers"])
+    runpy.run_path(str(script), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_a_study_goes_on_from_lines_where_its_ledger_is_gone(
+    finished: Path, backbone: Path, repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    study, ledger, noted = open_study(finished)
+    grid = build_grid(study, facts_of(study, noted))
+    lost = next(cell for cell in grid.of_kind("transfer"))
+    children = [cell for cell in grid.of_kind("evaluation") if tuple(cell.spec["of"]) == lost.id]
+    gone = {cell.key for cell in (lost, *children)}
+    lines = tmp_path / "cells.jsonl"
+    written = _lines(finished, repo, capsys, monkeypatch).splitlines()
+    lines.write_text("".join(f"{line}\n" for line in written if json.loads(line)["key"] not in gone))
+    restore = runpy.run_path(str(repo / "benchmarks" / "ledger_lines.py"))["restore"]
+    restored, cells = restore(lines, study, tmp_path / "again")
+    again = Ledger(tmp_path / "again")
+    (start,) = lost.parents
+    assert torch.equal(again.tensors(*start)["best"], ledger.tensors(*start)["best"])
+    assert {cell.key for cell in grid.missing(again)} == gone
+    assert restored == cells - len(gone)
+    for cell in grid.cells.values():
+        if again.has(*cell.id):
+            assert again.read(*cell.id).result.keys() <= ledger.read(*cell.id).result.keys()
+    summary = run_study(study, tmp_path / "again")
+    assert summary.complete
+    assert summary.made == len(gone)
+    assert again.read(*lost.id).result["scores"] == ledger.read(*lost.id).result["scores"]
+
+
 def test_lines_with_answers_hold_all_that_a_report_needs(
     finished: Path, repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = repo / "benchmarks" / "ledger_lines.py"
-    monkeypatch.setattr(sys, "argv", [str(script), str(finished), "--command", "softprompt study run", "--answers"])
-    runpy.run_path(str(script), run_name="__main__")
     lines = tmp_path / "cells.jsonl"
-    lines.write_text(capsys.readouterr().out)
+    lines.write_text(_lines(finished, repo, capsys, monkeypatch))
     study, ledger, noted = open_study(finished)
     facts = facts_of(study, noted)
     whole, back = collect(study, ledger, facts), collect_lines(lines, study)
