@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from softprompt.backbones.base import Backbone, Dropout
-from softprompt.backbones.engine import device, formulas, ops
+from softprompt.backbones.engine import device, flex, formulas, ops
+from softprompt.backbones.engine.tree import Tree, tree_mask
 from softprompt.batch import PromptBatch, TokenBatch
 
 META = torch.device("meta")
@@ -128,6 +129,18 @@ def test_the_packed_kernel_is_given_what_it_takes(monkeypatch: pytest.MonkeyPatc
         (gradient,) = torch.autograd.grad(losses.nll_B.sum(), prompts)
     assert gradient.shape == prompts.shape
     assert calls == [(torch.Size([4]), torch.int32, 12)] * 2
+
+
+def test_block_masks_are_made_on_the_device_without_waiting() -> None:
+    with OneDevice() as watch:
+        shape = Tree((16, 200, 40), (-1, 0, 0), META)
+        masks = (tree_mask(shape, 8), flex.rows_mask(shape.layout))
+        q = torch.randn(shape.layout.total, 2, 32, device=META)
+        place = torch.arange(len(q), device=META)
+        seen = [mask.mask_mod(0, 0, place[:, None], place[None, :]) for mask in masks]
+    assert watch.seen > 10
+    assert {part.shape for part in seen} == {(256, 256)}
+    assert all(mask.kv_indices.device == mask.q_indices.device == META for mask in masks)
 
 
 def test_the_watch_finds_strays_and_waits() -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.engine.device import attend_packed, formula, packed_attention
+from softprompt.backbones.engine.flex import attend_blocks, flexes, rows_mask
 from softprompt.backbones.engine.formulas import (
     activated,
     attention,
@@ -255,6 +256,8 @@ def attend_self(
     if reach_AR is None and scale == q.shape[2] ** -0.5 and packed_attention(qkv.device, qkv.dtype, q.shape[2]):
         bounds, longest = layout.bounds32, layout.longest
         return attend_packed(q, k, v, bounds, longest).flatten(1)
+    if flexes(qkv.device, qkv.dtype, q.shape[2], heads, heads):
+        return attend_blocks(q, k, v, rows_mask(layout), scale, reach_AR=reach_AR).flatten(1)
     mask = _self_mask(layout, reach_AR, qkv.dtype)
     q, k, v = (layout.pad(t).transpose(1, 2) for t in (q, k, v))
     out = attention(q, k, v, mask, scale)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softprompt.backbones.engine.flex import attend_blocks, block_mask, flexes, number_on
 from softprompt.backbones.engine.formulas import attention, wide
 from softprompt.backbones.engine.native.library import library
 from softprompt.backbones.engine.ops import kernels_for
@@ -163,6 +164,33 @@ class Tree:
         return torch.tensor(found, dtype=torch.int32), count
 
 
+def tree_mask(tree: Tree, window: int | None) -> Any:
+    """Every computed position sees its past and its ancestors, ``window`` positions at most; made once a tree and window."""
+    kept: dict[int | None, Any] = tree.__dict__.setdefault("_masks", {})
+    if window not in kept:
+        count, given = len(tree.lengths), tree.given
+        above = np.zeros((count, count), dtype=bool)
+        starts = np.concatenate([[0], np.cumsum(tree.lengths)])
+        spans = []
+        for s in range(tree.first, count):
+            for t in tree.chain(s):
+                above[s, t] = True
+                places = (starts[s] - given, starts[s + 1] - given, starts[t], starts[t + 1])
+                spans.append(tuple(int(place) for place in places))
+        above_MM = on_device(torch.from_numpy(above), tree.device)
+        segment_S, place_S = tree.layout.row32_S, tree.position_S.to(torch.int32)
+        reach = None if window is None else number_on(window, tree.device)
+        segment_Q, place_Q = segment_S[given:], place_S[given:]
+
+        def sees(batch: Any, head: Any, query: Tensor, key: Tensor) -> Tensor:
+            behind = place_Q[query] - place_S[key]
+            found = above_MM[segment_Q[query], segment_S[key]] & (behind >= 0)
+            return found if reach is None else found & (behind < reach)
+
+        kept[window] = block_mask(spans, sees, tree.layout.total - given, tree.layout.total, tree.device)  # type: ignore[arg-type]
+    return kept[window]
+
+
 @dataclass(frozen=True)
 class Heads:
     """The form of a layer's attention.
@@ -271,6 +299,9 @@ def attend_tree(qkv: Tensor, tree: Tree, rotation: Rotation, heads: Heads, given
     if given is not None:
         before = given.view(given.shape[0], 2, heads.groups, width).unbind(1)
         k_SGK, v_SGK = torch.cat([before[0], k_SGK]), torch.cat([before[1], v_SGK])
+    if flexes(qkv.device, qkv.dtype, width, count, heads.groups):
+        mask = tree_mask(tree, heads.window)
+        return attend_blocks(q_SAK, k_SGK, v_SGK, mask, heads.scale, softcap=heads.softcap).flatten(1)
     parts = [_attend_level(q_SAK, k_SGK, v_SGK, level, tree.given, heads) for level in tree.levels]
     if len(parts) == 1:
         return parts[0].flatten(1)
