@@ -102,7 +102,7 @@ def records() -> dict[str, Any]:
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
         "promptability": promptability, "kin": kin, "serving": serving, "smollm2": SmolLM2(),
-        "neighbours": neighbours,
+        "neighbours": neighbours, "neighbour": neighbour,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
 
@@ -250,10 +250,18 @@ def promptability(task: str, what: str) -> str:
     return f"{one(100 * line[what], 0)} %" if what == "share" else one(line[what])
 
 
-def neighbours(method: str, target: str = "cr") -> str:
-    """Of `benchmarks/results/neighbours.jsonl`: mean and deviation of a method's scores over seeds, and seconds a run."""
-    line = _line("neighbours.jsonl", method=method, target=target)
-    return f"{one(line['mean'])} ±{one(line['spread'])} {line['tuned']:,} {one(line['seconds'])}"
+def neighbours(method: str) -> str:
+    """Of `benchmarks/results/neighbours.jsonl`: mean and deviation of a method's scores over seeds by target, numbers tuned, and
+    seconds a run by target."""
+    lines = [_line("neighbours.jsonl", method=method, target=target, steps=60) for target in ("cr", "sst2")]
+    scores = [f"{one(line['mean'])} ±{one(line['spread'])}" for line in lines]
+    return " ".join([*scores, f"{lines[0]['tuned']:,}", *(one(line["seconds"]) for line in lines)])
+
+
+def neighbour(target: str, method: str, steps: int) -> str:
+    """Mean and deviation of one line of the same."""
+    line = _line("neighbours.jsonl", method=method, target=target, steps=steps)
+    return f"{one(line['mean'])} ±{one(line['spread'])}"
 
 
 def kin(ranking: str, step: int, what: str = "kin_first") -> str:
