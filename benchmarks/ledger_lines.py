@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from softprompt import artifacts
+from softprompt.errors import SoftpromptError
 from softprompt.study.settings import Study, load_study
 
 
@@ -75,6 +77,7 @@ def restore(lines: Path, study: Study, folder: Path) -> tuple[int, int]:
     """
     import torch
 
+    from softprompt.analysis.lines import read_lines
     from softprompt.study.build import build_grid
     from softprompt.study.ledger import Ledger
     from softprompt.study.runner import DEFAULT_RUNNER, make_runner
@@ -82,7 +85,7 @@ def restore(lines: Path, study: Study, folder: Path) -> tuple[int, int]:
     ledger = Ledger(folder)
     facts = make_runner(DEFAULT_RUNNER).facts(study)
     grid = build_grid(study, facts)
-    kept = {(row["kind"], row["key"]): row for row in map(json.loads, lines.read_text(encoding="utf-8").splitlines())}
+    kept = {(row["kind"], row["key"]): row for row in read_lines(lines)}
     wanted = {parent for cell in grid.cells.values() if cell.id not in kept for parent in cell.parents}
     restored = 0
     with ledger.lock(f"restoring {lines}"):
@@ -116,7 +119,10 @@ def main() -> None:
     if args.restore is not None:
         if args.study is None:
             parser.error("--restore needs --study: the study that the lines are of.")
-        restored, cells = restore(args.restore, load_study(args.study), args.ledger)
+        try:
+            restored, cells = restore(args.restore, load_study(args.study), args.ledger)
+        except (SoftpromptError, OSError) as error:
+            sys.exit(f"ledger_lines.py: {error}")
         print(f"{restored} of {cells} cells restored in {args.ledger}")
         return
     if args.command is None:

@@ -40,7 +40,7 @@ class KeptLines(Ledger):
 
     def __init__(self, path: str | Path, study: Study) -> None:
         super().__init__(path)
-        lines = list(_read(Path(path)))
+        lines = list(read_lines(Path(path)))
         self.facts = _facts(study, lines)
         grid = build_grid(study, self.facts)
         places, self._lines = _places(grid), dict[CellId, Line]()
@@ -81,7 +81,12 @@ def collect_lines(path: str | Path, study: Study) -> Results:
     return collect(study, lines, lines.facts)
 
 
-def _read(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[Line]:
+    """The cells of a file of lines; task embeddings whose numbers were not kept are passed over.
+
+    Raises:
+        DataError: a line that is not JSON or not of a cell; names it.
+    """
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             line = json.loads(text)
