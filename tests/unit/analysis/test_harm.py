@@ -15,6 +15,7 @@ from softprompt.analysis.read import collect
 from softprompt.analysis.records import Results, RunScore
 from softprompt.inference.evaluate import halves
 from softprompt.study.run import facts_of, open_study
+from softprompt.study.settings import RowLimits
 from softprompt.tasks.catalog import load_task
 
 __all__ = ["backbone", "finished"]  # fixtures
@@ -100,6 +101,8 @@ def test_gold_answers_of_a_real_ledger(finished: Path) -> None:
     assert answers_of(fewer, ledger, facts)[1] == {
         target: "the data on this machine is not what the study was run with"
     }
+    own = RowLimits(validation=facts.data[target].validation_rows)  # a target's own limit goes before the study's
+    assert answers_of(replace(fewer, rows={target: own}), ledger, facts)[1] == {}
 
 
 def test_texts_are_compared_as_the_tokenizer_leaves_them() -> None:
