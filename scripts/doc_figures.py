@@ -101,7 +101,7 @@ def records() -> dict[str, Any]:
     generic = Evidence(RESULTS / "generic", load_study("generic-spot-small"))
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
-        "promptability": promptability, "kin": kin, "serving": serving, "smollm2": SmolLM2(),
+        "promptability": promptability, "kin": kin, "serving": serving, "smollm2": SmolLM2(RESULTS / "smollm2"),
         "neighbours": neighbours, "neighbour": neighbour,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
@@ -125,13 +125,13 @@ def _half_up(value: float, digits: int) -> Decimal:
 class Evidence:
     """A study whose cells are committed as lines, with the tables that rest on prompts, which the lines do not hold."""
 
-    def __init__(self, folder: Path, study: Any) -> None:
+    def __init__(self, folder: Path, study: Any, lines: str = "cells.jsonl") -> None:
         from softprompt.analysis.gains import Gains
         from softprompt.analysis.lines import collect_lines
         from softprompt.analysis.methods import Methods
 
         self.folder = folder
-        self.results = collect_lines(folder / "cells.jsonl", study)
+        self.results = collect_lines(folder / lines, study)
         self.methods = Methods.of(self.results, (1, 3, 6, 9))
         self.gains = Gains.of(self.results)
 
@@ -286,28 +286,90 @@ def serving(
     return f"{one(100 * value, digits)} %" if percent else one(scale * value, digits)
 
 
-class SmolLM2:
-    """`benchmarks/results/smollm2/few_rows.jsonl`: the cells of the pre-registered study that are finished."""
+class SmolLM2(Evidence):
+    """The pre-registered study on SmolLM2, few rows: the cells that are finished, and the second scratch line of twice the steps."""
 
-    def __init__(self) -> None:
-        lines = (RESULTS / "smollm2" / "few_rows.jsonl").read_text(encoding="utf-8").splitlines()
-        cells = [json.loads(line) for line in lines]
-        self._sources = {cell["cell"]: cell["result"]["scores"]["score"] for cell in cells if cell["kind"] == "source"}
-        self._reported = {cell["cell"]: cell["result"]["halves"][1] for cell in cells if cell["kind"] == "evaluation"}
+    def __init__(self, folder: Path) -> None:
+        from softprompt.analysis.lines import collect_lines, read_lines
+        from softprompt.analysis.methods import Methods
+        from softprompt.analysis.planned import with_scratch_of
+        from softprompt.study.settings import load_study
 
-    def source(self, task: str) -> str:
+        super().__init__(folder, load_study("smollm2"), "few_rows.jsonl")
+        self._sources: dict[str, list[float]] = {}
+        for line in read_lines(folder / "few_rows.jsonl"):
+            if line["kind"] == "source":
+                task = str(line["cell"]).partition(".")[0]
+                self._sources.setdefault(task, []).append(line["result"]["scores"]["score"])
+        self.longer = collect_lines(folder / "long_scratch.jsonl", load_study("smollm2-long-scratch"))
+        held = {False: self.results, True: with_scratch_of(self.results, self.longer)}
+        self._held = {longer: Methods.of(results, (1, 3, 6, 9), averaged=True) for longer, results in held.items()}
+
+    def made(self, task: str) -> str:
         """Mean, least and greatest validation score of a task's source prompts."""
-        found = [score for name, score in self._sources.items() if name.startswith(f"{task}.")]
+        found = self._sources[task]
         return f"{one(sum(found) / len(found))}; {one(min(found))}; {one(max(found))}"
 
     def row(self, target: str) -> str:
-        """Mean scores on the reporting half: from scratch, and from each source."""
-        starts = ["", *(rf"{source}\.\d+>" for source in ("sst2", "qnli", "qqp", "mnli", "winogrande", "cola"))]
-        return "; ".join(one(self._mean(rf"{start}{target}\.\d+")) for start in starts)
+        """Mean scores on the reporting half: from scratch, of twice the steps from scratch, and from each source."""
+        t = self.results.targets.index(target)
+        order = [self.results.sources.index(name) for name in ("sst2", "qnli", "qqp", "mnli", "winogrande", "cola")]
+        scratch = [float(results.base_T[t]) for results in (self.results, self.longer)]
+        return "; ".join(one(value) for value in (*scratch, *self.results.transfers_STR()[order, t].mean(axis=1)))
 
-    def _mean(self, pattern: str) -> float:
-        found = [score for name, score in self._reported.items() if re.fullmatch(pattern, name)]
-        return float(sum(found) / len(found))
+    def late_gain(self, *, longer: bool = False) -> str:
+        """Points that scratch gains between its last two validations, mean over targets of the mean over seeds."""
+        results = self.longer if longer else self.results
+        gains = [
+            np.mean([run.curve[-1].score - run.curve[-2].score for run in results.scratch(target)])
+            for target in results.targets
+        ]
+        return one(float(np.mean(gains)))
+
+    def best_ranking(self) -> str:
+        """Question 2: least regret at one try of all rankings, random choice's, and what it saves."""
+        from softprompt.analysis.predictors import judged
+
+        found, random, _ = judged(self.results, (1,))
+        best = min(found, key=lambda one: one.regret[1].mean)
+        return f"{best.regret[1].text()}; {random[1].text()}; {best.against_random[1].points.text(sign=True)}"
+
+    def kin(self) -> str:
+        """Question 6: targets that chance gives, and the probability of as many as were found."""
+        from softprompt.analysis.planned import kin_count, kin_of
+
+        found = kin_count(self.results, kin_of(self.results.targets))
+        return f"{one(found.expected)}; {one(found.p, 2)}"
+
+    def race_kin(self) -> str:
+        """Share of races that end with a prompt of the target's known kin, and what drawing a source task would give."""
+        from softprompt.analysis.planned import kin_of
+
+        known = kin_of(self.results.targets)
+        races = [run for run in self.results.strategies if run.strategy == "race"]
+        kin = np.mean([run.survivor.partition(".")[0] == known[run.target] for run in races])
+        return f"{one(100 * kin, 0)} %; {one(100 / len(self.results.sources), 0)} %"
+
+    def scratch(self, *, longer: bool = False) -> str:
+        """Average over targets of a scratch line, reporting half."""
+        return one(float(self._held[longer].choices.scratch_T().mean()))
+
+    def over(self, name: str = "", *, longer: bool = True, tries: int = 1) -> str:
+        """A method's points over the expected best of so many runs from scratch, with p and the share of targets that are better.
+
+        Args:
+            name: of the method; empty for k = 3 ranked by each target's default predictor.
+            longer: against the line of twice the steps.
+            tries: 1 for the mean run.
+        """
+        from softprompt.analysis.planned import default_score_T
+        from softprompt.analysis.statistics import family
+
+        found = self._held[longer]
+        ways = [found.oracle, *([found.race] if found.race is not None else []), *found.searches, *found.others]
+        score_T = next(m.score_T for m in ways if m.name == name) if name else default_score_T(self.results)
+        (told,) = family([(name, score_T - found.choices.scratch_T(tries))])
+        return f"{told.points.text(sign=True)}; p {told.p:.3f}; {100 * told.better / told.targets:.0f} %"
 
 
 class Choices:

@@ -6,7 +6,7 @@ Letters: T target tasks, M source prompts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from softprompt.analysis.gains import finished_mean
 from softprompt.analysis.methods import TOP_K, Methods
 from softprompt.analysis.predictors import regrets
 from softprompt.analysis.records import Floats, Results
-from softprompt.errors import UnknownNameError
+from softprompt.errors import UnknownNameError, UsageError
 
 K = 3
 """Tries that the default predictor is judged at, and used with."""
@@ -71,6 +71,25 @@ def default_score_T(results: Results, k: int = K, chosen: Mapping[str, str] | No
     return np.array(
         [scores[chosen[t]][i] if chosen.get(t) in scores else np.nan for i, t in enumerate(results.targets)]
     )
+
+
+def with_scratch_of(results: Results, other: Results) -> Results:
+    """A study's records held against another study's runs from scratch, e.g. longer ones.
+
+    Args:
+        results: of the study; its own runs from scratch are left out.
+        other: with the same targets in the same order, and at least the study's seeds.
+
+    Raises:
+        UsageError: another list of targets.
+    """
+    if other.targets != results.targets:
+        raise UsageError(
+            f"the other runs from scratch are of {', '.join(other.targets)}, the study's of {', '.join(results.targets)}: take a "
+            "study of the same targets."
+        )
+    scratch = [run for run in other.runs if run.source is None]
+    return replace(results, runs=(*(run for run in results.runs if run.source is not None), *scratch))
 
 
 @dataclass(frozen=True, kw_only=True)

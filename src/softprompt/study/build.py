@@ -30,9 +30,10 @@ def build_grid(study: Study, facts: Facts) -> Grid:
     if "transfer" in study.tuned:
         _transfers(grid)
     _predictions(grid)
-    _tuned_strategies(grid)
     _races(grid)
-    _arms(grid)
+    _latents(grid)
+    _tuned_strategies(grid)  # mixtures last but one: a study that is stopped has its cheaper answers
+    _model_tunings(grid)
     return grid
 
 
@@ -56,14 +57,16 @@ def _transfers(grid: Grid) -> None:
                 _target(grid, "transfer", name, target, seed, start, [parent], {"source": source, "source_seed": seed})
 
 
-def _arms(grid: Grid) -> None:
+def _source_tasks(grid: Grid) -> list[str]:
     study = grid.study
-    tasks = list(dict.fromkeys(task for source in study.sources for task in study.tasks_of(source)))
+    return list(dict.fromkeys(task for source in study.sources for task in study.tasks_of(source)))
+
+
+def _latents(grid: Grid) -> None:
+    study = grid.study
     for seed in study.seeds if "sharpt" in study.methods else ():
         for ablation in ("none", *study.sharpt.ablations):
-            _latent(grid, tasks, seed, ablation)
-    for seed in study.seeds:
-        _model_tunings(grid, tasks, seed)
+            _latent(grid, _source_tasks(grid), seed, ablation)
 
 
 def _latent(grid: Grid, tasks: Sequence[str], seed: int, ablation: str) -> None:
@@ -87,7 +90,12 @@ def _latent(grid: Grid, tasks: Sequence[str], seed: int, ablation: str) -> None:
         _target(grid, "latent_transfer", name, target, seed, identity, [space], spec, steps=recipe.target.steps)
 
 
-def _model_tunings(grid: Grid, tasks: Sequence[str], seed: int) -> None:
+def _model_tunings(grid: Grid) -> None:
+    for seed in grid.study.seeds:
+        _model_tuning(grid, _source_tasks(grid), seed)
+
+
+def _model_tuning(grid: Grid, tasks: Sequence[str], seed: int) -> None:
     from softprompt.study.recipes import identity_of, lora_settings, model_tuning_settings, union_settings
 
     study = grid.study

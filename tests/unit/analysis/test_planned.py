@@ -7,10 +7,10 @@ import pytest
 from tests.support.results import SEEDS, SOURCES, TARGETS, ladder
 
 from softprompt.analysis.methods import Methods
-from softprompt.analysis.planned import default_predictors, default_score_T, kin_count
+from softprompt.analysis.planned import default_predictors, default_score_T, kin_count, with_scratch_of
 from softprompt.analysis.records import Cost, PromptId, Results
 from softprompt.analysis.verdict import verdicts
-from softprompt.errors import UnknownNameError
+from softprompt.errors import UnknownNameError, UsageError
 
 
 def told(by_target: dict[str, int]) -> dict[PromptId, dict[str, float]]:
@@ -59,6 +59,16 @@ def test_known_kin_are_in_the_verdict() -> None:
     found = {v.question: v for v in verdicts(Methods.of(renamed, []), renamed)}
     kin = found["Does the known kin come out first or second among the source tasks?"]
     assert kin.told == "For 1 of 2 targets; chance would give 0.7, and as many or more with probability 0.56."
+
+
+def test_transfer_can_be_held_against_another_studys_scratch() -> None:
+    results = ladder()
+    longer = replace(results, runs=tuple(replace(run, score=run.score + 5.0) for run in results.runs))
+    found = with_scratch_of(results, longer)
+    assert np.allclose(found.base_T, results.base_T + 5.0)
+    assert np.array_equal(found.transfers_STR(), results.transfers_STR())
+    with pytest.raises(UsageError, match="of x, y, the study's of x, y, z"):
+        with_scratch_of(results, replace(longer, targets=("x", "y")))
 
 
 def test_of_two_predictors_that_tie_the_cheaper_is_taken() -> None:

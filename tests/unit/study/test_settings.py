@@ -125,5 +125,21 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
     assert (
         sharpt_settings(few).target.batch_size == few.target.batch_size
     )  # SharPT sees no more rows than the other prompts
+    longer = load_study("smollm2-long-scratch")  # scratch alone, with twice the steps
+    assert longer.target == few.target.having(steps=2 * few.target.steps)
+    alike = (
+        "targets",
+        "seeds",
+        "scratch_seeds",
+        "protocol",
+        "target_train_rows",
+        "validation_rows",
+        "rows",
+        "backbone",
+    )
+    assert [getattr(longer, name) for name in alike] == [getattr(few, name) for name in alike]
+    assert {cell.kind for cell in build_grid(longer, unresolved_facts(longer)).cells.values() if cell.steps} == {
+        "baseline"
+    }
     shared = [cell.key for cell in build_grid(few, unresolved_facts(few)).of_kind("source")]
     assert shared == [cell.key for cell in build_grid(full, unresolved_facts(full)).of_kind("source")]
