@@ -290,8 +290,8 @@ class SmolLM2(Evidence):
     """The pre-registered study on SmolLM2, few rows: the cells that are finished, and the second scratch line of twice the steps."""
 
     def __init__(self, folder: Path) -> None:
+        from softprompt.analysis.choice import Choices as Halves
         from softprompt.analysis.lines import collect_lines, read_lines
-        from softprompt.analysis.methods import Methods
         from softprompt.analysis.planned import with_scratch_of
         from softprompt.study.settings import load_study
 
@@ -303,7 +303,7 @@ class SmolLM2(Evidence):
                 self._sources.setdefault(task, []).append(line["result"]["scores"]["score"])
         self.longer = collect_lines(folder / "long_scratch.jsonl", load_study("smollm2-long-scratch"))
         held = {False: self.results, True: with_scratch_of(self.results, self.longer)}
-        self._held = {longer: Methods.of(results, (1, 3, 6, 9), averaged=True) for longer, results in held.items()}
+        self._against = {longer: Halves.of(results) for longer, results in held.items()}
 
     def made(self, task: str) -> str:
         """Mean, least and greatest validation score of a task's source prompts."""
@@ -352,7 +352,7 @@ class SmolLM2(Evidence):
 
     def scratch(self, *, longer: bool = False) -> str:
         """Average over targets of a scratch line, reporting half."""
-        return one(float(self._held[longer].choices.scratch_T().mean()))
+        return one(float(self._against[longer].scratch_T().mean()))
 
     def over(self, name: str = "", *, longer: bool = True, tries: int = 1) -> str:
         """A method's points over the expected best of so many runs from scratch, with p and the share of targets that are better.
@@ -365,10 +365,8 @@ class SmolLM2(Evidence):
         from softprompt.analysis.planned import default_score_T
         from softprompt.analysis.statistics import family
 
-        found = self._held[longer]
-        ways = [found.oracle, *([found.race] if found.race is not None else []), *found.searches, *found.others]
-        score_T = next(m.score_T for m in ways if m.name == name) if name else default_score_T(self.results)
-        (told,) = family([(name, score_T - found.choices.scratch_T(tries))])
+        score_T = self._row(name)[0] if name else default_score_T(self.results)
+        (told,) = family([(name, score_T - self._against[longer].scratch_T(tries))])
         return f"{told.points.text(sign=True)}; p {told.p:.3f}; {100 * told.better / told.targets:.0f} %"
 
 
