@@ -98,14 +98,14 @@ def seed_averaged(results: Results, table: dict[str, Floats]) -> dict[str, Float
 def regrets(results: Results, k: int) -> tuple[dict[str, Floats], list[int]]:
     """By ranking, points lost by k tries, float [finished targets]; and the places of those targets."""
     scores_TM = results.transfers_STR().transpose(1, 0, 2).reshape(len(results.targets), -1)
-    targets = [t for t in range(len(scores_TM)) if not np.isnan(scores_TM[t]).any()]
+    targets = [t for t in range(len(scores_TM)) if scores_TM[t].size and not np.isnan(scores_TM[t]).any()]
     return {n: _regret(results, table, scores_TM, targets, k) for n, table in all_rankings(results).items()}, targets
 
 
 def judged(results: Results, ks: Sequence[int]) -> tuple[list[PredictorScores], dict[int, Interval], int]:
     """Every predictor, random choice's regret by k, and how many targets count."""
     scores_TM = results.transfers_STR().transpose(1, 0, 2).reshape(len(results.targets), -1)
-    targets = [t for t in range(len(scores_TM)) if not np.isnan(scores_TM[t]).any()]
+    targets = [t for t in range(len(scores_TM)) if scores_TM[t].size and not np.isnan(scores_TM[t]).any()]
     tables = all_rankings(results)
     regrets = {name: {k: _regret(results, table, scores_TM, targets, k) for k in ks} for name, table in tables.items()}
     random = {

@@ -164,7 +164,7 @@ def correlations(
         similarity_M = finished_mean(similarity, axis=0) if similarity.size else np.full(len(results.prompts), np.nan)
         gain_M = gains.gain_STR[:, t].ravel()
         done = ~np.isnan(gain_M) & ~np.isnan(similarity_M)
-        shape = len(results.sources), -1
+        shape = len(results.sources), len(results.seeds)
         by_source = [finished_mean(np.where(done, v, np.nan).reshape(shape), axis=1) for v in (similarity_M, gain_M)]
         known = ~np.isnan(by_source[0])
         r, p = pearson(by_source[0][known], by_source[1][known])

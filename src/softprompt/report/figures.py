@@ -127,7 +127,7 @@ def target_panels(results: Results, found: Methods) -> Any:
     """
     choices = found.choices
     known = [t for t in range(len(results.targets)) if not np.isnan(choices.scratch(t))]
-    moved = choices.report_TM.reshape(len(results.targets), len(results.sources), -1)
+    moved = choices.report_TM.reshape(len(results.targets), len(results.sources), len(results.seeds))
     needs(
         bool(known) and not np.isnan(moved).all(), "the gains by target", "no transfer and no scratch run is finished"
     )

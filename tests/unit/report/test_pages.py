@@ -24,7 +24,8 @@ from softprompt.report import figures as draw
 from softprompt.report.heatmaps import gain_heatmap, gain_limit, similarity_heatmap, similarity_limit
 from softprompt.report.page import Section, TableBlock, Text, minus, render
 from softprompt.report.quickstart import quickstart_page
-from softprompt.report.study import Drawings, Findings, report_study, study_page, write_report
+from softprompt.report.study import Drawings, Findings, report_lines, report_study, study_page, write_report
+from softprompt.study.settings import load_study
 
 QUICKSTART = {
     "title": "A <first> look",
@@ -398,3 +399,14 @@ def test_text_can_be_read_on_every_surface() -> None:
             one, two = luminance(colours[text]), luminance(colours[surface])
             ratio = (max(one, two) + 0.05) / (min(one, two) + 0.05)
             assert ratio >= 4.5, (text, surface, ratio)
+
+
+@pytest.mark.parametrize("cells", ["none", "all"])
+def test_a_study_without_sources_has_a_report(repo: Path, tmp_path: Path, cells: str) -> None:
+    lines = tmp_path / "cells.jsonl"
+    kept = (repo / "benchmarks" / "results" / "smollm2" / "long_scratch.jsonl").read_text(encoding="utf-8")
+    lines.write_text(kept if cells == "all" else "", encoding="utf-8")
+    made = report_lines(lines, load_study("smollm2-long-scratch"), tmp_path / "report")
+    assert any(told.startswith("targets: ") for told in made.left_out)
+    shown = (tmp_path / "report" / "tables" / "scores.csv").read_text(encoding="utf-8")
+    assert ("from scratch,83.0" in shown) == (cells == "all")
