@@ -20,7 +20,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -354,19 +354,21 @@ class SmolLM2(Evidence):
         """Average over targets of a scratch line, reporting half."""
         return one(float(self._against[longer].scratch_T().mean()))
 
-    def over(self, name: str = "", *, longer: bool = True, tries: int = 1) -> str:
+    def over(self, name: str = "", *, longer: bool = True, tries: int = 1, without: Sequence[str] = ()) -> str:
         """A method's points over the expected best of so many runs from scratch, with p and the share of targets that are better.
 
         Args:
             name: of the method; empty for k = 3 ranked by each target's default predictor.
             longer: against the line of twice the steps.
             tries: 1 for the mean run.
+            without: targets that are left out of the mean.
         """
         from softprompt.analysis.planned import default_score_T
         from softprompt.analysis.statistics import family
 
         score_T = self._row(name)[0] if name else default_score_T(self.results)
-        (told,) = family([(name, score_T - self._against[longer].scratch_T(tries))])
+        kept = [t for t, target in enumerate(self.results.targets) if target not in without]
+        (told,) = family([(name, (score_T - self._against[longer].scratch_T(tries))[kept])])
         return f"{told.points.text(sign=True)}; p {told.p:.3f}; {100 * told.better / told.targets:.0f} %"
 
 

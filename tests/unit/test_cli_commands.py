@@ -16,6 +16,7 @@ from tests.support.cli import call, make_tasks
 from tests.support.models import save_tiny
 
 from softprompt.cli import app
+from softprompt.library.store import Library
 
 SMALL = ("--steps", "4", "--batch-size", "2", "--prompt-length", "2", "--set", "eval_every=2", "--set", "embedding_step=2",
          "--set", "eval_rows=4", "--dtype", "float32")  # fmt: skip
@@ -165,6 +166,9 @@ def test_embed_then_search_equals_search_by_task(library: Path, capsys: pytest.C
     code, out, _ = call(capsys, "search", "--library", "lib", "--embedding", "m.safetensors", "--top-k", "1")
     assert code == 0
     assert by_task[0]["name"] in out
+    idle = Library("lib").get(by_task[0]["name"]).manifest.idle()
+    assert idle, "four steps teach a toy nothing"
+    assert idle[:40] in out, "and a searcher is told"
 
 
 def test_transfer_compares_with_scratch_and_keeps_what_it_delivers(

@@ -126,7 +126,8 @@ def search(
     if not found:
         empty = f"library {store.location} holds no prompt with a task embedding for this backbone."
         return Answer(data=data, show=lines(*notes, empty))
-    notes = [*(_by_predictor(predictor, measured) if measured else _how_sure(found, metric)), *notes]
+    idle = [told for match in found if (told := store.get(match.name).manifest.idle())]
+    notes = [*(_by_predictor(predictor, measured) if measured else _how_sure(found, metric)), *idle, *notes]
     first = found[0].name
     after: list[tuple[object, ...]] = [
         ("library", "show", library, first),

@@ -152,7 +152,7 @@ def _trained(
     """A row a prompt, and what a reader should know of them."""
     rows = [_trained_row(prompt.manifest) for prompt in kept]
     notes = [f"{missing} run(s) ended with a loss that is not finite; see {folder}"] if missing else []
-    notes += [_idle(row) for row in rows if _idle(row)]
+    notes += [idle for prompt in kept if (idle := prompt.manifest.idle())]
     return rows, notes + _about(kept, encoded, settings)
 
 
@@ -214,17 +214,6 @@ def _trained_row(manifest: Any) -> dict[str, Any]:
         "steps": manifest.steps,
         "scores": manifest.scores,
     }
-
-
-def _idle(row: Mapping[str, Any]) -> str:
-    """A line where a prompt is no better than what needs no tuning; empty otherwise."""
-    score = row["score"]
-    for name, what in (("majority", "the most frequent label"), ("zero_step", "its start")):
-        if score is not None and row[name] is not None and score <= row[name]:
-            return (
-                f"{row['name']}: {score:.1f} is no better than {what} ({row[name]:.1f}): it learned nothing that shows."
-            )
-    return ""
 
 
 def stack_of(backbone: Backbone, place: str | None, names: Sequence[str]) -> PromptStack | None:

@@ -76,7 +76,7 @@ def transfer(
     after: list[tuple[object, ...]] = [("predict", folder, *_of_several(own), "TEXT", *same), ("serve", folder, *same)]
     if not keep and library not in opening.RELEASED:
         after.append((*asked, *(() if resume else ("--resume",)), "--keep"))
-    told = [part for report in reports for part in _told(report)]
+    told = [part for report in reports for part in _told(report, store)]
     return Answer(data=data, show=both(*told, lines(*where)), next=after)
 
 
@@ -116,9 +116,11 @@ def _written(folder: Path, reports: Sequence[TargetReport], settings: TransferSe
     return {r.target: write_report(folder, r, settings.train, opening.command_line()) for r in reports}
 
 
-def _told(report: TargetReport) -> list[Any]:
-    """A target's outcomes and verdict."""
+def _told(report: TargetReport, store: Library) -> list[Any]:
+    """A target's outcomes, what is to be known of the prompts they started from, and its verdict."""
     notes = [f"{o.strategy}: {note}" for o in report.outcomes for note in o.notes]
+    started = dict.fromkeys(name for outcome in report.outcomes for name, _ in outcome.sources if name in store)
+    notes += [idle for name in started if (idle := store.get(name).manifest.idle())]
     notes += [f"{strategy} was not tried: {why}" for strategy, why in report.refused.items()]
     return [_outcomes(report), lines(*notes, f"{report.target}: {report.verdict}", "")]
 

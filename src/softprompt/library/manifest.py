@@ -147,6 +147,20 @@ class Manifest(BaseModel):
         """The task's average score in percent, where known."""
         return self.scores.get("score")
 
+    def idle(self) -> str:
+        """A sentence where the score on the prompt's own task is no better than what needs no tuning; else empty.
+
+        The recipe's ``beside`` has the scores, percent, of the most frequent label and of the prompt's start; what it does not
+        have was not measured.
+        """
+        beside = self.recipe.get("beside")
+        known = beside if isinstance(beside, Mapping) else {}
+        for name, what in (("majority", "the most frequent label"), ("zero_step", "its start")):
+            without = known.get(name)
+            if self.score is not None and isinstance(without, int | float) and self.score <= without:
+                return f"{self.name}: {self.score:.1f} on {self.task} is no better than {what} ({without:.1f}): it learned nothing that shows."
+        return ""
+
     def to_bytes(self) -> bytes:
         """The file's content, with a digest of its own over everything else in it."""
         content = {"format": FORMAT, **self.model_dump()}

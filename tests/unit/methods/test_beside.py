@@ -10,8 +10,9 @@ import torch
 from tests.support.cli import call, make_tasks
 from tests.support.models import save_tiny, tiny_backbone
 
-from softprompt.cli.training import _idle
 from softprompt.inference.evaluate import EvalJob, evaluate
+from softprompt.library.record import PromptRecord
+from softprompt.library.store import Library
 from softprompt.methods.beside import SHOTS, beside
 from softprompt.prompts.stack import PromptStack
 from softprompt.tasks.catalog import load_task
@@ -56,8 +57,15 @@ def test_training_shows_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert isinstance(manifest["recipe"]["learning_rate"], float), "auto is saved as what it meant"
 
 
-def test_a_prompt_that_learned_nothing_is_named() -> None:
-    row = {"name": "films@1", "score": 50.0, "majority": 50.0, "zero_step": 10.0}
-    assert "no better than the most frequent label (50.0)" in _idle(row)
-    assert "no better than its start" in _idle({**row, "majority": None, "zero_step": 60.0})
-    assert _idle({**row, "score": 70.0}) == ""
+def test_a_prompt_that_learned_nothing_is_named(tmp_path: Path) -> None:
+    def idle(score: float, **beside: float | None) -> str:
+        record = PromptRecord(
+            prompt=torch.zeros(2, 4), task="films", backbone_name="b", backbone_fingerprint=None, backbone_kind="causal",
+            scores={"score": score}, recipe={"beside": beside},
+        )  # fmt: skip
+        return Library(tmp_path / "lib").add(record, replace=True).manifest.idle()
+
+    assert "50.0 on films is no better than the most frequent label (50.0)" in idle(50.0, majority=50.0, zero_step=10.0)
+    assert "no better than its start (60.0)" in idle(50.0, majority=None, zero_step=60.0)
+    assert idle(70.0, majority=50.0, zero_step=10.0) == ""
+    assert idle(70.0) == "", "not measured"
