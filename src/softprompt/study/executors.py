@@ -300,10 +300,10 @@ def _limit_threads(threads: int) -> None:
 def _throttled(tell: Tell, every_s: float = 0.5) -> Tell:
     last = 0.0
 
-    def throttled(done: int, total: int) -> None:
+    def throttled(done: int, fresh: int) -> None:
         nonlocal last
         if time.monotonic() - last >= every_s:
             last = time.monotonic()
-            tell(done, total)
+            tell(done, fresh)
 
     return throttled

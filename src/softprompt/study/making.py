@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from softprompt.training.runs import Run, RunResult
 
 Tell = Callable[[int, int], None]
-"""Called with steps done and steps in all of the pack at work."""
+"""Called with the prompt-steps of a pack that are made, and how many of them the last step brought."""
 
 
 class Loaded(Protocol):
@@ -57,6 +57,8 @@ class Making:
         folder: run directory of the pack.
         provenance: who makes them.
         tell: told of steps.
+        behind: prompt-steps of the pack's cells that were made before the one at work, where they are made one after the other;
+            None where all step together.
     """
 
     loaded: Loaded
@@ -66,6 +68,7 @@ class Making:
     folder: Path
     provenance: Mapping[str, Any]
     tell: Tell | None = None
+    behind: int | None = None
 
     @property
     def backbone(self) -> Backbone:
@@ -79,7 +82,8 @@ class Making:
     def observe(self, progress: Progress) -> None:
         """Pass a step on."""
         if self.tell is not None:
-            self.tell(progress.step, progress.steps)
+            together = len(self.pack.cells) if self.behind is None else 1
+            self.tell((self.behind or 0) + together * progress.step, together)
 
     def work(self, place: str = "") -> Work:
         """Where a method trains; ``place`` is a folder of one cell in the pack's."""

@@ -9,6 +9,7 @@ target starts from the same numbers however often the study is resumed.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import UsageError
@@ -38,13 +39,11 @@ def make_methods(making: Making) -> None:
     if making.pack.kind == "latent_transfer":
         make_adaptations(making)
         return
+    make = {"latent_space": make_space, "multitask_tuning": make_union}.get(making.pack.kind, make_on_target)
+    behind = 0
     for cell in making.pack.cells:
-        if cell.kind == "latent_space":
-            make_space(making, cell)
-        elif cell.kind == "multitask_tuning":
-            make_union(making, cell)
-        else:
-            make_on_target(making, cell)
+        make(replace(making, behind=behind), cell)
+        behind += cell.steps
 
 
 def make_on_target(making: Making, cell: StudyCell) -> None:

@@ -119,7 +119,7 @@ class _State:
     order: Callable[[Pack], Order]
     started: float = field(default_factory=time.monotonic)
     active: dict[str, Pack] = field(default_factory=dict)
-    steps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
     first_steps: dict[str, int] = field(default_factory=dict)
     finished_steps: int = 0
     tries: dict[str, int] = field(default_factory=dict)
@@ -132,15 +132,13 @@ class _State:
         """Tell the observer where the run stands."""
         if self.observer is None:
             return
-        open_steps = sum(
-            (done - self.first_steps.get(key, 0)) * len(self.active[key].cells)
-            for key, (done, _) in self.steps.items()
-            if key in self.active
-        )
+        known = {key: done for key, done in self.steps.items() if key in self.active}
+        open_steps = sum(done - self.first_steps[key] for key, done in known.items())
         seconds = time.monotonic() - self.started
         rate = (self.finished_steps + open_steps) / seconds if seconds > 0 else 0.0
-        behind = sum(done * len(self.active[key].cells) for key, (done, _) in self.steps.items() if key in self.active)
-        left = max(0, sum(cell.steps for cell in self.missing) - behind)
+        lacking = {cell.id for cell in self.missing}
+        recorded = sum(c.steps for key in known for c in self.active[key].cells if c.id not in lacking)
+        left = max(0, sum(cell.steps for cell in self.missing) - sum(known.values()) + recorded)
         self.observer(
             RunProgress(
                 cells=len(self.grid.cells),
@@ -318,9 +316,9 @@ def _begun(state: _State, ready: set[CellId]) -> list[Pack]:
 
 
 def _teller(state: _State, key: str) -> Callable[[int, int], None]:
-    def tell(done: int, total: int) -> None:
-        state.first_steps.setdefault(key, done - 1)
-        state.steps[key] = done, total
+    def tell(done: int, fresh: int) -> None:
+        state.first_steps.setdefault(key, done - fresh)
+        state.steps[key] = done
         state.tell()
 
     return tell
@@ -328,11 +326,10 @@ def _teller(state: _State, key: str) -> Callable[[int, int], None]:
 
 def _settle(state: _State, outcome: Outcome) -> None:
     pack = state.active.pop(outcome.key)
-    seen = state.steps.pop(outcome.key, None)
+    state.steps.pop(outcome.key, None)
     first = state.first_steps.pop(outcome.key, 0)
     if outcome.kind == "done":
-        per_cell = pack.cells[0].steps - first if seen is not None else pack.cells[0].steps
-        state.finished_steps += per_cell * len(pack.cells)
+        state.finished_steps += sum(cell.steps for cell in pack.cells) - first
         state.missing = state.grid.missing(state.ledger)
         state.tell(f"{_words(pack)} finished")
         absent = {cell.id for cell in state.missing} & {cell.id for cell in pack.cells}

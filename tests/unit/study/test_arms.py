@@ -16,7 +16,7 @@ from softprompt.study.grid import Grid, unresolved_facts
 from softprompt.study.ledger import Ledger
 from softprompt.study.plan import plan_study
 from softprompt.study.recipes import sharpt_settings
-from softprompt.study.run import facts_of, open_study, run_study
+from softprompt.study.run import RunProgress, facts_of, open_study, run_study
 from softprompt.study.settings import SHARPT_ABLATIONS, Study, study_of
 
 __all__ = ["backbone"]  # the fixture
@@ -50,6 +50,21 @@ def finished(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = run_study(everything(backbone), folder)
     assert summary.complete, summary.failed
     return folder
+
+
+def test_what_is_left_never_grows(backbone: Path, tmp_path: Path) -> None:
+    """Spaces are trained one after the other within a pack, targets together; what is left counts both rightly."""
+    settings = {
+        "recipe": "quick", "encoder": "backbone", "skills": 4, "prompt_length": 4, "source_steps": 3, "target_steps": 2,
+        "ablations": ["no-latent-space"],
+    }  # fmt: skip
+    study = made(backbone, sources=["gen_sentiment_film"], seeds=[0], methods=["sharpt"], sharpt=settings)
+    told: list[RunProgress] = []
+    assert run_study(study, tmp_path, observer=told.append).complete
+    left = [progress.steps_left for progress in told]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == 0
+    assert all(progress.rate >= 0 for progress in told)
 
 
 def opened(folder: Path) -> tuple[Study, Ledger, Grid]:
