@@ -206,3 +206,19 @@ def test_products_that_leave_the_range_are_not_hidden() -> None:
         assert not bool(out[7:40].isfinite().all())
         assert bool(out[:7].isfinite().all())
         assert bool(out[40:].isfinite().all())
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(
+    ("outputs", "inputs"), [(7, 5), (600, 4096)], ids=["one block", "blocks that do not divide it"]
+)
+def test_the_exact_product_is_that_of_the_whole_weight_in_float32(outputs: int, inputs: int, biased: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, inputs, generator=draw)
+    weight = torch.randn(outputs, inputs, generator=draw).bfloat16()
+    bias = torch.randn(outputs, generator=draw).bfloat16() if biased else None
+    plain = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    with torch.no_grad():
+        found = Linear(weight, bias).exact(x)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), plain, rtol=0, atol=1e-6 * inputs**0.5 * 4)

@@ -48,7 +48,12 @@ class Linear:
 
     def exact(self, x: Tensor) -> Tensor:
         """The image [..., O] of x [..., I] computed in float32 at least, whatever the weight is held in."""
-        return F.linear(wide(x), wide(self.whole), None if self.bias is None else wide(self.bias))
+        x, weight = wide(x), self.whole
+        bias = None if self.bias is None else wide(self.bias)
+        if torch.is_grad_enabled() or weight.device.type != "cpu" or weight.dtype == x.dtype:
+            return F.linear(x, wide(weight), bias)
+        out = _widened_product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], weight.shape[0])
+        return out if bias is None else out.add_(bias)
 
     def product(self, x: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
         """The batched product of x [batch, M, in] and a view [batch, in, out] of the weight."""
@@ -62,6 +67,24 @@ class Linear:
     def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [..., I] itself and its image [..., O], where both are used further on: their gradients meet in one product."""
         return _Branch.apply(x, self.weight, self.bias) if torch.is_grad_enabled() else (x, self(x))
+
+
+_WIDENED_BYTES = 2**22  # of a weight that are held in float32 at once
+
+
+def _widened_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x [M, I] times the weight [O, I] transposed, [M, O] in the dtype of x, a block of outputs at a time.
+
+    A head of 49,152 tokens is 113 MB in float32: for a few rows, filling that much memory takes longer than the product.
+    """
+    outputs, inputs = weight.shape
+    size = max(64, _WIDENED_BYTES // (inputs * x.element_size()))
+    out, held = x.new_empty(x.shape[0], outputs), x.new_empty(min(size, outputs), inputs)
+    for first in range(0, outputs, size):
+        part = weight[first : first + size]
+        block = held[: part.shape[0]].copy_(part)
+        torch.mm(x, block.T, out=out[:, first : first + size])
+    return out
 
 
 def unsteady(x: Tensor) -> bool:
