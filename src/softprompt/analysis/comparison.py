@@ -60,8 +60,9 @@ def cost_table(found: Methods) -> Table:
             f"{found.choices.fewest_scratch} runs from scratch.",
             "Steps: of tuning on the target, prompts or weights, for one use, with task embeddings and the tuning of a target's own "
             "mixture. Cost: forward-token equivalents of training (two a position for prompts, three for model tuning) and of the "
-            "validation that choices are made on; the final measurement is not counted, and neither is SharPT's frozen encoder, "
-            "which reads each row once. Source steps are taken once and serve every target; they are not in the cost.",
+            "validation that choices are made on, and of what SharPT's frozen encoder reads, each row once (cells made before it was "
+            "counted leave it out); the final measurement is not counted. Source steps are taken once and serve every target; they "
+            "are not in the cost.",
         ),
     )  # fmt: skip
 
