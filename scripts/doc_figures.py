@@ -364,11 +364,20 @@ class SmolLM2(Evidence):
             without: targets that are left out of the mean.
         """
         from softprompt.analysis.planned import default_score_T
-        from softprompt.analysis.statistics import family
 
         score_T = self._row(name)[0] if name else default_score_T(self.results)
         kept = [t for t, target in enumerate(self.results.targets) if target not in without]
-        (told,) = family([(name, (score_T - self._against[longer].scratch_T(tries))[kept])])
+        return self._tested((score_T - self._against[longer].scratch_T(tries))[kept])
+
+    def against(self, name: str, than: str) -> str:
+        """A method's points over another, with p and the share of targets that are better."""
+        return self._tested(self._row(name)[0] - self._row(than)[0])
+
+    @staticmethod
+    def _tested(points_T: Any) -> str:
+        from softprompt.analysis.statistics import family
+
+        (told,) = family([("", points_T)])
         return f"{told.points.text(sign=True)}; p {told.p:.3f}; {100 * told.better / told.targets:.0f} %"
 
 
