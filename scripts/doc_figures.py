@@ -157,6 +157,10 @@ class Evidence:
         """Average score over targets, percent."""
         return one(self._row(name)[0].mean())
 
+    def line(self, name: str) -> str:
+        """A method's score, gain (none for scratch itself) and share of the oracle's cost."""
+        return "; ".join([self.score(name), *([] if name == "prompt tuning" else [self.gain(name)]), self.cost(name)])
+
     def on(self, name: str, target: str) -> str:
         """Score on one target."""
         return one(self._row(name)[0][self.results.targets.index(target)])
