@@ -126,8 +126,8 @@ def search(
     if not found:
         empty = f"library {store.location} holds no prompt with a task embedding for this backbone."
         return Answer(data=data, show=lines(*notes, empty))
-    idle = [told for match in found if (told := store.get(match.name).manifest.idle())]
-    notes = [*(_by_predictor(predictor, measured) if measured else _how_sure(found, metric)), *idle, *notes]
+    told = _by_predictor(predictor, measured) if measured else _how_sure(found, metric)
+    notes = [*told, *_idle(store, found), *notes]
     first = found[0].name
     after: list[tuple[object, ...]] = [
         ("library", "show", library, first),
@@ -231,6 +231,11 @@ def _how_sure(found: Sequence[Match], metric: str) -> list[str]:
         return [*told, f"{first.name} is first by {first.lead:.4f}; how sure that is needs more than one seed."]
     sure = "beyond" if first.lead > 2.0 * first.lead_error else "not beyond"
     return [*told, f"{first.name} is first by {first.lead:.4f}, {sure} two standard errors."]
+
+
+def _idle(store: Library, found: Sequence[Match]) -> list[str]:
+    """Of which of these prompts it is known that they learned nothing on their own task."""
+    return [told for match in found if (told := store.get(match.name).manifest.idle())]
 
 
 def _predicted(
