@@ -126,8 +126,7 @@ def search(
     if not found:
         empty = f"library {store.location} holds no prompt with a task embedding for this backbone."
         return Answer(data=data, show=lines(*notes, empty))
-    told = _by_predictor(predictor, measured) if measured else _how_sure(found, metric)
-    notes = [*told, *_idle(store, found), *notes]
+    notes = _how_to_read(found, metric, predictor, measured) + _idle(store, found) + notes
     first = found[0].name
     after: list[tuple[object, ...]] = [
         ("library", "show", library, first),
@@ -231,6 +230,10 @@ def _how_sure(found: Sequence[Match], metric: str) -> list[str]:
         return [*told, f"{first.name} is first by {first.lead:.4f}; how sure that is needs more than one seed."]
     sure = "beyond" if first.lead > 2.0 * first.lead_error else "not beyond"
     return [*told, f"{first.name} is first by {first.lead:.4f}, {sure} two standard errors."]
+
+
+def _how_to_read(found: Sequence[Match], metric: str, predictor: str, measured: dict[str, float] | None) -> list[str]:
+    return _by_predictor(predictor, measured) if measured else _how_sure(found, metric)
 
 
 def _idle(store: Library, found: Sequence[Match]) -> list[str]:
