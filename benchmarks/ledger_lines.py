@@ -53,6 +53,8 @@ def line(cell: dict[str, Any], command: str, folder: Path | None = None, made_on
             kept["embedding"] = {"step": cell["identity"]["step"], **_text(held["prompt"], "float16")}
         else:
             kept["prompt"] = _text(held.get("best", held["final"]), "float32")
+    if folder is not None and (space := folder / "space" / "manifest.json").is_file():
+        kept["skill_use"] = artifacts.read_json(space)["training"].get("skill_use")
     return kept
 
 

@@ -102,7 +102,7 @@ def records() -> dict[str, Any]:
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
         "promptability": promptability, "kin": kin, "serving": serving, "smollm2": SmolLM2(RESULTS / "smollm2"),
-        "neighbours": neighbours, "neighbour": neighbour,
+        "neighbours": neighbours, "neighbour": neighbour, "pilot": pilot,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
 
@@ -383,6 +383,14 @@ class SmolLM2(Evidence):
 
         (told,) = family([("", points_T)])
         return f"{told.points.text(sign=True)}; p {told.p:.3f}; {100 * told.better / told.targets:.0f} %"
+
+
+def pilot(units: str, *steps: int) -> str:
+    """Validation scores of the MNLI source at steps, tuned at a rate in deviations of the embedding table's entries."""
+    lines = [json.loads(line) for line in (RESULTS / "decoder_defaults.jsonl").read_text().splitlines()]
+    (found,) = [line for line in lines if line.get("tasks") == "mnli" and str(line["units"]) == units]
+    scores = {look["step"]: look["score"] for look in found["runs"]["mnli-1"]["curve"]}
+    return "; ".join(one(scores[step]) for step in steps)
 
 
 class Choices:

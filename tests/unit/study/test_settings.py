@@ -119,9 +119,18 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
     assert (few.protocol, few.target_train_rows, full.target_train_rows) == ("halves", 64, 0)
     same = dataclasses.replace(
         full, name=few.name, title=few.title, target_train_rows=64, target=few.target, sharpt=few.sharpt,
-        model_tuning=few.model_tuning,
+        model_tuning=few.model_tuning, source=few.source, strategies=few.strategies,
     )  # fmt: skip
-    assert same == few  # the regimes differ in rows and steps alone
+    assert same == few  # the regimes differ in rows and steps, and in mixtures
+    again = load_study("smollm2-long-sources")
+    assert (again.source, again.strategies) == (full.source, full.strategies)
+    assert again.source == few.source.having(steps=800, batch_size=8, eval_every=200)
+    assert dataclasses.replace(full.strategies, multitask_mixture=(3,)) == few.strategies
+    same = dataclasses.replace(
+        again, name=few.name, title=few.title, source=few.source, strategies=few.strategies, methods=few.methods,
+        sharpt=few.sharpt, model_tuning=few.model_tuning,
+    )  # fmt: skip
+    assert same == few  # and the repetition in its sources
     assert (
         sharpt_settings(few).target.batch_size == few.target.batch_size
     )  # SharPT sees no more rows than the other prompts
@@ -142,4 +151,7 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
         "baseline"
     }
     shared = [cell.key for cell in build_grid(few, unresolved_facts(few)).of_kind("source")]
-    assert shared == [cell.key for cell in build_grid(full, unresolved_facts(full)).of_kind("source")]
+    assert shared != [cell.key for cell in build_grid(full, unresolved_facts(full)).of_kind("source")]
+    for kind, other in (("source", full), ("baseline", few)):
+        keys = [cell.key for cell in build_grid(again, unresolved_facts(again)).of_kind(kind)]
+        assert keys == [cell.key for cell in build_grid(other, unresolved_facts(other)).of_kind(kind)]
