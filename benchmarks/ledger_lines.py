@@ -2,9 +2,10 @@
 
     python benchmarks/ledger_lines.py runs/small --command "softprompt study run small --out runs/small" > cells.jsonl
 
-Answers, tensors and what names a machine are left out. With ``--answers`` the answer to every row is kept, source prompts as float32
-and task embeddings as float16: then `softprompt.analysis.lines.collect_lines` gives all that a report needs, comparisons row by row
-among it, and a study goes on from the lines where its ledger is gone:
+Answers, tensors and what names a machine are left out. A ledger that several studies share needs ``--study`` too, since cells of two
+studies may have one name. With ``--answers`` the answer to every row is kept, source prompts as float32 and task embeddings as
+float16: then `softprompt.analysis.lines.collect_lines` gives all that a report needs, comparisons row by row among it, and a study
+goes on from the lines where its ledger is gone:
 
     python benchmarks/ledger_lines.py runs/smollm2 --restore cells.jsonl --study smollm2
     softprompt study run smollm2 --out runs/smollm2
@@ -16,7 +17,7 @@ import argparse
 import base64
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from softprompt import artifacts
 from softprompt.errors import SoftpromptError
+from softprompt.study.grid import Facts, Grid
 from softprompt.study.settings import Study, load_study
 
 
@@ -69,6 +71,15 @@ def _numbers(kept: Mapping[str, Any], dtype: str) -> np.ndarray[Any, Any]:
     return raw.reshape(kept["shape"]).astype(np.float32)
 
 
+def grid_of(study: Study) -> tuple[Grid, Facts]:
+    """The cells of a study as it would run here now, and what they rest on."""
+    from softprompt.study.build import build_grid
+    from softprompt.study.runner import DEFAULT_RUNNER, make_runner
+
+    facts = make_runner(DEFAULT_RUNNER).facts(study)
+    return build_grid(study, facts), facts
+
+
 def restore(lines: Path, study: Study, folder: Path) -> tuple[int, int]:
     """Record the cells of kept lines in a ledger, under the keys of the study as it would run here now.
 
@@ -80,13 +91,10 @@ def restore(lines: Path, study: Study, folder: Path) -> tuple[int, int]:
     import torch
 
     from softprompt.analysis.lines import read_lines
-    from softprompt.study.build import build_grid
     from softprompt.study.ledger import Ledger
-    from softprompt.study.runner import DEFAULT_RUNNER, make_runner
 
     ledger = Ledger(folder)
-    facts = make_runner(DEFAULT_RUNNER).facts(study)
-    grid = build_grid(study, facts)
+    grid, facts = grid_of(study)
     kept = {(row["kind"], row["key"]): row for row in read_lines(lines)}
     wanted = {parent for cell in grid.cells.values() if cell.id not in kept for parent in cell.parents}
     restored = 0
@@ -107,6 +115,28 @@ def restore(lines: Path, study: Study, folder: Path) -> tuple[int, int]:
     return restored, len(grid.cells)
 
 
+def lines_of(
+    ledger: Path, command: str, *, study: Study | None = None, kinds: Sequence[str] = (), answers: bool = False,
+    made_on: str = "",
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """What is kept of a ledger's cells, by kind and name.
+
+    Args:
+        ledger: its folder.
+        command: see `line`.
+        study: the one whose cells are meant; None for all in the ledger.
+        kinds: of cells; all where empty.
+        answers: whether answers, source prompts and task embeddings are kept.
+        made_on: see `line`.
+    """
+    held = None if study is None else set(grid_of(study)[0].cells)
+    for kind in kinds or sorted(path.name for path in (ledger / "cells").iterdir()):
+        found = [(artifacts.read_json(path), path.parent) for path in (ledger / "cells" / kind).glob("*/cell.json")]
+        for cell, folder in sorted(found, key=lambda c: (str(c[0]["provenance"].get("cell")), c[0]["key"])):
+            if held is None or (cell["kind"], cell["key"]) in held:
+                yield line(cell, command, folder if answers else None, made_on)
+
+
 def main() -> None:
     """Print a line a cell, by kind and name; or restore a ledger from such lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,7 +146,7 @@ def main() -> None:
     parser.add_argument("--answers", action="store_true", help="keep answers to every row, source prompts, embeddings")
     parser.add_argument("--processor", default="", help="of cells that do not name theirs (those of earlier versions)")
     parser.add_argument("--restore", type=Path, help="lines made with --answers, to be recorded in the ledger")
-    parser.add_argument("--study", help="that the lines to restore are of: a file or a ready study's name")
+    parser.add_argument("--study", help="that the lines are of, printed or restored: a file or a ready study's name")
     args = parser.parse_args()
     if args.restore is not None:
         if args.study is None:
@@ -129,13 +159,12 @@ def main() -> None:
         return
     if args.command is None:
         parser.error("--command is needed: it stands in every line.")
-    kinds = args.kinds.split(",") if args.kinds else sorted(p.name for p in (args.ledger / "cells").iterdir())
-    for kind in kinds:
-        found = [
-            (artifacts.read_json(path), path.parent) for path in (args.ledger / "cells" / kind).glob("*/cell.json")
-        ]
-        for cell, folder in sorted(found, key=lambda c: (str(c[0]["provenance"].get("cell")), c[0]["key"])):
-            print(json.dumps(line(cell, args.command, folder if args.answers else None, args.processor)))
+    study = None if args.study is None else load_study(args.study)
+    kinds = args.kinds.split(",") if args.kinds else ()
+    for kept in lines_of(
+        args.ledger, args.command, study=study, kinds=kinds, answers=args.answers, made_on=args.processor
+    ):
+        print(json.dumps(kept))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import ast
 import csv
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from softprompt.analysis.searches import race_table
 from softprompt.analysis.similarity import target_similarities
 from softprompt.errors import DataError
 from softprompt.study.build import build_grid
-from softprompt.study.ledger import Ledger
+from softprompt.study.ledger import Ledger, key_of
 from softprompt.study.reading import facts_of, open_study
 from softprompt.study.run import run_study
 from softprompt.study.settings import load_study
@@ -109,6 +110,22 @@ def test_a_study_goes_on_from_lines_where_its_ledger_is_gone(
     assert summary.complete
     assert summary.made == len(gone)
     assert again.read(*lost.id).result["scores"] == ledger.read(*lost.id).result["scores"]
+
+
+def test_lines_of_one_study_leave_out_another_that_shares_its_ledger(
+    finished: Path, repo: Path, tmp_path: Path
+) -> None:
+    study, _, _ = open_study(finished)
+    shared = tmp_path / "shared"
+    shutil.copytree(finished, shared)
+    ledger = Ledger(shared)
+    own = ledger.read("source", min(ledger.keys("source")))
+    foreign = {**own.identity, "seed": 99}
+    ledger.write("source", key_of(foreign), foreign, own.result, {}, own.provenance)
+    lines_of = runpy.run_path(str(repo / "benchmarks" / "ledger_lines.py"))["lines_of"]
+    every = {line["key"] for line in lines_of(shared, "softprompt study run")}
+    kept = {line["key"] for line in lines_of(shared, "softprompt study run", study=study)}
+    assert every - kept == {key_of(foreign)}
 
 
 def test_lines_with_answers_hold_all_that_a_report_needs(
