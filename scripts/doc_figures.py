@@ -21,6 +21,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,12 @@ def records() -> dict[str, Any]:
 
     evidence = Evidence(RESULTS / "evidence", load_study("small"))
     generic = Evidence(RESULTS / "generic", load_study("generic-spot-small"))
+    smollm2 = SmolLM2(RESULTS / "smollm2", load_study("smollm2"), "few_rows")
+    first = replace(load_study("smollm2-long-sources"), seeds=(1,), scratch_seeds=4)
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
-        "promptability": promptability, "kin": kin, "serving": serving, "smollm2": SmolLM2(RESULTS / "smollm2"),
+        "promptability": promptability, "kin": kin, "serving": serving, "smollm2": smollm2,
+        "long_sources": SmolLM2(RESULTS / "smollm2", first, "long_sources"),
         "neighbours": neighbours, "neighbour": neighbour, "pilot": pilot,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
@@ -291,23 +295,46 @@ def serving(
 
 
 class SmolLM2(Evidence):
-    """The pre-registered study on SmolLM2, few rows: the cells that are finished, and the second scratch line of twice the steps."""
+    """A study of docs/evidence-plan.md with few rows: the cells that are finished, and the second scratch line of twice the steps."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, study: Any, lines: str) -> None:
         from softprompt.analysis.choice import Choices as Halves
         from softprompt.analysis.lines import collect_lines, read_lines
         from softprompt.analysis.planned import with_scratch_of
         from softprompt.study.settings import load_study
 
-        super().__init__(folder, load_study("smollm2"), "few_rows.jsonl")
+        super().__init__(folder, study, f"{lines}.jsonl")
+        seeds = {str(seed) for seed in study.seeds}
         self._sources: dict[str, list[float]] = {}
-        for line in read_lines(folder / "few_rows.jsonl"):
-            if line["kind"] == "source":
-                task = str(line["cell"]).partition(".")[0]
+        self._skill_use: list[Mapping[str, Any]] = []
+        for line in read_lines(folder / f"{lines}.jsonl"):
+            task, _, seed = str(line["cell"]).partition(".")
+            if line["kind"] == "source" and seed in seeds:
                 self._sources.setdefault(task, []).append(line["result"]["scores"]["score"])
+            if line.get("skill_use"):
+                self._skill_use.append(line["skill_use"])
         self.longer = collect_lines(folder / "long_scratch.jsonl", load_study("smollm2-long-scratch"))
         held = {False: self.results, True: with_scratch_of(self.results, self.longer)}
         self._against = {longer: Halves.of(results) for longer, results in held.items()}
+
+    def skill_use(self) -> str:
+        """Least and greatest perplexity of the use of skills in SharPT's spaces, where each uses all 32."""
+        assert {use["used"] for use in self._skill_use} == {32}
+        found = [float(use["perplexity"]) for use in self._skill_use]
+        return f"{one(min(found))}; {one(max(found))}"
+
+    def mean(self, task: str) -> str:
+        """Mean validation score of a task's source prompts."""
+        return self.made(task).partition("; ")[0]
+
+    def on_pair(self, source: str, target: str) -> str:
+        """Mean score on a target from a source, reporting half."""
+        s, t = self.results.sources.index(source), self.results.targets.index(target)
+        return one(float(self.results.transfers_STR()[s, t].mean()))
+
+    def on_longer(self, target: str) -> str:
+        """Score on a target of the longer scratch line."""
+        return one(float(self.longer.base_T[self.longer.targets.index(target)]))
 
     def made(self, task: str) -> str:
         """Mean, least and greatest validation score of a task's source prompts."""
