@@ -306,9 +306,12 @@ class SmolLM2(Evidence):
         super().__init__(folder, study, f"{lines}.jsonl")
         seeds = {str(seed) for seed in study.seeds}
         self._sources: dict[str, list[float]] = {}
+        self._by_cell: dict[str, float] = {}
         self._skill_use: list[Mapping[str, Any]] = []
         for line in read_lines(folder / f"{lines}.jsonl"):
             task, _, seed = str(line["cell"]).partition(".")
+            if line["kind"] == "source":
+                self._by_cell[line["cell"]] = line["result"]["scores"]["score"]
             if line["kind"] == "source" and seed in seeds:
                 self._sources.setdefault(task, []).append(line["result"]["scores"]["score"])
             if line.get("skill_use"):
@@ -322,6 +325,10 @@ class SmolLM2(Evidence):
         assert {use["used"] for use in self._skill_use} == {32}
         found = [float(use["perplexity"]) for use in self._skill_use]
         return f"{one(min(found))}; {one(max(found))}"
+
+    def source_score(self, cell: str) -> str:
+        """Validation score of one source prompt, as ``mnli.2``."""
+        return one(self._by_cell[cell])
 
     def mean(self, task: str) -> str:
         """Mean validation score of a task's source prompts."""
