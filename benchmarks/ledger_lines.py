@@ -148,23 +148,24 @@ def main() -> None:
     parser.add_argument("--restore", type=Path, help="lines made with --answers, to be recorded in the ledger")
     parser.add_argument("--study", help="that the lines are of, printed or restored: a file or a ready study's name")
     args = parser.parse_args()
-    if args.restore is not None:
-        if args.study is None:
-            parser.error("--restore needs --study: the study that the lines are of.")
-        try:
-            restored, cells = restore(args.restore, load_study(args.study), args.ledger)
-        except (SoftpromptError, OSError) as error:
-            sys.exit(f"ledger_lines.py: {error}")
-        print(f"{restored} of {cells} cells restored in {args.ledger}")
-        return
-    if args.command is None:
+    if args.restore is not None and args.study is None:
+        parser.error("--restore needs --study: the study that the lines are of.")
+    if args.restore is None and args.command is None:
         parser.error("--command is needed: it stands in every line.")
-    study = None if args.study is None else load_study(args.study)
     kinds = args.kinds.split(",") if args.kinds else ()
-    for kept in lines_of(
-        args.ledger, args.command, study=study, kinds=kinds, answers=args.answers, made_on=args.processor
-    ):
-        print(json.dumps(kept))
+    try:
+        study = None if args.study is None else load_study(args.study)
+        if args.restore is not None:
+            assert study is not None
+            restored, cells = restore(args.restore, study, args.ledger)
+            print(f"{restored} of {cells} cells restored in {args.ledger}")
+            return
+        for kept in lines_of(
+            args.ledger, args.command, study=study, kinds=kinds, answers=args.answers, made_on=args.processor
+        ):
+            print(json.dumps(kept))
+    except (SoftpromptError, OSError) as error:
+        sys.exit(f"ledger_lines.py: {error}")
 
 
 if __name__ == "__main__":

@@ -304,16 +304,12 @@ class SmolLM2(Evidence):
         from softprompt.study.settings import load_study
 
         super().__init__(folder, study, f"{lines}.jsonl")
-        seeds = {str(seed) for seed in study.seeds}
-        self._sources: dict[str, list[float]] = {}
-        self._by_cell: dict[str, float] = {}
+        self._seeds = study.seeds
+        self._sources: dict[str, float] = {}
         self._skill_use: list[Mapping[str, Any]] = []
         for line in read_lines(folder / f"{lines}.jsonl"):
-            task, _, seed = str(line["cell"]).partition(".")
             if line["kind"] == "source":
-                self._by_cell[line["cell"]] = line["result"]["scores"]["score"]
-            if line["kind"] == "source" and seed in seeds:
-                self._sources.setdefault(task, []).append(line["result"]["scores"]["score"])
+                self._sources[line["cell"]] = line["result"]["scores"]["score"]
             if line.get("skill_use"):
                 self._skill_use.append(line["skill_use"])
         self.longer = collect_lines(folder / "long_scratch.jsonl", load_study("smollm2-long-scratch"))
@@ -328,7 +324,7 @@ class SmolLM2(Evidence):
 
     def source_score(self, cell: str) -> str:
         """Validation score of one source prompt, as ``mnli.2``."""
-        return one(self._by_cell[cell])
+        return one(self._sources[cell])
 
     def mean(self, task: str) -> str:
         """Mean validation score of a task's source prompts."""
@@ -344,8 +340,8 @@ class SmolLM2(Evidence):
         return one(float(self.longer.base_T[self.longer.targets.index(target)]))
 
     def made(self, task: str) -> str:
-        """Mean, least and greatest validation score of a task's source prompts."""
-        found = self._sources[task]
+        """Mean, least and greatest validation score of a task's source prompts, of the study's seeds."""
+        found = [self._sources[f"{task}.{seed}"] for seed in self._seeds]
         return f"{one(sum(found) / len(found))}; {one(min(found))}; {one(max(found))}"
 
     def row(self, target: str) -> str:
@@ -421,8 +417,7 @@ class SmolLM2(Evidence):
 
 def pilot(units: str, *steps: int) -> str:
     """Validation scores of the MNLI source at steps, tuned at a rate in deviations of the embedding table's entries."""
-    lines = [json.loads(line) for line in (RESULTS / "decoder_defaults.jsonl").read_text().splitlines()]
-    (found,) = [line for line in lines if line.get("tasks") == "mnli" and str(line["units"]) == units]
+    found = _line("decoder_defaults.jsonl", tasks="mnli", units=float(units))
     scores = {look["step"]: look["score"] for look in found["runs"]["mnli-1"]["curve"]}
     return "; ".join(one(scores[step]) for step in steps)
 
