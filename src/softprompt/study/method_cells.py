@@ -9,12 +9,13 @@ target starts from the same numbers however often the study is resumed.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import UsageError
 from softprompt.study.grid import StudyCell
-from softprompt.study.ledger import Ledger
+from softprompt.study.ledger import Ledger, Record, key_of
 from softprompt.study.making import Making, plain_result
 from softprompt.study.recipes import (
     design_settings,
@@ -95,6 +96,7 @@ def method_of(making: Making, cell: StudyCell) -> tuple[Method, TrainSettings]:
 def make_space(making: Making, cell: StudyCell) -> None:
     """SharPT's source training on all sources, or the space of an ablation without it."""
     from softprompt.methods.sharpt.relations import relations, task_encodings
+    from softprompt.methods.sharpt.space import load_space
     from softprompt.methods.sharpt.train import train_space, tuned_share, untrained_space
 
     ablation, seed = str(cell.spec.get("ablation", "none")), int(cell.spec["seed"])
@@ -103,9 +105,13 @@ def make_space(making: Making, cell: StudyCell) -> None:
     names = _tasks(study)
     sources = [making.data(task, recipe.source) for task in names]
     result: dict[str, Any]
+    held = _trained_before(making.ledger, cell)
     if ablation in SHARPT_UNTRAINED:
         space = untrained_space(backbone, encoder, sources, recipe, seed=seed)
         result = {"status": "untrained", "steps": 0, "seconds": 0.0, "tokens": 0, "eval_tokens": 0}
+    elif held is not None:
+        space = load_space(making.ledger.path(held.kind, held.key) / "space")
+        result = {name: value for name, value in held.result.items() if name != "relations"}
     else:
         (trained,) = train_space(
             backbone,
@@ -130,6 +136,17 @@ def make_space(making: Making, cell: StudyCell) -> None:
         result["relations"] = {"tasks": every, "cosine": found.cosine_AB.tolist()}
     story = {**making.provenance, "cell": cell.name, "seconds": result["seconds"]}
     making.ledger.write(cell.kind, cell.key, cell.identity, result, {}, story, files=files)
+
+
+def _trained_before(ledger: Ledger, cell: StudyCell) -> Record | None:
+    """A space of another study that learned the same from the sources: the targets' rows are read for its relations alone."""
+    records = (ledger.read(cell.kind, key) for key in sorted(ledger.keys(cell.kind)))
+    return next((record for record in records if _learned(record.identity) == _learned(cell.identity)), None)
+
+
+def _learned(identity: Mapping[str, Any]) -> str:
+    """Key of what a space's source training depends on, of its cell's identity."""
+    return key_of({name: value for name, value in identity.items() if name != "targets"})
 
 
 def _tasks(study: Study) -> list[str]:

@@ -29,11 +29,12 @@ def sharpt_settings(study: Study, ablation: str = "none") -> SharPTRecipe:
     source, target = (
         part.having(
             prompt_length=length, steps=steps or part.steps, learning_rate=rate or part.learning_rate,
-            batch_size=rows or part.batch_size, eval_every=others.eval_every, max_input_tokens=others.max_input_tokens,
+            batch_size=rows or part.batch_size, eval_every=every or others.eval_every,
+            max_input_tokens=others.max_input_tokens,
         )
-        for part, steps, rows, others in (
-            (found.source, study.sharpt.source_steps, 0, study.source),
-            (found.target, study.sharpt.target_steps, study.sharpt.target_batch_size, study.target),
+        for part, steps, rows, every, others in (
+            (found.source, study.sharpt.source_steps, 0, study.sharpt.source_eval_every, study.source),
+            (found.target, study.sharpt.target_steps, study.sharpt.target_batch_size, 0, study.target),
         )
     )  # fmt: skip
     start = replace(found.start, skill_count=study.sharpt.skills) if study.sharpt.skills else found.start

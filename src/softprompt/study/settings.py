@@ -114,6 +114,7 @@ class SharPTChoice(Settings):
         prompt_length: P; 0 for the recipe's.
         learning_rate: on sources and targets; 0 for the recipe's. A backbone whose prompts want a smaller rate wants it here.
         source_steps: steps of source training; 0 for the recipe's.
+        source_eval_every: steps between its looks at validation rows; 0 for as many as the study's source prompts have.
         target_steps: steps on a target; 0 for the recipe's.
         target_batch_size: rows in each of them; 0 for the recipe's.
         ablations: of `SHARPT_ABLATIONS`, each run like SharPT itself (SharPT Tables 2 and 3).
@@ -125,6 +126,7 @@ class SharPTChoice(Settings):
     prompt_length: Whole = 0
     learning_rate: Amount = 0.0
     source_steps: Whole = 0
+    source_eval_every: Whole = 0
     target_steps: Whole = 0
     target_batch_size: Whole = 0
     ablations: tuple[str, ...] = ()

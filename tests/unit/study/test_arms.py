@@ -1,6 +1,7 @@
 """SharPT, its ablations, and model tuning, plain and multi-task, as cells of a study."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tests.support.tuned_study import backbone, made, vars_of
 
 from softprompt.analysis.read import collect, skill_relations
 from softprompt.errors import UnknownNameError, UsageError
+from softprompt.methods.sharpt import train
 from softprompt.methods.sharpt.recipes import ABLATIONS
 from softprompt.report.study import report_study
 from softprompt.study.build import build_grid
@@ -17,6 +19,7 @@ from softprompt.study.ledger import Ledger
 from softprompt.study.plan import plan_study
 from softprompt.study.recipes import sharpt_settings
 from softprompt.study.run import RunProgress, facts_of, open_study, run_study
+from softprompt.study.runner import PromptRunner
 from softprompt.study.settings import SHARPT_ABLATIONS, Study, study_of
 
 __all__ = ["backbone"]  # the fixture
@@ -65,6 +68,45 @@ def test_what_is_left_never_grows(backbone: Path, tmp_path: Path) -> None:
     assert left == sorted(left, reverse=True)
     assert left[-1] == 0
     assert all(progress.rate >= 0 for progress in told)
+
+
+def test_spaces_that_learned_alike_are_trained_once(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second study with other targets, or more of their rows, takes the trained space and measures its own relations."""
+    sharpt = {
+        "recipe": "quick", "encoder": "backbone", "skills": 4, "prompt_length": 4, "source_steps": 3,
+        "source_eval_every": 2, "target_steps": 2,
+    }  # fmt: skip
+    settings: dict[str, Any] = {"sources": ["gen_sentiment_film"], "seeds": [0], "methods": ["sharpt"]}
+    first = made(backbone, name="first", sharpt=sharpt, **settings)
+    assert run_study(first, tmp_path).complete
+    trained: list[Any] = []
+
+    def never(*_: Any, seeds: Any, **__: Any) -> None:
+        trained.append(seeds)
+        raise UsageError("it trains")
+
+    monkeypatch.setattr(train, "train_space", never)
+    other = {"targets": ["gen_paraphrase_sentence"], **settings}
+    second = made(backbone, name="second", sharpt={**sharpt, "target_steps": 3}, **other)
+    assert run_study(second, tmp_path).complete
+    assert not trained
+    ledger = Ledger(tmp_path)
+    one, two = (
+        build_grid(study, PromptRunner().facts(study)).named("latent_space", "space.0") for study in (first, second)
+    )
+    files = [(ledger.path(*cell.id) / "space" / "space.safetensors").read_bytes() for cell in (one, two)]
+    assert one.key != two.key
+    assert files[0] == files[1]
+    results = [dict(ledger.read(*cell.id).result) for cell in (one, two)]
+    assert [found.pop("relations")["tasks"][-1] for found in results] == ["gen_sentiment_hotel", other["targets"][0]]
+    assert results[0] == results[1]
+    assert [look["step"] for look in results[0]["curve"]] == [2, 3]
+    assert not run_study(
+        made(backbone, name="third", sharpt={**sharpt, "source_eval_every": 3}, **other), tmp_path
+    ).complete
+    assert trained  # other looks may choose another checkpoint
 
 
 def opened(folder: Path) -> tuple[Study, Ledger, Grid]:
