@@ -211,6 +211,7 @@ class Study(Settings):
         train_rows: at most this many training rows of a task; 0 for all.
         target_train_rows: the same for targets alone, e.g. 64 for a study of few rows; 0 for `train_rows`.
         validation_rows: at most this many validation rows of a task; 0 for all.
+        target_validation_rows: the same for targets alone; 0 for `validation_rows`.
         group: most prompts that train together in one batch.
         source: settings of source tuning.
         target: settings of tuning from scratch and from source prompts.
@@ -242,6 +243,7 @@ class Study(Settings):
     train_rows: Whole = 0
     target_train_rows: Whole = 0
     validation_rows: Whole = 0
+    target_validation_rows: Whole = 0
     group: Count = 8
     source: TrainSettings
     target: TrainSettings
@@ -275,11 +277,12 @@ class Study(Settings):
                 f"{self.target.prompt_length}: a prompt that is moved keeps its length; give both the same prompt_length."
             )
         both = sorted({task for source in self.sources for task in self.tasks_of(source)} & set(self.targets))
-        if self.target_train_rows and both:
-            raise UsageError(
-                f"study '{self.name}' gives targets {self.target_train_rows} training rows, and {', '.join(both)} is a source too: "
-                "a task has one set of rows; leave it out on one side, or leave out target_train_rows."
-            )
+        for limit in ("target_train_rows", "target_validation_rows"):
+            if getattr(self, limit) and both:
+                raise UsageError(
+                    f"study '{self.name}' gives {limit} = {getattr(self, limit)}, and {', '.join(both)} is a source too: "
+                    f"a task has one set of rows; leave it out on one side, or leave out {limit}."
+                )
         self._check_names()
 
     def _check_names(self) -> None:
@@ -315,7 +318,7 @@ class Study(Settings):
     def validation_rows_of(self, task: str) -> int | None:
         """The same for validation."""
         own = self.rows[task].validation if task in self.rows else 0
-        return own or self.validation_rows or None
+        return own or (self.target_validation_rows if task in self.targets else 0) or self.validation_rows or None
 
     @property
     def all_tasks(self) -> tuple[str, ...]:

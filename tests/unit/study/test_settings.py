@@ -111,6 +111,22 @@ def test_targets_of_few_rows_keep_the_sources_whole() -> None:
         study_of({**BASE, "sources": ["a", "b"], "target_train_rows": 64})
 
 
+def test_targets_are_measured_on_rows_of_their_own_number() -> None:
+    study = study_of(
+        {
+            **BASE,
+            "targets": ["b", "c"],
+            "validation_rows": 400,
+            "target_validation_rows": 200,
+            "rows": {"c": {"validation": 50}},
+        }
+    )
+    assert [study.validation_rows_of(task) for task in ("a", "b", "c")] == [400, 200, 50]
+    assert study_of({**BASE, "validation_rows": 400}).validation_rows_of("b") == 400
+    with pytest.raises(UsageError, match="target_validation_rows = 200, and b is a source too"):
+        study_of({**BASE, "sources": ["a", "b"], "target_validation_rows": 200})
+
+
 def test_the_preregistered_study_is_what_its_plan_says() -> None:
     few, full = load_study("smollm2"), load_study("smollm2-full")
     assert (len(few.sources), len(few.targets), len(few.seeds)) == (6, 8, 3)
@@ -143,7 +159,7 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
         "protocol",
         "target_train_rows",
         "validation_rows",
-        "rows",
+        "target_validation_rows",
         "backbone",
     )
     assert [getattr(longer, name) for name in alike] == [getattr(few, name) for name in alike]
