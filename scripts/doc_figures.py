@@ -106,7 +106,7 @@ def records() -> dict[str, Any]:
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
         "promptability": promptability, "kin": kin, "serving": serving, "smollm2": smollm2,
         "long_sources": SmolLM2(RESULTS / "smollm2", first, "long_sources"),
-        "neighbours": neighbours, "neighbour": neighbour, "pilot": pilot,
+        "neighbours": neighbours, "neighbour": neighbour, "pilot": pilot, "race_share": race_share,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
 
@@ -420,6 +420,18 @@ def pilot(units: str, *steps: int) -> str:
     found = _line("decoder_defaults.jsonl", tasks="mnli", units=float(units))
     scores = {look["step"]: look["score"] for look in found["runs"]["mnli-1"]["curve"]}
     return "; ".join(one(scores[step]) for step in steps)
+
+
+def race_share(study: str) -> str:
+    """Share of the oracle's cost that a study's races take, as known before they start, percent."""
+    from softprompt.methods.spot.race import race_cost
+    from softprompt.study.settings import load_study
+
+    found = load_study(study)
+    rule, rows = found.strategies, found.target_validation_rows // 2
+    prompts = len(found.sources) * len(found.seeds)
+    cost = race_cost(prompts, found.target, keep=rule.race_keep, look_rows=rule.race_rows, select_rows=rows)
+    return f"{one(100 * cost.share)} %"
 
 
 class Choices:

@@ -71,6 +71,8 @@ def collect(study: Study, ledger: Ledger, facts: Facts) -> Results:
         predictor_costs=predictor_costs(study, grid, ledger, held),
         source_steps=source_steps,
         prompt_parameters=study.target.prompt_length * width,
+        race_keep=study.strategies.race_keep,
+        race_rows=study.strategies.race_rows,
     )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from softprompt.methods.spot.race import KEEP, LOOK_ROWS
+
 Floats = NDArray[np.float64]
 PromptId = tuple[str, int]
 """A source prompt or a task embedding: (task, seed of its run)."""
@@ -155,6 +157,8 @@ class Results:
         predictor_costs: cost of ranking all source prompts for a target, by predictor and target.
         source_steps: tuning steps of all source prompts together.
         prompt_parameters: numbers in a prompt; 0 where not known.
+        race_keep: share of a race's field that survives a rung.
+        race_rows: most rows that rank its field there; 0 for all.
     """
 
     sources: tuple[str, ...]
@@ -171,6 +175,8 @@ class Results:
     predictor_costs: Mapping[str, Mapping[str, Cost]] = field(default_factory=dict)
     source_steps: int = 0
     prompt_parameters: int = 0
+    race_keep: float = KEEP
+    race_rows: int = LOOK_ROWS
 
     @property
     def prompts(self) -> tuple[PromptId, ...]:

@@ -33,13 +33,6 @@ from softprompt.analysis.statistics import (
     what_targets_can_show,
 )
 from softprompt.analysis.tables import PENDING, Row, Table, number
-from softprompt.methods.spot.race import KEEP, LOOK_ROWS
-
-RACE_RULE = (
-    f"Each rung keeps {KEEP:.0%} of the field and comes {1 / KEEP:.1f} times as late as the one before, by at most "
-    f"{LOOK_ROWS} of the rows that choose checkpoints."
-)
-"""The race's schedule, in a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +190,9 @@ def race_table(found: Methods, results: Results) -> Table | None:
         columns=("target", "field", "winners by seed", "race", "oracle", "share of steps", "share of tokens"),
         rows=tuple(body),
         notes=(
-            f"One race a target and seed, all runs in one batch; one run from scratch races along. {RACE_RULE} Shares of the "
+            f"One race a target and seed, all runs in one batch; one run from scratch races along. Each rung keeps "
+            f"{results.race_keep:.0%} of the field and comes {1 / results.race_keep:.1f} times as late as the one before, by "
+            f"{f'at most {results.race_rows}' if results.race_rows else 'all'} of the rows that choose checkpoints. Shares of the "
             "oracle's steps and forward-token equivalents: all training, and the validations that choices are made on. The "
             "last survivor alone is one run, however few source prompts the oracle tries.",
         ),

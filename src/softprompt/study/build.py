@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from softprompt.methods.spot.predictor_names import tuning_steps
-from softprompt.methods.spot.race import KEEP, LOOK_ROWS, race_steps
+from softprompt.methods.spot.race import race_steps
 from softprompt.study.grid import TARGET_KINDS, Facts, Grid, StudyCell
 from softprompt.study.settings import SHARPT_UNTRAINED, Study
 from softprompt.training.settings import TrainSettings
@@ -252,10 +252,11 @@ def _races(grid: Grid) -> None:
         return
     sources = [grid.named("source", f"{source}.{seed}") for source in study.sources for seed in study.seeds]
     keys = [cell.key for cell in sources]
-    rule = {"keep": KEEP, "look_rows": LOOK_ROWS, "ranked_by": "label-loss"}
+    keep = study.strategies.race_keep
+    rule = {"keep": keep, "look_rows": study.strategies.race_rows, "ranked_by": "label-loss"}
     spec = {**rule, "sources": keys, "names": [[cell.spec["source"], cell.spec["seed"]] for cell in sources]}
     for target in study.targets:
-        steps = race_steps(study.target.steps, len(sources) + 1)
+        steps = race_steps(study.target.steps, len(sources) + 1, keep)
         for seed in study.seeds:
             start = {**rule, "sources": keys, "init": "class-labels"}
             _target(grid, "race", f"race>{target}.{seed}", target, seed, start, sources, spec, steps=steps)

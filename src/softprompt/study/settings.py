@@ -33,8 +33,9 @@ from typing import Any, Literal, get_args
 
 from softprompt.artifacts import check_name
 from softprompt.errors import DataError, UnknownNameError, UsageError
-from softprompt.fields import Amount, Count, Settings, Whole
+from softprompt.fields import Amount, Count, Settings, Share, Whole
 from softprompt.methods.spot.predictor_names import PREDICTORS
+from softprompt.methods.spot.race import KEEP, LOOK_ROWS
 from softprompt.tasks.mixture import MIXTURES, load_mixture
 from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
@@ -79,6 +80,8 @@ class StrategySettings(Settings):
         predictors: further predictors of `softprompt.methods.spot.predictor_names.PREDICTORS`, measured for every source prompt and target.
         race: whether a race over all source prompts (`softprompt.methods.spot.race`) is run for every target and seed, for its
             measured score and cost.
+        race_keep: share of its field that survives each rung, in (0, 1).
+        race_rows: at most this many of the rows that choose checkpoints rank the field at a rung; 0 for all.
     """
 
     similarities: tuple[Similarity, ...] = SIMILARITIES
@@ -88,6 +91,8 @@ class StrategySettings(Settings):
     tuned_similarity: Similarity = "per_token"
     predictors: tuple[str, ...] = ()
     race: bool = False
+    race_keep: Share = KEEP
+    race_rows: Whole = LOOK_ROWS
 
     def __post_init__(self) -> None:
         super().__post_init__()

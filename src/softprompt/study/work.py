@@ -78,7 +78,10 @@ class Workload:
         looked = min(settings.eval_rows or rows, rows)
         row = self._row(cell, settings)
         if cell.kind == "race":  # what is left of its rows when training is taken off, and the final measurement
-            known = race_cost(len(cell.spec["names"]), settings, select_rows=looked)
+            rule = self.study.strategies
+            known = race_cost(
+                len(cell.spec["names"]), settings, keep=rule.race_keep, look_rows=rule.race_rows, select_rows=looked
+            )
             training = TRAINING_FACTOR * settings.batch_size * known.steps
             return (known.rows - training + rows) * row
         return (cell.steps // settings.eval_every * looked + rows) * row

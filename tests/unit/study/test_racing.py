@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +28,7 @@ __all__ = ["backbone"]  # the fixture
 STEPS = 8
 
 
-def raced(backbone: Path, **changes: object) -> Study:
+def raced(backbone: Path, strategies: Mapping[str, object] | None = None, **changes: object) -> Study:
     train = {
         "recipe": "quick", "steps": STEPS, "batch_size": 4, "prompt_length": 4, "eval_every": 4, "max_input_tokens": 24,
         "warmup_steps": 0,
@@ -38,7 +39,7 @@ def raced(backbone: Path, **changes: object) -> Study:
         protocol="halves",
         sources=["gen_sentiment_film", "gen_paraphrase_sentence"],
         target=train,
-        strategies={"best_of_top_k": [1], "race": True},
+        strategies=strategies or {"best_of_top_k": [1], "race": True},
         **changes,
     )
 
@@ -54,6 +55,18 @@ def finished(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results_of(folder: Path) -> tuple[Study, Ledger, Results]:
     study, ledger, noted = open_study(folder)
     return study, ledger, collect(study, ledger, facts_of(study, noted))
+
+
+def test_a_study_says_how_its_races_drop_runs(backbone: Path) -> None:
+    facts = PromptRunner().facts(raced(backbone))
+    races = {}
+    for rule in ({}, {"race_keep": 0.5, "race_rows": 3}):
+        study = raced(backbone, strategies={"race": True, **rule})
+        (first, _) = build_grid(study, facts).of_kind("race")
+        races[first.key] = (first.spec["keep"], first.spec["look_rows"], first.steps)
+    assert list(races.values()) == [(0.3, 100, 16), (0.5, 3, 5 * 2 + 2 * 2 + 4)]  # four source prompts and scratch
+    with pytest.raises(UsageError, match="race_keep must be"):
+        raced(backbone, strategies={"race": True, "race_keep": 1.0})
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from softprompt.errors import DataError, SoftpromptError, UnknownNameError, UsageError
+from softprompt.methods.spot.race import race_cost
 from softprompt.study.build import build_grid
 from softprompt.study.grid import unresolved_facts
 from softprompt.study.recipes import sharpt_settings
@@ -141,7 +142,10 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
     again = load_study("smollm2-long-sources")
     assert (again.source, again.strategies) == (full.source, full.strategies)
     assert again.source == few.source.having(steps=800, batch_size=8, eval_every=200)
-    assert dataclasses.replace(full.strategies, multitask_mixture=(3,)) == few.strategies
+    cheaper = {"race_keep": few.strategies.race_keep, "race_rows": few.strategies.race_rows}
+    assert dataclasses.replace(full.strategies, multitask_mixture=(3,), **cheaper) == few.strategies
+    rule = {"keep": full.strategies.race_keep, "look_rows": full.strategies.race_rows, "select_rows": 100}
+    assert [race_cost(18, one.target, **rule).share <= 0.145 for one in (full, again)] == [True, True]
     same = dataclasses.replace(
         again, name=few.name, title=few.title, source=few.source, strategies=few.strategies, methods=few.methods,
         sharpt=few.sharpt, model_tuning=few.model_tuning,
