@@ -129,12 +129,12 @@ def _half_up(value: float, digits: int) -> Decimal:
 class Evidence:
     """A study whose cells are committed as lines, with the tables that rest on prompts, which the lines do not hold."""
 
-    def __init__(self, folder: Path, study: Any, lines: str = "cells.jsonl") -> None:
+    def __init__(self, folder: Path, study: Any, lines: str = "cells.jsonl", guard: str = "guard.csv") -> None:
         from softprompt.analysis.gains import Gains
         from softprompt.analysis.lines import collect_lines
         from softprompt.analysis.methods import Methods
 
-        self.folder = folder
+        self.folder, self._guard = folder, folder / guard
         self.results = collect_lines(folder / lines, study)
         self.methods = Methods.of(self.results, (1, 3, 6, 9))
         self.gains = Gains.of(self.results)
@@ -237,7 +237,7 @@ class Evidence:
 
     def guard(self, column: str) -> str:
         """Of all source prompts delivered blindly, the share in a column of the guard's table."""
-        with open(self.folder / "guard.csv", newline="", encoding="utf-8") as stream:
+        with open(self._guard, newline="", encoding="utf-8") as stream:
             return next(row[column] for row in csv.DictReader(stream) if row["transfer"].endswith("blindly"))
 
 
@@ -297,13 +297,13 @@ def serving(
 class SmolLM2(Evidence):
     """A study of docs/evidence-plan.md with few rows: the cells that are finished, and the second scratch line of twice the steps."""
 
-    def __init__(self, folder: Path, study: Any, lines: str) -> None:
+    def __init__(self, folder: Path, study: Any, lines: str, guard: str = "guard.csv") -> None:
         from softprompt.analysis.choice import Choices as Halves
         from softprompt.analysis.lines import collect_lines, read_lines
         from softprompt.analysis.planned import with_scratch_of
         from softprompt.study.settings import load_study
 
-        super().__init__(folder, study, f"{lines}.jsonl")
+        super().__init__(folder, study, f"{lines}.jsonl", guard)
         self._seeds = study.seeds
         self._sources: dict[str, float] = {}
         self._skill_use: list[Mapping[str, Any]] = []
@@ -402,6 +402,19 @@ class SmolLM2(Evidence):
         score_T = self._row(name)[0] if name else default_score_T(self.results)
         kept = [t for t, target in enumerate(self.results.targets) if target not in without]
         return self._tested((score_T - self._against[longer].scratch_T(tries))[kept])
+
+    def after_holm(self, other: SmolLM2) -> str:
+        """p of question 1's test on this study, corrected over it and the same test of another."""
+        from softprompt.analysis.statistics import family
+
+        _, own = family([("1", other.by_default_T()), ("1e", self.by_default_T())])
+        return f"{own.p_holm:.3f}"
+
+    def by_default_T(self) -> Any:
+        """Points of k = 3, ranked by each target's default predictor, over the longer scratch line, by target."""
+        from softprompt.analysis.planned import default_score_T
+
+        return default_score_T(self.results) - self._against[True].scratch_T()
 
     def against(self, name: str, than: str) -> str:
         """A method's points over another, with p and the share of targets that are better."""

@@ -139,8 +139,12 @@ def make_space(making: Making, cell: StudyCell) -> None:
 
 
 def _trained_before(ledger: Ledger, cell: StudyCell) -> Record | None:
-    """A space of another study that learned the same from the sources: the targets' rows are read for its relations alone."""
-    records = (ledger.read(cell.kind, key) for key in sorted(ledger.keys(cell.kind)))
+    """A space of another study that learned the same from the sources: the targets' rows are read for its relations alone.
+
+    One that was restored from kept lines is passed over: the lines hold no tensors of a space.
+    """
+    held = [key for key in sorted(ledger.keys(cell.kind)) if (ledger.path(cell.kind, key) / "space").is_dir()]
+    records = (ledger.read(cell.kind, key) for key in held)
     return next((record for record in records if _learned(record.identity) == _learned(cell.identity)), None)
 
 
