@@ -21,7 +21,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -101,11 +100,12 @@ def records() -> dict[str, Any]:
     evidence = Evidence(RESULTS / "evidence", load_study("small"))
     generic = Evidence(RESULTS / "generic", load_study("generic-spot-small"))
     smollm2 = SmolLM2(RESULTS / "smollm2", load_study("smollm2"), "few_rows")
-    first = replace(load_study("smollm2-long-sources"), seeds=(1,), scratch_seeds=4)
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
         "promptability": promptability, "kin": kin, "serving": serving, "smollm2": smollm2,
-        "long_sources": SmolLM2(RESULTS / "smollm2", first, "long_sources"),
+        "long_sources": SmolLM2(
+            RESULTS / "smollm2", load_study("smollm2-long-sources"), "long_sources", "long_sources_guard.csv"
+        ),
         "neighbours": neighbours, "neighbour": neighbour, "pilot": pilot, "race_share": race_share,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
@@ -228,12 +228,13 @@ class Evidence:
 
         return self.score("oracle"), one(Methods.of(self.results, (1,), apart=False).oracle.score_T.mean())
 
-    def regret(self, name: str) -> str:
-        """Regret at one try with its interval, of a ranking; ``random`` for random choice."""
+    def regret(self, name: str, tries: int = 1, *, ends: bool = True) -> str:
+        """Regret at so many tries of a ranking, with its interval; ``random`` for random choice."""
         from softprompt.analysis.predictors import judged
 
-        found, random, _ = judged(self.results, (1,))
-        return (random[1] if name == "random" else next(p for p in found if p.name == name).regret[1]).text()
+        found, random, _ = judged(self.results, (tries,))
+        interval = random[tries] if name == "random" else next(p for p in found if p.name == name).regret[tries]
+        return interval.text() if ends else one(interval.mean)
 
     def guard(self, column: str) -> str:
         """Of all source prompts delivered blindly, the share in a column of the guard's table."""
