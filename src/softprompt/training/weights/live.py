@@ -6,6 +6,7 @@ Letters: B rows, T input tokens, D target tokens, V vocabulary.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -160,10 +161,13 @@ class LiveModel:
         ]
         whole_BL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         length_B = batch.input_length_B + batch.target_length_B
-        output = self.module(input_ids=whole_BL, attention_mask=_mask(whole_BL, length_B), use_cache=False)
-        # The logits that predict target d stand one place before it.
+        # The logits that predict target d stand one place before it. The others are not made: they are the largest tensor of all.
         depth_D = torch.arange(batch.target_BD.shape[1], device=whole_BL.device)
         place_BD = (batch.input_length_B[:, None] - 1 + depth_D).clamp(min=0, max=whole_BL.shape[1] - 1)
+        kept: dict[str, Tensor] = {}
+        if "logits_to_keep" in inspect.signature(self.module.forward).parameters:
+            kept["logits_to_keep"], place_BD = torch.unique(place_BD, return_inverse=True)
+        output = self.module(input_ids=whole_BL, attention_mask=_mask(whole_BL, length_B), use_cache=False, **kept)
         rows_B1 = torch.arange(len(rows), device=whole_BL.device)[:, None]
         return output.logits[rows_B1, place_BD].float()  # type: ignore[no-any-return]
 

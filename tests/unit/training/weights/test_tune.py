@@ -56,6 +56,25 @@ def test_losses_are_the_backbones_own(kind: str) -> None:
     torch.testing.assert_close(found.log_z_sq_B.detach(), frozen.log_z_sq_B, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_logits_that_predict_no_target_are_not_made(kind: str) -> None:
+    backbone = tiny_backbone(kind)
+    batch = random_batch(backbone, 5)
+    live = LiveModel(backbone)
+    live.module.eval()
+    made: list[int] = []
+    head = live.module.get_output_embeddings()
+    head.register_forward_hook(lambda _, inputs, __: made.append(inputs[0].shape[1]))
+    found = live.losses(batch)
+    forward = live.module.forward
+    live.module.forward = lambda input_ids, **given: forward(input_ids=input_ids, **given)  # one that cannot be asked
+    every = live.losses(batch)
+    kept, whole = made
+    assert kept < whole == int((batch.input_length_B + batch.target_length_B).max())
+    torch.testing.assert_close(found.nll_B, every.nll_B)
+    torch.testing.assert_close(found.log_z_sq_B, every.log_z_sq_B)
+
+
 @pytest.mark.parametrize("kind", ["t5", "t5-gated-untied", "encdec", "gpt2"])
 def test_one_step_equals_plain_pytorch(kind: str) -> None:
     """Same weights, same rows: transformers' own loss, plain autograd, and Adafactor written out."""
