@@ -323,18 +323,9 @@ class SmolLM2(Evidence):
         found = [float(use["perplexity"]) for use in self._skill_use]
         return f"{one(min(found))}; {one(max(found))}"
 
-    def source_score(self, cell: str) -> str:
-        """Validation score of one source prompt, as ``mnli.2``."""
-        return one(self._sources[cell])
-
     def mean(self, task: str) -> str:
         """Mean validation score of a task's source prompts."""
         return self.made(task).partition("; ")[0]
-
-    def on_pair(self, source: str, target: str) -> str:
-        """Mean score on a target from a source, reporting half."""
-        s, t = self.results.sources.index(source), self.results.targets.index(target)
-        return one(float(self.results.transfers_STR()[s, t].mean()))
 
     def on_longer(self, target: str) -> str:
         """Score on a target of the longer scratch line."""
@@ -398,24 +389,22 @@ class SmolLM2(Evidence):
             tries: 1 for the mean run.
             without: targets that are left out of the mean.
         """
-        from softprompt.analysis.planned import default_score_T
-
-        score_T = self._row(name)[0] if name else default_score_T(self.results)
         kept = [t for t, target in enumerate(self.results.targets) if target not in without]
-        return self._tested((score_T - self._against[longer].scratch_T(tries))[kept])
+        return self._tested(self.points_T(name, longer=longer, tries=tries)[kept])
 
     def after_holm(self, other: SmolLM2) -> str:
         """p of question 1's test on this study, corrected over it and the same test of another."""
         from softprompt.analysis.statistics import family
 
-        _, own = family([("1", other.by_default_T()), ("1e", self.by_default_T())])
+        _, own = family([("1", other.points_T()), ("1e", self.points_T())])
         return f"{own.p_holm:.3f}"
 
-    def by_default_T(self) -> Any:
-        """Points of k = 3, ranked by each target's default predictor, over the longer scratch line, by target."""
+    def points_T(self, name: str = "", *, longer: bool = True, tries: int = 1) -> Any:
+        """A method's points by target; see `over`."""
         from softprompt.analysis.planned import default_score_T
 
-        return default_score_T(self.results) - self._against[True].scratch_T()
+        score_T = self._row(name)[0] if name else default_score_T(self.results)
+        return score_T - self._against[longer].scratch_T(tries)
 
     def against(self, name: str, than: str) -> str:
         """A method's points over another, with p and the share of targets that are better."""

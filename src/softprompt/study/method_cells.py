@@ -105,11 +105,10 @@ def make_space(making: Making, cell: StudyCell) -> None:
     names = _tasks(study)
     sources = [making.data(task, recipe.source) for task in names]
     result: dict[str, Any]
-    held = _trained_before(making.ledger, cell)
     if ablation in SHARPT_UNTRAINED:
         space = untrained_space(backbone, encoder, sources, recipe, seed=seed)
         result = {"status": "untrained", "steps": 0, "seconds": 0.0, "tokens": 0, "eval_tokens": 0}
-    elif held is not None:
+    elif (held := _trained_before(making.ledger, cell)) is not None:
         space = load_space(making.ledger.path(held.kind, held.key) / "space")
         result = {name: value for name, value in held.result.items() if name != "relations"}
     else:
@@ -143,9 +142,10 @@ def _trained_before(ledger: Ledger, cell: StudyCell) -> Record | None:
 
     One that was restored from kept lines is passed over: the lines hold no tensors of a space.
     """
+    learned = _learned(cell.identity)
     held = [key for key in sorted(ledger.keys(cell.kind)) if (ledger.path(cell.kind, key) / "space").is_dir()]
     records = (ledger.read(cell.kind, key) for key in held)
-    return next((record for record in records if _learned(record.identity) == _learned(cell.identity)), None)
+    return next((record for record in records if _learned(record.identity) == learned), None)
 
 
 def _learned(identity: Mapping[str, Any]) -> str:

@@ -164,6 +164,7 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
         "target_train_rows",
         "validation_rows",
         "target_validation_rows",
+        "rows",
         "backbone",
     )
     assert [getattr(longer, name) for name in alike] == [getattr(few, name) for name in alike]
