@@ -22,8 +22,9 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -99,13 +100,12 @@ def records() -> dict[str, Any]:
 
     evidence = Evidence(RESULTS / "evidence", load_study("small"))
     generic = Evidence(RESULTS / "generic", load_study("generic-spot-small"))
-    smollm2 = SmolLM2(RESULTS / "smollm2", load_study("smollm2"), "few_rows")
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
-        "promptability": promptability, "kin": kin, "serving": serving, "smollm2": smollm2,
-        "long_sources": SmolLM2(
-            RESULTS / "smollm2", load_study("smollm2-long-sources"), "long_sources", "long_sources_guard.csv"
-        ),
+        "promptability": promptability, "kin": kin, "serving": serving,
+        "smollm2": SmolLM2("smollm2", "smollm2-long-scratch"),
+        "long_sources": SmolLM2("smollm2-long-sources", "smollm2-long-scratch"),
+        "full": SmolLM2("smollm2-full", "smollm2-full-long-scratch"),
         "neighbours": neighbours, "neighbour": neighbour, "pilot": pilot, "race_share": race_share,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
@@ -296,26 +296,49 @@ def serving(
 
 
 class SmolLM2(Evidence):
-    """A study of docs/evidence-plan.md with few rows: the cells that are finished, and the second scratch line of twice the steps."""
+    """A study of docs/evidence-plan.md: the cells that are finished, and a second scratch line of twice the steps.
 
-    def __init__(self, folder: Path, study: Any, lines: str, guard: str = "guard.csv") -> None:
-        from softprompt.analysis.choice import Choices as Halves
-        from softprompt.analysis.lines import collect_lines, read_lines
-        from softprompt.analysis.planned import with_scratch_of
+    Args:
+        study: its name.
+        longer: name of the second scratch line's study; its cells are read when they are asked for.
+    """
+
+    LINES: ClassVar[Mapping[str, str]] = {
+        "smollm2": "few_rows", "smollm2-long-sources": "long_sources", "smollm2-full": "all_rows",
+        "smollm2-long-scratch": "long_scratch", "smollm2-full-long-scratch": "all_rows_long_scratch",
+    }  # fmt: skip
+    """Name of the committed file of cells, by study."""
+
+    def __init__(self, study: str, longer: str) -> None:
+        from softprompt.analysis.lines import read_lines
         from softprompt.study.settings import load_study
 
-        super().__init__(folder, study, f"{lines}.jsonl", guard)
-        self._seeds = study.seeds
+        lines, settings = self.LINES[study], load_study(study)
+        super().__init__(RESULTS / "smollm2", settings, f"{lines}.jsonl", f"{lines}_guard.csv")
+        self._longer, self._seeds = longer, settings.seeds
         self._sources: dict[str, float] = {}
         self._skill_use: list[Mapping[str, Any]] = []
-        for line in read_lines(folder / f"{lines}.jsonl"):
+        for line in read_lines(self.folder / f"{lines}.jsonl"):
             if line["kind"] == "source":
                 self._sources[line["cell"]] = line["result"]["scores"]["score"]
             if line.get("skill_use"):
                 self._skill_use.append(line["skill_use"])
-        self.longer = collect_lines(folder / "long_scratch.jsonl", load_study("smollm2-long-scratch"))
-        held = {False: self.results, True: with_scratch_of(self.results, self.longer)}
-        self._against = {longer: Halves.of(results) for longer, results in held.items()}
+
+    @cached_property
+    def longer(self) -> Any:
+        """Results of the second scratch line."""
+        from softprompt.analysis.lines import collect_lines
+        from softprompt.study.settings import load_study
+
+        return collect_lines(self.folder / f"{self.LINES[self._longer]}.jsonl", load_study(self._longer))
+
+    @cached_property
+    def _against(self) -> dict[bool, Any]:
+        """What scratch gives, of the study's own steps and of twice as many."""
+        from softprompt.analysis.choice import Choices as Halves
+        from softprompt.analysis.planned import with_scratch_of
+
+        return {False: Halves.of(self.results), True: Halves.of(with_scratch_of(self.results, self.longer))}
 
     def skill_use(self) -> str:
         """Least and greatest perplexity of the use of skills in SharPT's spaces, where each uses all 32."""

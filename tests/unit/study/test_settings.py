@@ -10,7 +10,7 @@ from softprompt.methods.spot.race import race_cost
 from softprompt.study.build import build_grid
 from softprompt.study.grid import unresolved_facts
 from softprompt.study.recipes import sharpt_settings
-from softprompt.study.settings import load_study, ready_studies, study_of
+from softprompt.study.settings import Study, load_study, ready_studies, study_of
 from softprompt.tasks.catalog import task_names
 from softprompt.tasks.mixture import MIXTURES
 
@@ -128,6 +128,18 @@ def test_targets_are_measured_on_rows_of_their_own_number() -> None:
         study_of({**BASE, "sources": ["a", "b"], "target_validation_rows": 200})
 
 
+def _only_scratch_of_twice_the_steps(longer: Study, regime: Study) -> None:
+    assert longer.target == regime.target.having(steps=2 * regime.target.steps)
+    alike = (
+        "targets", "seeds", "scratch_seeds", "protocol", "target_train_rows", "train_rows", "validation_rows",
+        "target_validation_rows", "rows", "backbone",
+    )  # fmt: skip
+    assert [getattr(longer, name) for name in alike] == [getattr(regime, name) for name in alike]
+    assert {cell.kind for cell in build_grid(longer, unresolved_facts(longer)).cells.values() if cell.steps} == {
+        "baseline"
+    }
+
+
 def test_the_preregistered_study_is_what_its_plan_says() -> None:
     few, full = load_study("smollm2"), load_study("smollm2-full")
     assert (len(few.sources), len(few.targets), len(few.seeds)) == (6, 8, 3)
@@ -154,23 +166,8 @@ def test_the_preregistered_study_is_what_its_plan_says() -> None:
     assert (
         sharpt_settings(few).target.batch_size == few.target.batch_size
     )  # SharPT sees no more rows than the other prompts
-    longer = load_study("smollm2-long-scratch")  # scratch alone, with twice the steps
-    assert longer.target == few.target.having(steps=2 * few.target.steps)
-    alike = (
-        "targets",
-        "seeds",
-        "scratch_seeds",
-        "protocol",
-        "target_train_rows",
-        "validation_rows",
-        "target_validation_rows",
-        "rows",
-        "backbone",
-    )
-    assert [getattr(longer, name) for name in alike] == [getattr(few, name) for name in alike]
-    assert {cell.kind for cell in build_grid(longer, unresolved_facts(longer)).cells.values() if cell.steps} == {
-        "baseline"
-    }
+    for regime, name in ((few, "smollm2-long-scratch"), (full, "smollm2-full-long-scratch")):
+        _only_scratch_of_twice_the_steps(load_study(name), regime)
     shared = [cell.key for cell in build_grid(few, unresolved_facts(few)).of_kind("source")]
     assert shared != [cell.key for cell in build_grid(full, unresolved_facts(full)).of_kind("source")]
     for kind, other in (("source", full), ("baseline", few)):
