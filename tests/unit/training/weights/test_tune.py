@@ -56,6 +56,25 @@ def test_losses_are_the_backbones_own(kind: str) -> None:
     torch.testing.assert_close(found.log_z_sq_B.detach(), frozen.log_z_sq_B, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_in_bfloat16_is_computed_in_float32(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's kernel is called in float32 alone, and the losses stay those of a model in bfloat16."""
+    backbone = tiny_backbone(kind, dtype=torch.bfloat16)
+    batch = random_batch(backbone, 5)
+    live = LiveModel(backbone)
+    live.module.eval()
+    seen, kernel = set(), torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda q, *rest, **more: (seen.add(q.dtype), kernel(q, *rest, **more))[1],
+    )
+    found = live.losses(batch)
+    found.nll_B.sum().backward()
+    assert seen == ({torch.float32} if live.module.config._attn_implementation != "eager" else set())
+    torch.testing.assert_close(found.nll_B.detach(), backbone.example_losses(batch, None).nll_B, rtol=2e-2, atol=0.1)
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_logits_that_predict_no_target_are_not_made(kind: str) -> None:
     backbone = tiny_backbone(kind)
