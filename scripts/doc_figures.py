@@ -333,12 +333,19 @@ class SmolLM2(Evidence):
         return collect_lines(self.folder / f"{self.LINES[self._longer]}.jsonl", load_study(self._longer))
 
     @cached_property
-    def _against(self) -> dict[bool, Any]:
-        """What scratch gives, of the study's own steps and of twice as many."""
+    def _own(self) -> Any:
+        """What scratch of the study's own steps gives on the reporting half."""
+        from softprompt.analysis.choice import Choices as Halves
+
+        return Halves.of(self.results)
+
+    @cached_property
+    def _twice(self) -> Any:
+        """The same of twice as many steps."""
         from softprompt.analysis.choice import Choices as Halves
         from softprompt.analysis.planned import with_scratch_of
 
-        return {False: Halves.of(self.results), True: Halves.of(with_scratch_of(self.results, self.longer))}
+        return Halves.of(with_scratch_of(self.results, self.longer))
 
     def skill_use(self) -> str:
         """Least and greatest perplexity of the use of skills in SharPT's spaces, where each uses all 32."""
@@ -359,11 +366,11 @@ class SmolLM2(Evidence):
         found = [self._sources[f"{task}.{seed}"] for seed in self._seeds]
         return f"{one(sum(found) / len(found))}; {one(min(found))}; {one(max(found))}"
 
-    def row(self, target: str) -> str:
-        """Mean scores on the reporting half: from scratch, of twice the steps from scratch, and from each source."""
+    def row(self, target: str, *, longer: bool = True) -> str:
+        """Mean scores on the reporting half: from scratch, where wanted of twice the steps from scratch, and from each source."""
         t = self.results.targets.index(target)
         order = [self.results.sources.index(name) for name in ("sst2", "qnli", "qqp", "mnli", "winogrande", "cola")]
-        scratch = [float(results.base_T[t]) for results in (self.results, self.longer)]
+        scratch = [float(results.base_T[t]) for results in (self.results, *([self.longer] if longer else []))]
         return "; ".join(one(value) for value in (*scratch, *self.results.transfers_STR()[order, t].mean(axis=1)))
 
     def late_gain(self, *, longer: bool = False) -> str:
@@ -401,7 +408,7 @@ class SmolLM2(Evidence):
 
     def scratch(self, *, longer: bool = False) -> str:
         """Average over targets of a scratch line, reporting half."""
-        return one(float(self._against[longer].scratch_T().mean()))
+        return one(float((self._twice if longer else self._own).scratch_T().mean()))
 
     def over(self, name: str = "", *, longer: bool = True, tries: int = 1, without: Sequence[str] = ()) -> str:
         """A method's points over the expected best of so many runs from scratch, with p and the share of targets that are better.
@@ -427,7 +434,7 @@ class SmolLM2(Evidence):
         from softprompt.analysis.planned import default_score_T
 
         score_T = self._row(name)[0] if name else default_score_T(self.results)
-        return score_T - self._against[longer].scratch_T(tries)
+        return score_T - (self._twice if longer else self._own).scratch_T(tries)
 
     def against(self, name: str, than: str) -> str:
         """A method's points over another, with p and the share of targets that are better."""
