@@ -332,20 +332,13 @@ class SmolLM2(Evidence):
 
         return collect_lines(self.folder / f"{self.LINES[self._longer]}.jsonl", load_study(self._longer))
 
-    @cached_property
-    def _own(self) -> Any:
-        """What scratch of the study's own steps gives on the reporting half."""
-        from softprompt.analysis.choice import Choices as Halves
-
-        return Halves.of(self.results)
-
-    @cached_property
-    def _twice(self) -> Any:
-        """The same of twice as many steps."""
+    def _scratch_T(self, longer: bool, tries: int = 1) -> Any:
+        """The expected best of so many runs from scratch by target, of the study's own steps or of twice as many."""
         from softprompt.analysis.choice import Choices as Halves
         from softprompt.analysis.planned import with_scratch_of
 
-        return Halves.of(with_scratch_of(self.results, self.longer))
+        choices = Halves.of(with_scratch_of(self.results, self.longer)) if longer else self.methods.choices
+        return choices.scratch_T(tries)
 
     def skill_use(self) -> str:
         """Least and greatest perplexity of the use of skills in SharPT's spaces, where each uses all 32."""
@@ -408,7 +401,7 @@ class SmolLM2(Evidence):
 
     def scratch(self, *, longer: bool = False) -> str:
         """Average over targets of a scratch line, reporting half."""
-        return one(float((self._twice if longer else self._own).scratch_T().mean()))
+        return one(float(self._scratch_T(longer).mean()))
 
     def over(self, name: str = "", *, longer: bool = True, tries: int = 1, without: Sequence[str] = ()) -> str:
         """A method's points over the expected best of so many runs from scratch, with p and the share of targets that are better.
@@ -434,7 +427,7 @@ class SmolLM2(Evidence):
         from softprompt.analysis.planned import default_score_T
 
         score_T = self._row(name)[0] if name else default_score_T(self.results)
-        return score_T - (self._twice if longer else self._own).scratch_T(tries)
+        return score_T - self._scratch_T(longer, tries)
 
     def against(self, name: str, than: str) -> str:
         """A method's points over another, with p and the share of targets that are better."""
