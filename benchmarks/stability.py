@@ -2,11 +2,12 @@
 
     python benchmarks/stability.py --data ../shared/data --targets cr,cb,mrpc --source mnli@1 --seeds 10 --steps 60,180 --out stability.jsonl
 
-For each target, runs from scratch and from one source prompt of the library, with the same seeds and so the same rows in the
-same order, for each number of steps; all of a target's runs are one batch. Checkpoints are chosen on one half of validation and
-scored on the other. One JSON line a target: all scores; mean and standard deviation over seeds by start and steps; and the
-differences of means (paired by seed) and ratios of standard deviations with 95 % bootstrap intervals over seeds. Targets that
---out already holds are not run again.
+For each target, runs from scratch and from source prompts of the library (several take turns), with the same seeds and so the same
+rows in the same order, for each number of steps; all of a target's runs are one batch. Checkpoints are chosen on one half of
+validation and scored on the other; with --seen-rows N they are chosen on the N rows that another experiment has looked at and
+scored on all others, which none has seen. One JSON line a target: all scores; mean and standard deviation over seeds by start and steps; and the
+differences of means (paired by seed) and ratios of standard deviations with 95 % bootstrap intervals over seeds, and, with --seen-rows, the
+difference over seeds and rows drawn together. Targets that --out already holds are not run again.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ import torch
 
 from softprompt import artifacts
 from softprompt.backbones.base import Backbone
+from softprompt.backbones.engine.native.levels import processor
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import SoftpromptError
 from softprompt.inference.evaluate import halves
-from softprompt.library.released import released_library
+from softprompt.library.released import FOLDER, FOLDERS, released_library
 from softprompt.library.store import Library
 from softprompt.prompts.init import default_init, initial_prompt
 from softprompt.prompts.stack import PromptStack
@@ -38,14 +40,30 @@ from softprompt.training.recipes import recipe
 from softprompt.training.settings import TrainSettings
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
+Rows = np.ndarray[Any, np.dtype[Any]]
 DRAWS = 2000
 
 
-def scores_of(
-    backbone: Backbone, data: TaskData, source: torch.Tensor, settings: TrainSettings, steps: Sequence[int], seeds: int
-) -> dict[str, list[float]]:
-    """Reporting scores, one a seed, by ``start-steps``; all runs in one batch."""
-    select, report = halves(len(data.validation), 0)
+def rows_of(data: TaskData, seen: int | None) -> tuple[Rows, Rows]:
+    """The validation rows that choose and those that report: two halves, or those that a study of ``seen`` rows drew and the others."""
+    if seen is None:
+        return halves(len(data.validation), 0)
+    keys = {example.key for example in data.task.split("validation", max_rows=seen).examples}
+    chosen = np.asarray([example.key in keys for example in data.validation.examples])
+    return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+def answers_of(
+    backbone: Backbone,
+    data: TaskData,
+    sources: Sequence[torch.Tensor],
+    settings: TrainSettings,
+    steps: Sequence[int],
+    seeds: int,
+    seen: int | None,
+) -> tuple[dict[str, list[float]], dict[str, list[list[bool]]]]:
+    """Reporting scores, one a seed, by ``start-steps``, and whether each reporting row is right; all runs in one batch."""
+    select, report = rows_of(data, seen)
     runs, prompts, keys = [], [], []
     init = default_init("scratch", labels=data.task.labels)
     for length in steps:
@@ -56,15 +74,18 @@ def scores_of(
                     data.run(f"{start}-{length}-{seed}", seed, select_rows=select, report_rows=report, steps=length)
                 )
                 prompts.append(
-                    source.clone()
+                    sources[(seed - 1) % len(sources)].clone()
                     if start == "source"
                     else initial_prompt(backbone, init, settings.prompt_length, seed)
                 )
     results = train_prompts(backbone, PromptStack.of(prompts, tuned=True), runs, settings.having(steps=max(steps)))
     found: dict[str, list[float]] = {}
+    right: dict[str, list[list[bool]]] = {}
+    expected = [data.validation.examples[int(row)].targets for row in report]
     for key, result in zip(keys, results, strict=True):
         found.setdefault(key, []).append(result.scores["score"])
-    return found
+        right.setdefault(key, []).append([a == b for a, b in zip(result.predictions, expected, strict=True)])
+    return found, right
 
 
 def resampled(one: Values, other: Values, of: Callable[[Values, Values], float]) -> list[float]:
@@ -74,6 +95,20 @@ def resampled(one: Values, other: Values, of: Callable[[Values, Values], float])
     # A draw of one seed again and again has no spread; it says nothing of the ratio.
     values = [v for v in (of(one[d], other[d]) for d in draws) if np.isfinite(v)]
     return [round(float(v), 3) for v in (of(one, other), *np.quantile(values, [0.025, 0.975]))]
+
+
+def over_rows(one: Sequence[Sequence[bool]], other: Sequence[Sequence[bool]]) -> list[float]:
+    """Difference of accuracies, percent, with its 95 % bootstrap interval: seeds of each side drawn, then rows, the same for both."""
+    rng = np.random.default_rng(0)
+    sides = [100.0 * np.asarray(side, np.float64) for side in (one, other)]
+    seeds, rows = sides[0].shape
+    values = []
+    for _ in range(DRAWS):
+        drawn = rng.integers(rows, size=rows)
+        means = [side[rng.integers(seeds, size=seeds)][:, drawn].mean() for side in sides]
+        values.append(means[0] - means[1])
+    mean = sides[0].mean() - sides[1].mean()
+    return [round(float(v), 3) for v in (mean, *np.quantile(values, [0.025, 0.975]))]
 
 
 def comparisons(scores: dict[str, list[float]], steps: Sequence[int]) -> dict[str, Any]:
@@ -106,14 +141,21 @@ def main(arguments: Sequence[str]) -> int:
     made.add_argument("--data", type=Path, default=None, help="folder of the tasks' files; built-in tasks need none")
     made.add_argument("--targets", default="cr,cb,mrpc")
     made.add_argument("--library", default="released", help="a folder, or released")
-    made.add_argument("--source", default="mnli@1", help="a prompt of the library")
+    made.add_argument("--source", default="mnli@1", help="prompts of the library, between commas")
+    made.add_argument("--backbone", default="builtin")
     made.add_argument("--seeds", type=int, default=10)
     made.add_argument("--steps", default="60,180", help="two numbers of steps, between commas")
     made.add_argument("--every", type=int, default=20, help="steps between validations")
     made.add_argument(
         "--train-rows", type=int, default=None, help="at most this many training rows, the same for all seeds"
     )
-    made.add_argument("--validation-rows", type=int, default=400)
+    made.add_argument("--validation-rows", type=int, default=400, help="0 for all")
+    made.add_argument(
+        "--seen-rows", type=int, default=None, help="choose on the rows that a study of so many validation rows drew"
+    )
+    made.add_argument("--batch-size", type=int, default=None)
+    made.add_argument("--learning-rate", type=float, default=None)
+    made.add_argument("--max-input-tokens", type=int, default=None)
     made.add_argument("--threads", type=int, default=1)
     made.add_argument("--out", type=Path, default=None, help="append JSON lines here as well")
     options = made.parse_args(arguments)
@@ -123,29 +165,45 @@ def main(arguments: Sequence[str]) -> int:
     torch.set_num_threads(options.threads)
     try:
         known = artifacts.read_json_lines(options.out) if options.out is not None and options.out.exists() else []
-        backbone = load_backbone("builtin")
-        source = (
-            (released_library() if options.library == "released" else Library(options.library))
-            .load(options.source, backbone)
-            .float()
+        backbone = load_backbone(options.backbone)
+        library = (
+            Library(options.library)
+            if options.library != "released"
+            else released_library(FOLDERS.get(options.backbone, FOLDER))
         )
-        settings = recipe("quick", eval_every=options.every, embedding_step=0, patience=0, prompt_length=len(source))
+        sources = [library.load(name, backbone).float() for name in options.source.split(",")]
+        given = {name: getattr(options, name) for name in ("batch_size", "learning_rate", "max_input_tokens")}
+        settings = recipe(
+            "quick", eval_every=options.every, embedding_step=0, patience=0, prompt_length=len(sources[0]),
+            **{name: value for name, value in given.items() if value is not None},
+        )  # fmt: skip
         for target in options.targets.split(","):
             data = task_data(
                 backbone, load_task(target, options.data), settings,
-                train_rows=options.train_rows, validation_rows=options.validation_rows,
+                train_rows=options.train_rows, validation_rows=options.validation_rows or None,
             )  # fmt: skip
             identity = {
                 "target": target, "source": options.source, "seeds": options.seeds, "steps": steps, "every": options.every,
                 "rows": len(data.train), "validation_rows": len(data.validation), "train_fingerprint": data.train.fingerprint,
                 "validation_fingerprint": data.validation.fingerprint, "backbone": backbone.fingerprint,
                 "prompt_length": settings.prompt_length, "batch_size": settings.batch_size, "learning_rate": settings.learning_rate,
+                **({} if options.seen_rows is None else {"seen_rows": options.seen_rows}),
             }  # fmt: skip
             if any(identity.items() <= line.items() for line in known):
                 continue
-            scores = scores_of(backbone, data, source, settings, steps, options.seeds)
+            scores, right = answers_of(backbone, data, sources, settings, steps, options.seeds, options.seen_rows)
+            both = {} if options.seen_rows is None else {
+                f"gain-{n}-rows": over_rows(right[f"source-{n}"], right[f"scratch-{n}"]) for n in steps
+            }  # fmt: skip
             command = shlex.join(["python", "benchmarks/stability.py", *arguments])
-            line = {**identity, "scores": scores, **comparisons(scores, steps), "command": command}
+            line = {
+                **identity,
+                "scores": scores,
+                **comparisons(scores, steps),
+                **both,
+                "processor": processor(),
+                "command": command,
+            }
             print(json.dumps(line), flush=True)
             if options.out is not None:
                 artifacts.append_json_line(options.out, line)
