@@ -245,8 +245,10 @@ class _Labels:
 
     def _classes(self) -> tuple[str, ...]:
         if not 2 <= len(self.words) <= MOST_LABELS:
+            count = len(self.words)
+            found = f"{count} distinct values" if count != 1 else f"one value only ({next(iter(self.words))!r})"
             raise self.first.error(
-                f"column {self.column!r} has {len(self.words)} distinct values in {self.count} rows; a classification needs 2 "
+                f"column {self.column!r} has {found} in {self.count} rows; a classification needs 2 "
                 f"to {MOST_LABELS}: name the label column (--label-column), or say --kind text where answers are free text."
             )
         return _sorted(self.words)

@@ -80,6 +80,9 @@ def test_free_text_is_no_label_column(tmp_path: Path) -> None:
     (tmp_path / "notes.csv").write_text("text,label\n" + "".join(f"a,{i}\n" for i in range(300)))
     with pytest.raises(DataError, match="300 distinct values in 300 rows"):
         load_task(str(tmp_path / "notes.csv"))
+    (tmp_path / "notes.csv").write_text("text,label\n" + "a,yes\n" * 30)
+    with pytest.raises(DataError, match=r"has one value only \('yes'\) in 30 rows"):
+        load_task(str(tmp_path / "notes.csv"))
     (tmp_path / "notes.csv").write_text("text,kind\na,1\n")
     with pytest.raises(DataError, match="no label column among text, kind"):
         load_task(str(tmp_path / "notes.csv"))
