@@ -100,12 +100,15 @@ def records() -> dict[str, Any]:
 
     evidence = Evidence(RESULTS / "evidence", load_study("small"))
     generic = Evidence(RESULTS / "generic", load_study("generic-spot-small"))
+    few, long, full = (
+        SmolLM2("smollm2", "smollm2-long-scratch"),
+        SmolLM2("smollm2-long-sources", "smollm2-long-scratch"),
+        SmolLM2("smollm2-full", "smollm2-full-long-scratch"),
+    )
     return {
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
         "promptability": promptability, "kin": kin, "serving": serving,
-        "smollm2": SmolLM2("smollm2", "smollm2-long-scratch"),
-        "long_sources": SmolLM2("smollm2-long-sources", "smollm2-long-scratch"),
-        "full": SmolLM2("smollm2-full", "smollm2-full-long-scratch"),
+        "smollm2": few, "long_sources": long, "full": full, "together": Together(few, long, full),
         "neighbours": neighbours, "neighbour": neighbour, "pilot": pilot, "race_share": race_share,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
@@ -238,8 +241,12 @@ class Evidence:
 
     def guard(self, column: str) -> str:
         """Of all source prompts delivered blindly, the share in a column of the guard's table."""
+        return self.guarded()[column]
+
+    def guarded(self) -> dict[str, str]:
+        """The row of the guard's table that has all source prompts, delivered blindly."""
         with open(self._guard, newline="", encoding="utf-8") as stream:
-            return next(row[column] for row in csv.DictReader(stream) if row["transfer"].endswith("blindly"))
+            return next(row for row in csv.DictReader(stream) if row["transfer"].endswith("blindly"))
 
 
 def stability(rows: int, name: str, digits: int = 1) -> str:
@@ -439,6 +446,51 @@ class SmolLM2(Evidence):
 
         (told,) = family([("", points_T)])
         return f"{told.points.text(sign=True)}; p {told.p:.3f}; {100 * told.better / told.targets:.0f} %"
+
+
+class Together:
+    """Several studies on the same targets, each target averaged over them first."""
+
+    def __init__(self, *studies: SmolLM2) -> None:
+        self.studies = studies
+
+    def rows(self) -> str:
+        """All numbers of a table of rankings, with one try and with three: points of regret, points saved over random
+        choice, p, p after Holm, and on how many targets it saves."""
+        one_try, three = self._rankings(1), self._rankings(3)
+        return "; ".join(" | ".join([*a, *b]) for a, b in zip(one_try.values(), three.values(), strict=True))
+
+    def saved(self, name: str, tries: int = 1) -> str:
+        """Points that a ranking saves over random choice."""
+        return self._rankings(tries)[name][1].partition(" [")[0].lstrip("+")
+
+    def _rankings(self, tries: int) -> dict[str, list[str]]:
+        from softprompt.analysis.predictors import random_regret, regrets
+        from softprompt.analysis.statistics import family, p_text, t_interval
+
+        random_ST, by_study = [], []
+        for study in self.studies:
+            order = np.argsort(study.results.targets)
+            random_ST.append(random_regret(study.results, tries)[order])
+            by_study.append({name: points_T[order] for name, points_T in regrets(study.results, tries)[0].items()})
+        random_T = np.mean(random_ST, axis=0)
+        lost = {name: np.mean([found[name] for found in by_study], axis=0) for name in by_study[0]}
+        saved = family([(name, random_T - points_T) for name, points_T in lost.items()])
+        rows = {
+            d.name: [one(lost[d.name].mean()), d.points.text(sign=True), p_text(d.p), p_text(d.p_holm), str(d.better)]
+            for d in saved
+        }
+        return {**rows, "random": [t_interval(random_T).text()]}
+
+    def let_through(self) -> str:
+        """Source prompts in all, and how many of them the guard lets through; the share of those that is worse than scratch."""
+        rows = [study.guarded() for study in self.studies]
+        counts = [int(row["prompts"]) for row in rows]
+        passed = [
+            n * float(row["let through by the guard"].rstrip("%")) / 100 for n, row in zip(counts, rows, strict=True)
+        ]
+        worse = [float(row["worse, of those let through"].rstrip("%")) for row in rows]
+        return f"{sum(counts)}; {one(sum(passed), 0)}; {one(max(worse))} %"
 
 
 def pilot(units: str, *steps: int) -> str:
