@@ -460,6 +460,10 @@ class Together:
         one_try, three = self._rankings(1), self._rankings(3)
         return "; ".join(" | ".join([*a, *b]) for a, b in zip(one_try.values(), three.values(), strict=True))
 
+    def lost(self, name: str, tries: int = 1) -> str:
+        """Points of regret of a ranking."""
+        return self._rankings(tries)[name][0].partition(" [")[0]
+
     def saved(self, name: str, tries: int = 1) -> str:
         """Points that a ranking saves over random choice."""
         return self._rankings(tries)[name][1].partition(" [")[0].lstrip("+")
