@@ -69,7 +69,7 @@ class FactoredAdafactor(Moments):
 
     def mean_square(self, name: str, tensor: Tensor) -> Tensor:
         """A scalar, over all entries of the tensor (any shape) of that name; a process may hold a part of it."""
-        return tensor.square().mean()
+        return sum_of_squares(tensor) / tensor.numel()
 
     def mean_rows(self, name: str, tensor: Tensor, axis: int) -> Tensor:
         """The mean over a matrix's rows, which lie along ``axis`` of ``tensor``; its shape without that axis."""
@@ -87,11 +87,10 @@ class FactoredAdafactor(Moments):
         for name, gradient in gradients.items():
             tensor = self.parameters[name]
             update = self._direction(name, gradient, decay)
-            update.div_((self.mean_square(name, update).sqrt() / CLIP).clamp_min(1.0))
-            rate: Tensor | float = self.rate
+            rate = self.rate / (self.mean_square(name, update).sqrt() / CLIP).clamp_min(1.0)
             if self.parameter_scaling:
-                rate = self.rate * self.mean_square(name, tensor).sqrt().clamp_min(EPSILON_PARAMETER)
-            tensor.sub_(update * rate)
+                rate = rate * self.mean_square(name, tensor).sqrt().clamp_min(EPSILON_PARAMETER)
+            tensor.addcmul_(update, rate, value=-1.0)
 
     def _direction(self, name: str, gradient: Tensor, decay: float) -> Tensor:
         square = gradient.square().add_(EPSILON_GRADIENT)
@@ -101,7 +100,7 @@ class FactoredAdafactor(Moments):
         row = self.moments[f"row.{name}"].mul_(decay).add_(square.mean(-1), alpha=1.0 - decay)
         column = self.moments[f"column.{name}"].mul_(decay).add_(self.mean_rows(name, square, -2), alpha=1.0 - decay)
         row_factor = (row / self.mean_rows(name, row, -1).unsqueeze(-1)).rsqrt()
-        return gradient * row_factor[..., None] * column.rsqrt()[..., None, :]
+        return torch.mul(gradient, row_factor[..., None], out=square).mul_(column.rsqrt()[..., None, :])
 
 
 class AdamW(Moments):
@@ -133,6 +132,12 @@ class AdamW(Moments):
                 1 - two**count
             )
             self.parameters[name].sub_(first / (second.sqrt() + 1e-8), alpha=self.rate)
+
+
+def sum_of_squares(tensor: Tensor) -> Tensor:
+    """A scalar, over a float32 tensor of any shape; no copy of it is made."""
+    flat = tensor.reshape(-1)
+    return torch.dot(flat, flat)
 
 
 def factored(shape: Sequence[int]) -> bool:

@@ -18,7 +18,7 @@ from softprompt.backbones.base import Backbone, ExampleLosses
 from softprompt.backbones.load import wrap
 from softprompt.batch import TokenBatch
 from softprompt.errors import UsageError
-from softprompt.training.weights.adafactor import FactoredAdafactor
+from softprompt.training.weights.adafactor import FactoredAdafactor, sum_of_squares
 
 
 class LiveModel:
@@ -93,7 +93,7 @@ class LiveModel:
 
     def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """The gradient's norm over all tensors, a scalar."""
-        return torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+        return torch.stack([sum_of_squares(g) for g in gradients.values()]).sum().sqrt()
 
     def full(self) -> dict[str, Tensor]:
         """The masters, whole, in the model's shapes; on every process of a sharded tuning."""

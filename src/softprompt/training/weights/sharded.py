@@ -21,7 +21,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.backbones.load import wrap
 from softprompt.backbones.sharding import blocks
 from softprompt.errors import UsageError
-from softprompt.training.weights.adafactor import FactoredAdafactor
+from softprompt.training.weights.adafactor import FactoredAdafactor, sum_of_squares
 from softprompt.training.weights.live import LiveModel
 
 
@@ -70,7 +70,7 @@ class ShardedModel(LiveModel):
             parameter.grad = None
 
     def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
-        total = torch.stack([g.square().sum() for g in gradients.values()]).sum()
+        total = torch.stack([sum_of_squares(g) for g in gradients.values()]).sum()
         parallel.sum_over_processes([total])
         return total.sqrt()
 
@@ -126,7 +126,7 @@ class ShardedAdafactor(FactoredAdafactor):
         return self.shapes[name]
 
     def mean_square(self, name: str, tensor: Tensor) -> Tensor:
-        total = tensor.square().sum()
+        total = sum_of_squares(tensor)
         parallel.sum_over_processes([total])
         return total / _numbers(self.shapes[name])
 
