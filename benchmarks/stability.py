@@ -25,7 +25,7 @@ import torch
 
 from softprompt import artifacts
 from softprompt.backbones.base import Backbone
-from softprompt.backbones.engine.native.levels import processor
+from softprompt.backbones.engine.native.levels import in_force, processor
 from softprompt.backbones.load import load_backbone
 from softprompt.errors import SoftpromptError
 from softprompt.inference.evaluate import halves
@@ -202,6 +202,7 @@ def main(arguments: Sequence[str]) -> int:
                 **comparisons(scores, steps),
                 **both,
                 "processor": processor(),
+                "level": in_force().name,
                 "command": command,
             }
             print(json.dumps(line), flush=True)
