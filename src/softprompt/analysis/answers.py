@@ -105,7 +105,7 @@ def _answers_of(study: Study, wanted: str, target: str, answers: Mapping[RunId, 
         return "its data is not on this machine"
     for form in (None, *task.wordings):  # a decoder's study reads natural language
         worded = task if form is None else task.worded(form)
-        split = worded.split("validation", max_rows=study.validation_rows_of(target))
+        split = worded.split("validation", max_rows=study.rows_of(target)["validation"])
         if split.fingerprint == wanted:
             task = worded
             break

@@ -31,7 +31,7 @@ def data_facts(study: Study, task: Task, name: str) -> DataFacts:
     Raises:
         DataError: it lacks rows.
     """
-    limits = {"train": study.train_rows_of(name), "validation": study.validation_rows_of(name)}
+    limits = study.rows_of(name)
     states = [task.state(split, most) for split, most in limits.items()]
     state = stored.state_key("facts", *states) if all(states) else None
     found = stored.known(state) if state is not None else None
@@ -69,14 +69,14 @@ def _shared_rows(
     """
     held = {
         name: list(
-            _keys(tasks[name], tasks[name].split("validation", max_rows=study.validation_rows_of(name)).examples)
+            _keys(tasks[name], tasks[name].split("validation", max_rows=study.rows_of(name)["validation"]).examples)
         )
         for name in study.targets
     }
     wanted = {key for keys in held.values() for key in keys}
     seen = {}
     for name in sources:
-        train = tasks[name].split("train", max_rows=study.train_rows_of(name))
+        train = tasks[name].split("train", max_rows=study.rows_of(name)["train"])
         seen[name] = wanted & {key for key in _keys(tasks[name], train.examples) if key in wanted}
     return {
         (target, source): (keys, set().union(*(seen[task] for task in study.tasks_of(source))))

@@ -61,7 +61,7 @@ def _task(study: Study, name: str, backbone: Backbone | None) -> TaskLook:
     from softprompt.tasks.catalog import load_task
     from softprompt.tasks.tuned import for_backbone
 
-    limits = {"train": study.train_rows_of(name), "validation": study.validation_rows_of(name)}
+    limits = study.rows_of(name)
     try:
         task = load_task(name, study.data or None)
         if backbone is not None:

@@ -315,15 +315,12 @@ class Study(Settings):
             return tuple(self.mixtures[source])
         return load_mixture(source).tasks if source in MIXTURES or "+" in source else (source,)
 
-    def train_rows_of(self, task: str) -> int | None:
-        """At most so many training rows of a task are used; None for all."""
-        own = self.rows[task].train if task in self.rows else 0
-        return own or (self.target_train_rows if task in self.targets else 0) or self.train_rows or None
-
-    def validation_rows_of(self, task: str) -> int | None:
-        """The same for validation."""
-        own = self.rows[task].validation if task in self.rows else 0
-        return own or (self.target_validation_rows if task in self.targets else 0) or self.validation_rows or None
+    def rows_of(self, task: str) -> dict[str, int | None]:
+        """At most so many ``train`` and ``validation`` rows of a task are used; None for all."""
+        own, as_target = self.rows.get(task, RowLimits()), task in self.targets
+        train = own.train or (as_target and self.target_train_rows) or self.train_rows
+        validation = own.validation or (as_target and self.target_validation_rows) or self.validation_rows
+        return {"train": train or None, "validation": validation or None}
 
     @property
     def all_tasks(self) -> tuple[str, ...]:

@@ -78,10 +78,10 @@ def _rows(study: Study, backbone: Backbone, name: str) -> TaskData:
     from softprompt.tasks.catalog import load_task
     from softprompt.training.data import task_data
 
-    most = min(study.train_rows_of(name) or ROWS, ROWS)
+    most = min(study.rows_of(name)["train"] or ROWS, ROWS)
     return task_data(
         backbone, load_task(name, study.data or None), study.target, train_rows=most,
-        validation_rows=min(study.validation_rows_of(name) or ROWS, ROWS),
+        validation_rows=min(study.rows_of(name)["validation"] or ROWS, ROWS),
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ class Workload:
     def _rows(self, task: str) -> int:
         """Validation rows of a task in this study."""
         known = self.looks[task].validation_rows if task in self.looks else None
-        return known or self.study.validation_rows_of(task) or ASSUMED_VALIDATION_ROWS
+        return known or self.study.rows_of(task)["validation"] or ASSUMED_VALIDATION_ROWS
 
     def _row(self, cell: StudyCell, settings: TrainSettings) -> float:
         """Mean positions of a row: prompt, input and target, over the tasks a cell draws from."""

@@ -105,9 +105,9 @@ def test_source_mixtures() -> None:
 
 def test_targets_of_few_rows_keep_the_sources_whole() -> None:
     study = study_of({**BASE, "train_rows": 800, "target_train_rows": 64})
-    assert (study.train_rows_of("a"), study.train_rows_of("b")) == (800, 64)
-    assert study_of({**BASE, "target_train_rows": 64}).train_rows_of("a") is None
-    assert study_of({**BASE, "train_rows": 800}).train_rows_of("b") == 800
+    assert (study.rows_of("a")["train"], study.rows_of("b")["train"]) == (800, 64)
+    assert study_of({**BASE, "target_train_rows": 64}).rows_of("a")["train"] is None
+    assert study_of({**BASE, "train_rows": 800}).rows_of("b")["train"] == 800
     with pytest.raises(UsageError, match="b is a source too"):
         study_of({**BASE, "sources": ["a", "b"], "target_train_rows": 64})
 
@@ -122,8 +122,8 @@ def test_targets_are_measured_on_rows_of_their_own_number() -> None:
             "rows": {"c": {"validation": 50}},
         }
     )
-    assert [study.validation_rows_of(task) for task in ("a", "b", "c")] == [400, 200, 50]
-    assert study_of({**BASE, "validation_rows": 400}).validation_rows_of("b") == 400
+    assert [study.rows_of(task)["validation"] for task in ("a", "b", "c")] == [400, 200, 50]
+    assert study_of({**BASE, "validation_rows": 400}).rows_of("b")["validation"] == 400
     with pytest.raises(UsageError, match="target_validation_rows = 200, and b is a source too"):
         study_of({**BASE, "sources": ["a", "b"], "target_validation_rows": 200})
 
