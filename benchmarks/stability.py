@@ -24,10 +24,11 @@ import numpy as np
 import torch
 
 from softprompt import artifacts
+from softprompt.analysis import statistics
 from softprompt.backbones.base import Backbone
 from softprompt.backbones.engine.native.levels import in_force, processor
 from softprompt.backbones.load import load_backbone
-from softprompt.errors import SoftpromptError
+from softprompt.errors import SoftpromptError, UsageError
 from softprompt.inference.evaluate import halves
 from softprompt.library.released import FOLDER, FOLDERS, released_library
 from softprompt.library.store import Library
@@ -99,16 +100,16 @@ def resampled(one: Values, other: Values, of: Callable[[Values, Values], float])
 
 def over_rows(one: Sequence[Sequence[bool]], other: Sequence[Sequence[bool]]) -> list[float]:
     """Difference of accuracies, percent, with its 95 % bootstrap interval: seeds of each side drawn, then rows, the same for both."""
-    rng = np.random.default_rng(0)
     sides = [100.0 * np.asarray(side, np.float64) for side in (one, other)]
     seeds, rows = sides[0].shape
-    values = []
-    for _ in range(DRAWS):
-        drawn = rng.integers(rows, size=rows)
-        means = [side[rng.integers(seeds, size=seeds)][:, drawn].mean() for side in sides]
-        values.append(means[0] - means[1])
-    mean = sides[0].mean() - sides[1].mean()
-    return [round(float(v), 3) for v in (mean, *np.quantile(values, [0.025, 0.975]))]
+
+    def draw(random: np.random.Generator) -> float:
+        drawn = random.integers(rows, size=rows)
+        means = [side[random.integers(seeds, size=seeds)][:, drawn].mean() for side in sides]
+        return float(means[0] - means[1])
+
+    low, high, _ = statistics.resampled(draw, DRAWS)
+    return [round(float(v), 3) for v in (sides[0].mean() - sides[1].mean(), low, high)]
 
 
 def comparisons(scores: dict[str, list[float]], steps: Sequence[int]) -> dict[str, Any]:
@@ -182,12 +183,17 @@ def main(arguments: Sequence[str]) -> int:
                 backbone, load_task(target, options.data), settings,
                 train_rows=options.train_rows, validation_rows=options.validation_rows or None,
             )  # fmt: skip
+            if options.seen_rows is not None and tuple(data.task.metrics) != ("accuracy",):
+                raise UsageError(
+                    f"--seen-rows draws rows and needs a target scored by accuracy alone; {target} has "
+                    f"{', '.join(data.task.metrics)}: leave it out of --targets."
+                )
             identity = {
                 "target": target, "source": options.source, "seeds": options.seeds, "steps": steps, "every": options.every,
                 "rows": len(data.train), "validation_rows": len(data.validation), "train_fingerprint": data.train.fingerprint,
                 "validation_fingerprint": data.validation.fingerprint, "backbone": backbone.fingerprint,
                 "prompt_length": settings.prompt_length, "batch_size": settings.batch_size, "learning_rate": settings.learning_rate,
-                **({} if options.seen_rows is None else {"seen_rows": options.seen_rows}),
+                **{name: value for name in ("seen_rows", "max_input_tokens") if (value := getattr(options, name)) is not None},
             }  # fmt: skip
             if any(identity.items() <= line.items() for line in known):
                 continue

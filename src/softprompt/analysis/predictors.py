@@ -95,24 +95,27 @@ def seed_averaged(results: Results, table: dict[str, Floats]) -> dict[str, Float
     return out
 
 
+def _finished(results: Results) -> tuple[Floats, list[int]]:
+    """Scores of all transfers [T, M], and the places of the targets that have every one."""
+    scores_TM = results.transfers_STR().transpose(1, 0, 2).reshape(len(results.targets), -1)
+    return scores_TM, [t for t, row in enumerate(scores_TM) if row.size and not np.isnan(row).any()]
+
+
 def regrets(results: Results, k: int) -> tuple[dict[str, Floats], list[int]]:
     """By ranking, points lost by k tries, float [finished targets]; and the places of those targets."""
-    scores_TM = results.transfers_STR().transpose(1, 0, 2).reshape(len(results.targets), -1)
-    targets = [t for t in range(len(scores_TM)) if scores_TM[t].size and not np.isnan(scores_TM[t]).any()]
+    scores_TM, targets = _finished(results)
     return {n: _regret(results, table, scores_TM, targets, k) for n, table in all_rankings(results).items()}, targets
 
 
 def random_regret(results: Results, k: int) -> Floats:
     """Points that k prompts drawn at random are expected to lose, float [finished targets]."""
-    scores_TM = results.transfers_STR().transpose(1, 0, 2).reshape(len(results.targets), -1)
-    finished = [row for row in scores_TM if row.size and not np.isnan(row).any()]
-    return np.array([row.max() - expected_honest_best(row, row, k) for row in finished], dtype=np.float64)
+    scores_TM, targets = _finished(results)
+    return np.array([row.max() - expected_honest_best(row, row, k) for row in scores_TM[targets]], dtype=np.float64)
 
 
 def judged(results: Results, ks: Sequence[int]) -> tuple[list[PredictorScores], dict[int, Interval], int]:
     """Every predictor, random choice's regret by k, and how many targets count."""
-    scores_TM = results.transfers_STR().transpose(1, 0, 2).reshape(len(results.targets), -1)
-    targets = [t for t in range(len(scores_TM)) if scores_TM[t].size and not np.isnan(scores_TM[t]).any()]
+    scores_TM, targets = _finished(results)
     tables = all_rankings(results)
     regrets = {name: {k: _regret(results, table, scores_TM, targets, k) for k in ks} for name, table in tables.items()}
     random = {k: random_regret(results, k) for k in ks}

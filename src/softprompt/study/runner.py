@@ -117,8 +117,9 @@ class PromptRunner:
 
     def data(self, study: Study, name: str, settings: TrainSettings) -> TaskData:
         """A task, tokenised once."""
+        limits = study.rows_of(name)
         key = (study.backbone, study.data, name, settings.max_input_tokens, settings.max_target_tokens,
-               settings.prompt_length, study.rows_of(name)["train"], study.rows_of(name)["validation"])  # fmt: skip
+               settings.prompt_length, limits["train"], limits["validation"])  # fmt: skip
         if key not in self._data:
             from softprompt.artifacts import cache_folder
             from softprompt.training.data import task_data
@@ -127,8 +128,8 @@ class PromptRunner:
                 self.backbone(study),
                 self.task(study, name),
                 settings,
-                train_rows=study.rows_of(name)["train"],
-                validation_rows=study.rows_of(name)["validation"],
+                train_rows=limits["train"],
+                validation_rows=limits["validation"],
                 cache=cache_folder("encoded"),
             )
         return self._data[key]
