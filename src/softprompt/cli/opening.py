@@ -260,7 +260,10 @@ def encode(
 
 
 def told(data: TaskData) -> list[str]:
-    """What a user should see of a task before it is trained on: counts, columns, the first example, what is left out."""
+    """What a user should see of a task before it is trained on: counts, columns, the first example, what is left out, and
+    what is doubtful in its labels."""
+    from softprompt.tasks.check import label_doubts
+
     task, train = data.task, data.train
     empty = sum(task.is_empty(e) for e in chain(train.examples, data.validation.examples))
     counts = {
@@ -282,7 +285,8 @@ def told(data: TaskData) -> list[str]:
     found.append(f"task {task.name}: first example: {text!r} -> {first.targets!r}")
     if task.category == "user" and task.note:
         found.append(f"task {task.name}: {task.note}")
-    return found
+    doubts = label_doubts(task, {"train": train.examples, "validation": data.validation.examples})
+    return found + [f"task {task.name}: {doubt}" for doubt in doubts]
 
 
 def open_library(place: str, *, must_exist: bool = True) -> Library:

@@ -124,12 +124,14 @@ def check(
         raise DataError("; ".join(wrong))
     told = [_checked(report, split) for report in reports for split in report["splits"]]
     notes = [f"{report['task']}: {note}" for report in reports for note in report["notes"]]
+    left_out = any(split["skipped"] or split["unlabelled"] for report in reports for split in report["splits"].values())
+    usable = "every other row is usable" if left_out else "every row is usable"
     shown = table(["task", "split", "rows", "labels", "gold score", "fingerprint"], told)
     after = [
         ("train", names[0], *rows.words(), *spelled({"backbone": backbone})),
         ("tasks", "show", names[0], *rows.words()),
     ]
-    return Answer(data={"tasks": reports}, show=both(shown, lines(*notes, "every row is usable")), next=after)
+    return Answer(data={"tasks": reports}, show=both(shown, lines(*notes, usable)), next=after)
 
 
 def _checked(report: Mapping[str, Any], split: str) -> Sequence[Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from softprompt.errors import DataError, SoftpromptError, UsageError
@@ -53,11 +53,60 @@ def check_task(
             problems.append(str(error))
             continue
         report[name] = _check_split(task, found[name], problems, notes)
+    notes += label_doubts(task, {name: split.examples for name, split in found.items()})
     if {"train", "validation"} <= found.keys():
         shared = {e.inputs for e in found["train"].examples} & {e.inputs for e in found["validation"].examples}
         if shared:
             notes.append(f"{len(shared)} inputs stand in both train and validation.")
     return {"task": task.name, "ok": not problems, "problems": problems, "notes": notes, "splits": report}
+
+
+def label_doubts(task: Task, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """What is doubtful in a task's labels, a sentence each; nothing of a task with free answers.
+
+    Args:
+        task: gives the labels.
+        splits: examples by the split's name; "train" is asked for every label.
+    """
+    labels = task.labels
+    if labels is None or "exact_text" in task.metrics:
+        return []
+    doubts = []
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        alike[_bare(label)].append(label)
+    for spellings in alike.values():
+        if len(spellings) > 1:
+            doubts.append(
+                f"labels {_quoted(spellings)} count as different ones: spell them alike if they mean the same."
+            )
+    for name, examples in splits.items():
+        told: dict[str, set[str]] = defaultdict(set)
+        for example in examples:
+            if example.targets != UNKNOWN_TARGET:
+                told[example.inputs].add(example.targets)
+        several = {inputs: found for inputs, found in told.items() if len(found) > 1}
+        if several:
+            inputs, found = next(iter(several.items()))
+            text = inputs if len(inputs) <= 60 else f"{inputs[:57]}..."
+            doubts.append(
+                f"{name}: {len(several)} input(s) have more than one label; {text!r} has {_quoted(sorted(found))}."
+            )
+    if train := splits.get("train"):
+        missing = sorted(set(labels) - {e.targets for e in train})
+        if missing:
+            doubts.append(f"train: no row has the label {_quoted(missing)}.")
+    return doubts
+
+
+def _bare(label: str) -> str:
+    """A label without case, its words parted by single spaces. Signs stay: "-1" is not "1", nor "A+" "A-"."""
+    return " ".join(label.replace("_", " ").casefold().split())
+
+
+def _quoted(labels: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(repr(label) for label in labels[:most]) + more
 
 
 def _check_split(task: Task, split: Split, problems: list[str], notes: list[str]) -> dict[str, Any]:
@@ -87,6 +136,7 @@ def _check_split(task: Task, split: Split, problems: list[str], notes: list[str]
         "rows": len(examples),
         "labels": dict(sorted(counts.items())),
         "skipped": split.skipped,
+        "unlabelled": split.unlabelled,
         "fingerprint": split.fingerprint,
         "gold_scores": gold,
     }

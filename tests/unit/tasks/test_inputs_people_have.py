@@ -112,6 +112,28 @@ def test_empty_texts_are_counted(tmp_path: Path) -> None:
     assert describe(task)["columns"] == ["text"]
 
 
+def test_doubtful_labels_are_told(tmp_path: Path) -> None:
+    from softprompt.tasks.check import check_task, label_doubts
+
+    def notes(rows: str) -> list[str]:
+        (tmp_path / "t").mkdir(exist_ok=True)
+        (tmp_path / "t" / "train.csv").write_text("text,label\n" + rows)
+        (tmp_path / "t" / "validation.csv").write_text("text,label\nx,a\ny,b\n")
+        report = check_task(load_task(str(tmp_path / "t")))
+        assert report["ok"]
+        return list(report["notes"])
+
+    assert notes("one,a\ntwo,b\n") == []
+    assert notes("one,a\ntwo,b\nthree,A\n") == [
+        "labels 'A', 'a' count as different ones: spell them alike if they mean the same."
+    ]
+    assert notes("one,a\ntwo,b\none,b\n") == ["train: 1 input(s) have more than one label; 'text: one' has 'a', 'b'."]
+    assert notes("one,a\ntwo,b\nthree,-1\nfour,1\n") == []  # a sign is no spelling
+    assert notes("one,a\ntwo,b\nthree,\n") == ["train: 1 rows have no gold label and are left out of training."]
+    task = load_task(str(tmp_path / "t"))
+    assert label_doubts(task, {"train": task.split("train").examples[:1]}) == ["train: no row has the label 'b'."]
+
+
 @pytest.mark.parametrize("name", ["../secret.jsonl", "/etc/passwd", "a/../../x.csv", "link.csv", "nul\x00.csv"])
 def test_a_toml_names_files_of_its_own_folder_alone(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "mine"
