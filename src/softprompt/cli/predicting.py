@@ -97,7 +97,8 @@ def predict(
         from softprompt.study.executor_options import executor_options
 
         options = executor_options(executor, executor_option or (), workers)
-        found = _on_ray(facts, library, model, inputs, given.inputs(_columns(kept, inputs.as_is)), options)
+        columns = _columns(kept, inputs.as_is)
+        found = _on_ray(facts, library, model, inputs, given.inputs(columns), columns, options)
     answer = given.answer(found, inputs.out, facts)
     where, same = place if place is not None else library, model.words()
     if where is None:
@@ -113,6 +114,7 @@ def _on_ray(
     model: o.PromptBackboneFlags,
     asked: InputFlags,
     rows: Sequence[Mapping[str, Any] | str],
+    columns: Sequence[str],
     options: Mapping[str, Any],
 ) -> Predictions:
     from softprompt.inference.ray_predict import WorkerSettings, predict_on_ray
@@ -122,7 +124,7 @@ def _on_ray(
         backbone=_everywhere(str(facts["backbone"])), dtype=model.dtype, device=model.device, revision=model.revision,
         prompt=facts["prompt"], as_is=asked.as_is, max_new_tokens=asked.max_new_tokens, library=place,
     )  # fmt: skip
-    return _told_cut(predict_on_ray(settings, rows, **options), settings.backbone)
+    return _told(predict_on_ray(settings, rows, **options), rows, columns, settings.backbone)
 
 
 def _everywhere(place: str) -> str:
@@ -244,12 +246,13 @@ def given_rows(
 def answered(
     backbone: Backbone, prompter: Prompter | None, given: GivenRows, kept: Kept | None, asked: InputFlags
 ) -> Predictions:
-    """The answers; says how many texts were cut."""
+    """The answers; says how many texts were cut or empty."""
     from softprompt.inference.predict import predict as answer_rows
 
-    inputs = given.inputs(_columns(kept, asked.as_is))
+    columns = _columns(kept, asked.as_is)
+    inputs = given.inputs(columns)
     found = answer_rows(backbone, prompter, inputs, kept, as_is=asked.as_is, max_new_tokens=asked.max_new_tokens)
-    return _told_cut(found, backbone.name)
+    return _told(found, inputs, columns, backbone.name)
 
 
 def _columns(kept: Kept | None, as_is: bool) -> Sequence[str]:
@@ -260,7 +263,13 @@ def _columns(kept: Kept | None, as_is: bool) -> Sequence[str]:
     return wording.columns if wording is not None else ()
 
 
-def _told_cut(found: Predictions, backbone: str) -> Predictions:
+def _told(
+    found: Predictions, inputs: Sequence[Mapping[str, Any] | str], columns: Sequence[str], backbone: str
+) -> Predictions:
+    """Says how many answers rest on a part of their text, or on none; ``columns`` are those that a row is read by."""
     if found.cut:
         say(f"{found.cut} of {len(found.rows)} texts were longer than backbone {backbone} holds and were cut")
+    texts = ([one] if isinstance(one, str) else [one.get(name, "") for name in columns or one] for one in inputs)
+    if empty := sum(not any(str(text).strip() for text in row) for row in texts):
+        say(f"{empty} of {len(inputs)} texts are empty: what is answered there comes from the prompt alone")
     return found

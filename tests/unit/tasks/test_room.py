@@ -109,6 +109,10 @@ def test_one_long_row_stops_nothing(kind: str, tmp_path: Path, capsys: pytest.Ca
     code, _, err = call(capsys, "predict", LONG, "--prompt", "long@1", *common)
     assert code == 0, err
     assert "1 of 1 texts were longer than backbone" in err
+    (tmp_path / "new.csv").write_text("id,text\n1,some words\n2,\n3,  \n")
+    code, _, err = call(capsys, "predict", "--file", str(tmp_path / "new.csv"), "--prompt", "long@1", *common)
+    assert code == 0, err
+    assert "2 of 3 texts are empty" in err
 
 
 def test_labels_that_a_tokenizer_cannot_write_are_refused_alike(
