@@ -12,13 +12,31 @@ from softprompt.backbones.engine.host import KeptMemory, resident_bytes
 from softprompt.backbones.load import load_backbone
 
 
+def _trims(sizes: list[int], left: int) -> list[int]:
+    """The steps after which pages are given back, of a process that holds these bytes after its steps and ``left`` once emptied."""
+    found: list[int] = []
+    held = sizes[0]
+
+    def give_back() -> None:
+        nonlocal held
+        held = left
+
+    memory = KeptMemory(held=lambda: held, give_back=give_back)
+    for step, held in enumerate(sizes):  # noqa: B007
+        if memory.bound():
+            found.append(step)
+    return found
+
+
 def test_freed_memory_is_given_back_when_the_process_has_doubled() -> None:
-    sizes, given = [100, 80, 150, 161, 70, 159, 161, 90], []
-    memory = KeptMemory(held=lambda: sizes.pop(0), give_back=lambda: given.append(len(sizes)))
-    # At first 80 are left; 161 is more than twice that, and 70 are left: the floor never falls.
-    assert [memory.bound() for _ in range(5)] == [True, False, True, False, True]
-    assert len(given) == 3
-    assert not sizes
+    # At first 80 are left. The step after holds 100, so 160 (twice 80) is the most.
+    assert _trims([100, 100, 159, 160, 161, 110, 160, 164, 166], left=80) == [0, 4, 8]
+
+
+def test_what_every_step_takes_anew_is_not_given_back_after_every_step() -> None:
+    # Model tuning: 20 stay, and each step takes 50 and frees them again. 75 is the most.
+    assert _trims([50] * 9, left=20) == [0]
+    assert _trims([50, 50, 60, 74, 76, 50, 60, 75], left=20) == [0, 4]
 
 
 def test_nothing_is_given_back_where_the_system_does_not_say() -> None:

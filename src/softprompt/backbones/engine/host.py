@@ -64,15 +64,23 @@ class KeptMemory:
     def __init__(self, held: Callable[[], int] | None = None, give_back: Callable[[], object] | None = None) -> None:
         self._held = held or resident_bytes
         self._give_back = give_back or _trim
-        self._floor = 0
+        self._most = 0
+        self._emptied = False
 
     def bound(self) -> bool:
-        """Give freed pages back at the first call, and where the process has doubled since the last time; whether it did."""
+        """To be called after every step: gives freed pages back at the first call, and where the process holds more than twice
+        what was left then and half as much again as the step after needed; whether it did."""
         held = self._held()
-        if not held or (self._floor and held <= 2 * self._floor):
+        if not held:
+            return False
+        if (
+            self._emptied
+        ):  # what this step took is what a step needs: giving that back would cost every step its pages anew
+            self._emptied, self._most = False, max(self._most, held + held // 2)
+        if self._most and held <= self._most:
             return False
         self._give_back()
-        self._floor = max(self._held(), self._floor)
+        self._emptied, self._most = True, max(self._most, 2 * self._held())
         return True
 
 
