@@ -168,6 +168,14 @@ class Evidence:
         """A method's score, gain (none for scratch itself) and share of the oracle's cost."""
         return "; ".join([self.score(name), *([] if name == "prompt tuning" else [self.gain(name)]), self.cost(name)])
 
+    def of_seed(self, name: str, seed: int) -> str:
+        """A method's score and gain over scratch where only this seed of it is finished."""
+        from softprompt.analysis.statistics import t_interval
+
+        method = next(m for m in self.methods.others if m.name == name)
+        score_T = method.score_TR[:, self.results.seeds.index(seed)]
+        return f"{one(score_T.mean())}; {t_interval(score_T - self.methods.choices.scratch_T()).text(sign=True)}"
+
     def on(self, name: str, target: str) -> str:
         """Score on one target."""
         return one(self._row(name)[0][self.results.targets.index(target)])
