@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -108,14 +108,20 @@ def wrong_fields(error: ValidationError, most: int = 3) -> str:
     told = []
     for one in found[:most]:
         place = ".".join(str(part) for part in one["loc"]) or "the whole"
-        what = "lacks a value" if one["type"] == "missing" else f"is {_short(one['input'])}"
+        what = "lacks a value" if one["type"] == "missing" else f"is {short(one['input'])}"
         reason = "" if one["type"] == "missing" else f": {one['msg'].removeprefix('Value error, ')}"
         told.append(f"field {place!r} {what}{reason}")
     rest = f", and {len(found) - most} more" if len(found) > most else ""
     return "; ".join(told) + rest
 
 
-def _short(value: object) -> str:
+def some(words: Sequence[str], most: int = 3) -> str:
+    """Words as a sentence lists them: the first ones with commas between, and how many more there are."""
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def short(value: object) -> str:
+    """A value as a sentence quotes it: its ``repr``, cut to 60 signs."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

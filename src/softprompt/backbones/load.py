@@ -27,7 +27,7 @@ from softprompt.backbones.quiet import quiet
 from softprompt.backbones.sharding import shard
 from softprompt.backbones.stored import stored_model
 from softprompt.backbones.texts import check_vocabulary
-from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError
+from softprompt.errors import BackboneError, CorruptArtifactError, UnknownNameError, UsageError, some
 
 BUILTIN = "builtin"
 NAMED = (BUILTIN, SMOLLM2)
@@ -314,7 +314,7 @@ def _from_pretrained(folder: Path, name: str, config: Any, dtype: torch.dtype) -
     )
     missing = sorted(key for key in report["missing_keys"] if ".pooler." not in key)
     if missing:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        shown = some(missing)
         raise BackboneError(
             f"backbone {name} lacks stored weights for {shown}: it would run with random ones; fetch it again."
         )

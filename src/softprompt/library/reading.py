@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from softprompt import artifacts
-from softprompt.errors import CorruptArtifactError, DataError, SoftpromptError
+from softprompt.errors import CorruptArtifactError, DataError, SoftpromptError, some
 from softprompt.library.folders import Folders
 from softprompt.library.manifest import Manifest
 from softprompt.library.metric import METRICS
@@ -204,7 +204,7 @@ def refuse_strange_files(folders: Folders, manifest: Manifest) -> None:
     """Raises CorruptArtifactError where a prompt's folder holds other files than its manifest lists."""
     strange = strange_files(folders, manifest)
     if strange:
-        shown = ", ".join(strange[:3]) + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
+        shown = some(strange)
         raise CorruptArtifactError(
             f"{folders.show(manifest.name)} holds {shown}, which a prompt's folder does not have: delete what is not listed "
             "in its manifest."

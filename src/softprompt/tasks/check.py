@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import DataError, SoftpromptError, UsageError
+from softprompt.errors import DataError, SoftpromptError, UsageError, short, some
 from softprompt.tasks.encoded import check_labels
 from softprompt.tasks.example import Example, Split
 from softprompt.tasks.rows import UNKNOWN_TARGET
@@ -88,9 +88,8 @@ def label_doubts(task: Task, splits: Mapping[str, Sequence[Example]]) -> list[st
         several = {inputs: found for inputs, found in told.items() if len(found) > 1}
         if several:
             inputs, found = next(iter(several.items()))
-            text = inputs if len(inputs) <= 60 else f"{inputs[:57]}..."
             doubts.append(
-                f"{name}: {len(several)} input(s) have more than one label; {text!r} has {_quoted(sorted(found))}."
+                f"{name}: {len(several)} input(s) have more than one label; {short(inputs)} has {_quoted(sorted(found))}."
             )
     if train := splits.get("train"):
         missing = sorted(set(labels) - {e.targets for e in train})
@@ -104,9 +103,8 @@ def _bare(label: str) -> str:
     return " ".join(label.replace("_", " ").casefold().split())
 
 
-def _quoted(labels: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(repr(label) for label in labels[:most]) + more
+def _quoted(labels: Sequence[str]) -> str:
+    return some([repr(label) for label in labels], most=5)
 
 
 def _check_split(task: Task, split: Split, problems: list[str], notes: list[str]) -> dict[str, Any]:

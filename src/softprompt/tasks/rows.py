@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from softprompt.errors import DataError
+from softprompt.errors import DataError, short
 
 UNKNOWN_TARGET = "<unk>"
 """The target of a row without a gold label, as in the T5 code."""
@@ -68,7 +68,7 @@ class Row:
         """A column that holds a list of texts."""
         value = self.get(column)
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-            raise self.error(f"column {column!r} should hold a list of texts, found {_short(value)}.")
+            raise self.error(f"column {column!r} should hold a list of texts, found {short(value)}.")
         return list(value)
 
     def label(self, labels: Sequence[str], column: str = "label") -> int | None:
@@ -97,7 +97,7 @@ class Row:
             if folded.count(value.strip().lower()) == 1:
                 return folded.index(value.strip().lower())
         raise self.error(
-            f"label {_short(value)} in column {column!r} is none of {', '.join(labels)} (or 0..{len(labels) - 1})."
+            f"label {short(value)} in column {column!r} is none of {', '.join(labels)} (or 0..{len(labels) - 1})."
         )
 
 
@@ -119,11 +119,6 @@ def _whole(value: object) -> int | None:
         if text.removeprefix("-").isdecimal() and text.isascii():
             return int(text)
     return None
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class BadRows:

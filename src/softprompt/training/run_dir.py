@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from softprompt import artifacts
-from softprompt.errors import CorruptArtifactError, UsageError
+from softprompt.errors import CorruptArtifactError, UsageError, short
 from softprompt.training import checkpoint
 from softprompt.training.lock import FolderLock
 from softprompt.training.runs import RunResult
@@ -135,12 +135,7 @@ def _difference(found: Any, wanted: Any, where: str = "") -> str:
         for i, (one, other) in enumerate(zip(found, wanted, strict=True)):
             if one != other:
                 return _difference(one, other, f"{where}[{i}]")
-    return f"{where} is {_short(found)}, asked for {_short(wanted)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return f"{where} is {short(found)}, asked for {short(wanted)}"
 
 
 def settings_plain(settings: Any) -> dict[str, Any]:

@@ -73,9 +73,8 @@ class KeptMemory:
         held = self._held()
         if not held:
             return False
-        if (
-            self._emptied
-        ):  # what this step took is what a step needs: giving that back would cost every step its pages anew
+        if self._emptied:
+            # What this step took is what a step needs: giving that back would cost every step its pages anew.
             self._emptied, self._most = False, max(self._most, held + held // 2)
         if self._most and held <= self._most:
             return False
