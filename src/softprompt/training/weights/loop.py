@@ -31,6 +31,9 @@ from softprompt.training.weights.live import LiveModel
 from softprompt.training.weights.tuned import ModelState, TunedModel, state_of
 
 Pick = tuple[int, int]  # part of the mixture, row in it
+_MICRO_TOKENS = 512
+"""Positions in one forward pass on a CPU: a step in one pass can be half padding, passes hold rows of like length. Smaller ones
+spend on adding up gradients what they save."""
 
 
 def check_budget(run: Run, settings: TuneSettings) -> None:
@@ -102,6 +105,9 @@ class Tuning(LoopGroup):
         numbers = sum(p.numel() for p in live.parameters.values())
         self.result = TunedModel(name=run.name, seed=run.seed, tuned_parameters=numbers)
         super().__init__(backbone, [run], settings, [self.result])
+        self.eval_tokens = 2 * self.micro_tokens
+        if backbone.device.type == "cpu" and not settings.micro_batch_tokens:
+            self.micro_tokens = min(self.micro_tokens, _MICRO_TOKENS)
         self.live, self.run, self.folder, self.sharded = live, run, folder, live.sharded
         self.optimizer: FactoredAdafactor | AdamW = self._make_optimizer(settings.adafactor_step_offset)
         self.rows = TokenStream(run, settings.batch_tokens)
@@ -181,7 +187,7 @@ class Tuning(LoopGroup):
     def evaluated(self, jobs: Sequence[EvalJob]) -> list[Evaluation]:
         with self.live.evaluating() as tuned:
             return evaluate(
-                tuned, None, jobs, max_target_tokens=self.settings.max_target_tokens, batch_tokens=2 * self.micro_tokens
+                tuned, None, jobs, max_target_tokens=self.settings.max_target_tokens, batch_tokens=self.eval_tokens
             )
 
     def keep_best(self, run: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from tests.support.models import KINDS, random_batch, tiny_backbone
 from tests.support.small_tasks import rescored, small_data, small_task
 
+from softprompt.backbones.engine.native import levels
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.inference.evaluate import EvalJob
 from softprompt.training.data import mixed_run, mixture_run, task_data
@@ -21,7 +23,7 @@ from softprompt.training.recipes import TUNE_RECIPES, tune_recipe
 from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.adafactor import FactoredAdafactor, factored
 from softprompt.training.weights.live import LiveModel
-from softprompt.training.weights.loop import TokenStream
+from softprompt.training.weights.loop import TokenStream, Tuning
 from softprompt.training.weights.tune import tune_model, tune_multitask
 from softprompt.training.weights.tuned import ModelState, load_tuned
 
@@ -73,6 +75,37 @@ def test_attention_in_bfloat16_is_computed_in_float32(kind: str, monkeypatch: py
     found.nll_B.sum().backward()
     assert seen == ({torch.float32} if live.module.config._attn_implementation != "eager" else set())
     torch.testing.assert_close(found.nll_B.detach(), backbone.example_losses(batch, None).nll_B, rtol=2e-2, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5", "umt5", "encdec"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_products_in_float32_give_what_those_in_bfloat16_give(
+    kind: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where float32 is the faster one: the same losses and gradients within bfloat16's rounding, and the same evaluation."""
+    backbone = tiny_backbone(kind, dtype=torch.bfloat16)
+    batch = random_batch(backbone, 5)
+    linear, found = torch.nn.functional.linear, []
+    for faster in (False, True):
+        seen: set[torch.dtype] = set()
+        monkeypatch.setattr(levels, "float32_is_faster", lambda faster=faster: faster)
+        live = LiveModel(backbone, checkpointing=checkpointing)
+        with monkeypatch.context() as spied:
+            spied.setattr(
+                torch.nn.functional, "linear", lambda x, w, *b, seen=seen: (seen.add(x.dtype), linear(x, w, *b))[1]
+            )
+            losses = live.losses(batch).nll_B
+        losses.sum().backward()
+        assert (torch.bfloat16 in seen) is not faster
+        gradients = {n: p.grad.float() for n, p in live.parameters.items() if p.grad is not None}
+        with live.evaluating() as tuned:
+            found.append((losses.detach(), gradients, tuned.example_losses(batch, None).nll_B))
+    (losses, gradients, scores), (wide_losses, wide_gradients, wide_scores) = found
+    torch.testing.assert_close(wide_losses, losses, rtol=2e-2, atol=0.1)
+    assert torch.equal(wide_scores, scores)
+    assert wide_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        assert (wide_gradients[name] - gradient).norm() <= 0.1 * gradient.norm() + 1e-2, name
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -236,6 +269,25 @@ def test_checkpointing_and_micro_batches_change_nothing(kind: str) -> None:
         for name, weight in results[0].weights.items():
             # one odd sign of a tiny gradient moves an entry by two steps
             assert (weight - other.weights[name]).abs().mean() < 1e-4, name
+
+
+def test_a_step_on_a_cpu_is_made_in_passes_of_like_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that little of it is padding; evaluation, and a number that the user names, stay as they are."""
+    backbone = tiny_backbone("llama")
+    run = a_run(backbone)
+    tuning = Tuning(backbone, LiveModel(backbone), run, SETTINGS, None)
+    named = Tuning(backbone, LiveModel(backbone), run, SETTINGS.having(micro_batch_tokens=4096), None)
+    assert (tuning.micro_tokens, named.micro_tokens) == (512, 4096)
+    assert tuning.eval_tokens == named.eval_tokens == 8192
+    tuning.micro_tokens, widths = 20, []
+    micro_batch = tuning._micro_batch
+    monkeypatch.setattr(
+        tuning, "_micro_batch", lambda pairs, *rest: (widths.append([len(i) for i, _ in pairs]), micro_batch(pairs, *rest))[1]
+    )  # fmt: skip
+    tuning.step()
+    assert len(widths) > 1
+    assert all(len(width) * max(width) <= 20 for width in widths if len(width) > 1)
+    assert all(min(one) >= max(next_) for one, next_ in pairwise(widths))
 
 
 @pytest.mark.parametrize("kind", ["t5", "encdec", "llama"])
