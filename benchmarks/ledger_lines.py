@@ -45,7 +45,7 @@ def line(cell: dict[str, Any], command: str, folder: Path | None = None, made_on
     kept = {
         "cell": told.get("cell"), "kind": cell["kind"], "key": cell["key"], "seed": cell["identity"].get("seed"),
         "backbone": cell["identity"].get("backbone"), "data": data, "result": result, "seconds": told.get("seconds"),
-        "command": command, "processor": told.get("processor", made_on),
+        "command": command, "processor": _processor(told, made_on),
     }  # fmt: skip
     if folder is not None and cell["kind"] in ("embedding", "source"):
         from safetensors.numpy import load_file
@@ -58,6 +58,12 @@ def line(cell: dict[str, Any], command: str, folder: Path | None = None, made_on
     if folder is not None and (space := folder / "space" / "manifest.json").is_file():
         kept["skill_use"] = artifacts.read_json(space)["training"].get("skill_use")
     return kept
+
+
+def _processor(told: Mapping[str, Any], made_on: str) -> str:
+    """With the level of instructions, where the cell tells it: a name alone does not tell whether there were matrix tiles."""
+    name = str(told.get("processor", made_on))
+    return f"{name}, {told['level']}" if told.get("level") else name
 
 
 def _text(numbers: np.ndarray[Any, Any], dtype: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from softprompt.analysis.methods import Methods
 from softprompt.analysis.read import collect
 from softprompt.analysis.searches import race_table
 from softprompt.analysis.similarity import target_similarities
+from softprompt.backbones.engine.native import levels
 from softprompt.errors import DataError
 from softprompt.study.build import build_grid
 from softprompt.study.ledger import Ledger, key_of
@@ -124,6 +125,8 @@ def test_lines_of_one_study_leave_out_another_that_shares_its_ledger(
     ledger.write("source", key_of(foreign), foreign, own.result, {}, own.provenance)
     lines_of = runpy.run_path(str(repo / "benchmarks" / "ledger_lines.py"))["lines_of"]
     every = {line["key"] for line in lines_of(shared, "softprompt study run")}
+    for line in lines_of(finished, "softprompt study run"):
+        assert line["processor"] == f"{levels.processor()}, {levels.in_force().name}"
     kept = {line["key"] for line in lines_of(shared, "softprompt study run", study=study)}
     assert every - kept == {key_of(foreign)}
 
