@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from softprompt.backbones.engine import ops
+from softprompt.backbones.engine import layers, ops
 from softprompt.backbones.engine.attention import Memory, attend_memory, hide_later
 from softprompt.backbones.engine.layers import Linear
 from softprompt.backbones.engine.packing import Layout
@@ -222,3 +222,31 @@ def test_the_exact_product_is_that_of_the_whole_weight_in_float32(outputs: int, 
         found = Linear(weight, bias).exact(x)
     assert found.dtype == torch.float32
     assert torch.allclose(found.double(), plain, rtol=0, atol=1e-6 * inputs**0.5 * 4)
+
+
+@pytest.mark.parametrize("branch", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("faster", [False, True])
+def test_products_in_float32_where_they_are_faster(
+    faster: bool, branch: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without gradients, and for few rows, bfloat16's own kernels multiply: no row may depend on how many there are."""
+    generator = torch.Generator().manual_seed(0)
+    weight, shift = torch.randn(96, 64, generator=generator).bfloat16(), torch.randn(96, generator=generator).bfloat16()
+    x = torch.randn(320, 64, generator=generator)
+    linear, seen = torch.nn.functional.linear, set()
+    monkeypatch.setattr(layers.F, "linear", lambda x, *rest: (seen.add(x.dtype), linear(x, *rest))[1])
+    monkeypatch.setattr(layers, "_float32_is_faster", lambda: faster)
+
+    def product(x: Tensor) -> tuple[Tensor, ...]:
+        layer = Linear(weight.to(x.dtype), shift.to(x.dtype) if bias else None)
+        return layer.branch(x) if branch else (layer(x),)
+
+    _run(product, [x.bfloat16()])
+    assert seen == {torch.float32 if faster else torch.bfloat16}
+    _check(product, [x])
+    seen.clear()
+    with torch.no_grad():
+        product(x.bfloat16())
+    product(x[:100].bfloat16().requires_grad_(True))
+    assert torch.float32 not in seen

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from softprompt.backbones.engine.formulas import wide
+from softprompt.backbones.engine.native import levels
 from softprompt.backbones.engine.ops import kernels_for
 from softprompt.backbones.engine.quantized import Quantized, QuantizedLinear, turned
 
@@ -34,6 +36,8 @@ class Linear:
             return self._steady(x)
         if isinstance(self.weight, Quantized):
             return self.weight.linear(x, self.bias)
+        if torch.is_grad_enabled() and _widens(x, self.weight):
+            return WideLinear.apply(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)
 
     def _steady(self, x: Tensor) -> Tensor:
@@ -113,16 +117,66 @@ def steady_product(x: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
+_WIDE_ROWS = 256
+"""From so many rows on a copy of the weight in float32 costs less than it saves."""
+
+
+@lru_cache(maxsize=1)
+def _float32_is_faster() -> bool:
+    return levels.float32_is_faster()
+
+
+def _widens(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product with x [..., I] is computed faster in float32. Not for one without gradients: it depends on how many rows
+    there are."""
+    return (
+        x.dtype == weight.dtype == torch.bfloat16
+        and x.device.type == "cpu"
+        and x.numel() >= _WIDE_ROWS * x.shape[-1]
+        and _float32_is_faster()
+    )
+
+
+def _wide_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+
+
+class WideLinear(torch.autograd.Function):
+    """A bfloat16 linear layer, computed in float32 and rounded once, as bfloat16 kernels do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        tuned = weight.requires_grad
+        ctx.save_for_backward(weight, x if tuned else None)  # a frozen one needs nothing of x
+        return _wide_linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        weight, x = ctx.saved_tensors
+        d_out = d_out.float()
+        rows = d_out.flatten(0, -2)
+        wanted = ctx.needs_input_grad
+        return (
+            (d_out @ weight.float()).to(weight.dtype) if wanted[0] else None,
+            (rows.t() @ x.flatten(0, -2).float()).to(weight.dtype) if wanted[1] else None,
+            rows.sum(0).to(weight.dtype) if wanted[2] else None,
+        )
+
+
 class _Branch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | Quantized, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        whole = _whole(weight)
         ctx.weight = weight
-        return x.view_as(x), F.linear(x, _whole(weight), bias)
+        ctx.wide = _widens(x, whole)
+        return x.view_as(x), _wide_linear(x, whole, bias) if ctx.wide else F.linear(x, whole, bias)
 
     @staticmethod
     def backward(ctx: Any, d_same: Tensor, d_image: Tensor) -> tuple[Tensor, None, None]:
         # Both gradients are fresh results of one residual step, and what else read d_same has been computed: in place.
         weight = _whole(ctx.weight)
+        if ctx.wide:
+            return d_same.float().addmm_(d_image.float(), weight.float()).to(d_same.dtype), None, None
         if d_same.is_contiguous() and d_image.dtype == d_same.dtype:
             return d_same.addmm_(d_image, weight), None, None
         return torch.addmm(d_same, d_image, weight), None, None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone, ExampleLosses
+from softprompt.backbones.engine.layers import WideLinear
 from softprompt.backbones.engine.native import levels
 from softprompt.backbones.load import wrap
 from softprompt.batch import TokenBatch
@@ -209,35 +210,13 @@ def _float32_kernel(module: Any, query: Tensor, key: Tensor, value: Tensor, *res
     return output.to(query.dtype), weights
 
 
-class _WideLinear(torch.autograd.Function):
-    """A bfloat16 linear layer, computed in float32 and rounded once, as bfloat16 kernels do."""
-
-    @staticmethod
-    def forward(ctx: Any, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(given, weight)
-        wide_bias = None if bias is None else bias.float()
-        return torch.nn.functional.linear(given.float(), weight.float(), wide_bias).to(given.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        given, weight = ctx.saved_tensors
-        wide = gradient.float()
-        rows = wide.flatten(0, -2)
-        wanted = ctx.needs_input_grad
-        return (
-            (wide @ weight.float()).to(given.dtype) if wanted[0] else None,
-            (rows.t() @ given.flatten(0, -2).float()).to(weight.dtype) if wanted[1] else None,
-            rows.sum(0).to(weight.dtype) if wanted[2] else None,
-        )
-
-
 def _multiply_in_float32(module: Any) -> None:
     """Have a bfloat16 model's linear layers multiply in float32; what goes in and comes out stays bfloat16."""
 
     def forward(layer: torch.nn.Linear, given: Tensor) -> Tensor:
         if given.dtype != torch.bfloat16 or layer.weight.dtype != torch.bfloat16:
             return torch.nn.Linear.forward(layer, given)
-        return _WideLinear.apply(given, layer.weight, layer.bias)  # type: ignore[no-any-return, no-untyped-call]
+        return WideLinear.apply(given, layer.weight, layer.bias)  # type: ignore[no-any-return, no-untyped-call]
 
     for part in module.modules():
         if type(part) is torch.nn.Linear:
