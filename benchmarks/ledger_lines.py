@@ -54,7 +54,7 @@ def line(cell: dict[str, Any], command: str, folder: Path | None = None, made_on
         if cell["kind"] == "embedding":
             kept["embedding"] = {"step": cell["identity"]["step"], **_text(held["prompt"], "float16")}
         else:
-            kept["prompt"] = _text(held.get("best", held["final"]), "float32")
+            kept["prompt"] = _text(held["best"] if "best" in held else held["final"], "float32")
     if folder is not None and (space := folder / "space" / "manifest.json").is_file():
         kept["skill_use"] = artifacts.read_json(space)["training"].get("skill_use")
     return kept

@@ -168,13 +168,22 @@ class Evidence:
         """A method's score, gain (none for scratch itself) and share of the oracle's cost."""
         return "; ".join([self.score(name), *([] if name == "prompt tuning" else [self.gain(name)]), self.cost(name)])
 
-    def of_seed(self, name: str, seed: int) -> str:
-        """A method's score and gain over scratch where only this seed of it is finished."""
+    def of_seed(self, name: str, seed: int, *, than: str = "") -> str:
+        """A method's score where only this seed of it is finished, and its gain over scratch or over the same seed of another."""
         from softprompt.analysis.statistics import t_interval
 
+        score_T = self._of_seed(name, seed)
+        base_T = self._of_seed(than, seed) if than else self.methods.choices.scratch_T()
+        return f"{one(score_T.mean())}; {t_interval(score_T - base_T).text(sign=True)}"
+
+    def _of_seed(self, name: str, seed: int) -> Any:
         method = next(m for m in self.methods.others if m.name == name)
-        score_T = method.score_TR[:, self.results.seeds.index(seed)]
-        return f"{one(score_T.mean())}; {t_interval(score_T - self.methods.choices.scratch_T()).text(sign=True)}"
+        return method.score_TR[:, self.results.seeds.index(seed)]
+
+    def by_target(self, name: str = "", seed: int = 0) -> str:
+        """The scores on every target of one seed of a method; the mean run from scratch where no name is given."""
+        score_T = self._of_seed(name, seed) if name else self.methods.choices.scratch_T()
+        return "; ".join(one(score) for score in score_T)
 
     def on(self, name: str, target: str) -> str:
         """Score on one target."""

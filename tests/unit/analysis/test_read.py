@@ -111,6 +111,9 @@ def test_a_study_goes_on_from_lines_where_its_ledger_is_gone(
     assert summary.complete
     assert summary.made == len(gone)
     assert again.read(*lost.id).result["scores"] == ledger.read(*lost.id).result["scores"]
+    assert (
+        len(_lines(tmp_path / "again", repo, capsys, monkeypatch).splitlines()) == cells
+    )  # a restored one can be kept again
 
 
 def test_lines_of_one_study_leave_out_another_that_shares_its_ledger(
