@@ -146,12 +146,14 @@ class WideLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The image [..., O] of x [..., I] under weight [O, I] and bias [O] or None."""
         tuned = weight.requires_grad
         ctx.save_for_backward(weight, x if tuned else None)  # a frozen one needs nothing of x
         return _wide_linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        """From d_out [..., O], the gradients of what ``forward`` took, in its shapes."""
         weight, x = ctx.saved_tensors
         d_out = d_out.float()
         rows = d_out.flatten(0, -2)
