@@ -168,13 +168,12 @@ class Evidence:
         """A method's score, gain (none for scratch itself) and share of the oracle's cost."""
         return "; ".join([self.score(name), *([] if name == "prompt tuning" else [self.gain(name)]), self.cost(name)])
 
-    def of_seed(self, name: str, seed: int, *, than: str = "") -> str:
-        """A method's score where only this seed of it is finished, and its gain over scratch or over the same seed of another."""
+    def of_seed(self, name: str, seed: int) -> str:
+        """A method's score and gain over scratch where only this seed of it is finished."""
         from softprompt.analysis.statistics import t_interval
 
         score_T = self._of_seed(name, seed)
-        base_T = self._of_seed(than, seed) if than else self.methods.choices.scratch_T()
-        return f"{one(score_T.mean())}; {t_interval(score_T - base_T).text(sign=True)}"
+        return f"{one(score_T.mean())}; {t_interval(score_T - self.methods.choices.scratch_T()).text(sign=True)}"
 
     def _of_seed(self, name: str, seed: int) -> Any:
         method = next(m for m in self.methods.others if m.name == name)

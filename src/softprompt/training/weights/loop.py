@@ -31,7 +31,7 @@ from softprompt.training.weights.live import LiveModel
 from softprompt.training.weights.tuned import ModelState, TunedModel, state_of
 
 Pick = tuple[int, int]  # part of the mixture, row in it
-_MICRO_TOKENS = 512
+_PASS_TOKENS = 512
 """Positions in one forward pass on a CPU: a step in one pass can be half padding, passes hold rows of like length. Smaller ones
 spend on adding up gradients what they save."""
 
@@ -105,9 +105,6 @@ class Tuning(LoopGroup):
         numbers = sum(p.numel() for p in live.parameters.values())
         self.result = TunedModel(name=run.name, seed=run.seed, tuned_parameters=numbers)
         super().__init__(backbone, [run], settings, [self.result])
-        self.eval_tokens = 2 * self.micro_tokens
-        if backbone.device.type == "cpu" and not settings.micro_batch_tokens:
-            self.micro_tokens = min(self.micro_tokens, _MICRO_TOKENS)
         self.live, self.run, self.folder, self.sharded = live, run, folder, live.sharded
         self.optimizer: FactoredAdafactor | AdamW = self._make_optimizer(settings.adafactor_step_offset)
         self.rows = TokenStream(run, settings.batch_tokens)
@@ -118,6 +115,12 @@ class Tuning(LoopGroup):
         if settings.optimizer == "adamw":
             return AdamW(self.live.masters, rate=settings.learning_rate, step_offset=offset)
         return self.live.optimizer(settings.learning_rate, offset, settings.parameter_scaling)
+
+    @property
+    def pass_tokens(self) -> int:
+        """Most positions in one pass of a step: few on a CPU, where the user names no number."""
+        few = self.backbone.device.type == "cpu" and not self.settings.micro_batch_tokens
+        return min(self.micro_tokens, _PASS_TOKENS) if few else self.micro_tokens
 
     def begin(self, start: ModelState) -> None:
         device = self.backbone.device
@@ -159,7 +162,7 @@ class Tuning(LoopGroup):
         lengths = np.asarray([len(inputs) for inputs, _ in pairs])
         targets = sum(len(target) for _, target in pairs)
         total = torch.zeros((), device=self.backbone.device)
-        parts = micro_batches(lengths, 0, self.micro_tokens, in_step=self.live.sharded)
+        parts = micro_batches(lengths, 0, self.pass_tokens, in_step=self.live.sharded)
         for number, (rows, weight) in enumerate(parts):
             total += weight * self._micro_batch([pairs[int(i)] for i in rows], number, max(1, targets), weight)
         gradients = self.live.take_gradients()
@@ -187,7 +190,7 @@ class Tuning(LoopGroup):
     def evaluated(self, jobs: Sequence[EvalJob]) -> list[Evaluation]:
         with self.live.evaluating() as tuned:
             return evaluate(
-                tuned, None, jobs, max_target_tokens=self.settings.max_target_tokens, batch_tokens=self.eval_tokens
+                tuned, None, jobs, max_target_tokens=self.settings.max_target_tokens, batch_tokens=2 * self.micro_tokens
             )
 
     def keep_best(self, run: int) -> None:

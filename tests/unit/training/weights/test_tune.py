@@ -277,8 +277,8 @@ def test_a_step_on_a_cpu_is_made_in_passes_of_like_lengths(monkeypatch: pytest.M
     run = a_run(backbone)
     tuning = Tuning(backbone, LiveModel(backbone), run, SETTINGS, None)
     named = Tuning(backbone, LiveModel(backbone), run, SETTINGS.having(micro_batch_tokens=4096), None)
-    assert (tuning.micro_tokens, named.micro_tokens) == (512, 4096)
-    assert tuning.eval_tokens == named.eval_tokens == 8192
+    assert (tuning.pass_tokens, named.pass_tokens) == (512, 4096)
+    assert tuning.micro_tokens == named.micro_tokens == 4096  # evaluation takes twice as many
     tuning.micro_tokens, widths = 20, []
     micro_batch = tuning._micro_batch
     monkeypatch.setattr(

@@ -97,26 +97,24 @@ LEVELS = {
 _CAPABILITY = {"avx512_bf16": "AVX512", "avx2": "AVX2"}  # what torch.backends.cpu.get_cpu_capability then says
 
 
-@lru_cache(maxsize=1)
-def features() -> frozenset[str]:
-    """The processor's features as Linux names them; empty elsewhere."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()
-
-
-@lru_cache(maxsize=1)
-def _maker() -> str:
-    """The processor's maker as Linux names it; empty elsewhere."""
+@lru_cache
+def _told(*names: str) -> str:
+    """What Linux tells of the first processor under one of these names; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), "")
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(names)), "")
+
+
+@lru_cache(maxsize=1)
+def features() -> frozenset[str]:
+    """The processor's features as Linux names them; empty elsewhere."""
+    return frozenset(_told("flags", "Features").split())
+
+
+def _maker() -> str:
+    return _told("vendor_id")
 
 
 def float32_is_faster() -> bool:
@@ -128,15 +126,9 @@ def float32_is_faster() -> bool:
     return in_force().name == "avx512_bf16" and _maker() == "GenuineIntel"
 
 
-@lru_cache(maxsize=1)
 def processor() -> str:
     """The processor's own name where Linux tells it, else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        name = ""
-    return name or platform.machine()
+    return _told("model name") or platform.machine()
 
 
 @lru_cache(maxsize=1)
