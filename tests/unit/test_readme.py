@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,18 @@ def test_every_link_to_a_file_leads_somewhere(repo: Path) -> None:
     for page in [repo / "README.md", repo / "CONTRIBUTING.md", *sorted((repo / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def twice(text: str) -> list[str]:
+    """Headings that stand more than once on a page; lines of code blocks are none."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [heading for heading, n in Counter(re.findall(r"^#+ .*$", prose, flags=re.MULTILINE)).items() if n > 1]
+
+
+def test_no_section_stands_twice(repo: Path) -> None:
+    pages = [repo / "README.md", repo / "CONTRIBUTING.md", *sorted((repo / "docs").glob("*.md"))]
+    assert {page.name: again for page in pages if (again := twice(page.read_text(encoding="utf-8")))} == {}
+
+
+def test_a_section_that_stands_twice_is_seen() -> None:
+    assert twice("# A\n\n## B\n\n```\n# a comment\n# a comment\n```\n\n## C\n\n## B\n") == ["## B"]
