@@ -130,6 +130,26 @@ def test_columns_of_other_names(library: tuple[str, ...], tmp_path: Path, capsys
     assert "names Review Text, prediction, and the prompt reads 1 columns, text" in err
 
 
+def test_a_file_that_is_read_is_not_written_over(
+    library: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in.csv", ROWS)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
+    splits = sorted(path for path in Path("data").rglob("*.*") if path.is_file())
+    before = {path: path.read_bytes() for path in (tmp_path / "in.csv", *splits)}
+    asked = [
+        ("predict", "--file", str(tmp_path / "in.csv"), "--out", str(tmp_path / name))
+        for name in ("in.csv", "link.csv")
+    ]
+    asked += [("eval", "--task", "films", "--data", "data", "--predictions", str(path)) for path in splits]
+    assert len(asked) > 2
+    for command in asked:
+        code, _, err = call(capsys, *command, *library)
+        assert code == 2
+        assert "is the file that the rows are read from: choose another name." in err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_predict_answers_a_split_as_eval_does(library: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("eval", "--task", "films", "--data", "data", "--predictions", "all.jsonl", *library)
     assert call(capsys, *asked)[0] == 0

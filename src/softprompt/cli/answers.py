@@ -22,7 +22,8 @@ def check(tasks: Sequence[Task], split: str, predictions: Path | None, confusion
     """Say before anything is loaded what cannot be written or counted.
 
     Raises:
-        UsageError: a name of another format, columns that would be overwritten, or no task with labels for a confusion.
+        UsageError: a name of another format, a task's own file, columns that would be overwritten, or no task with labels
+            for a confusion.
     """
     if confusion and not any(task.labels for task in tasks):
         raise UsageError("--confusion needs a task with labels: these answer in free text or with scores.")
@@ -30,6 +31,9 @@ def check(tasks: Sequence[Task], split: str, predictions: Path | None, confusion
         opening.check_file(predictions)
         for task in tasks:
             _own_columns(task, split)
+            source = task.source.describe()
+            for file in source.get("files", {}).values():
+                opening.check_file(predictions, Path(source["folder"]) / file)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], jobs: Sequence[EvalJob], found: Sequence[Evaluation]) -> None:
