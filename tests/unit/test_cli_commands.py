@@ -166,6 +166,7 @@ def test_embed_then_search_equals_search_by_task(library: Path, capsys: pytest.C
     code, out, _ = call(capsys, "search", "--library", "lib", "--embedding", "m.safetensors", "--top-k", "1")
     assert code == 0
     assert by_task[0]["name"] in out
+    assert "3 of the 4 prompts drawn at random hold the best one with probability 0.75" in out
     idle = Library("lib").get(by_task[0]["name"]).manifest.idle()
     assert idle, "four steps teach a toy nothing"
     assert idle[:40] in out, "and a searcher is told"

@@ -109,15 +109,16 @@ def search(
     asked: dict[str, Any] = {"use_prompts": use_prompts}
     if task is None:
         queries = _embeddings(embedding or Path())
+        candidates = [entry.name for entry in store.list() if entry.width == queries[0].shape[-1]]
     else:
         settings, (opened,) = training_.settings(), rows.tasks([task])
         backbone, own = model.open(library), (opened.name,)
         settings = at_library_step(settings, store, backbone, training_.asked())
-        _say_rankable(store, backbone, opened.name, settings, use_prompts=use_prompts)
+        candidates = _rankable(store, backbone, opened.name, settings, use_prompts=use_prompts)
         (encoded,) = opening.encode(backbone, rows.worded([opened], backbone), settings, train_rows)
         asked |= {"backbone_fingerprint": backbone.fingerprint, "exclude_tasks": own}
         queries = _embedded(backbone, encoded, settings, opening.numbers(seeds, "--seeds"))
-        measured = _predicted(predictor, store, backbone, encoded, own, settings) if predictor else None
+        measured = _predicted(predictor, store, backbone, encoded, candidates, settings) if predictor else None
     found = _found(store, queries, measured, top_k, metric=metric, **asked)
     problems = dict(store.index.problems)
     notes = [f"left out: {problem}" for problem in problems.values()]
@@ -126,32 +127,33 @@ def search(
     if not found:
         empty = f"library {store.location} holds no prompt with a task embedding for this backbone."
         return Answer(data=data, show=lines(*notes, empty))
-    notes = _how_to_read(found, metric, predictor, measured) + _idle(store, found) + notes
+    told = _how_sure(found, metric) if measured is None else _how_measured(predictor)
+    notes = [*told, *_by_chance(len(candidates)), *_idle(store, found), *notes]
     first = found[0].name
     after: list[tuple[object, ...]] = [
         ("library", "show", library, first),
         ("predict", library, "--prompt", first, "TEXT"),
     ]
     if task is not None:
-        ranked = {
-            "predictor": predictor,
-            "metric": None if metric == DEFAULT_METRIC else metric,
-            "train_rows": train_rows,
-        }
+        unusual = None if metric == DEFAULT_METRIC else metric
+        ranked = {"predictor": predictor, "metric": unusual, "train_rows": train_rows}
         same = (*rows.words(), *spelled(ranked), *training_.words(), *model.words())
         keep = () if library in opening.RELEASED else ("--keep",)
         after.insert(0, ("transfer", task, "--library", library, *keep, *same))
     return Answer(data=data, show=both(_ranking(found, predictor, measured), lines(*notes)), next=after)
 
 
-def _say_rankable(store: Library, backbone: Backbone, task: str, settings: TrainSettings, *, use_prompts: bool) -> None:
-    """Refuse before anything is trained what cannot be ranked, and say what ranks badly."""
+def _rankable(
+    store: Library, backbone: Backbone, task: str, settings: TrainSettings, *, use_prompts: bool
+) -> list[str]:
+    """The prompts of other tasks; refuse before anything is trained what cannot be ranked, and say what ranks badly."""
     from softprompt.methods.spot.checks import check_searchable
     from softprompt.methods.spot.run import source_entries
 
     entries = source_entries(store, backbone)
     if note := check_searchable(store, entries, task, settings.embedding_step, use_prompts=use_prompts):
         say(note)
+    return [entry.name for entry in entries if entry.task != task]
 
 
 def _check_asked(task: str | None, embedding: Path | None, predictor: str) -> None:
@@ -232,40 +234,39 @@ def _how_sure(found: Sequence[Match], metric: str) -> list[str]:
     return [*told, f"{first.name} is first by {first.lead:.4f}, {sure} two standard errors."]
 
 
-def _how_to_read(found: Sequence[Match], metric: str, predictor: str, measured: dict[str, float] | None) -> list[str]:
-    return _by_predictor(predictor, measured) if measured else _how_sure(found, metric)
-
-
 def _idle(store: Library, found: Sequence[Match]) -> list[str]:
     """Of which of these prompts it is known that they learned nothing on their own task."""
     return [told for match in found if (told := store.get(match.name).manifest.idle())]
 
 
 def _predicted(
-    name: str, store: Library, model: Backbone, data: TaskData, own: Sequence[str], settings: TrainSettings
+    name: str, store: Library, model: Backbone, data: TaskData, names: Sequence[str], settings: TrainSettings
 ) -> dict[str, float]:
     """What a predictor says of every candidate; one that says the same of all is refused."""
     from softprompt.methods.spot.measured import library_predictions
     from softprompt.methods.spot.predictors import check_distinct
-    from softprompt.methods.spot.run import source_entries
 
-    names = [e.name for e in source_entries(store, model) if e.task not in own]
     say(f"{name}: {len(names)} prompt(s)")
     found = library_predictions(name, model, store, names, data, settings)
     check_distinct(name, list(found.values()))
     return found
 
 
-def _by_predictor(name: str, predicted: dict[str, float]) -> list[str]:
-    """How to read the order, and what chance would do with as many tries."""
-    count = len(predicted)
-    told = [f"ranked by {name}, higher is better; the similarities stand beside it."]
-    if count > 3:
-        told.append(
-            f"3 of the {count} prompts drawn at random hold the best one with probability {3 / count:.2f}: "
-            "`softprompt transfer --strategies best_of_top_k,random` tries both with as many runs."
-        )
-    return told
+def _how_measured(predictor: str) -> list[str]:
+    return [f"ranked by {predictor}, higher is better; the similarities stand beside it."]
+
+
+def _by_chance(count: int) -> list[str]:
+    """What chance does with as many tries as `transfer` takes (docs/evidence.md: no ranking beat it beyond noise)."""
+    from softprompt.methods.spot.settings import TransferSettings
+
+    tries = TransferSettings.k
+    if count <= tries:
+        return []
+    return [
+        f"{tries} of the {count} prompts drawn at random hold the best one with probability {tries / count:.2f}, and no ranking beat chance",
+        "beyond noise in our studies: `softprompt transfer --strategies best_of_top_k,random` tries both with as many runs.",
+    ]
 
 
 def _share(value: float | None) -> str:
