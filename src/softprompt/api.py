@@ -20,14 +20,14 @@ from softprompt.library.search import search as search_library
 from softprompt.library.store import Library
 from softprompt.methods.beside import beside
 from softprompt.methods.method import PhaseObserver, Target, Work
-from softprompt.methods.sharpt.method import AdaptedPrompt, SharPT
+from softprompt.methods.sharpt.method import AdaptedPrompt, SharPT, as_strategy
 from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.methods.sharpt.space import Space, load_space, space_encoder
-from softprompt.methods.spot.checks import at_library_step, check_searchable
+from softprompt.methods.spot.checks import at_library_step, check_searchable, check_space
 from softprompt.methods.spot.outcomes import TargetReport
 from softprompt.methods.spot.run import SPoT, source_entries
 from softprompt.methods.spot.settings import TransferSettings
-from softprompt.methods.spot.written import write_report
+from softprompt.methods.spot.written import save_adapted, write_report
 from softprompt.prompts.init import InitSettings, Role, initial_prompt
 from softprompt.tasks.mixed import MixtureTask
 from softprompt.tasks.task import Task
@@ -221,8 +221,15 @@ def delivered_record(
         seed: first seed of the transfer.
         command: what to run to make it again.
         task: the target; its licence, chat form and data source are stored with the prompt where it is given.
+
+    Raises:
+        UsageError: what is delivered is SharPT's generator, which is no prompt.
     """
     outcome, embedding = report.outcome(report.delivered), report.embedding_PH
+    if report.prompt_PH is None:
+        raise UsageError(
+            f"{report.target}: {report.delivered} is delivered, a generator of prompts and no prompt: keep report.adapted.space."
+        )
     return PromptRecord(
         task=report.target, prompt=report.prompt_PH, task_embedding=embedding, seed=seed,
         data_fingerprint=str(report.facts["train_fingerprint"]), steps=settings.steps, best_step=outcome.step,
@@ -316,6 +323,7 @@ def transfer(
     seed: int = 1,
     folder: Path | None = None,
     resume: bool = False,
+    space: Space | str | Path | None = None,
     observe: PhaseObserver | None = None,
     command: str = "",
     progress: bool = True,
@@ -333,13 +341,15 @@ def transfer(
         seed: first seed.
         folder: run directory (resumable); the report is written there too.
         resume: continue what it holds.
+        space: SharPT's space of skills, or its folder, for strategy ``sharpt``.
         observe: called before each phase with its name and number of runs; gives the observer of its steps.
         command: what to run to make it again, for the report.
         progress: show bars, where there is no ``observe``.
         changes: training settings by name.
 
     Returns:
-        The report; ``report.prompt`` is the delivered prompt, to predict with or to keep in a library.
+        The report; ``report.prompt`` is what is delivered, to predict with: a prompt, which a library keeps as well, or where
+        ``sharpt`` is delivered the adapted generator.
 
     Example:
         >>> report = sp.transfer(backbone, library, target, k=1, steps=4, progress=False)
@@ -347,19 +357,29 @@ def transfer(
         True
         >>> report.prompt.predict("a fine hotel", progress=False)[0].label in ("bad", "good")
         True
+        >>> tried = ["best_of_top_k", "sharpt"]
+        >>> report = sp.transfer(backbone, library, target, strategies=tried, space="space", k=1, steps=4, progress=False)
+        >>> [outcome.strategy for outcome in report.outcomes]
+        ['scratch', 'best_of_top_k', 'sharpt']
     """
     chosen: Any = tuple(strategies)  # checked by the settings
     train = at_library_step(recipe_named(recipe, **changes), library, backbone, changes)
     settings = TransferSettings(train=train, strategies=chosen, k=k, seed=seed)
+    check_space(chosen, given=space is not None)
+    sharpt = None if space is None else as_strategy(_loaded(space), backbone, train)
     visible = progress and observe is None
     with waits.shown(visible), bars.phases(visible) as shown:
         data = task_data(backbone, task, settings.train)
         work = Work(backbone=backbone, folder=folder, resume=resume, observe=observe or shown)
-        (report,) = SPoT(library, settings).run_all(work, [Target(data=data)])
-    record = delivered_record(backbone, report, settings.train, seed=seed, command=command, task=task)
-    report.prompt = TunedPrompt.of(record, backbone)
+        (report,) = SPoT(library, settings, sharpt=sharpt).run_all(work, [Target(data=data)])
+    if report.adapted is not None:
+        report.prompt = report.adapted
+    else:
+        record = delivered_record(backbone, report, settings.train, seed=seed, command=command, task=task)
+        report.prompt = TunedPrompt.of(record, backbone)
     if folder is not None:
         write_report(folder, report, settings.train, command)
+        save_adapted(folder, report)
     return report
 
 
@@ -396,10 +416,15 @@ def adapt(
         >>> sp.predict(backbone, adapted, ["a lovely film"], progress=False)[0].label in ("bad", "good")
         True
     """
-    loaded = space if isinstance(space, Space) else load_space(Path(space))
+    loaded = _loaded(space)
     settings = sharpt_recipe(recipe).target.having(prompt_length=loaded.prompt_length).having(**changes)
     with waits.shown(progress), bars.training(f"adapting to {task.name}", progress) as observer:
         method = SharPT(loaded, space_encoder(loaded, backbone, cache), settings)
         target = Target(data=method.encode(backbone, task))
         (adapted,) = method.adapt(Work(backbone=backbone, observe=lambda *_: observer), [target], [seed])
     return adapted
+
+
+def _loaded(space: Space | str | Path) -> Space:
+    """A space of skills by its folder, or as it is."""
+    return space if isinstance(space, Space) else load_space(Path(space))

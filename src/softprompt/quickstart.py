@@ -186,6 +186,7 @@ def answered(
 ) -> list[dict[str, str]]:
     """The first reporting rows of a target, answered without a prompt and with the delivered one, as the runs were validated."""
     rows = halved(data)[1][:count]
+    assert report.prompt_PH is not None  # a quickstart tries no generator
     stack = PromptStack.of([report.prompt_PH])
     job = EvalJob(run=0, task=data.task, split=data.validation, rows=rows, scoring=train.scoring)
     before, after = (

@@ -247,6 +247,42 @@ def test_skills_of_a_short_training_are_told(adapted: Path, capsys: pytest.Captu
     assert "holds no measurement of skill use" in err
 
 
+def test_transfer_judges_a_space_beside_prompts(
+    adapted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--library", "judged", *HERE, *QUICK, "--prompt-length", "2", "--set", "embedding_step=2")
+    assert call(capsys, "train", "films", "--out", "judged-run", *asked)[0] == 0
+    onto = ("transfer", "stories", "--strategies", "best_of_top_k,sharpt", "--k", "2", *asked)
+    code, _, err = call(capsys, *onto)
+    assert code == 2
+    assert "strategy sharpt adapts a latent space, and none was given: name its folder with --space" in err
+    code, _, err = call(capsys, *onto, "--space", "nowhere")
+    assert (code, "nowhere" in err) == (2, True)
+    code, _, err = call(capsys, "transfer", "stories", *asked, "--space", "space/space")
+    assert (code, "add sharpt to them" in err) == (2, True)
+    code, out, err = call(capsys, *onto, "--space", "space/space", "--out", "onto", "--json")
+    assert code == 0, err
+    (target,) = json.loads(out)["targets"]
+    assert [(o["strategy"], o["runs"]) for o in target["outcomes"]] == [
+        ("scratch", 2),
+        ("best_of_top_k", 1),
+        ("sharpt", 2),
+    ]
+
+    monkeypatch.setattr("softprompt.methods.spot.outcomes.verdict_of", lambda found: ("sharpt", "delivered."))
+    asked = (*onto, "--space", "space/space", "--out", "onto", "--resume", "--keep")
+    code, out, err = call(capsys, *asked)
+    assert code == 0, err
+    (told,) = [line for line in out.splitlines() if line.startswith("generator for stories: ")]
+    folder = told.split(": ")[1].split(";")[0]
+    assert told.endswith("a library keeps prompts alone, so it is not added")
+    assert Library("judged").names() == ["films@1"]
+    assert f"softprompt sharpt predict --prompt {folder} TEXT" in err
+    code, out, err = call(capsys, "sharpt", "predict", "a story", "--prompt", folder, *HERE[2:])
+    assert code == 0, err
+    assert out.strip()
+
+
 def test_relations_draw_a_nested_figure(adapted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     asked = ("sharpt", "relations", "--space", "space/space", "--sources", "films,stories", "--targets", "films")

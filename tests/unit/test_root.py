@@ -42,7 +42,7 @@ SIGNATURES = {
     "load_task": "(name: 'str', data: 'str | Path | None' = None, *, prefix: 'bool' = True, skip_bad: 'int' = 0, text: 'str | Sequence[str] | None' = None, label: 'str | None' = None, kind: 'str | None' = None, progress: 'bool' = True) -> 'Task'",
     "predict": "(backbone: 'Backbone', prompt: 'Promptlike', texts: 'str | Sequence[Input]', *, progress: 'bool' = True) -> 'list[Prediction]'",
     "search": "(backbone: 'Backbone', library: 'Library', task: 'Task', *, recipe: 'str' = 'quick', seeds: 'Sequence[int]' = (1, 2, 3), metric: 'Metric' = 'average', top_k: 'int' = 10, progress: 'bool' = True, **changes: 'Any') -> 'list[Match]'",
-    "transfer": "(backbone: 'Backbone', library: 'Library', task: 'Task', *, recipe: 'str' = 'quick', strategies: 'Sequence[str]' = ('best_of_top_k', 'weighted_average'), k: 'int' = 3, seed: 'int' = 1, folder: 'Path | None' = None, resume: 'bool' = False, observe: 'PhaseObserver | None' = None, command: 'str' = '', progress: 'bool' = True, **changes: 'Any') -> 'TargetReport'",
+    "transfer": "(backbone: 'Backbone', library: 'Library', task: 'Task', *, recipe: 'str' = 'quick', strategies: 'Sequence[str]' = ('best_of_top_k', 'weighted_average'), k: 'int' = 3, seed: 'int' = 1, folder: 'Path | None' = None, resume: 'bool' = False, space: 'Space | str | Path | None' = None, observe: 'PhaseObserver | None' = None, command: 'str' = '', progress: 'bool' = True, **changes: 'Any') -> 'TargetReport'",
     "tune": "(backbone: 'Backbone', task: 'Task', *, seed: 'int' = 1, recipe: 'str' = 'quick', progress: 'bool' = True, **changes: 'Any') -> 'TunedPrompt'",
 }
 

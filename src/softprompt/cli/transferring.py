@@ -14,14 +14,18 @@ from softprompt.cli.progress import phases
 from softprompt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from softprompt.backbones.base import Backbone
     from softprompt.library.store import Library
+    from softprompt.methods.sharpt.method import SharPT
+    from softprompt.methods.sharpt.space import Space
     from softprompt.methods.spot.outcomes import TargetReport
     from softprompt.methods.spot.settings import TransferSettings
     from softprompt.tasks.task import Task
     from softprompt.training.data import TaskData
+
+NOT_KEPT = "; a library keeps prompts alone, so it is not added"
 
 
 @command(
@@ -36,6 +40,9 @@ def transfer(
     rows: o.WordedFlags,
     model: o.ContinuedOnFlags,
     tried: o.TransferFlags,
+    space: Annotated[
+        Path | None, flag("--space", "Folder of a latent space, for strategy sharpt.", "Transfer settings")
+    ] = None,
     out: Annotated[Path | None, flag("--out", "Run directory; runs/transfer-TASK if not given.")] = None,
     resume: o.Resume = False,
     keep: Annotated[bool, flag("--keep", "Add the delivered prompts to the library.")] = False,
@@ -45,9 +52,12 @@ def transfer(
 ) -> Answer:
     """Start a prompt from similar ones, compare with scratch."""
     from softprompt.library.record import default_name
-    from softprompt.methods.spot.checks import at_library_step
+    from softprompt.methods.sharpt.space import load_space
+    from softprompt.methods.spot.checks import at_library_step, check_space
 
     settings: TransferSettings = tried.changed(train=training_.settings())
+    check_space(settings.strategies, given=space is not None)
+    loaded = None if space is None else load_space(space)
     names = places.tasks_asked(tasks_, task)
     tasks, store = rows.tasks(names), opening.open_library(library)
     if keep and library in opening.RELEASED:
@@ -62,22 +72,55 @@ def transfer(
     backbone = model.open(library)
     train = at_library_step(settings.train, store, backbone, training_.asked())
     settings, tasks = settings.having(train=train), rows.worded(tasks, backbone)
-    reports = _reports(backbone, store, tasks, settings, rows, limits, (folder, resume))
+    sharpt = _sharpt(loaded, backbone, settings)
+    reports = _reports(backbone, store, tasks, settings, rows, limits, (folder, resume), sharpt)
     if not first_process():
         return Answer(data={})  # the first one writes, keeps and shows what all of them made
     written = _written(folder, reports, settings)
-    own = opening.open_library(str(folder / "library"), must_exist=False)
-    _keep(backbone, own, reports, tasks, settings, True)
+    own, generators = _delivered(backbone, folder, reports, tasks, settings)
     kept = _keep(backbone, store, reports, tasks, settings, replace) if keep else []
-    where = [f"run directory: {folder}", f"library: {own.location}", *(f"report: {file}" for file in written.values())]
+    where = [f"run directory: {folder}", *([f"library: {own.location}"] if own.names() else [])]
+    where += [f"report: {file}" for file in written.values()]
     where += [f"added to {store.location}: {', '.join(kept)}"] if kept else []
-    data = {"targets": [r.plain() for r in reports], "run": folder, "reports": written, "kept": kept}
-    same = model.words("sharded", "checkpointing")
-    after: list[tuple[object, ...]] = [("predict", folder, *_of_several(own), "TEXT", *same), ("serve", folder, *same)]
-    if not keep and library not in opening.RELEASED:
+    where += [f"generator for {target}: {place}{NOT_KEPT if keep else ''}" for target, place in generators.items()]
+    data = {"targets": [r.plain() for r in reports], "run": folder, "reports": written, "kept": kept,
+            "generators": generators}  # fmt: skip
+    after = _next(folder, own, generators, model.words("sharded", "checkpointing"))
+    if own.names() and not keep and library not in opening.RELEASED:
         after.append((*asked, *(() if resume else ("--resume",)), "--keep"))
     told = [part for report in reports for part in _told(report, store)]
     return Answer(data=data, show=both(*told, lines(*where)), next=after)
+
+
+def _delivered(
+    backbone: Backbone, folder: Path, reports: Sequence[TargetReport], tasks: Sequence[Task], settings: TransferSettings
+) -> tuple[Library, dict[str, Path]]:
+    """The run directory's library with the delivered prompts, and the folders of delivered generators by target."""
+    from softprompt.library.record import default_name
+    from softprompt.methods.spot.written import save_adapted
+
+    own = opening.open_library(str(folder / "library"), must_exist=False)
+    _keep(backbone, own, reports, tasks, settings, True)
+    for report in reports:  # what an earlier run into this folder had delivered
+        if report.adapted is not None and (stale := default_name(report.target, settings.seed)) in own:
+            own.remove(stale)
+    return own, {r.target: place for r in reports if (place := save_adapted(folder, r)) is not None}
+
+
+def _next(folder: Path, own: Library, generators: Mapping[str, Path], same: Sequence[str]) -> list[tuple[object, ...]]:
+    """What can be done with the prompts, or else the generators, that were delivered."""
+    if own.names():
+        return [("predict", folder, *_of_several(own), "TEXT", *same), ("serve", folder, *same)]
+    first = next(iter(generators.values()))
+    return [("sharpt", "predict", "--prompt", first, "TEXT", *same), ("serve", "--sharpt", first, *same)]
+
+
+def _sharpt(space: Space | None, backbone: Backbone, settings: TransferSettings) -> SharPT | None:
+    """The latent space that is tried, if one is."""
+    from softprompt.artifacts import cache_folder
+    from softprompt.methods.sharpt.method import as_strategy
+
+    return None if space is None else as_strategy(space, backbone, settings.train, cache_folder("instances"))
 
 
 def _of_several(library: Library) -> tuple[str, ...]:
@@ -94,6 +137,7 @@ def _reports(
     rows: o.WordedFlags,
     limits: o.RowLimitFlags,
     run: tuple[Path, bool],
+    sharpt: SharPT | None,
 ) -> list[TargetReport]:
     """Onto every target, with bars; ``run``: where to, and whether to resume."""
     from softprompt.methods.method import Target, Work
@@ -106,7 +150,7 @@ def _reports(
     targets = [Target(data=data) for data in limits.encode(backbone, tasks, settings.train)]
     with phases() as observe:
         work = Work(backbone=backbone, folder=run[0], resume=run[1], observe=observe)
-        return SPoT(store, settings, mixture_data=mixture_rows).run_all(work, targets)
+        return SPoT(store, settings, mixture_data=mixture_rows, sharpt=sharpt).run_all(work, targets)
 
 
 def _written(folder: Path, reports: Sequence[TargetReport], settings: TransferSettings) -> dict[str, Path]:
@@ -145,12 +189,13 @@ def _keep(
     settings: TransferSettings,
     replace: bool,
 ) -> list[str]:
-    """Add the delivered prompts with their task embeddings: sources for the next task."""
+    """Add the delivered prompts with their task embeddings: sources for the next task. Generators are none."""
     from softprompt.api import delivered_record
 
     command = opening.command_line()
     records = [
         delivered_record(model, report, settings.train, seed=settings.seed, command=command, task=task)
         for report, task in zip(reports, tasks, strict=True)
+        if report.adapted is None
     ]
     return [store.add(record, replace=replace).name for record in records]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from softprompt import artifacts
@@ -11,7 +12,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError, one_line
 from softprompt.methods.method import OfRows, Result, Target, Work, result_of
 from softprompt.methods.sharpt.cache import CachedEncoder
-from softprompt.methods.sharpt.space import Space, check_belongs
+from softprompt.methods.sharpt.space import Space, check_belongs, space_encoder
 from softprompt.methods.sharpt.train import encode_run, fingerprints, tuned_share
 from softprompt.methods.sharpt.union import names_of
 from softprompt.prompts.latent import LatentPrompts
@@ -88,7 +89,7 @@ class SharPT(OfRows):
             UsageError: no target, another prompt_length, or a target whose training rows have one class.
             IncompatibleBackboneError: another backbone or encoder.
         """
-        self._check(work.backbone, targets)
+        self.check(work.backbone, targets)
         pairs = [(target, seed) for target in targets for seed in seeds]
         runs = [target.run(f"{target.name}-seed{seed}", seed) for target, seed in pairs]
         names = (*self.space.task_names, *names_of(target.data.task for target in targets))
@@ -114,7 +115,8 @@ class SharPT(OfRows):
             for n, ((target, _), run, result) in enumerate(zip(pairs, runs, results, strict=True))
         ]
 
-    def _check(self, backbone: Backbone, targets: Sequence[Target]) -> None:
+    def check(self, backbone: Backbone, targets: Sequence[Target]) -> None:
+        """Refuse before anything is trained what `adapt` cannot do; it raises the same."""
         check_belongs(self.space, backbone, self.encoder)
         if not targets:
             raise UsageError("no target task was given; name at least one.")
@@ -149,6 +151,22 @@ class SharPT(OfRows):
             training=training, wording=None if task.wording is None else task.wording.record(),
         )  # fmt: skip
         return AdaptedPrompt(task=task.name, seed=run.seed, space=space, result=result)
+
+
+def as_strategy(space: Space, backbone: Backbone, train: TrainSettings, cache: Path | None = None) -> SharPT:
+    """SharPT as a transfer tries it: the settings of its other runs, with the space's prompt length.
+
+    Args:
+        space: from source training.
+        backbone: frozen; the one the space was trained on.
+        train: settings of the transfer's other runs.
+        cache: a folder that keeps the instance encodings; None keeps them in memory.
+
+    Raises:
+        IncompatibleBackboneError: another backbone, or the space's encoder does not load.
+    """
+    settings = train.having(prompt_length=space.prompt_length, embedding_step=0)
+    return SharPT(space, space_encoder(space, backbone, cache), settings)
 
 
 def check_classes(target: TaskData) -> None:

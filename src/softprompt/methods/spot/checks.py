@@ -81,6 +81,28 @@ def _check_generic(sources: Sequence[Entry], targets: Sequence[str], name: str) 
         )
 
 
+def check_space(strategies: Sequence[str], *, given: bool) -> None:
+    """Refuse SharPT without a latent space, and a space that no strategy asks for.
+
+    Args:
+        strategies: that are tried.
+        given: whether there is a space.
+
+    Raises:
+        UsageError: one is there without the other.
+    """
+    if "sharpt" in strategies and not given:
+        raise UsageError(
+            "strategy sharpt adapts a latent space, and none was given: name its folder with --space (space= in Python); "
+            "`softprompt sharpt train` makes one."
+        )
+    if given and "sharpt" not in strategies:
+        raise UsageError(
+            f"a latent space was given, and the strategies are {', '.join(strategies)}: add sharpt to them, or leave the "
+            "space out."
+        )
+
+
 def check_searchable(
     library: Library, sources: Sequence[Entry], task: str, embedding_step: int, *, use_prompts: bool = False
 ) -> str:

@@ -13,6 +13,7 @@ from softprompt.errors import one_line
 from softprompt.library.store import Library
 from softprompt.methods.deliver import verdict_of
 from softprompt.methods.method import Result, best_of, forward_tokens, result_of
+from softprompt.methods.sharpt.method import AdaptedPrompt
 from softprompt.methods.spot.settings import RANKING, TransferSettings
 from softprompt.methods.spot.target import TransferTarget, match_row
 from softprompt.training.runs import RunResult
@@ -28,11 +29,12 @@ class TargetReport:
         ranking: source prompts by similarity: name, task, both similarities.
         delivered: strategy whose prompt is delivered; ``scratch`` where no transfer beat it beyond noise.
         verdict: one sentence on why.
-        prompt_PH: the delivered prompt, float32 [P, H].
+        prompt_PH: the delivered prompt, float32 [P, H]; None where SharPT's generator is delivered.
+        adapted: that generator, in its space; None where a prompt is delivered.
         embedding_PH: the target's task embedding of its first seed.
         facts: rows, fingerprints, seeds.
         refused: strategies that could not be tried, and why.
-        prompt: the delivered prompt as a record that a library takes; made by ``softprompt.transfer``.
+        prompt: what is delivered, as `softprompt.predict` takes it; made by ``softprompt.transfer``.
     """
 
     target: str
@@ -40,10 +42,11 @@ class TargetReport:
     ranking: list[dict[str, Any]]
     delivered: str
     verdict: str
-    prompt_PH: Tensor
+    prompt_PH: Tensor | None
     embedding_PH: Tensor | None
     facts: dict[str, Any]
     refused: dict[str, str] = field(default_factory=dict)
+    adapted: AdaptedPrompt | None = None
     prompt: Any = None
 
     def __repr__(self) -> str:
@@ -82,13 +85,19 @@ def target_report(
         target.refused["race"] = "the last survivor met a loss that is not finite before its first validation."
     elif target.raced:
         outcomes.append(_result(target, "race", list(target.raced.values()), base, backbone, settings.level))
+    adapted = {made.result.name: made for made in target.adapted}
+    if adapted and not any(made.result.best for made in target.adapted):
+        target.refused["sharpt"] = "every run met a loss that is not finite before its first validation."
+    elif adapted:
+        outcomes.append(_result(target, "sharpt", [a.result for a in target.adapted], base, backbone, settings.level))
     delivered, verdict = verdict_of(outcomes)
     chosen = next(o for o in outcomes if o.strategy == delivered)
     first = target.embeddings[0].embedding if target.embeddings else None
     return TargetReport(
         target=target.name, outcomes=outcomes, ranking=[match_row(match) for match in target.ranking],
-        refused=target.refused, delivered=delivered, verdict=verdict, prompt_PH=chosen.tensors["prompt"],
+        refused=target.refused, delivered=delivered, verdict=verdict, prompt_PH=chosen.prompt_PH,
         embedding_PH=first["prompt"] if first else None, facts=_facts(target, backbone, library, settings),
+        adapted=adapted.get(chosen.run),
     )  # fmt: skip
 
 
@@ -108,6 +117,7 @@ def _facts(target: TransferTarget, backbone: Backbone, library: Library, setting
         "fingerprint": backbone.fingerprint,
         "library": library.location,
         "metric": settings.metric,
+        **({"space": target.adapted[0].space.training["space"]} if target.adapted else {}),
         **({"predictor": settings.predictor, "predicted": target.predicted} if settings.predictor else {}),
     }
 
@@ -131,6 +141,9 @@ def _result(
         cost += target.prediction_cost
     elif strategy in RANKING:
         cost += target.embedding_cost
+    if strategy == "sharpt":
+        sources = ((str(target.adapted[0].space.training["space"]), 1.0),)
+        notes = ["the tokens of its instance encoder are in the cost.", *notes]
     if strategy == "race":
         chosen = best_of(results)
         sources = ((chosen.name.removeprefix(f"{target.name}-race-"), 1.0),)

@@ -7,6 +7,7 @@ Phases, each one training of all its runs in one batch:
     mixture   source tuning of multitask mixtures, where that strategy is asked for
     transfer  every start of every strategy of every target
     race      successive halving over all starts, where asked for
+    sharpt    the generator of a latent space, where asked for
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones.base import Backbone
-from softprompt.errors import UsageError
+from softprompt.errors import NonFiniteError, UsageError
 from softprompt.library.index import Entry
 from softprompt.library.search import search as search_library
 from softprompt.library.store import Library
 from softprompt.methods.method import TRAINING_FACTOR, OfRows, Result, Start, Target, Work
-from softprompt.methods.spot.checks import check_sources
+from softprompt.methods.sharpt.method import SharPT
+from softprompt.methods.spot.checks import check_sources, check_space
 from softprompt.methods.spot.outcomes import TargetReport, target_report
 from softprompt.methods.spot.predictors import check_distinct, order_of
 from softprompt.methods.spot.race import halving, race_rungs
@@ -56,6 +58,7 @@ class SPoT(OfRows):
         source_tasks: only prompts of these tasks are used; all where None.
         mixture_data: gives tokenised source tasks by name, for ``multitask_mixture``: called once, with the tasks that the
             rankings put into mixtures.
+        sharpt: the space that strategy ``sharpt`` adapts.
         name: of the method.
     """
 
@@ -66,10 +69,11 @@ class SPoT(OfRows):
         *,
         source_tasks: Collection[str] | None = None,
         mixture_data: MixtureRows | None = None,
+        sharpt: SharPT | None = None,
         name: str = "spot",
     ) -> None:
         self.library, self.settings, self.name = library, settings, name
-        self.source_tasks, self.mixture_data = source_tasks, mixture_data
+        self.source_tasks, self.mixture_data, self.sharpt = source_tasks, mixture_data, sharpt
 
     @property
     def limits(self) -> LoopSettings:
@@ -78,14 +82,16 @@ class SPoT(OfRows):
 
     def plain(self) -> dict[str, Any]:
         """See `Method.plain`."""
-        return {**self.settings.plain(), "library": self.library.location}
+        space = {} if self.sharpt is None else {"sharpt": self.sharpt.plain()}
+        return {**self.settings.plain(), "library": self.library.location, **space}
 
     def run(self, work: Work, target: Target, seeds: Sequence[int]) -> Result:
         """See `Method.run`: the delivered strategy's result, ``scratch`` among them; runs count up from the first seed."""
         settings = self.settings.having(seed=seeds[0])
         one = SPoT(
-            self.library, settings, source_tasks=self.source_tasks, mixture_data=self.mixture_data, name=self.name
-        )
+            self.library, settings, source_tasks=self.source_tasks, mixture_data=self.mixture_data, sharpt=self.sharpt,
+            name=self.name,
+        )  # fmt: skip
         (report,) = one.run_all(work, [target])
         return report.outcome(report.delivered)
 
@@ -94,6 +100,7 @@ class SPoT(OfRows):
 
         Raises:
             UsageError: no source prompt, or the settings ask for what is not there.
+            IncompatibleBackboneError: the space of strategy ``sharpt`` is of another backbone.
             UnknownNameError: the source prompt of strategy ``generic`` is not there.
         """
         mixing = "multitask_mixture" in self.settings.strategies
@@ -103,6 +110,9 @@ class SPoT(OfRows):
             )
         sources = source_entries(self.library, work.backbone, self.source_tasks)
         check_sources(self.library, work.backbone.name, sources, [target.name for target in targets], self.settings)
+        check_space(self.settings.strategies, given=self.sharpt is not None)
+        if self.sharpt is not None:
+            self.sharpt.check(work.backbone, targets)
         phases = _Phases(self.library, sources, self.settings, work)
         going = [started(target) for target in targets]
         phases.first(going)
@@ -112,6 +122,8 @@ class SPoT(OfRows):
         phases.transfers(going)
         if "race" in self.settings.strategies:
             phases.race(going)
+        if self.sharpt is not None:
+            phases.sharpt(going, self.sharpt)
         return [target_report(target, work.backbone, self.library, self.settings) for target in going]
 
 
@@ -301,6 +313,19 @@ class _Phases:
         found = self._train("race", starts, settings.train.having(patience=0), halved_by, looks)
         for target in targets:
             target.raced = {n: r for n, r in found.items() if target_of[n] == target.name}
+
+    def sharpt(self, targets: Sequence[TransferTarget], method: SharPT) -> None:
+        """A space's generator on all targets in one batch, with as many runs as from scratch."""
+        seeds, place = self.settings.scratch_seeds, self.work.place("sharpt")
+        work = replace(self.work, folder=None if place is None else place / "run")
+        try:
+            made = method.adapt(work, targets, seeds)
+        except NonFiniteError as error:  # the other strategies' runs are not lost with it
+            for target in targets:
+                target.refused["sharpt"] = str(error)
+            return
+        for n, target in enumerate(targets):
+            target.adapted = made[n * len(seeds) : (n + 1) * len(seeds)]
 
 
 def _reaches(train: TrainSettings, step: int) -> bool:

@@ -13,7 +13,7 @@ from softprompt.methods.spot.race import KEEP, LOOK_ROWS
 from softprompt.training.settings import TrainSettings
 
 Strategy = Literal[
-    "scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", "random"
+    "scratch", "best_of_top_k", "weighted_average", "multitask_mixture", "generic", "oracle", "race", "random", "sharpt"
 ]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 # Those that need the target's task embeddings and the library's.
@@ -26,7 +26,7 @@ class TransferSettings(Settings):
 
     Attributes:
         train: settings of every target run (SPoT section 3.1: 100,000 steps, best checkpoint).
-        strategies: which starts are tried; scratch always runs along.
+        strategies: which starts are tried; scratch always runs along. ``sharpt`` is the generator of a latent space.
         k: source prompts of best_of_top_k, at least 1.
         average_k: source prompts in weighted_average (the paper's best: 3).
         mixture_k: source prompts whose tasks enter multitask_mixture (the paper's best: 12).

@@ -7,6 +7,7 @@ from typing import Any
 
 from softprompt.library.search import Match
 from softprompt.methods.method import Start, Target, halved
+from softprompt.methods.sharpt.method import AdaptedPrompt
 from softprompt.training.runs import RunResult
 
 
@@ -25,6 +26,7 @@ class TransferTarget(Target):
         mixture: source tuning of its multitask mixture.
         transferred: by run name.
         raced: the same of a race.
+        adapted: SharPT's generator tuned on it, one a run.
         notes: by strategy, what a reader should know.
         refused: by strategy, why it could not be tried.
     """
@@ -39,6 +41,7 @@ class TransferTarget(Target):
     mixture: RunResult | None = None
     transferred: dict[str, RunResult] = field(default_factory=dict)
     raced: dict[str, RunResult] = field(default_factory=dict)
+    adapted: list[AdaptedPrompt] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 

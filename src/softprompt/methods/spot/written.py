@@ -32,6 +32,23 @@ def write_report(folder: Path, report: TargetReport, train: TrainSettings, comma
     return page
 
 
+def save_adapted(folder: Path, report: TargetReport) -> Path | None:
+    """Save SharPT's generator where it is what a transfer delivers: a folder that `softprompt sharpt predict` takes.
+
+    Args:
+        folder: the run directory.
+        report: of one target.
+
+    Returns:
+        The generator's folder; None where a prompt is delivered.
+    """
+    if report.adapted is None:
+        return None
+    place = folder / "sharpt" / report.adapted.space.name
+    report.adapted.space.save(place, replace=True)
+    return place
+
+
 def page_text(report: TargetReport, train: TrainSettings, command: str) -> str:
     """The report in Markdown."""
     parts = [f"# Transfer onto {report.target}", "", report.verdict, "", *_tried(report)]

@@ -5,17 +5,25 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.support.models import tiny_backbone
+from tests.support.small_tasks import WordEncoder, small_data
 from tests.support.words import StopAt, WordTask, examples
 
-from softprompt.api import task_embeddings
-from softprompt.errors import Interrupted, UnknownNameError, UsageError
+from softprompt.api import delivered_record, task_embeddings
+from softprompt.errors import IncompatibleBackboneError, Interrupted, UnknownNameError, UsageError
 from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 from softprompt.methods.deliver import verdict_of
-from softprompt.methods.method import Result, Target, Work
+from softprompt.methods.method import TRAINING_FACTOR, Result, Target, Work
+from softprompt.methods.sharpt.cache import CachedEncoder
+from softprompt.methods.sharpt.method import SharPT
+from softprompt.methods.sharpt.recipes import sharpt_recipe
+from softprompt.methods.sharpt.space import load_space
+from softprompt.methods.sharpt.train import untrained_space
+from softprompt.methods.spot import outcomes
 from softprompt.methods.spot.checks import at_library_step
 from softprompt.methods.spot.run import SPoT
 from softprompt.methods.spot.settings import TransferSettings
+from softprompt.methods.spot.written import save_adapted
 from softprompt.tasks.encoded import encode_split
 from softprompt.tasks.example import Split
 from softprompt.training.data import TaskData
@@ -62,8 +70,10 @@ def library(backbone, tmp_path):
     return library
 
 
-def transfer_targets(backbone, library, targets, settings, *, source_tasks=None, mixture_data=None, **work):
-    method = SPoT(library, settings, source_tasks=source_tasks, mixture_data=mixture_data)
+def transfer_targets(
+    backbone, library, targets, settings, *, source_tasks=None, mixture_data=None, sharpt=None, **work
+):
+    method = SPoT(library, settings, source_tasks=source_tasks, mixture_data=mixture_data, sharpt=sharpt)
     return method.run_all(Work(backbone=backbone, **work), [Target(data=data) for data in targets])
 
 
@@ -99,6 +109,80 @@ def test_all_strategies(backbone, library, data):
     assert report.outcome("race").cost < 4 / 3 * report.outcome("oracle").cost
     assert report.prompt_PH.shape == (3, backbone.hidden_size)
     assert report.facts["select_rows"] + report.facts["report_rows"] == 24
+
+
+@pytest.fixture(scope="module")
+def sharpt(backbone):
+    quick, encoder = sharpt_recipe("quick"), CachedEncoder(WordEncoder())
+    recipe = replace(quick, source=TRAIN, target=TRAIN, start=replace(quick.start, skill_count=4))
+    space = untrained_space(backbone, encoder, [small_data(backbone, "fish", TRAIN)], recipe)
+    return SharPT(space, encoder, TRAIN.having(embedding_step=0))
+
+
+@pytest.fixture(scope="module")
+def birds(backbone):
+    return small_data(backbone, "birds", TRAIN, train=20, validation=24)
+
+
+def test_sharpt_is_judged_beside_the_others(backbone, library, birds, sharpt, tmp_path):
+    chosen = settings("best_of_top_k", "sharpt")
+    (report,) = transfer_targets(backbone, library, [birds], chosen, sharpt=sharpt, folder=tmp_path)
+    assert [o.strategy for o in report.outcomes] == ["scratch", "best_of_top_k", "sharpt"]
+    found, scratch = report.outcome("sharpt"), report.outcome("scratch")
+    assert found.sources == ((sharpt.space.name, 1.0),)
+    assert [r.seed for r in found.results] == [r.seed for r in scratch.results], "as many tries as from scratch"
+    for one in found.results:
+        assert one.evidence["report_rows"] == report.facts["report_rows"] == len(one.predictions)
+        assert one.encoder_tokens > 0
+    frozen = sum(TRAINING_FACTOR * r.tokens + r.eval_tokens for r in found.results)
+    assert found.cost == frozen + sum(r.encoder_tokens for r in found.results), "the encoder's pass is in the cost"
+    assert found.versus_scratch["rows"] == report.facts["report_rows"]
+    assert report.facts["space"] == sharpt.space.name
+    (again,) = transfer_targets(backbone, library, [birds], chosen, sharpt=sharpt, folder=tmp_path, resume=True)
+    assert [o.score for o in again.outcomes] == [o.score for o in report.outcomes]
+    (without,) = transfer_targets(backbone, library, [birds], settings("best_of_top_k"))
+    assert without.outcome("best_of_top_k").score == report.outcome("best_of_top_k").score
+
+
+def test_where_sharpt_is_delivered_its_generator_is(backbone, library, birds, sharpt, tmp_path, monkeypatch):
+    monkeypatch.setattr(outcomes, "verdict_of", lambda found: (found[-1].strategy, "delivered."))
+    (report,) = transfer_targets(backbone, library, [birds], settings("sharpt"), sharpt=sharpt)
+    assert (report.delivered, report.prompt_PH) == ("sharpt", None)
+    assert report.adapted.result is report.outcome("sharpt").chosen
+    kept = load_space(save_adapted(tmp_path, report))
+    assert kept.tensors.keys() == report.adapted.space.tensors.keys()
+    for name, tensor in report.adapted.result.best.items():
+        assert torch.equal(kept.tensors[name], tensor), name
+    with pytest.raises(UsageError, match="sharpt is delivered, a generator of prompts and no prompt"):
+        delivered_record(backbone, report, TRAIN, seed=1)
+    (plain,) = transfer_targets(backbone, library, [birds], settings("best_of_top_k"))
+    assert save_adapted(tmp_path, plain) is None
+
+
+def test_sharpt_is_refused_before_anything_is_trained(backbone, library, birds, sharpt):
+    trained = []
+
+    def refused(asked, method, error, words, on=backbone):
+        with pytest.raises(error, match=words):
+            transfer_targets(
+                on, library, [birds], asked, sharpt=method, observe=lambda phase, runs: trained.append(phase)
+            )
+
+    refused(settings("sharpt"), None, UsageError, "none was given: name its folder")
+    refused(settings("best_of_top_k"), sharpt, UsageError, "the strategies are best_of_top_k: add sharpt to them")
+    short = SharPT(sharpt.space, sharpt.encoder, sharpt.settings.having(prompt_length=2))
+    refused(settings("sharpt"), short, UsageError, "makes 3 tokens; set prompt_length to 3")
+    elsewhere = replace(sharpt.space, backbone={**sharpt.space.backbone, "fingerprint": "another"})
+    moved = SharPT(elsewhere, sharpt.encoder, sharpt.settings)
+    refused(settings("sharpt"), moved, IncompatibleBackboneError, "do not move between backbones")
+    assert trained == []
+
+
+def test_runs_of_sharpt_that_end_in_nan_are_told(backbone, library, birds, sharpt):
+    wild = SharPT(sharpt.space, sharpt.encoder, sharpt.settings.having(learning_rate=1e30))
+    (report,) = transfer_targets(backbone, library, [birds], settings("best_of_top_k", "sharpt"), sharpt=wild)
+    assert "met loss nan" in report.refused["sharpt"]
+    assert [o.strategy for o in report.outcomes] == ["scratch", "best_of_top_k"]
 
 
 @pytest.mark.slow
