@@ -252,15 +252,18 @@ def test_transfer_judges_a_space_beside_prompts(
 ) -> None:
     asked = ("--library", "judged", *HERE, *QUICK, "--prompt-length", "2", "--set", "embedding_step=2")
     assert call(capsys, "train", "films", "--out", "judged-run", *asked)[0] == 0
+    assert call(capsys, *TRAIN, "--sources", "films", "--skills", "3", "--out", "elsewhere")[0] == 0
     onto = ("transfer", "stories", "--strategies", "best_of_top_k,sharpt", "--k", "2", *asked)
     code, _, err = call(capsys, *onto)
     assert code == 2
     assert "strategy sharpt adapts a latent space, and none was given: name its folder with --space" in err
     code, _, err = call(capsys, *onto, "--space", "nowhere")
     assert (code, "nowhere" in err) == (2, True)
-    code, _, err = call(capsys, "transfer", "stories", *asked, "--space", "space/space")
+    code, _, err = call(capsys, "transfer", "stories", *asked, "--space", "elsewhere/space")
     assert (code, "add sharpt to them" in err) == (2, True)
-    code, out, err = call(capsys, *onto, "--space", "space/space", "--out", "onto", "--json")
+    code, _, err = call(capsys, *onto, "--space", "space/space")
+    assert (code, "learned on films, stories, target stories among them, which is no transfer" in err) == (2, True)
+    code, out, err = call(capsys, *onto, "--space", "elsewhere/space", "--out", "onto", "--json")
     assert code == 0, err
     (target,) = json.loads(out)["targets"]
     assert [(o["strategy"], o["runs"]) for o in target["outcomes"]] == [
@@ -270,7 +273,7 @@ def test_transfer_judges_a_space_beside_prompts(
     ]
 
     monkeypatch.setattr("softprompt.methods.spot.outcomes.verdict_of", lambda found: ("sharpt", "delivered."))
-    asked = (*onto, "--space", "space/space", "--out", "onto", "--resume", "--keep")
+    asked = (*onto, "--space", "elsewhere/space", "--out", "onto", "--resume", "--keep")
     code, out, err = call(capsys, *asked)
     assert code == 0, err
     (told,) = [line for line in out.splitlines() if line.startswith("generator for stories: ")]

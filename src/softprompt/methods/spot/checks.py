@@ -8,6 +8,7 @@ from softprompt.backbones.base import Backbone
 from softprompt.errors import UnknownNameError, UsageError
 from softprompt.library.index import Entry
 from softprompt.library.store import Library
+from softprompt.methods.sharpt.space import Space
 from softprompt.methods.spot.settings import RANKING, TransferSettings
 from softprompt.training.settings import TrainSettings
 
@@ -100,6 +101,29 @@ def check_space(strategies: Sequence[str], *, given: bool) -> None:
         raise UsageError(
             f"a latent space was given, and the strategies are {', '.join(strategies)}: add sharpt to them, or leave the "
             "space out."
+        )
+
+
+def check_learned_elsewhere(space: Space, targets: Sequence[str]) -> None:
+    """Refuse what is no latent space, and one that has learned from a target.
+
+    Args:
+        space: that strategy ``sharpt`` is to adapt.
+        targets: names of the target tasks.
+
+    Raises:
+        UsageError: it is an adapted prompt, or a target is among its source tasks, which is no transfer.
+    """
+    if space.kind != "space":
+        raise UsageError(
+            f"{space.name!r} is a generator adapted to {space.task}: strategy sharpt takes the latent space it came from, the folder "
+            "of `softprompt sharpt train`."
+        )
+    sources = sorted(name.rpartition("/")[0] for name in space.training.get("data", {}))
+    if own := sorted(set(sources) & set(targets)):
+        raise UsageError(
+            f"latent space {space.name!r} was learned on {', '.join(sources)}, target {', '.join(own)} among them, which is no "
+            "transfer: name a space of other tasks."
         )
 
 

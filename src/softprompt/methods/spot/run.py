@@ -26,7 +26,7 @@ from softprompt.library.search import search as search_library
 from softprompt.library.store import Library
 from softprompt.methods.method import TRAINING_FACTOR, OfRows, Result, Start, Target, Work
 from softprompt.methods.sharpt.method import SharPT
-from softprompt.methods.spot.checks import check_sources, check_space
+from softprompt.methods.spot.checks import check_learned_elsewhere, check_sources, check_space
 from softprompt.methods.spot.outcomes import TargetReport, target_report
 from softprompt.methods.spot.predictors import check_distinct, order_of
 from softprompt.methods.spot.race import halving, race_rungs
@@ -112,6 +112,7 @@ class SPoT(OfRows):
         check_sources(self.library, work.backbone.name, sources, [target.name for target in targets], self.settings)
         check_space(self.settings.strategies, given=self.sharpt is not None)
         if self.sharpt is not None:
+            check_learned_elsewhere(self.sharpt.space, [target.name for target in targets])
             self.sharpt.check(work.backbone, targets)
         phases = _Phases(self.library, sources, self.settings, work)
         going = [started(target) for target in targets]

@@ -174,6 +174,11 @@ def test_sharpt_is_refused_before_anything_is_trained(backbone, library, birds, 
     refused(settings("sharpt"), short, UsageError, "makes 3 tokens; set prompt_length to 3")
     elsewhere = replace(sharpt.space, backbone={**sharpt.space.backbone, "fingerprint": "another"})
     moved = SharPT(elsewhere, sharpt.encoder, sharpt.settings)
+    for training in ({"data": {"birds/train": "x"}}, {"data": {"birds/train": "x", "fish/train": "y"}}):
+        own = SharPT(replace(sharpt.space, training=training), sharpt.encoder, sharpt.settings)
+        refused(settings("sharpt"), own, UsageError, "target birds among them, which is no transfer")
+    adapted = SharPT(replace(sharpt.space, kind="prompt"), sharpt.encoder, sharpt.settings)
+    refused(settings("sharpt"), adapted, UsageError, "takes the latent space it came from")
     refused(settings("sharpt"), moved, IncompatibleBackboneError, "do not move between backbones")
     assert trained == []
 
