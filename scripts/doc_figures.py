@@ -109,7 +109,7 @@ def records() -> dict[str, Any]:
         "evidence": evidence, "generic": generic, "stability": stability, "choices": Choices(), "one": one, "signed": signed,
         "promptability": promptability, "kin": kin, "serving": serving,
         "smollm2": few, "long_sources": long, "full": full, "together": Together(few, long, full),
-        "neighbours": neighbours, "neighbour": neighbour, "pilot": pilot, "race_share": race_share,
+        "neighbours": neighbours, "neighbour": neighbour, "pilot": pilot, "taught": taught, "untuned": untuned, "race_share": race_share,
         "by_hand": lambda *values: "; ".join(values),
     }  # fmt: skip
 
@@ -265,10 +265,9 @@ class Evidence:
             return next(row for row in csv.DictReader(stream) if row["transfer"].endswith("blindly"))
 
 
-def stability(rows: int, name: str, digits: int = 1) -> str:
+def stability(rows: int, name: str, digits: int = 1, *, target: str = "cr") -> str:
     """A line of `benchmarks/results/stability.jsonl`: mean and deviation, or a gain or ratio with its interval."""
-    lines = [json.loads(line) for line in (RESULTS / "stability.jsonl").read_text().splitlines()]
-    line = next(line for line in lines if line["rows"] == rows)
+    line = _line("stability.jsonl", rows=rows, target=target)
     if name in line["scores"]:
         return f"{one(line['mean'][name])} ±{one(line['std'][name])}"
     mean, low, high = line[name]
@@ -518,6 +517,19 @@ def pilot(units: str, *steps: int) -> str:
     found = _line("decoder_defaults.jsonl", tasks="mnli", units=float(units))
     scores = {look["step"]: look["score"] for look in found["runs"]["mnli-1"]["curve"]}
     return "; ".join(one(scores[step]) for step in steps)
+
+
+def taught(*steps: int) -> str:
+    """Validation scores of the MNLI prompt that went on learning: before (step 0) and at steps, of `longer_source.jsonl`."""
+    found = _line("longer_source.jsonl", task="mnli")
+    scores = {0: found["beside"]["zero_step"], **{look["step"]: look["score"] for look in found["curve"]}}
+    return "; ".join(one(scores[step]) for step in steps)
+
+
+def untuned(*prompts: str) -> str:
+    """Scores on SNLI of MNLI prompts that no step was made from, of `longer_source.jsonl`."""
+    found = _line("longer_source.jsonl", task="snli")
+    return "; ".join(one(found["scores"][name]) for name in prompts)
 
 
 def race_share(study: str) -> str:
