@@ -526,9 +526,9 @@ def taught(*steps: int) -> str:
     return "; ".join(one(scores[step]) for step in steps)
 
 
-def untuned(*prompts: str) -> str:
-    """Scores on SNLI of MNLI prompts that no step was made from, of `longer_source.jsonl`."""
-    found = _line("longer_source.jsonl", task="snli")
+def untuned(target: str, *prompts: str) -> str:
+    """Scores on a target of MNLI prompts that no step was made from, of `longer_source.jsonl`."""
+    found = _line("longer_source.jsonl", task=target)
     return "; ".join(one(found["scores"][name]) for name in prompts)
 
 
