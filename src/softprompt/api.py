@@ -23,7 +23,7 @@ from softprompt.methods.method import PhaseObserver, Target, Work
 from softprompt.methods.sharpt.method import AdaptedPrompt, SharPT, as_strategy
 from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.methods.sharpt.space import Space, load_space, space_encoder
-from softprompt.methods.spot.checks import at_library_step, check_searchable, check_space
+from softprompt.methods.spot.checks import at_library_step, check_searchable
 from softprompt.methods.spot.outcomes import TargetReport
 from softprompt.methods.spot.run import SPoT, source_entries
 from softprompt.methods.spot.settings import TransferSettings
@@ -365,7 +365,6 @@ def transfer(
     chosen: Any = tuple(strategies)  # checked by the settings
     train = at_library_step(recipe_named(recipe, **changes), library, backbone, changes)
     settings = TransferSettings(train=train, strategies=chosen, k=k, seed=seed)
-    check_space(chosen, given=space is not None)
     sharpt = None if space is None else as_strategy(_loaded(space), backbone, train)
     visible = progress and observe is None
     with waits.shown(visible), bars.phases(visible) as shown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from softprompt.methods.sharpt.recipes import (
 )
 from softprompt.methods.sharpt.space import Space
 from softprompt.methods.sharpt.start import StartSettings
+from softprompt.methods.sharpt.train import untrained_space
 from softprompt.tasks.rows import BadRows, Formed, Row
 from softprompt.tasks.task import Task
 from softprompt.training.data import TaskData, task_data
@@ -115,6 +116,13 @@ class WordEncoder:
 RECIPE = SharPTRecipe(
     source=SETTINGS, target=SETTINGS, start=StartSettings(skill_count=4), watch_every=4, reference_rows=30
 )
+
+
+def small_sharpt(backbone: Backbone, settings: TrainSettings = SETTINGS) -> SharPT:
+    """The method on a space of four skills that was not trained."""
+    encoder, recipe = CachedEncoder(WordEncoder()), replace(RECIPE, source=settings, target=settings)
+    space = untrained_space(backbone, encoder, [small_data(backbone, "fish", settings)], recipe)
+    return SharPT(space, encoder, settings)
 
 
 def sources(backbone: Any) -> list[Any]:

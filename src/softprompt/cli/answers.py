@@ -28,12 +28,11 @@ def check(tasks: Sequence[Task], split: str, predictions: Path | None, confusion
     if confusion and not any(task.labels for task in tasks):
         raise UsageError("--confusion needs a task with labels: these answer in free text or with scores.")
     if predictions is not None:
-        opening.check_file(predictions)
+        sources = [task.source.describe() for task in tasks]
+        read = [Path(source["folder"]) / file for source in sources for file in source.get("files", {}).values()]
+        opening.check_file(predictions, read)
         for task in tasks:
             _own_columns(task, split)
-            source = task.source.describe()
-            for file in source.get("files", {}).values():
-                opening.check_file(predictions, Path(source["folder"]) / file)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], jobs: Sequence[EvalJob], found: Sequence[Evaluation]) -> None:

@@ -212,15 +212,15 @@ def check_out(folder: Path, *, resume: bool) -> None:
         )
 
 
-def check_file(path: Path, read: Path | None = None) -> None:
+def check_file(path: Path, read: Sequence[Path] = ()) -> None:
     """Say before anything is loaded that rows cannot be written to a file.
 
     Args:
         path: the file to write.
-        read: the file that its rows are read from, which is not written over.
+        read: the files that rows are read from, which are not written over.
 
     Raises:
-        UsageError: its name says no format, it is a folder or the file that is read, or its place cannot be written to.
+        UsageError: its name says no format, it is a folder or a file that is read, or its place cannot be written to.
     """
     from softprompt.tasks.writers import WRITTEN
 
@@ -228,7 +228,7 @@ def check_file(path: Path, read: Path | None = None) -> None:
         raise UsageError(f"{path}: rows are written as {', '.join(WRITTEN)}; choose one of these names.")
     if path.is_dir():
         raise UsageError(f"{path} is a folder, and rows go to a file: choose another name.")
-    if read is not None and path.exists() and read.exists() and path.samefile(read):
+    if path.exists() and any(file.exists() and path.samefile(file) for file in read):
         raise UsageError(f"{path} is the file that the rows are read from: choose another name.")
     _check_writable(path.parent, "folder")
 

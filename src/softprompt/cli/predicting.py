@@ -54,7 +54,7 @@ class InputFlags(Flags):
     def rows(self, texts: Sequence[str] | None, file: Path | None = None) -> GivenRows:
         """What was given; ``file`` where none was named."""
         if self.out is not None:
-            opening.check_file(self.out, self.file)
+            opening.check_file(self.out, [] if self.file is None else [self.file])
         return given_rows(texts, self.file or file, self.text_column, self.answer_column)
 
 

@@ -117,10 +117,10 @@ def _next(folder: Path, own: Library, generators: Mapping[str, Path], same: Sequ
 
 def _sharpt(space: Space | None, backbone: Backbone, settings: TransferSettings) -> SharPT | None:
     """The latent space that is tried, if one is."""
-    from softprompt.artifacts import cache_folder
+    from softprompt.cli.sharpt import kept_in
     from softprompt.methods.sharpt.method import as_strategy
 
-    return None if space is None else as_strategy(space, backbone, settings.train, cache_folder("instances"))
+    return None if space is None else as_strategy(space, backbone, settings.train, kept_in(None))
 
 
 def _of_several(library: Library) -> tuple[str, ...]:

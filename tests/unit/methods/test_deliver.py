@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.models import tiny_backbone
-from tests.support.small_tasks import SETTINGS, WordEncoder, small_data, small_task
+from tests.support.small_tasks import SETTINGS, small_data, small_sharpt, small_task
 
 from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError
@@ -18,23 +18,10 @@ from softprompt.methods.method import Method, Target, Work, halved
 from softprompt.methods.model_tuning import ModelTuning
 from softprompt.methods.prompt_design import PromptDesign
 from softprompt.methods.prompt_tuning import PromptTuning
-from softprompt.methods.sharpt.cache import CachedEncoder
-from softprompt.methods.sharpt.method import SharPT
-from softprompt.methods.sharpt.recipes import sharpt_recipe
-from softprompt.methods.sharpt.train import untrained_space
 from softprompt.training.settings import TuneSettings
 from softprompt.training.weights.lora import LoraSettings
 
 TUNE = TuneSettings(steps=2, batch_tokens=60, eval_every=2, eval_rows=0, max_input_tokens=32, max_target_tokens=8)
-
-
-def sharpt(backbone: Backbone) -> Method:
-    from dataclasses import replace
-
-    quick, encoder = sharpt_recipe("quick"), CachedEncoder(WordEncoder())
-    recipe = replace(quick, source=SETTINGS, target=SETTINGS, start=replace(quick.start, skill_count=4))
-    space = untrained_space(backbone, encoder, [small_data(backbone, "fish")], recipe)
-    return SharPT(space, encoder, SETTINGS)
 
 
 METHODS: dict[str, Callable[[Backbone], Method]] = {
@@ -42,7 +29,7 @@ METHODS: dict[str, Callable[[Backbone], Method]] = {
     "generic": lambda backbone: PromptTuning(
         SETTINGS, prompt_PH=torch.randn(3, backbone.hidden_size), source="mnli@0", name="generic"
     ),
-    "sharpt": sharpt,
+    "sharpt": small_sharpt,
     "model_tuning": lambda backbone: ModelTuning(TUNE),
     "lora": lambda backbone: ModelTuning(TUNE.having(optimizer="adamw"), lora=LoraSettings(rank=2)),
     "prompt_design": lambda backbone: PromptDesign(DesignSettings(shots=2)),

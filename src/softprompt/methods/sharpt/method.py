@@ -12,8 +12,8 @@ from softprompt.backbones.base import Backbone
 from softprompt.errors import UsageError, one_line
 from softprompt.methods.method import OfRows, Result, Target, Work, result_of
 from softprompt.methods.sharpt.cache import CachedEncoder
-from softprompt.methods.sharpt.space import Space, check_belongs, space_encoder
-from softprompt.methods.sharpt.train import encode_run, fingerprints, tuned_share
+from softprompt.methods.sharpt.space import Space, check_belongs, generator_names, space_encoder
+from softprompt.methods.sharpt.train import encode_run, fingerprints
 from softprompt.methods.sharpt.union import names_of
 from softprompt.prompts.latent import LatentPrompts
 from softprompt.training.data import TaskData
@@ -40,6 +40,11 @@ class AdaptedPrompt:
 
     def __repr__(self) -> str:
         return one_line(f"<AdaptedPrompt {self.space.name}: task {self.task}, seed {self.seed}>")
+
+    @property
+    def tuned(self) -> int:
+        """Numbers tuned for the target: the generator's, not the frozen skills'."""
+        return sum(self.space.tensors[name].numel() for name in generator_names(self.space.tensors))
 
 
 class SharPT(OfRows):
@@ -73,9 +78,10 @@ class SharPT(OfRows):
         adapted = self.adapt(work, targets, seeds)
         found = []
         for n, target in enumerate(targets):
-            results = [made.result for made in adapted[n * len(seeds) : (n + 1) * len(seeds)]]
+            own = adapted[n * len(seeds) : (n + 1) * len(seeds)]
+            results = [made.result for made in own]
             one = result_of(self.name, target, results, work.backbone, sources=((self.space.name, 1.0),))
-            one.tuned = int(tuned_share(self.space, work.backbone)["target"])
+            one.tuned = own[0].tuned
             found.append(one)
         return found
 

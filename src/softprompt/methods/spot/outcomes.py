@@ -151,6 +151,8 @@ def _result(
     found = result_of(
         strategy, target, results, backbone, base=base, level=level, extra_cost=cost, sources=sources, notes=notes
     )
+    if strategy == "sharpt":
+        found.tuned = target.adapted[0].tuned
     if strategy == "race":  # of its runs all but one were left behind
         found.spread = None
     return found

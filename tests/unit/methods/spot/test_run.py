@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.support.models import tiny_backbone
-from tests.support.small_tasks import WordEncoder, small_data
+from tests.support.small_tasks import small_data, small_sharpt
 from tests.support.words import StopAt, WordTask, examples
 
 from softprompt.api import delivered_record, task_embeddings
@@ -14,11 +14,8 @@ from softprompt.library.record import PromptRecord
 from softprompt.library.store import Library
 from softprompt.methods.deliver import verdict_of
 from softprompt.methods.method import TRAINING_FACTOR, Result, Target, Work
-from softprompt.methods.sharpt.cache import CachedEncoder
 from softprompt.methods.sharpt.method import SharPT
-from softprompt.methods.sharpt.recipes import sharpt_recipe
 from softprompt.methods.sharpt.space import load_space
-from softprompt.methods.sharpt.train import untrained_space
 from softprompt.methods.spot import outcomes
 from softprompt.methods.spot.checks import at_library_step
 from softprompt.methods.spot.run import SPoT
@@ -113,10 +110,7 @@ def test_all_strategies(backbone, library, data):
 
 @pytest.fixture(scope="module")
 def sharpt(backbone):
-    quick, encoder = sharpt_recipe("quick"), CachedEncoder(WordEncoder())
-    recipe = replace(quick, source=TRAIN, target=TRAIN, start=replace(quick.start, skill_count=4))
-    space = untrained_space(backbone, encoder, [small_data(backbone, "fish", TRAIN)], recipe)
-    return SharPT(space, encoder, TRAIN.having(embedding_step=0))
+    return small_sharpt(backbone, TRAIN.having(embedding_step=0))
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +130,8 @@ def test_sharpt_is_judged_beside_the_others(backbone, library, birds, sharpt, tm
         assert one.encoder_tokens > 0
     frozen = sum(TRAINING_FACTOR * r.tokens + r.eval_tokens for r in found.results)
     assert found.cost == frozen + sum(r.encoder_tokens for r in found.results), "the encoder's pass is in the cost"
+    generator = [tensor for name, tensor in found.tensors.items() if name != "skills"]
+    assert found.tuned == sum(tensor.numel() for tensor in generator) < sum(t.numel() for t in found.tensors.values())
     assert found.versus_scratch["rows"] == report.facts["report_rows"]
     assert report.facts["space"] == sharpt.space.name
     (again,) = transfer_targets(backbone, library, [birds], chosen, sharpt=sharpt, folder=tmp_path, resume=True)
