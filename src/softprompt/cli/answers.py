@@ -30,9 +30,9 @@ def check(tasks: Sequence[Task], split: str, predictions: Path | None, confusion
     if predictions is not None:
         sources = [task.source.describe() for task in tasks]
         read = [Path(source["folder"]) / file for source in sources for file in source.get("files", {}).values()]
-        opening.check_file(predictions, read)
         for task in tasks:
             _own_columns(task, split)
+        opening.check_file(predictions, read)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], jobs: Sequence[EvalJob], found: Sequence[Evaluation]) -> None:
